@@ -1,0 +1,182 @@
+"""Files that are there whole or not at all, and bytes that survive a power cut."""
+
+import ctypes
+import errno
+import os
+import sys
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import contextmanager, suppress
+from pathlib import Path
+from typing import Any
+
+from ctpatch.errors import SystemFailureError
+
+TEMPORARY_SUFFIX = ".ctpatch-tmp"
+_HAS_WRITEV = hasattr(os, "writev")
+_OPEN_FLAGS = os.O_WRONLY | os.O_CREAT | os.O_TRUNC | getattr(os, "O_BINARY", 0) | getattr(os, "O_CLOEXEC", 0)
+# A link planted under a name of ours must not lead a write elsewhere.
+_NO_FOLLOW = getattr(os, "O_NOFOLLOW", 0)
+
+
+def explain_os_error(error: OSError, doing: str, name: str) -> SystemFailureError:
+    """Turn an error of the system into a sentence: what was being done, to which file, and the cure."""
+    cure = {
+        errno.ENOSPC: "free some space, then run the same command again to go on",
+        errno.EDQUOT: "your quota is used up: free some space, then run the same command again to go on",
+        errno.EACCES: "check the permissions of the file and its folder",
+        errno.EPERM: "check the permissions of the file and its folder",
+        errno.EROFS: "the file system is read-only: choose another --out",
+        errno.EMFILE: "too many open files: raise the limit (ulimit -n) or use fewer workers",
+        errno.ENFILE: "too many open files on this machine: close some programs",
+        errno.EIO: "the device reports a fault: check the disk, then run the same command again",
+        errno.ELOOP: "the path runs through a link that is not followed: remove the link",
+        errno.ENAMETOOLONG: "the name is too long for this file system",
+    }.get(error.errno or 0, "check the file and its folder, then run the same command again")
+    reason = error.strerror or type(error).__name__
+    return SystemFailureError(f"{doing} {name} failed: {reason}; {cure}")
+
+
+@contextmanager
+def system_errors(doing: str, name: str) -> Iterator[None]:
+    """Raise errors of the system inside the block as `SystemFailureError`."""
+    try:
+        yield
+    except OSError as error:
+        raise explain_os_error(error, doing, name) from error
+
+
+def open_for_writing(path: str) -> int:
+    """Open a file for writing from its start, following no link; returns the descriptor."""
+    return os.open(path, _OPEN_FLAGS | _NO_FOLLOW, 0o666)
+
+
+def write_buffers(fd: int, buffers: Sequence[Buffer]) -> int:
+    """Write all buffers in order, however often the system writes only a part; returns the bytes written."""
+    views = [memoryview(buffer).cast("B") for buffer in buffers]
+    total = sum(view.nbytes for view in views)
+    if _HAS_WRITEV:
+        written = os.writev(fd, views)
+        if written == total:
+            return total
+        views = _after(views, written)
+    for view in views:
+        rest = view
+        while rest.nbytes:
+            rest = rest[os.write(fd, rest) :]
+    return total
+
+
+def _after(views: Iterable[memoryview], done: int) -> list[memoryview]:
+    left = []
+    for view in views:
+        skip = min(done, view.nbytes)
+        done -= skip
+        left.append(view[skip:])
+    return left
+
+
+def write_file(path: str, buffers: Sequence[Buffer]) -> int:
+    """Write a file in one go (not atomic, not durable: a receipt says when it counts)."""
+    fd = open_for_writing(path)
+    try:
+        return write_buffers(fd, buffers)
+    finally:
+        os.close(fd)
+
+
+def write_atomic(path: Path, content: bytes) -> None:
+    """Write a file so that it is there whole or not at all, also after a power cut.
+
+    Raises:
+        SystemFailureError: the system refused.
+    """
+    temporary = path.with_name(path.name + TEMPORARY_SUFFIX)
+    with system_errors("writing", path.name):
+        fd = open_for_writing(str(temporary))
+        try:
+            write_buffers(fd, [content])
+            os.fsync(fd)
+        finally:
+            os.close(fd)
+        publish(temporary, path)
+
+
+def publish(temporary: Path, path: Path) -> None:
+    """Give a durable temporary file its name, durably."""
+    os.replace(temporary, path)
+    sync_folder(path.parent)
+
+
+def sync_file(path: Path) -> None:
+    """Make a file's bytes durable. A failed fsync is never retried: the pages may be gone."""
+    fd = os.open(path, os.O_RDWR | getattr(os, "O_BINARY", 0))
+    try:
+        os.fsync(fd)
+    finally:
+        os.close(fd)
+
+
+def sync_folder(folder: Path) -> None:
+    """Make the names in a folder durable; Windows has no such call and orders them itself."""
+    if sys.platform == "win32":
+        return
+    fd = os.open(folder, os.O_RDONLY)
+    try:
+        os.fsync(fd)
+    finally:
+        os.close(fd)
+
+
+def sync_outputs(folder: Path, files: Sequence[Path]) -> None:
+    """Make files below `folder` durable, with their names.
+
+    A few files are synced one by one. Many are synced by one `syncfs` of their file system, which costs a
+    thirtieth of an fsync for each; where there is none, each is synced.
+
+    Raises:
+        SystemFailureError: the system reports a fault; the files must be written again.
+    """
+    with system_errors("making durable", folder.name or str(folder)):
+        folders = {file.parent for file in files}
+        if len(files) > _FEW_FILES and _syncfs(folder):
+            return
+        for file in files:
+            sync_file(file)
+        for each in sorted(folders):
+            sync_folder(each)
+
+
+_FEW_FILES = 8
+
+
+def _load_syncfs() -> Any:
+    if not sys.platform.startswith("linux"):
+        return None
+    with suppress(OSError, AttributeError):
+        return ctypes.CDLL(None, use_errno=True).syncfs
+    return None
+
+
+_SYNCFS = _load_syncfs()
+
+
+def _syncfs(folder: Path) -> bool:
+    """Sync the file system that holds a folder; False where the system has no such call."""
+    if _SYNCFS is None:
+        return False
+    fd = os.open(folder, os.O_RDONLY)
+    try:
+        if _SYNCFS(fd) == 0:
+            return True
+        number = ctypes.get_errno()
+        if number == errno.ENOSYS:
+            return False
+        raise OSError(number, os.strerror(number))
+    finally:
+        os.close(fd)
+
+
+def remove_file(path: Path) -> None:
+    """Remove a file; one that is gone already is what was wanted."""
+    with suppress(FileNotFoundError):
+        path.unlink()

@@ -1,0 +1,237 @@
+"""Options, checked once and frozen."""
+
+import math
+import re
+from typing import Annotated, Any, Literal, Self
+
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
+
+from ctpatch.errors import ConfigError, RuleError
+
+PadMode = Literal["none", "shift", "even", "zero", "edge", "reflect"]
+LayoutName = Literal["files", "shards", "slices", "index"]
+OnError = Literal["stop", "skip"]
+
+MAX_PIXELS_PER_AXIS = 16384
+"""Largest height or width of a slice or a patch, in pixels."""
+
+DEFAULT_AIR_LEVEL = 0.02
+"""In [0, 1]: -942 HU under the window -1024..3072 and -919 HU under LoDoPaB's mapping, between air and lung."""
+
+_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.-]{0,99}")
+_NAME_RULE = "letters, digits, '_', '-' and '.', at most 100, beginning with a letter or digit"
+MAX_CONDITION_CHARACTERS = 2000
+
+
+def check_name(name: str, what: str) -> str:
+    """Return a name that is safe in a path and in a CSV cell, or refuse it.
+
+    Raises:
+        ConfigError: the name is empty, too long, or holds other characters.
+    """
+    if not _NAME.fullmatch(name):
+        raise ConfigError(f"{what} {name[:60]!r} cannot be used as a name: use {_NAME_RULE}")
+    return name
+
+
+class _Frozen(BaseModel):
+    model_config = ConfigDict(frozen=True, extra="forbid", strict=False, arbitrary_types_allowed=False)
+
+    def __init__(self, /, **values: Any) -> None:
+        try:
+            super().__init__(**values)
+        except ValidationError as error:
+            raise ConfigError(_explain(error, type(self).__name__)) from None
+
+
+def _explain(error: ValidationError, model: str) -> str:
+    lines = []
+    for fault in error.errors(include_url=False):
+        field = ".".join(str(part) for part in fault["loc"] if not str(part).startswith(("tuple[", "function-")))
+        seen = repr(fault["input"])[:80]
+        message = fault["msg"].removeprefix("Value error, ")
+        if fault["type"] == "extra_forbidden":
+            known = ", ".join(sorted({*PatchConfig.model_fields, *BuildConfig.model_fields}))
+            message = f"there is no such option; options are {known}"
+        lines.append(f"{field or model}: {message}, got {seen}")
+    return "\n".join(dict.fromkeys(lines))
+
+
+class Rule(_Frozen):
+    """A named condition that drops a window, for example `low_variance: std < 0.01`.
+
+    Attributes:
+        name: recorded as the reason of each window it drops.
+        condition: SQL expression over the manifest's numeric columns, true where the window is to be dropped.
+    """
+
+    name: str
+    condition: str
+
+    @field_validator("name")
+    @classmethod
+    def _name_is_safe(cls, name: str) -> str:
+        if not _NAME.fullmatch(name):
+            raise ValueError(f"a rule's name needs {_NAME_RULE}")
+        return name
+
+    @field_validator("condition")
+    @classmethod
+    def _condition_is_text(cls, condition: str) -> str:
+        condition = condition.strip()
+        if not condition or len(condition) > MAX_CONDITION_CHARACTERS:
+            raise ValueError(f"a rule's condition has 1 to {MAX_CONDITION_CHARACTERS} characters")
+        return condition
+
+    @classmethod
+    def parse(cls, text: str) -> Self:
+        """Read `name: condition`.
+
+        Raises:
+            RuleError: there is no colon, or nothing on one side of it.
+        """
+        name, colon, condition = text.partition(":")
+        if not colon or not name.strip() or not condition.strip():
+            raise RuleError(
+                f"rule {text[:80]!r} has not the form 'name: condition'; "
+                "write for example --drop \"low_variance: std < 0.01\""
+            )
+        return cls(name=name.strip(), condition=condition.strip())
+
+
+def _pair(value: Any) -> Any:
+    if isinstance(value, bool):
+        raise ValueError("must be a whole number of pixels, or a pair (rows, cols)")  # noqa: TRY004 - pydantic's way
+    if isinstance(value, int):
+        return (value, value)
+    if isinstance(value, list):
+        return tuple(value)
+    if isinstance(value, tuple):
+        return value
+    raise ValueError("must be a whole number of pixels, or a pair (rows, cols)")
+
+
+_Pixels = Annotated[int, Field(ge=1, le=MAX_PIXELS_PER_AXIS, strict=True)]
+
+
+class PatchConfig(_Frozen):
+    """What decides the patches: geometry, range and rules.
+
+    Attributes:
+        patch_size: height and width of a patch in pixels; one number, or a pair (rows, cols).
+        stride: pixels between window origins; one number, or a pair (rows, cols).
+        pad_mode: what happens at the border where windows do not fit; see `ctpatch.grid`.
+        value_range: lowest and highest value a slice may hold, in the slice's own unit.
+        air_level: pixels at or below it count as air in `air_fraction`.
+        drop: rules, tried in this order; the first that hits is recorded.
+        rules_on: the array whose statistics the manifest holds and the rules judge.
+
+    Raises:
+        ConfigError: a value makes no sense; the message names the field.
+
+    >>> PatchConfig(patch_size=128, stride=(64, 32)).stride
+    (64, 32)
+    """
+
+    patch_size: tuple[_Pixels, _Pixels] = (128, 128)
+    stride: tuple[_Pixels, _Pixels] = (64, 64)
+    pad_mode: PadMode = "none"
+    value_range: tuple[float, float] = (0.0, 1.0)
+    air_level: float = DEFAULT_AIR_LEVEL
+    drop: tuple[Rule, ...] = ()
+    rules_on: str = "image"
+
+    def __init__(
+        self,
+        *,
+        patch_size: int | tuple[int, int] = 128,
+        stride: int | tuple[int, int] = 64,
+        pad_mode: PadMode = "none",
+        value_range: tuple[float, float] = (0.0, 1.0),
+        air_level: float = DEFAULT_AIR_LEVEL,
+        drop: "tuple[Rule | str, ...] | list[Rule | str]" = (),
+        rules_on: str = "image",
+        **unknown: Any,
+    ) -> None:
+        super().__init__(
+            patch_size=patch_size,
+            stride=stride,
+            pad_mode=pad_mode,
+            value_range=value_range,
+            air_level=air_level,
+            drop=tuple(Rule.parse(rule) if isinstance(rule, str) else rule for rule in drop),
+            rules_on=rules_on,
+            **unknown,
+        )
+
+    @field_validator("patch_size", "stride", mode="before")
+    @classmethod
+    def _one_number_is_both(cls, value: Any) -> Any:
+        return _pair(value)
+
+    @field_validator("value_range")
+    @classmethod
+    def _range_ascends(cls, value: tuple[float, float]) -> tuple[float, float]:
+        low, high = value
+        if not (math.isfinite(low) and math.isfinite(high) and low < high):
+            raise ValueError("must be two finite numbers, the lower first")
+        return value
+
+    @field_validator("air_level")
+    @classmethod
+    def _air_level_is_finite(cls, value: float) -> float:
+        if not math.isfinite(value):
+            raise ValueError("must be a finite number")
+        return value
+
+    @field_validator("rules_on")
+    @classmethod
+    def _array_name(cls, value: str) -> str:
+        if not _NAME.fullmatch(value):
+            raise ValueError(f"must be the name of an array: {_NAME_RULE}")
+        return value
+
+    @model_validator(mode="after")
+    def _rule_names_differ(self) -> Self:
+        names = [rule.name for rule in self.drop]
+        twice = sorted({name for name in names if names.count(name) > 1})
+        if twice:
+            raise ValueError(f"drop: two rules are named {twice[0]!r}; a name is the recorded reason, use two names")
+        return self
+
+    def with_rules(self, *more: Rule) -> "PatchConfig":
+        """The same options with rules added behind those that are there."""
+        return PatchConfig(**{**self.options(), "drop": (*self.drop, *more)})
+
+    def options(self) -> dict[str, Any]:
+        """The options by name, as they were checked."""
+        return {name: getattr(self, name) for name in type(self).model_fields}
+
+
+def min_std_rule(threshold: float) -> Rule:
+    """The rule that `--min-std` is short for.
+
+    Raises:
+        ConfigError: the threshold is no finite number, or negative.
+    """
+    if not math.isfinite(threshold) or threshold < 0:
+        raise ConfigError(f"min_std: must be a finite number, 0 or more, got {threshold!r}")
+    return Rule(name="low_variance", condition=f"std < {threshold!r}")
+
+
+class BuildConfig(_Frozen):
+    """How a build is carried out; nothing here changes a pixel.
+
+    Attributes:
+        layout: how patches lie on disk.
+        workers: processes that cut; 1 works in this process.
+        on_error: what a slice that cannot be used does: `stop` the build, or `skip` the slice.
+        overwrite: start anew over an earlier set of ours.
+        strict: compare digests of all sources, not size and time, before an earlier result is trusted.
+    """
+
+    layout: LayoutName = "files"
+    workers: Annotated[int, Field(ge=1, le=1024, strict=True)] = 1
+    on_error: OnError = "stop"
+    overwrite: bool = False
+    strict: bool = False

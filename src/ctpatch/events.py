@@ -1,0 +1,46 @@
+"""What happens during long work, as typed records; progress bars and logs are listeners."""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+
+@dataclass(frozen=True, slots=True)
+class WorkStarted:
+    """Long work begins: `total` steps of the named unit are ahead."""
+
+    task: str
+    total: int
+    unit: str
+
+
+@dataclass(frozen=True, slots=True)
+class WorkAdvanced:
+    """`steps` more are done; `reused` says that an earlier run had done them."""
+
+    task: str
+    steps: int
+    patches: int = 0
+    reused: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class WorkFinished:
+    """The named work is over."""
+
+    task: str
+
+
+@dataclass(frozen=True, slots=True)
+class Notice:
+    """Something the user should know; `code` is stable, `message` is for people."""
+
+    code: str
+    message: str
+
+
+Event = WorkStarted | WorkAdvanced | WorkFinished | Notice
+Listener = Callable[[Event], None]
+
+
+def ignore(_event: Event) -> None:
+    """The listener of those who do not want to know."""

@@ -1,0 +1,573 @@
+"""Phantom CT: drawn axial slices of made-up patients, for the demo, the tests and the benchmarks.
+
+A slice is painted in Hounsfield units (HU), organ over organ, in millimetres; then noise is added and the
+result is mapped to [0, 1] as LoDoPaB-CT does it. The field of view is 400 mm along the shorter side, 6 mm lie
+between slices, and the patient's right is on the left of the picture, as radiologists look at it.
+
+Air around body and table is exactly 0.0 at both doses; everything else is at least -1000 HU, that is 0.000246.
+The same arguments give the same pixels on a machine, in whatever order or process the slices are made.
+"""
+
+import math
+import os
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, replace
+from functools import lru_cache
+from pathlib import Path
+from typing import Literal
+
+import numpy as np
+import polars as pl
+from numpy.typing import NDArray
+
+from ctpatch.errors import ConfigError
+
+Image = NDArray[np.float32]
+Dose = Literal["full", "low"]
+Triple = tuple[float, float, float]  # row, col, z in mm: from the middle of the body, z from the lungs' top down
+
+FIELD_OF_VIEW_MM = 400.0
+SLICE_SPACING_MM = 6.0
+NOISE_HU: dict[Dose, float] = {"full": 8.0, "low": 26.0}  # standard deviation in the middle of the body
+AIR, LUNG, FAT, SOFT, MUSCLE, BLOOD, MARROW, BONE = -1000.0, -865.0, -100.0, 35.0, 60.0, 165.0, 190.0, 700.0
+
+_TORSO_MM = 330.0  # from the top of the lungs to the lower end of the kidneys
+_WARP_MM, _WARP_LIMIT_MM = 3.0, 7.0
+_ANATOMY, _WARP, _TEXTURE, _NOISE = range(4)  # what random numbers are for: each has a stream of its own
+_DOSE_STREAM: dict[Dose, int] = {"full": 0, "low": 1}
+_STREAK_ANGLES = np.deg2rad([-24, -11, -4, 3, 9, 21])  # along the wide way through the body, where photons are few
+
+
+def hu_to_unit(hu: NDArray[np.floating]) -> Image:
+    """Map HU to [0, 1] as LoDoPaB-CT does: attenuation in 1/m over that of 3071 HU, clipped.
+
+    -1000 HU becomes 0.000246, 0 becomes 0.245825, 3071 and more become 1. LoDoPaB's uniform noise of 1 HU is
+    left out: the noise here has no steps to hide.
+    """
+    largest = 3071.0 * 0.01998 + 20.0
+    return np.clip(hu * np.float32(0.01998 / largest) + np.float32(20.0 / largest), 0.0, 1.0).astype(np.float32)
+
+
+@dataclass(frozen=True, slots=True)
+class Organ:
+    """An ellipsoid of one material.
+
+    Attributes:
+        hu: value in HU.
+        centre, radii: (row, col, z) in mm; a radius of infinity makes a tube along the patient.
+        tilt: turn in the slice's plane, radians, from the column axis towards the row axis.
+        square: 0 an ellipse, towards 1 a rounded rectangle.
+        blunt: full width along most of z, as lungs have, rather than an ellipsoid's taper.
+        texture: mottling, HU.
+        level: where finite, only what lies above this row (mm) is drawn: gas over fluid.
+    """
+
+    hu: float
+    centre: Triple
+    radii: Triple
+    tilt: float = 0.0
+    square: float = 0.0
+    blunt: bool = False
+    texture: float = 4.0
+    level: float = math.inf
+
+    def at(self, z: float) -> list["Organ"]:
+        """Return the cross-section at height `z` in mm; nothing where the organ does not reach."""
+        reach = abs(z - self.centre[2]) / self.radii[2]
+        if reach >= 1.0:
+            return []
+        scale = (1.0 - reach**4) ** 0.25 if self.blunt else (1.0 - reach**2) ** 0.5
+        return [replace(self, radii=(self.radii[0] * scale, self.radii[1] * scale, math.inf))]
+
+
+@dataclass(frozen=True, slots=True)
+class Tree:
+    """Straight vessels from a root into an organ: ends (N, 3) and starts (N, 3) in mm, widths (N,) in mm."""
+
+    hu: float
+    starts: NDArray[np.float64]
+    ends: NDArray[np.float64]
+    widths: NDArray[np.float64]
+
+    def at(self, z: float) -> list[Organ]:
+        """Return the vessels' cross-sections at height `z`, long where a vessel runs along the slice."""
+        way = self.ends - self.starts
+        part = (z - self.starts[:, 2]) / way[:, 2]
+        found = []
+        for i in np.flatnonzero((part > 0.0) & (part < 1.0)):
+            row, col = (self.starts[i] + part[i] * way[i])[:2]
+            width = self.widths[i] * (1.0 - 0.7 * part[i])
+            stretch = min(math.hypot(way[i, 0], way[i, 1]) / abs(way[i, 2]), 7.0) + 1.0
+            tilt = math.atan2(way[i, 0], way[i, 1])
+            found.append(Organ(self.hu, (row, col, z), (width, width * stretch, math.inf), tilt=tilt))
+        return found
+
+
+@dataclass(frozen=True, slots=True)
+class Patient:
+    """One made-up patient: sizes in mm, and what lies in the chest and the belly, in the order of painting."""
+
+    scale: tuple[float, float]
+    fat: float
+    start: float
+    spine_phase: float
+    organs: tuple[Organ | Tree, ...]
+
+    def height(self, slice_number: int) -> float:
+        """Return the z of a slice in mm; past the torso's end the way goes back up, so any number will do."""
+        way = (self.start + SLICE_SPACING_MM * slice_number) % (2.0 * _TORSO_MM)
+        return min(way, 2.0 * _TORSO_MM - way)
+
+    def body(self, z: float, inset: tuple[float, float], hu: float, row: float = 0.0) -> Organ:
+        """Return the body's outline at height `z`, made smaller by `inset` (rows, cols) in mm."""
+        rows = float(np.interp(z, [0, 80, 180, 330], [96, 112, 115, 106])) * self.scale[0] - inset[0]
+        cols = float(np.interp(z, [0, 80, 180, 330], [152, 166, 163, 150])) * self.scale[1] - inset[1]
+        return Organ(hu, (row, 0.0, z), (rows, cols, math.inf), square=0.6)
+
+
+@dataclass(frozen=True, slots=True)
+class _Scene:
+    """Where the pixels of one slice lie (mm, warped so that nothing is a perfect ellipse) and its mottling."""
+
+    pixel: float
+    rows: Image
+    cols: Image
+    texture: Image
+
+
+def _random(seed: int, patient: int, number: int, purpose: int, stream: int = 0) -> np.random.Generator:
+    # The purpose stands in the counter's upper words, so no two streams meet before 2**64 draws.
+    counter = np.array([0, stream, number, purpose], dtype=np.uint64)
+    return np.random.Generator(np.random.Philox(key=np.array([seed, patient], dtype=np.uint64), counter=counter))
+
+
+def _tree(rng: np.random.Generator, hu: float, root: Triple, organ: Organ, count: int, width: float) -> Tree:
+    """Grow `count` vessels from the root and twice as many branches into an organ."""
+    aim = rng.normal(size=(count, 3))
+    aim *= (rng.uniform(0.55, 0.97, (count, 1))) / np.linalg.norm(aim, axis=1, keepdims=True)
+    ends = np.array(organ.centre) + aim * np.array(organ.radii)
+    starts = np.broadcast_to(np.array(root), ends.shape)
+    widths = rng.uniform(0.5, 1.0, count) * width
+    forks = np.concatenate([starts + part * (ends - starts) for part in (0.35, 0.6)])
+    tips = np.concatenate([ends, ends]) + rng.normal(size=forks.shape) * 0.22 * np.array(organ.radii)
+    return Tree(
+        hu,
+        np.concatenate([starts, forks]),
+        np.concatenate([ends, tips]),
+        np.concatenate([widths, 0.6 * widths, 0.45 * widths]),
+    )
+
+
+@lru_cache(maxsize=256)
+def _patient(seed: int, number: int) -> Patient:
+    rng = _random(seed, number, 0, _ANATOMY)
+    scale = (float(rng.uniform(0.9, 1.06)), float(rng.uniform(0.9, 1.06)))
+    right = Organ(LUNG, (-2, -66, 122), (82, 58, 132), square=0.75, blunt=True, texture=22)
+    left = replace(right, centre=(-2, 66, 118))
+    liver = Organ(112, (-4, -62, 262), (84, 72, 92), square=0.4)
+    stomach = Organ(70, (-34, 54, 236), (34, 42, 56), tilt=-0.4)
+    kidney = Organ(190, (36, -60, 296), (31, 26, 50), tilt=0.5)
+    organs = [
+        right,
+        left,
+        Organ(FAT, (-22, 20, 182), (48, 62, 62), tilt=0.5),  # around the heart
+        Organ(MUSCLE + 25, (-22, 20, 184), (42, 56, 55), tilt=0.5),
+        Organ(BLOOD, (-14, 36, 184), (20, 30, 42), tilt=0.6),
+        Organ(BLOOD - 10, (-32, -4, 184), (22, 26, 42), tilt=0.4),
+        Organ(BLOOD, (8, 4, 168), (15, 30, 26)),
+        Organ(FAT, (0, 0, 92), (50, 30, 110), square=0.5),  # mediastinum
+        Organ(BLOOD + 20, (-22, -10, 105), (15, 15, 58)),  # ascending aorta
+        Organ(BLOOD + 20, (4, 8, 66), (40, 12, 15), tilt=-0.45),  # arch
+        Organ(BLOOD + 60, (-16, -30, 85), (9, 8, 85)),  # upper vena cava
+        Organ(BLOOD + 35, (-18, 20, 112), (15, 14, 24), tilt=0.5),
+        Organ(BLOOD + 35, (4, 0, 116), (9, 46, 15)),  # arteries of the lungs
+        Organ(SOFT, (13, -2, 50), (11, 11, 75), blunt=True),
+        Organ(AIR, (13, -2, 50), (8.5, 9, 72), blunt=True, texture=0),  # windpipe
+        Organ(AIR, (14, -22, 122), (6, 13, 14), texture=0),
+        Organ(AIR, (16, 20, 126), (5.5, 14, 14), texture=0),
+        Organ(SOFT + 10, (27, 3, 90), (6, 8, 140), blunt=True),  # gullet
+        liver,
+        Organ(112, (-46, -4, 248), (32, 62, 56), tilt=-0.15),
+        Organ(FAT, (2, -24, 268), (5, 22, 30), tilt=0.5),  # the liver's gate
+        Organ(15, (-40, -52, 288), (20, 15, 26), tilt=0.3, texture=1),  # gall bladder
+        stomach,
+        replace(stomach, hu=22, radii=(30, 38, 52), texture=14),
+        replace(stomach, hu=AIR, radii=(30, 38, 52), texture=0, level=-44),
+        Organ(128, (26, 96, 238), (46, 27, 54), tilt=-0.25),  # spleen
+        Organ(98, (-6, 14, 272), (11, 44, 26), tilt=-0.35, texture=16),  # pancreas
+        Organ(MUSCLE, (52, -34, 330), (17, 14, 60)),
+        Organ(MUSCLE, (52, 34, 330), (17, 14, 60)),  # psoas
+    ]
+    for side, z in ((-1.0, 298.0), (1.0, 288.0)):
+        middle = (36.0, 62.0 * side, z)
+        organs += [
+            replace(kidney, centre=middle, tilt=-0.5 * side),
+            replace(kidney, hu=135, centre=middle, radii=(21, 15, 38), tilt=-0.5 * side),
+            Organ(FAT, (33, 52 * side, z), (9, 13, 24), tilt=-0.3 * side),
+            Organ(BLOOD, (30, 34 * side, z - 4), (4, 18, 9), tilt=-0.3 * side),
+        ]
+    for row, col in [(10, -98), (20, 98), *((rng.uniform(-72, -14), rng.uniform(-85, 95)) for _ in range(20))]:
+        size = rng.uniform(10, 18, 2)
+        wall = Organ(75, (row, col, rng.uniform(300, 350)), (size[0], size[1], rng.uniform(18, 42)))
+        tube = replace(wall, hu=rng.choice([15.0, 25.0, -20.0]), radii=(size[0] - 3, size[1] - 3, wall.radii[2]))
+        organs += [wall, replace(tube, tilt=wall.tilt, texture=20)]
+        if rng.random() < 0.4:  # noqa: PLR2004
+            organs.append(replace(tube, hu=AIR, level=row - rng.uniform(0, 6), texture=0))
+    organs += [
+        Organ(BLOOD + 15, (34, 16, 200), (11, 11, 150), blunt=True),  # descending aorta
+        Organ(BLOOD - 25, (20, -17, 270), (9, 12, 110), blunt=True),  # lower vena cava
+    ]
+
+    def vary(organ: Organ) -> Organ:
+        # Each patient has organs a little elsewhere and of another size; gas keeps its level.
+        move, grow = shifts[organ.centre], 1.0 + 0.05 * shifts[organ.centre][::-1] / 3.0
+        centre = np.array(organ.centre) * (*scale, 1.0) + move
+        radii = np.array(organ.radii) * (*scale, 1.0) * grow
+        level = organ.level * scale[0] + float(move[0])
+        return replace(organ, centre=tuple(map(float, centre)), radii=tuple(map(float, radii)), level=level)
+
+    # One shift for a place: what is nested in an organ moves with it.
+    shifts = {organ.centre: np.clip(rng.normal(0, 3, 3), -6, 6) for organ in organs}
+    varied = {organ: vary(organ) for organ in organs}
+    trees = {  # each grows in the organ it is painted after
+        right: _tree(rng, 30.0, (4.0, -30.0, 120.0), varied[right], 34, 4.5),
+        left: _tree(rng, 30.0, (4.0, 30.0, 122.0), varied[left], 34, 4.5),
+        liver: _tree(rng, 160.0, (2.0, -30.0, 256.0), varied[liver], 9, 6.0),
+    }
+    painted: list[Organ | Tree] = []
+    for organ, changed in varied.items():
+        painted += [changed, trees[organ]] if organ in trees else [changed]
+    # Multiples of the golden ratio spread the patients evenly: a few of them show chest, heart and belly.
+    start = (number * 0.6180339887 % 1.0) * (_TORSO_MM - 50.0) + 20.0
+    return Patient(scale, float(rng.uniform(9, 24)), start, float(rng.uniform(0, 26)), tuple(painted))
+
+
+@lru_cache(maxsize=8)
+def _axes(height: int, width: int) -> tuple[float, Image, Image]:
+    """Return the pixel size in mm and the pixels' middles in mm: rows (H, 1) and cols (1, W)."""
+    pixel = FIELD_OF_VIEW_MM / min(height, width)
+    rows = (np.arange(height, dtype=np.float32) - (height - 1) / 2)[:, None] * np.float32(pixel)
+    cols = (np.arange(width, dtype=np.float32) - (width - 1) / 2)[None, :] * np.float32(pixel)
+    # The body lies a little high, which leaves room for the table.
+    return pixel, (rows + 12.0).astype(np.float32), cols.astype(np.float32)
+
+
+@lru_cache(maxsize=32)
+def _steps(count: int, pixel: float, cell: float) -> tuple[NDArray[np.intp], Image, int]:
+    """Return, for each pixel of an axis, its coarse cell, the smooth way (0 to 1) to the next, and the cells."""
+    way = np.arange(count) * pixel / cell
+    cells = way.astype(np.intp)
+    part = way - cells
+    return cells, (part * part * (3.0 - 2.0 * part)).astype(np.float32), int(cells[-1]) + 2
+
+
+def _clouds(shape: tuple[int, int], pixel: float, cell: float, coarse: Sequence[np.random.Generator], part: float) -> Image:
+    """Smooth noise (H, W) of about unit variance: coarse normal draws, blended between two heights, enlarged."""
+    rows, row_part, row_cells = _steps(shape[0], pixel, cell)
+    cols, col_part, col_cells = _steps(shape[1], pixel, cell)
+    above, below = (rng.standard_normal((row_cells, col_cells), dtype=np.float32) for rng in coarse)
+    grid = (above * np.float32(1.0 - part) + below * np.float32(part)) / np.float32(math.hypot(part, 1.0 - part))
+    tall = grid[rows] + (grid[rows + 1] - grid[rows]) * row_part[:, None]
+    start = tall[:, cols]
+    start += (tall[:, cols + 1] - start) * col_part
+    return start * np.float32(1.35)  # what the blending takes from the spread
+
+
+def _scene(seed: int, patient: int, z: float, shape: tuple[int, int]) -> _Scene:
+    pixel, rows, cols = _axes(*shape)
+
+    def clouds(purpose: int, stream: int, cell: float, z_cell: float) -> Image:
+        layer = int(z // z_cell)
+        both = [_random(seed, patient, number, purpose, stream) for number in (layer, layer + 1)]
+        return _clouds(shape, pixel, cell, both, z / z_cell - layer)
+
+    row_warp, col_warp = (
+        np.clip(_WARP_MM * clouds(_WARP, stream, 48.0, 60.0), -_WARP_LIMIT_MM, _WARP_LIMIT_MM) for stream in (0, 1)
+    )
+    return _Scene(pixel, rows + row_warp, cols + col_warp, clouds(_TEXTURE, 0, 4.0, 9.0))
+
+
+def _coverage(scene: _Scene, organ: Organ) -> tuple[tuple[slice, slice], Image]:
+    """Return the box of pixels around a cross-section, and how much of each pixel it covers, 0 to 1.
+
+    The border is as wide as a pixel, 1.2 mm at least: partial volume, as a scanner's blur gives it.
+    """
+    sin, cos = math.sin(organ.tilt), math.cos(organ.tilt)
+    row_radius, col_radius, _ = organ.radii
+    _, row_axis, col_axis = _axes(*scene.rows.shape)
+    edge = max(1.2, scene.pixel)
+    box = []
+    for middle, reach, axis in (
+        (organ.centre[0], math.hypot(row_radius * cos, col_radius * sin), row_axis),
+        (organ.centre[1], math.hypot(col_radius * cos, row_radius * sin), col_axis),
+    ):
+        reach += _WARP_LIMIT_MM + edge
+        first = float(axis.flat[0])
+        low = max(math.ceil((middle - reach - first) / scene.pixel), 0)
+        box.append(slice(low, max(math.floor((middle + reach - first) / scene.pixel) + 1, low)))
+    where = (box[0], box[1])
+    rows, cols = scene.rows[where] - np.float32(organ.centre[0]), scene.cols[where] - np.float32(organ.centre[1])
+    if organ.tilt:
+        rows, cols = rows * np.float32(cos) - cols * np.float32(sin), cols * np.float32(cos) + rows * np.float32(sin)
+    rows *= np.float32(1.0 / row_radius)
+    cols *= np.float32(1.0 / col_radius)
+    rows *= rows
+    cols *= cols
+    # 1 - d**2 is twice the way to the border there, in radii; no square root is needed.
+    inside = 1.0 - rows - cols
+    if organ.square:
+        inside += np.float32(organ.square) * rows * cols
+    inside *= np.float32(min(row_radius, col_radius) / (2.0 * edge))
+    inside += np.float32(0.5)
+    if organ.level < math.inf:
+        np.minimum(inside, (organ.level - scene.rows[where]) / np.float32(edge), out=inside)
+    return where, np.clip(inside, 0.0, 1.0, out=inside)
+
+
+def _paint(canvas: Image, scene: _Scene, organs: Iterable[Organ]) -> None:
+    """Paint cross-sections over the canvas (H, W), in HU, in their order."""
+    for organ in organs:
+        where, cover = _coverage(scene, organ)
+        value = scene.texture[where] * np.float32(organ.texture)
+        value += np.float32(organ.hu)
+        value -= canvas[where]
+        value *= cover
+        canvas[where] += value
+
+
+def _ribs(cavity: Organ, z: float) -> list[Organ]:
+    """Cut the ribs: each starts at the spine and falls as it runs round to the front, so a slice meets several."""
+    rows, cols = cavity.radii[0] + 7.0, cavity.radii[1] + 7.0
+    ribs = []
+    for number in range(11):
+        way = (z + 75.0 - 25.0 * number) / 115.0  # 0 at the spine, 1 at the breastbone
+        if not 0.0 < way < 1.0:
+            continue
+        size = min(1.0, 6.0 * way, 6.0 * (1.0 - way))  # ends taper, so slices change smoothly
+        angle = math.radians(68.0 - 135.0 * way)
+        place = rows * math.sin(angle) * 0.97, cols * math.cos(angle) * 1.02
+        for side in (-1.0, 1.0):
+            tilt = -side * math.atan2(rows * math.cos(angle), cols * math.sin(angle))
+            bone = Organ(BONE - 150, (place[0] + cavity.centre[0], side * place[1], z), (4.6 * size, 14.0 * size, math.inf), tilt=tilt)
+            ribs += [bone, replace(bone, hu=MARROW, radii=(2.4 * size, 11.0 * size, math.inf), texture=40)]
+    return ribs
+
+
+def _spine(row: float, z: float, phase: float) -> list[Organ]:
+    """Cut the spine: vertebra and disc take turns every 26 mm."""
+    wave = math.cos(2.0 * math.pi * (z + phase) / 26.0)
+    bone = min(max(0.5 + 2.5 * (wave + 0.55), 0.0), 1.0)  # 1 in a vertebra, 0 in a disc
+    arch = min(max(0.5 + 1.5 * (wave - 0.1), 0.0), 1.0)
+    size = 1.0 + 0.0006 * z
+    big, shell = (17.0 * size, 21.0 * size, math.inf), 90.0 + (BONE - 90.0) * bone
+    inner = (big[0] - 2.2, big[1] - 2.2, math.inf)
+    parts = [
+        Organ(MUSCLE + (BONE - 150) * arch, (row + 16, side * 25, z), (5.5, 13, math.inf), tilt=0.5 * side) for side in (-1, 1)
+    ]
+    return [
+        *parts,  # processes to the sides
+        Organ(MUSCLE + (BONE - 100) * arch, (row + 42, 0, z), (14, 3.6, math.inf)),  # and to the back
+        Organ(BONE - 200, (row + 24, 0, z), (13, 15, math.inf), texture=30),
+        Organ(shell, (row, 0, z), big, square=0.3),
+        Organ(95.0 + (MARROW - 95.0) * bone, (row, 0, z), inner, square=0.3, texture=10 + 55 * bone),
+        Organ(SOFT - 15, (row + 23, 0, z), (8.5, 10.5, math.inf), texture=2),
+        Organ(SOFT + 5, (row + 23, 0, z), (4.5, 6, math.inf), texture=2),
+    ]
+
+
+def _anatomy(patient: Patient, scene: _Scene, z: float) -> tuple[Image, NDArray[np.bool_]]:
+    """Paint a slice without noise: HU (H, W), and where there is anything but air (H, W)."""
+    fat, top = patient.fat, patient.body(z, (0, 0), 0).radii
+    wall = 15.0
+    muscle = patient.body(z, (fat + 2, 0.9 * fat + 2), MUSCLE)
+    cavity = patient.body(z, (fat + wall + 4, 0.9 * fat + wall + 6), FAT, row=-3.0)
+    lying = Organ(-180, (top[0] + 15, 0, z), (11, 185, math.inf), square=0.9, texture=0)
+    skin = patient.body(z, (0, 0), SOFT)
+    hu = np.full(scene.rows.shape, AIR, dtype=np.float32)
+    _paint(hu, scene, [lying, replace(lying, hu=-930, radii=(8.5, 182, math.inf))])
+    _paint(hu, scene, [skin, patient.body(z, (2, 2), FAT), muscle])
+    seam = (fat + 8, 0.9 * fat + 8)
+    _paint(hu, scene, [patient.body(z, seam, FAT + 40), patient.body(z, (seam[0] + 2, seam[1] + 2), MUSCLE)])
+
+    # The inside is painted on its own and set into the wall: so no organ grows through the ribs.
+    inside = np.full_like(hu, FAT)
+    _paint(inside, scene, (part for organ in patient.organs for part in organ.at(z)))
+    where, cover = _coverage(scene, cavity)
+    hu[where] += cover * (inside[where] - hu[where])
+
+    row = top[0] - fat - 58.0
+    back = [Organ(MUSCLE, (row + 32, 31 * side, z), (19, 25, math.inf), tilt=0.25 * side, texture=9) for side in (-1, 1)]
+    blades = [
+        part
+        for side in (-1, 1)
+        for part in Organ(BONE - 150, (row + 14, side * 0.62 * top[1], 60), (3.6, 34, 75), tilt=-0.75 * side).at(z)
+    ]
+    breastbone = Organ(BONE - 350, (-cavity.radii[0] - 8, 0, 95), (6, 19, 85), blunt=True, texture=40).at(z)
+    _paint(hu, scene, [*_ribs(cavity, z), *breastbone, *blades, *back, *_spine(row, z, patient.spine_phase)])
+
+    matter = np.zeros(hu.shape, dtype=np.bool_)
+    for outline in (lying, skin):
+        where, cover = _coverage(scene, outline)
+        matter[where] |= cover > 0.0
+    return hu, matter
+
+
+@lru_cache(maxsize=4)
+def _streak_places(height: int, width: int) -> tuple[NDArray[np.intp], ...]:
+    """For each streak angle, the detector bin (H, W) that a pixel's ray falls on."""
+    rows, cols = np.arange(height)[:, None] - height / 2, np.arange(width)[None, :] - width / 2
+    return tuple(
+        np.rint(rows * math.cos(angle) - cols * math.sin(angle) + height + width).astype(np.intp)
+        for angle in _STREAK_ANGLES
+    )
+
+
+def _noise(rng: np.random.Generator, shape: tuple[int, int]) -> Image:
+    """Noise (H, W) of unit variance: grain of two to three pixels and faint streaks across the body."""
+    height, width = shape
+    white = rng.standard_normal((height + 2, width + 2), dtype=np.float32)
+    tall = white[:-2] + white[2:]
+    tall += white[1:-1] * np.float32(1.5)
+    grain = tall[:, :-2] + tall[:, 2:]
+    grain += tall[:, 1:-1] * np.float32(1.5)
+    grain *= np.float32(0.92 / 4.25)  # 4.25 = 1 + 1.5**2 + 1, the kernel's gain
+    for places in _streak_places(height, width):
+        bins = rng.standard_normal(2 * (height + width), dtype=np.float32)
+        grain += (bins * np.float32(0.16)).take(places)
+    return grain
+
+
+def _check(seed: int, patient: int, slice_number: int, size: int | tuple[int, int]) -> tuple[int, int]:
+    for name, value in (("seed", seed), ("patient", patient), ("slice_number", slice_number)):
+        if not 0 <= value < 2**63:
+            raise ConfigError(f"{name} is {value}, but must lie between 0 and 2**63 - 1")
+    shape = (size, size) if isinstance(size, int) else size
+    if min(shape) < 1:
+        raise ConfigError(f"size is {size}, but must be 1 or more, as one number or as (rows, cols)")
+    return shape
+
+
+def _slices(seed: int, patient: int, number: int, shape: tuple[int, int], doses: Sequence[Dose]) -> list[Image]:
+    person = _patient(seed, patient)
+    z = person.height(number)
+    scene = _scene(seed, patient, z, shape)
+    hu, matter = _anatomy(person, scene, z)
+    # Rays through the middle lose most photons, so noise is strongest there.
+    rows, cols, _ = person.body(z, (0, 0), 0).radii
+    depth = np.maximum(1.0 - (scene.rows / np.float32(rows)) ** 2 - (scene.cols / np.float32(cols)) ** 2, 0.0)
+    strength = np.float32(0.5) + np.float32(0.5) * depth
+    pixels = []
+    for dose in doses:
+        noise = _noise(_random(seed, patient, number, _NOISE, _DOSE_STREAM[dose]), shape)
+        noise *= strength
+        noise *= np.float32(NOISE_HU[dose])
+        noise += hu
+        # Noise must not turn lung into air: 0 is for what lies outside, the same pixels at both doses.
+        unit = hu_to_unit(np.maximum(noise, AIR, out=noise))
+        unit *= matter
+        pixels.append(unit)
+    return pixels
+
+
+def phantom_slice(
+    seed: int, patient: int, slice_number: int, size: int | tuple[int, int] = 362, *, dose: Dose = "full"
+) -> Image:
+    """Draw one slice.
+
+    Args:
+        seed: chooses the family of patients.
+        patient: number of the patient, 0 or more.
+        slice_number: number of the slice, 0 or more, 6 mm apart downwards.
+        size: pixels of a side, or (H, W).
+        dose: "low" has about three times the noise of "full", on the same anatomy.
+
+    Returns:
+        (H, W) float32 in [0, 1], LoDoPaB-CT's attenuation scale; air outside the body is exactly 0.
+
+    Raises:
+        ConfigError: a number is negative or the size is no size.
+    """
+    return _slices(seed, patient, slice_number, _check(seed, patient, slice_number, size), (dose,))[0]
+
+
+def phantom_pair(seed: int, patient: int, slice_number: int, size: int | tuple[int, int] = 362) -> tuple[Image, Image]:
+    """Draw a slice at low and at full dose: what `phantom_slice` gives for each, anatomy painted once."""
+    low, full = _slices(seed, patient, slice_number, _check(seed, patient, slice_number, size), ("low", "full"))
+    return low, full
+
+
+@dataclass(frozen=True)
+class PhantomSplit:
+    """A split to write: its name, its patients (none shared with another split) and slices of each."""
+
+    name: str
+    patients: int
+    slices_per_patient: int
+
+
+DEFAULT_SPLITS = (PhantomSplit("train", 4, 6), PhantomSplit("validation", 2, 4), PhantomSplit("test", 2, 4))
+
+
+def _save(path: Path, pixels: Image) -> None:
+    temporary = path.with_name(path.name + ".tmp")
+    with temporary.open("wb") as file:
+        np.save(file, pixels, allow_pickle=False)
+    os.replace(temporary, path)
+
+
+def write_phantom(
+    data_root: Path,
+    dataset: str = "phantom",
+    splits: Sequence[PhantomSplit] = DEFAULT_SPLITS,
+    *,
+    size: int | tuple[int, int] = 362,
+    seed: int = 0,
+    pairs: bool = True,
+) -> list[Path]:
+    """Write phantom splits as prepared slices, `DATA_ROOT/prepared/<dataset>/<split>/`, the manifest last.
+
+    Args:
+        data_root: folder above `prepared/`; made where it is missing.
+        dataset: name of the data set.
+        splits: what to write; patients are numbered across all of them.
+        size: pixels of a side, or (H, W).
+        seed: chooses the family of patients.
+        pairs: low dose as `path` and full dose as `target_path`; otherwise full dose alone, as `path`.
+
+    Returns:
+        The splits' folders, in order.
+
+    Raises:
+        ConfigError: a name holds a path separator, or a split is named twice.
+    """
+    names = [split.name for split in splits]
+    for name in (dataset, *names):
+        if not name or name.startswith(".") or set(name) & set("/\\:"):
+            raise ConfigError(f"{name!r} cannot name a folder: use letters, digits, - and _")
+    if len(set(names)) < len(names):
+        raise ConfigError(f"splits are named {names}: each name may stand there once")
+    folders, patient = [], 0
+    for split in splits:
+        folder = data_root / "prepared" / dataset / split.name
+        folder.mkdir(parents=True, exist_ok=True)
+        rows: list[dict[str, int | float | str]] = []
+        for _ in range(split.patients):
+            for number in range(split.slices_per_patient):
+                index = len(rows)
+                shape = _check(seed, patient, number, size)
+                image, *target = _slices(seed, patient, number, shape, ("low", "full") if pairs else ("full",))
+                files = [folder / f"{split.name}_{index:06d}.npy"]
+                row = {"index": index, "path": files[0].relative_to(data_root).as_posix()}
+                row |= {"min": float(image.min()), "max": float(image.max()), "patient_id": f"P{patient + 1:04d}"}
+                if pairs:
+                    files.append(folder / f"{split.name}_target_{index:06d}.npy")
+                    row["target_path"] = files[1].relative_to(data_root).as_posix()
+                for file, pixels in zip(files, (image, *target), strict=True):
+                    _save(file, pixels)
+                rows.append(row)
+            patient += 1
+        manifest = folder / f"{split.name}_manifest.csv"
+        pl.DataFrame(rows).write_csv(temporary := manifest.with_name(manifest.name + ".tmp"))
+        os.replace(temporary, manifest)
+        folders.append(folder)
+    return folders

@@ -1,0 +1,193 @@
+"""Rules: named SQL conditions on one window's numbers, decided row by row.
+
+A condition is parsed by sqlglot and evaluated in numpy. Only what depends on its own row alone is let through,
+so that the decision on a window cannot depend on what else is in its part; all numbers are float64 and division
+is real division. As everywhere in numpy, `1 / 0` is infinity, `sqrt(-1)` is NaN and NaN compares false.
+"""
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from functools import lru_cache
+from typing import Any
+
+import numpy as np
+import sqlglot
+from numpy.typing import NDArray
+from sqlglot import exp
+
+from ctpatch.config import Rule
+from ctpatch.errors import RuleError
+
+RULE_COLUMNS = ("slice_index", "row", "col", "min", "max", "mean", "std", "air_fraction")
+"""The numeric columns of the manifest that a condition may name."""
+
+Columns = Mapping[str, NDArray[Any]]
+_Evaluate = Callable[[Columns], Any]
+
+_COMPARISONS: dict[type[exp.Expression], Any] = {
+    exp.LT: np.less,
+    exp.LTE: np.less_equal,
+    exp.GT: np.greater,
+    exp.GTE: np.greater_equal,
+    exp.EQ: np.equal,
+    exp.NEQ: np.not_equal,
+}
+_ARITHMETIC: dict[type[exp.Expression], Any] = {
+    exp.Add: np.add,
+    exp.Sub: np.subtract,
+    exp.Mul: np.multiply,
+    exp.Div: np.true_divide,
+    exp.Mod: np.fmod,
+    exp.Pow: np.power,
+}
+_LOGIC: dict[type[exp.Expression], Any] = {exp.And: np.logical_and, exp.Or: np.logical_or}
+_FUNCTIONS: dict[type[exp.Expression], Any] = {
+    exp.Abs: np.abs,
+    exp.Sqrt: np.sqrt,
+    exp.Floor: np.floor,
+    exp.Ceil: np.ceil,
+    exp.Ln: np.log,
+    exp.Exp: np.exp,
+}
+_HORIZONTAL: dict[type[exp.Expression], Any] = {exp.Least: np.minimum, exp.Greatest: np.maximum}
+_ALLOWED = (
+    "comparisons, AND, OR, NOT, BETWEEN, IN, + - * / %, abs, sqrt, floor, ceil, ln, exp, power, least, greatest"
+)
+
+
+@dataclass(frozen=True, slots=True)
+class CompiledRules:
+    """Rules that are ready to judge windows, in the order in which they are tried."""
+
+    names: tuple[str, ...]
+    conditions: tuple[_Evaluate, ...]
+
+    def first_hits(self, columns: Columns) -> NDArray[np.int16]:
+        """For each row the number of the first rule that hits, or -1, shape `(N,)`."""
+        hits = self.all_hits(columns)
+        first = hits.argmax(axis=0).astype(np.int16) if len(hits) else np.zeros(hits.shape[1], np.int16)
+        return np.where(hits.any(axis=0), first, np.int16(-1)).astype(np.int16)
+
+    def all_hits(self, columns: Columns) -> NDArray[np.bool_]:
+        """Which rule hits which row, each rule on its own, shape `(rules, N)`."""
+        count = len(next(iter(columns.values())))
+        hits = np.zeros((len(self.conditions), count), dtype=bool)
+        with np.errstate(all="ignore"):
+            for row, condition in zip(hits, self.conditions, strict=True):
+                row[:] = condition(columns)
+        return hits
+
+
+def compile_rules(rules: Sequence[Rule]) -> CompiledRules:
+    """Make rules ready to judge windows.
+
+    Raises:
+        RuleError: a condition has a syntax error, names an unknown column, or looks at more than its own row.
+    """
+    return CompiledRules(
+        tuple(rule.name for rule in rules), tuple(_compile(rule.name, rule.condition) for rule in rules)
+    )
+
+
+@lru_cache(maxsize=256)
+def _compile(name: str, condition: str) -> _Evaluate:
+    fault = f"rule {name!r}: {condition!r}"
+    try:
+        tree = sqlglot.parse_one(condition)
+    except (sqlglot.errors.SqlglotError, RecursionError) as error:
+        where = ""
+        if isinstance(error, sqlglot.errors.ParseError) and error.errors:
+            where = f" near {error.errors[0].get('highlight') or 'its end'!r}"
+        raise RuleError(f"{fault} is no SQL condition: syntax error{where}; write for example 'std < 0.01'") from None
+    try:
+        evaluate, is_condition = _translate(tree, fault)
+    except RecursionError:
+        raise RuleError(f"{fault} is nested too deeply; write it flatter, or as several rules") from None
+    if not is_condition:
+        raise RuleError(f"{fault} is a number, not a condition: compare it with something, as in 'std < 0.01'")
+    return evaluate
+
+
+def _translate(node: exp.Expression, fault: str) -> tuple[_Evaluate, bool]:
+    """A function of the columns that computes the node, and whether it gives true or false."""
+    kind = type(node)
+    if isinstance(node, exp.Paren):
+        return _translate(node.this, fault)
+    if isinstance(node, exp.Column):
+        return _column(node, fault), False
+    if isinstance(node, exp.Boolean):
+        truth = bool(node.this)
+        return lambda _: truth, True
+    if isinstance(node, exp.Literal) and not node.is_string:
+        number = float(node.this)
+        return lambda _: number, False
+    if kind in _COMPARISONS:
+        return _apply(_COMPARISONS[kind], _operands(node, fault, conditions=False)), True
+    if kind in _ARITHMETIC:
+        return _apply(_ARITHMETIC[kind], _operands(node, fault, conditions=False)), False
+    if kind in _LOGIC:
+        return _apply(_LOGIC[kind], _operands(node, fault, conditions=True)), True
+    if isinstance(node, exp.Not):
+        return _apply(np.logical_not, [_operand(node.this, fault, condition=True)]), True
+    if isinstance(node, exp.Neg):
+        return _apply(np.negative, [_operand(node.this, fault, condition=False)]), False
+    if kind in _FUNCTIONS and not any(node.args.get(extra) for extra in ("decimals", "to")):
+        return _apply(_FUNCTIONS[kind], [_operand(node.this, fault, condition=False)]), False
+    if kind in _HORIZONTAL:
+        parts = [_operand(part, fault, condition=False) for part in (node.this, *node.expressions)]
+        return _fold(_HORIZONTAL[kind], parts), False
+    if isinstance(node, exp.Between):
+        value, low, high = (_operand(node.args[part], fault, condition=False) for part in ("this", "low", "high"))
+        return lambda columns: np.logical_and(value(columns) >= low(columns), value(columns) <= high(columns)), True
+    if isinstance(node, exp.In) and node.expressions:
+        value = _operand(node.this, fault, condition=False)
+        tests = [
+            _apply(np.equal, [value, _operand(one, fault, condition=False)]) for one in node.expressions
+        ]
+        return _fold(np.logical_or, tests), True
+    raise _refusal(node, fault)
+
+
+def _refusal(node: exp.Expression, fault: str) -> RuleError:
+    text = node.sql()[:60]
+    if isinstance(node, exp.AggFunc | exp.Window):
+        return RuleError(
+            f"{fault} looks at more than one row ({text}): a rule decides each window by its own numbers; "
+            "compute the threshold first and write it as a number"
+        )
+    if isinstance(node, exp.Query | exp.Subquery):
+        return RuleError(f"{fault} holds a query ({text}): a rule is a condition on one row")
+    return RuleError(f"{fault} holds {text!r}, which rules do not know; they know {_ALLOWED}")
+
+
+def _column(node: exp.Column, fault: str) -> _Evaluate:
+    name = node.name.lower()
+    if name not in RULE_COLUMNS or node.table:
+        raise RuleError(f"{fault} names an unknown column {node.sql()[:60]!r}; known are {', '.join(RULE_COLUMNS)}")
+    return lambda columns: columns[name]
+
+
+def _operand(node: exp.Expression, fault: str, *, condition: bool) -> _Evaluate:
+    evaluate, is_condition = _translate(node, fault)
+    if is_condition is not condition:
+        wanted = "a condition" if condition else "a number"
+        raise RuleError(f"{fault} needs {wanted} where it has {node.sql()[:60]!r}")
+    return evaluate
+
+
+def _operands(node: exp.Expression, fault: str, *, conditions: bool) -> list[_Evaluate]:
+    return [_operand(part, fault, condition=conditions) for part in (node.this, node.expression)]
+
+
+def _apply(ufunc: Any, parts: list[_Evaluate]) -> _Evaluate:
+    return lambda columns: ufunc(*(part(columns) for part in parts))
+
+
+def _fold(ufunc: Any, parts: list[_Evaluate]) -> _Evaluate:
+    def evaluate(columns: Columns) -> Any:
+        result = parts[0](columns)
+        for part in parts[1:]:
+            result = ufunc(result, part(columns))
+        return result
+
+    return evaluate
