@@ -11,9 +11,9 @@ from typing import Any
 
 from ctpatch.errors import SystemFailureError
 
-TEMPORARY_SUFFIX = ".ctpatch-tmp"
+_Buffer = bytes | memoryview
 _HAS_WRITEV = hasattr(os, "writev")
-_OPEN_FLAGS = os.O_WRONLY | os.O_CREAT | os.O_TRUNC | getattr(os, "O_BINARY", 0) | getattr(os, "O_CLOEXEC", 0)
+_OPEN_FLAGS = os.O_WRONLY | os.O_CREAT | getattr(os, "O_BINARY", 0) | getattr(os, "O_CLOEXEC", 0)
 # A link planted under a name of ours must not lead a write elsewhere.
 _NO_FOLLOW = getattr(os, "O_NOFOLLOW", 0)
 
@@ -46,11 +46,15 @@ def system_errors(doing: str, name: str) -> Iterator[None]:
 
 
 def open_for_writing(path: str) -> int:
-    """Open a file for writing from its start, following no link; returns the descriptor."""
+    """Open a file for writing from its start, following no link; returns the descriptor.
+
+    What the file holds is not cut off first: where work is done twice, even at the same time, the same bytes are
+    written over the same bytes and the file is never less than whole. `end_file` cuts off what is too much.
+    """
     return os.open(path, _OPEN_FLAGS | _NO_FOLLOW, 0o666)
 
 
-def write_buffers(fd: int, buffers: Sequence[Buffer]) -> int:
+def write_buffers(fd: int, buffers: Sequence[_Buffer]) -> int:
     """Write all buffers in order, however often the system writes only a part; returns the bytes written."""
     views = [memoryview(buffer).cast("B") for buffer in buffers]
     total = sum(view.nbytes for view in views)
@@ -75,13 +79,21 @@ def _after(views: Iterable[memoryview], done: int) -> list[memoryview]:
     return left
 
 
-def write_file(path: str, buffers: Sequence[Buffer]) -> int:
-    """Write a file in one go (not atomic, not durable: a receipt says when it counts)."""
+def end_file(fd: int, size: int) -> None:
+    """Cut off what an earlier, longer file left behind `size` bytes."""
+    if os.fstat(fd).st_size != size:
+        os.ftruncate(fd, size)
+
+
+def write_file(path: str, buffers: Sequence[_Buffer]) -> int:
+    """Write a file in one go (not atomic, not durable: a receipt says when it counts); returns its size in bytes."""
     fd = open_for_writing(path)
     try:
-        return write_buffers(fd, buffers)
+        size = write_buffers(fd, buffers)
+        end_file(fd, size)
     finally:
         os.close(fd)
+    return size
 
 
 def write_atomic(path: Path, content: bytes) -> None:
@@ -90,11 +102,11 @@ def write_atomic(path: Path, content: bytes) -> None:
     Raises:
         SystemFailureError: the system refused.
     """
-    temporary = path.with_name(path.name + TEMPORARY_SUFFIX)
+    temporary = path.with_name(f"{path.name}.{os.getpid()}.tmp")
     with system_errors("writing", path.name):
         fd = open_for_writing(str(temporary))
         try:
-            write_buffers(fd, [content])
+            end_file(fd, write_buffers(fd, [content]))
             os.fsync(fd)
         finally:
             os.close(fd)

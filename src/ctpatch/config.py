@@ -94,7 +94,7 @@ class Rule(_Frozen):
         if not colon or not name.strip() or not condition.strip():
             raise RuleError(
                 f"rule {text[:80]!r} has not the form 'name: condition'; "
-                "write for example --drop \"low_variance: std < 0.01\""
+                'write for example --drop "low_variance: std < 0.01"'
             )
         return cls(name=name.strip(), condition=condition.strip())
 

@@ -85,7 +85,9 @@ def slice_schema(arrays: Sequence[str]) -> Schema:
 
 def schema_of(table: str, arrays: Sequence[str]) -> Schema:
     """Columns of one of the three tables."""
-    return {PATCH_MANIFEST: patch_schema, REJECTED_PATCHES: rejected_schema, SLICE_MANIFEST: slice_schema}[table](arrays)
+    return {PATCH_MANIFEST: patch_schema, REJECTED_PATCHES: rejected_schema, SLICE_MANIFEST: slice_schema}[table](
+        arrays
+    )
 
 
 def header_line(schema: Schema) -> bytes:
@@ -128,9 +130,7 @@ def parse_table(content: bytes, schema: Schema, name: str, *, has_header: bool =
     if not content.endswith(b"\n"):
         raise FormatError(f"{name} is cut short: its last row does not end; build the set again")
     try:
-        return pl.read_csv(
-            io.BytesIO(content), has_header=False, schema=schema, missing_utf8_is_empty_string=False, low_memory=False
-        )
+        return pl.read_csv(io.BytesIO(content), has_header=False, schema=schema)
     except (pl.exceptions.PolarsError, UnicodeDecodeError, ValueError) as error:
         reason = str(error).splitlines()[0][:200]
         raise FormatError(f"{name} has a row that does not fit its columns ({reason}); is it damaged?") from None

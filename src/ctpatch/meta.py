@@ -70,6 +70,7 @@ class PatchMeta(_Record):
     rules_on: str
     num_skipped: int
     num_windows: int
+    pixel_bytes: int
     paths_relative_to: Literal["data_root", "patch_dir"]
     tables: dict[str, TableInfo]
     meta_digest: str = ""
@@ -111,7 +112,9 @@ def now_utc() -> str:
         try:
             moment = datetime.fromtimestamp(int(epoch), UTC)
         except (ValueError, OverflowError, OSError):
-            raise UsageError(f"SOURCE_DATE_EPOCH is {epoch[:40]!r}, wanted seconds since 1970 as a whole number") from None
+            raise UsageError(
+                f"SOURCE_DATE_EPOCH is {epoch[:40]!r}, wanted seconds since 1970 as a whole number"
+            ) from None
     return moment.strftime("%Y-%m-%dT%H:%M:%SZ")
 
 

@@ -25,9 +25,7 @@ PAGE_BYTES = 4096
 _FIRST_READ = 256
 _MAX_HEADER_BYTES = 10_000
 _V1_PREFIX_BYTES = 10
-_OPEN_FLAGS = (
-    os.O_RDONLY | getattr(os, "O_BINARY", 0) | getattr(os, "O_CLOEXEC", 0) | getattr(os, "O_NONBLOCK", 0)
-)
+_OPEN_FLAGS = os.O_RDONLY | getattr(os, "O_BINARY", 0) | getattr(os, "O_CLOEXEC", 0) | getattr(os, "O_NONBLOCK", 0)
 # O_NONBLOCK: opening a pipe that someone named .npy must not wait for ever.
 
 
@@ -102,8 +100,8 @@ def read_header(fd: int, name: str) -> NpyHeader:
     if status.st_size != expected:
         fault = "is cut short" if status.st_size < expected else "has trailing bytes"
         raise NpyError(
-            f"{name} {fault}: its header promises shape {_shape_text(header.shape)} of {header.dtype}, {expected} bytes "
-            f"in all, the file has {status.st_size}; copy or write it again"
+            f"{name} {fault}: its header promises shape {_shape_text(header.shape)} of {header.dtype}, "
+            f"{expected} bytes in all, the file has {status.st_size}; copy or write it again"
         )
     return header
 
@@ -122,9 +120,9 @@ def _shape_text(shape: tuple[int, ...]) -> str:
     return "x".join(str(side) for side in shape) if len(shape) > 1 else str(shape)
 
 
-def open_npy(path: str) -> int:
-    """Open a file for reading; returns the descriptor."""
-    return os.open(path, _OPEN_FLAGS)
+def open_npy(path: str, *, follow: bool = True) -> int:
+    """Open a file for reading, through links or not; returns the descriptor."""
+    return os.open(path, _OPEN_FLAGS if follow else _OPEN_FLAGS | getattr(os, "O_NOFOLLOW", 0))
 
 
 def slice_header(path: str, name: str, *, labels: bool = False) -> NpyHeader:
@@ -161,9 +159,7 @@ def check_slice_header(header: NpyHeader, name: str, *, labels: bool = False) ->
             f"{name} has {len(header.shape)} dimensions {header.shape}, wanted 2 (row, col); save each slice on its own"
         )
     if min(header.shape) < 1 or max(header.shape) > MAX_PIXELS_PER_AXIS:
-        raise NpyError(
-            f"{name} has {_shape_text(header.shape)} pixels, wanted 1 to {MAX_PIXELS_PER_AXIS} on each side"
-        )
+        raise NpyError(f"{name} has {_shape_text(header.shape)} pixels, wanted 1 to {MAX_PIXELS_PER_AXIS} on each side")
     floating = header.dtype.kind == "f" and header.dtype.itemsize <= 8  # noqa: PLR2004
     if not floating and not (labels and header.dtype.kind in "bui"):
         wanted = "float16, float32 or float64" + (", whole numbers or booleans" if labels else "")
@@ -211,7 +207,7 @@ class SliceBuffer:
     def _read_data(self, fd: int, header: NpyHeader, name: str) -> NDArray[Any]:
         shape = header.shape[::-1] if header.fortran_order else header.shape
         raw = self._buffer(shape, header.dtype, "raw")
-        read_exactly(fd, memoryview(raw).cast("B"), header.offset, name)
+        read_exactly(fd, memoryview(raw.data).cast("B"), header.offset, name)
         return raw.T if header.fortran_order else raw
 
     def _convert(self, array: NDArray[Any], *, labels: bool) -> NDArray[Any]:

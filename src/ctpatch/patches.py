@@ -24,9 +24,7 @@ def pad_slice(image: NDArray[Any], padded_shape: tuple[int, int], pad_mode: PadM
     return np.pad(image, after, mode=_NUMPY_PAD_MODE[pad_mode])
 
 
-def cut(
-    padded: NDArray[Any], rows: NDArray[Any], cols: NDArray[Any], size: tuple[int, int]
-) -> NDArray[Any]:
+def cut(padded: NDArray[Any], rows: NDArray[Any], cols: NDArray[Any], size: tuple[int, int]) -> NDArray[Any]:
     """Copies of the windows that begin at `(rows[i], cols[i])`, shape `(N, h, w)`, C-contiguous."""
     if len(rows) == 0:
         return np.empty((0, *size), dtype=padded.dtype)
@@ -61,6 +59,7 @@ def extract_patches_2d(img2d: ArrayLike, cfg: PatchConfig) -> tuple[NDArray[np.f
         raise ValueError(f"a slice has 2 dimensions (row, col), got shape {image.shape}")
     if image.dtype.kind not in "buif":
         raise ValueError(f"a slice holds real numbers, got dtype {image.dtype}")
-    grid = make_grid(*image.shape, cfg)
+    height, width = image.shape
+    grid = make_grid(height, width, cfg)
     patches = extract_from_grid(image.astype(np.float32, copy=False), grid, cfg.pad_mode)
     return patches, list(grid)

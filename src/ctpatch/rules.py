@@ -50,9 +50,7 @@ _FUNCTIONS: dict[type[exp.Expression], Any] = {
     exp.Exp: np.exp,
 }
 _HORIZONTAL: dict[type[exp.Expression], Any] = {exp.Least: np.minimum, exp.Greatest: np.maximum}
-_ALLOWED = (
-    "comparisons, AND, OR, NOT, BETWEEN, IN, + - * / %, abs, sqrt, floor, ceil, ln, exp, power, least, greatest"
-)
+_ALLOWED = "comparisons, AND, OR, NOT, BETWEEN, IN, + - * / %, abs, sqrt, floor, ceil, ln, exp, power, least, greatest"
 
 
 @dataclass(frozen=True, slots=True)
@@ -99,6 +97,8 @@ def _compile(name: str, condition: str) -> _Evaluate:
         if isinstance(error, sqlglot.errors.ParseError) and error.errors:
             where = f" near {error.errors[0].get('highlight') or 'its end'!r}"
         raise RuleError(f"{fault} is no SQL condition: syntax error{where}; write for example 'std < 0.01'") from None
+    if not isinstance(tree, exp.Expression):
+        raise RuleError(f"{fault} is no SQL condition; write for example 'std < 0.01'")
     try:
         evaluate, is_condition = _translate(tree, fault)
     except RecursionError:
@@ -141,9 +141,7 @@ def _translate(node: exp.Expression, fault: str) -> tuple[_Evaluate, bool]:
         return lambda columns: np.logical_and(value(columns) >= low(columns), value(columns) <= high(columns)), True
     if isinstance(node, exp.In) and node.expressions:
         value = _operand(node.this, fault, condition=False)
-        tests = [
-            _apply(np.equal, [value, _operand(one, fault, condition=False)]) for one in node.expressions
-        ]
+        tests = [_apply(np.equal, [value, _operand(one, fault, condition=False)]) for one in node.expressions]
         return _fold(np.logical_or, tests), True
     raise _refusal(node, fault)
 

@@ -1,1 +1,1 @@
-"""."""
+"""Ways to run the same function on many items: in this process, or in many that may die."""

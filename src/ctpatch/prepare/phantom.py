@@ -1,18 +1,18 @@
 """Phantom CT: drawn axial slices of made-up patients, for the demo, the tests and the benchmarks.
 
 A slice is painted in Hounsfield units (HU), organ over organ, in millimetres; then noise is added and the
-result is mapped to [0, 1] as LoDoPaB-CT does it. The field of view is 400 mm along the shorter side, 6 mm lie
-between slices, and the patient's right is on the left of the picture, as radiologists look at it.
+result is mapped to [0, 1] as LoDoPaB-CT does it. The field of view is 400 mm along the shorter side, slices
+are 6 mm apart, and the patient's right is on the left of the picture, as radiologists look at it.
 
-Air around body and table is exactly 0.0 at both doses; everything else is at least -1000 HU, that is 0.000246.
+Air around body and table is exactly 0.0 at both doses; everything else is at least -1000 HU (0.000246).
 The same arguments give the same pixels on a machine, in whatever order or process the slices are made.
 """
 
 import math
-import os
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
 from functools import lru_cache
+from itertools import product
 from pathlib import Path
 from typing import Literal
 
@@ -20,6 +20,7 @@ import numpy as np
 import polars as pl
 from numpy.typing import NDArray
 
+from ctpatch.atomic import system_errors
 from ctpatch.errors import ConfigError
 
 Image = NDArray[np.float32]
@@ -31,6 +32,7 @@ SLICE_SPACING_MM = 6.0
 NOISE_HU: dict[Dose, float] = {"full": 8.0, "low": 26.0}  # standard deviation in the middle of the body
 AIR, LUNG, FAT, SOFT, MUSCLE, BLOOD, MARROW, BONE = -1000.0, -865.0, -100.0, 35.0, 60.0, 165.0, 190.0, 700.0
 
+_GAS_SHARE = 0.4  # of the loops of bowel
 _TORSO_MM = 330.0  # from the top of the lungs to the lower end of the kidneys
 _WARP_MM, _WARP_LIMIT_MM = 3.0, 7.0
 _ANATOMY, _WARP, _TEXTURE, _NOISE = range(4)  # what random numbers are for: each has a stream of its own
@@ -45,7 +47,9 @@ def hu_to_unit(hu: NDArray[np.floating]) -> Image:
     left out: the noise here has no steps to hide.
     """
     largest = 3071.0 * 0.01998 + 20.0
-    return np.clip(hu * np.float32(0.01998 / largest) + np.float32(20.0 / largest), 0.0, 1.0).astype(np.float32)
+    unit: Image = hu.astype(np.float32) * np.float32(0.01998 / largest)
+    unit += np.float32(20.0 / largest)
+    return np.clip(unit, np.float32(0.0), np.float32(1.0), out=unit)
 
 
 @dataclass(frozen=True, slots=True)
@@ -96,16 +100,16 @@ class Tree:
         found = []
         for i in np.flatnonzero((part > 0.0) & (part < 1.0)):
             row, col = (self.starts[i] + part[i] * way[i])[:2]
-            width = self.widths[i] * (1.0 - 0.7 * part[i])
+            width = self.widths[i] * (1.0 - 0.6 * part[i])
             stretch = min(math.hypot(way[i, 0], way[i, 1]) / abs(way[i, 2]), 7.0) + 1.0
             tilt = math.atan2(way[i, 0], way[i, 1])
-            found.append(Organ(self.hu, (row, col, z), (width, width * stretch, math.inf), tilt=tilt))
+            found.append(Organ(self.hu, (row, col, z), (width, width * stretch, math.inf), tilt=tilt, texture=0))
         return found
 
 
 @dataclass(frozen=True, slots=True)
 class Patient:
-    """One made-up patient: sizes in mm, and what lies in the chest and the belly, in the order of painting."""
+    """One made-up patient: sizes in mm, and what lies in chest and belly, in the order of painting."""
 
     scale: tuple[float, float]
     fat: float
@@ -120,14 +124,14 @@ class Patient:
 
     def body(self, z: float, inset: tuple[float, float], hu: float, row: float = 0.0) -> Organ:
         """Return the body's outline at height `z`, made smaller by `inset` (rows, cols) in mm."""
-        rows = float(np.interp(z, [0, 80, 180, 330], [96, 112, 115, 106])) * self.scale[0] - inset[0]
+        rows = float(np.interp(z, [0, 80, 180, 330], [108, 121, 124, 116])) * self.scale[0] - inset[0]
         cols = float(np.interp(z, [0, 80, 180, 330], [152, 166, 163, 150])) * self.scale[1] - inset[1]
         return Organ(hu, (row, 0.0, z), (rows, cols, math.inf), square=0.6)
 
 
 @dataclass(frozen=True, slots=True)
 class _Scene:
-    """Where the pixels of one slice lie (mm, warped so that nothing is a perfect ellipse) and its mottling."""
+    """Where a slice's pixels lie (mm, warped so that nothing is a perfect ellipse), and its mottling."""
 
     pixel: float
     rows: Image
@@ -141,7 +145,7 @@ def _random(seed: int, patient: int, number: int, purpose: int, stream: int = 0)
     return np.random.Generator(np.random.Philox(key=np.array([seed, patient], dtype=np.uint64), counter=counter))
 
 
-def _tree(rng: np.random.Generator, hu: float, root: Triple, organ: Organ, count: int, width: float) -> Tree:
+def _tree(rng: np.random.Generator, organ: Organ, hu: float, root: Triple, count: int, width: float) -> Tree:
     """Grow `count` vessels from the root and twice as many branches into an organ."""
     aim = rng.normal(size=(count, 3))
     aim *= (rng.uniform(0.55, 0.97, (count, 1))) / np.linalg.norm(aim, axis=1, keepdims=True)
@@ -158,88 +162,110 @@ def _tree(rng: np.random.Generator, hu: float, root: Triple, organ: Organ, count
     )
 
 
+_LUNG_RIGHT = Organ(LUNG, (-2, -66, 122), (92, 58, 132), square=0.75, blunt=True, texture=22)
+_LUNG_LEFT = replace(_LUNG_RIGHT, centre=(-2, 66, 118))
+_LIVER = Organ(112, (-4, -62, 262), (93, 72, 92), square=0.4)
+_STOMACH = Organ(70, (-36, 54, 246), (36, 42, 48), tilt=-0.4)
+_CHEST = (
+    _LUNG_RIGHT,
+    _LUNG_LEFT,
+    Organ(FAT, (-4, 0, 92), (56, 32, 115), square=0.5, blunt=True),  # between the lungs
+    Organ(FAT, (-24, 20, 169), (52, 62, 58), tilt=0.5),  # around the heart
+    Organ(MUSCLE + 25, (-24, 20, 169), (46, 56, 50), tilt=0.5),
+    Organ(BLOOD, (-16, 36, 170), (22, 30, 38), tilt=0.6),  # its chambers
+    Organ(BLOOD - 10, (-36, -4, 170), (23, 26, 38), tilt=0.4),
+    Organ(BLOOD, (11, 4, 154), (15, 30, 25)),
+    Organ(BLOOD + 20, (-22, -10, 105), (15, 15, 58)),  # aorta: upwards, arch, to the head
+    Organ(BLOOD + 20, (4, 8, 66), (40, 12, 15), tilt=-0.45),
+    Organ(BLOOD + 20, (-14, -7, 20), (5, 5.5, 50), blunt=True),
+    Organ(BLOOD + 20, (-6, 9, 20), (5, 5.5, 50), blunt=True),
+    Organ(BLOOD + 20, (4, 17, 20), (5, 5.5, 50), blunt=True),
+    Organ(BLOOD + 60, (-14, -23, 75), (9, 8, 90), blunt=True),  # upper vena cava
+    Organ(BLOOD + 35, (-18, 20, 112), (15, 14, 24), tilt=0.5),  # arteries of the lungs
+    Organ(BLOOD + 35, (4, 0, 116), (9, 46, 15)),
+    Organ(SOFT, (13, -2, 50), (11, 11, 75), blunt=True),  # windpipe and its branches
+    Organ(AIR, (13, -2, 50), (8.5, 9, 72), blunt=True, texture=0),
+    Organ(AIR, (14, -22, 122), (6, 13, 14), texture=0),
+    Organ(AIR, (16, 20, 126), (5.5, 14, 14), texture=0),
+    Organ(SOFT + 10, (27, 3, 90), (6, 8, 140), blunt=True),  # gullet
+)
+_BELLY = (
+    _LIVER,
+    Organ(112, (-46, -4, 248), (32, 62, 56), tilt=-0.15),  # its left lobe
+    Organ(FAT, (2, -24, 268), (5, 22, 30), tilt=0.5),
+    Organ(15, (-40, -52, 288), (20, 15, 26), tilt=0.3, texture=1),  # gall bladder
+    _STOMACH,
+    replace(_STOMACH, hu=22, radii=(32, 38, 45), texture=14),
+    replace(_STOMACH, hu=AIR, radii=(32, 38, 45), texture=0, level=-45),
+    Organ(128, (32, 96, 240), (46, 27, 54), tilt=-0.25),  # spleen
+    Organ(98, (-6, 14, 272), (11, 44, 26), tilt=-0.35, texture=16),  # pancreas
+    Organ(MUSCLE, (58, -34, 330), (17, 14, 60)),  # psoas
+    Organ(MUSCLE, (58, 34, 330), (17, 14, 60)),
+    Organ(190, (43, -62, 298), (31, 26, 50), tilt=0.5),  # kidney: cortex, marrow, fat, vein
+    Organ(135, (43, -62, 298), (21, 15, 38), tilt=0.5),
+    Organ(FAT, (40, -52, 298), (9, 13, 24), tilt=0.3),
+    Organ(BLOOD, (34, -34, 294), (4, 18, 9), tilt=0.3),
+    Organ(190, (43, 62, 288), (31, 26, 50), tilt=-0.5),
+    Organ(135, (43, 62, 288), (21, 15, 38), tilt=-0.5),
+    Organ(FAT, (40, 52, 288), (9, 13, 24), tilt=-0.3),
+    Organ(BLOOD, (34, 34, 284), (4, 18, 9), tilt=-0.3),
+)
+_BACK_VESSELS = (
+    Organ(BLOOD + 15, (34, 16, 200), (11, 11, 150), blunt=True),  # aorta, downwards
+    Organ(BLOOD - 25, (20, -17, 270), (9, 12, 110), blunt=True),  # lower vena cava
+)
+_TREES = {  # vessels grown in the organ they are painted after: HU, root, how many, width in mm
+    _LUNG_RIGHT: (30.0, (4.0, -30.0, 120.0), 44, 4.2),
+    _LUNG_LEFT: (30.0, (4.0, 30.0, 122.0), 44, 4.2),
+    _LIVER: (160.0, (2.0, -30.0, 256.0), 9, 6.0),
+}
+
+
+def _bowel(rng: np.random.Generator) -> list[Organ]:
+    """Lay loops of bowel, some with gas over fluid."""
+    loops = []
+    for row, col in [(10.0, -98.0), (20.0, 98.0), *rng.uniform((-70, -85), (8, 95), (26, 2)).tolist()]:
+        height, width, length = rng.uniform((10, 10, 18), (18, 18, 42)).tolist()
+        wall = Organ(75, (row, col, rng.uniform(295, 345)), (height, width, length))
+        inside = (height - 3, width - 3, length)
+        loops += [wall, replace(wall, hu=rng.uniform(-20, 30), radii=inside, texture=20)]
+        if rng.random() < _GAS_SHARE:
+            loops.append(replace(wall, hu=AIR, radii=inside, level=row - rng.uniform(0, 6), texture=0))
+    return loops
+
+
+def _vary(organ: Organ, scale: tuple[float, float], move: Triple) -> Organ:
+    """Return one patient's version of an organ: a little elsewhere, and of another size."""
+    (row, col, z), radii = organ.centre, organ.radii
+    # The size follows the shift, so that what is nested in an organ keeps its share of it.
+    return replace(
+        organ,
+        centre=(row * scale[0] + move[0], col * scale[1] + move[1], z + move[2]),
+        radii=(
+            radii[0] * scale[0] * (1.0 + 0.017 * move[2]),
+            radii[1] * scale[1] * (1.0 + 0.017 * move[1]),
+            radii[2] * (1.0 + 0.017 * move[0]),
+        ),
+        level=organ.level * scale[0] + move[0],
+    )
+
+
 @lru_cache(maxsize=256)
 def _patient(seed: int, number: int) -> Patient:
     rng = _random(seed, number, 0, _ANATOMY)
-    scale = (float(rng.uniform(0.9, 1.06)), float(rng.uniform(0.9, 1.06)))
-    right = Organ(LUNG, (-2, -66, 122), (82, 58, 132), square=0.75, blunt=True, texture=22)
-    left = replace(right, centre=(-2, 66, 118))
-    liver = Organ(112, (-4, -62, 262), (84, 72, 92), square=0.4)
-    stomach = Organ(70, (-34, 54, 236), (34, 42, 56), tilt=-0.4)
-    kidney = Organ(190, (36, -60, 296), (31, 26, 50), tilt=0.5)
-    organs = [
-        right,
-        left,
-        Organ(FAT, (-22, 20, 182), (48, 62, 62), tilt=0.5),  # around the heart
-        Organ(MUSCLE + 25, (-22, 20, 184), (42, 56, 55), tilt=0.5),
-        Organ(BLOOD, (-14, 36, 184), (20, 30, 42), tilt=0.6),
-        Organ(BLOOD - 10, (-32, -4, 184), (22, 26, 42), tilt=0.4),
-        Organ(BLOOD, (8, 4, 168), (15, 30, 26)),
-        Organ(FAT, (0, 0, 92), (50, 30, 110), square=0.5),  # mediastinum
-        Organ(BLOOD + 20, (-22, -10, 105), (15, 15, 58)),  # ascending aorta
-        Organ(BLOOD + 20, (4, 8, 66), (40, 12, 15), tilt=-0.45),  # arch
-        Organ(BLOOD + 60, (-16, -30, 85), (9, 8, 85)),  # upper vena cava
-        Organ(BLOOD + 35, (-18, 20, 112), (15, 14, 24), tilt=0.5),
-        Organ(BLOOD + 35, (4, 0, 116), (9, 46, 15)),  # arteries of the lungs
-        Organ(SOFT, (13, -2, 50), (11, 11, 75), blunt=True),
-        Organ(AIR, (13, -2, 50), (8.5, 9, 72), blunt=True, texture=0),  # windpipe
-        Organ(AIR, (14, -22, 122), (6, 13, 14), texture=0),
-        Organ(AIR, (16, 20, 126), (5.5, 14, 14), texture=0),
-        Organ(SOFT + 10, (27, 3, 90), (6, 8, 140), blunt=True),  # gullet
-        liver,
-        Organ(112, (-46, -4, 248), (32, 62, 56), tilt=-0.15),
-        Organ(FAT, (2, -24, 268), (5, 22, 30), tilt=0.5),  # the liver's gate
-        Organ(15, (-40, -52, 288), (20, 15, 26), tilt=0.3, texture=1),  # gall bladder
-        stomach,
-        replace(stomach, hu=22, radii=(30, 38, 52), texture=14),
-        replace(stomach, hu=AIR, radii=(30, 38, 52), texture=0, level=-44),
-        Organ(128, (26, 96, 238), (46, 27, 54), tilt=-0.25),  # spleen
-        Organ(98, (-6, 14, 272), (11, 44, 26), tilt=-0.35, texture=16),  # pancreas
-        Organ(MUSCLE, (52, -34, 330), (17, 14, 60)),
-        Organ(MUSCLE, (52, 34, 330), (17, 14, 60)),  # psoas
-    ]
-    for side, z in ((-1.0, 298.0), (1.0, 288.0)):
-        middle = (36.0, 62.0 * side, z)
-        organs += [
-            replace(kidney, centre=middle, tilt=-0.5 * side),
-            replace(kidney, hu=135, centre=middle, radii=(21, 15, 38), tilt=-0.5 * side),
-            Organ(FAT, (33, 52 * side, z), (9, 13, 24), tilt=-0.3 * side),
-            Organ(BLOOD, (30, 34 * side, z - 4), (4, 18, 9), tilt=-0.3 * side),
-        ]
-    for row, col in [(10, -98), (20, 98), *((rng.uniform(-72, -14), rng.uniform(-85, 95)) for _ in range(20))]:
-        size = rng.uniform(10, 18, 2)
-        wall = Organ(75, (row, col, rng.uniform(300, 350)), (size[0], size[1], rng.uniform(18, 42)))
-        tube = replace(wall, hu=rng.choice([15.0, 25.0, -20.0]), radii=(size[0] - 3, size[1] - 3, wall.radii[2]))
-        organs += [wall, replace(tube, tilt=wall.tilt, texture=20)]
-        if rng.random() < 0.4:  # noqa: PLR2004
-            organs.append(replace(tube, hu=AIR, level=row - rng.uniform(0, 6), texture=0))
-    organs += [
-        Organ(BLOOD + 15, (34, 16, 200), (11, 11, 150), blunt=True),  # descending aorta
-        Organ(BLOOD - 25, (20, -17, 270), (9, 12, 110), blunt=True),  # lower vena cava
-    ]
-
-    def vary(organ: Organ) -> Organ:
-        # Each patient has organs a little elsewhere and of another size; gas keeps its level.
-        move, grow = shifts[organ.centre], 1.0 + 0.05 * shifts[organ.centre][::-1] / 3.0
-        centre = np.array(organ.centre) * (*scale, 1.0) + move
-        radii = np.array(organ.radii) * (*scale, 1.0) * grow
-        level = organ.level * scale[0] + float(move[0])
-        return replace(organ, centre=tuple(map(float, centre)), radii=tuple(map(float, radii)), level=level)
-
-    # One shift for a place: what is nested in an organ moves with it.
-    shifts = {organ.centre: np.clip(rng.normal(0, 3, 3), -6, 6) for organ in organs}
-    varied = {organ: vary(organ) for organ in organs}
-    trees = {  # each grows in the organ it is painted after
-        right: _tree(rng, 30.0, (4.0, -30.0, 120.0), varied[right], 34, 4.5),
-        left: _tree(rng, 30.0, (4.0, 30.0, 122.0), varied[left], 34, 4.5),
-        liver: _tree(rng, 160.0, (2.0, -30.0, 256.0), varied[liver], 9, 6.0),
-    }
-    painted: list[Organ | Tree] = []
-    for organ, changed in varied.items():
-        painted += [changed, trees[organ]] if organ in trees else [changed]
+    scale = (rng.uniform(0.9, 1.06), rng.uniform(0.9, 1.06))
+    fat, spine_phase = rng.uniform(9, 24), rng.uniform(0, 26)
+    organs: list[Organ | Tree] = []
+    moves: dict[Triple, Triple] = {}  # by place: what is nested in an organ moves with it
+    for organ in (*_CHEST, *_BELLY, *_bowel(rng), *_BACK_VESSELS):
+        row, col, z = np.clip(rng.normal(0, 3, 3), -6, 6).tolist()
+        varied = _vary(organ, scale, moves.setdefault(organ.centre, (row, col, z)))
+        organs.append(varied)
+        if organ in _TREES:
+            organs.append(_tree(rng, varied, *_TREES[organ]))
     # Multiples of the golden ratio spread the patients evenly: a few of them show chest, heart and belly.
     start = (number * 0.6180339887 % 1.0) * (_TORSO_MM - 50.0) + 20.0
-    return Patient(scale, float(rng.uniform(9, 24)), start, float(rng.uniform(0, 26)), tuple(painted))
+    return Patient(scale, fat, start, spine_phase, tuple(organs))
 
 
 @lru_cache(maxsize=8)
@@ -254,23 +280,26 @@ def _axes(height: int, width: int) -> tuple[float, Image, Image]:
 
 @lru_cache(maxsize=32)
 def _steps(count: int, pixel: float, cell: float) -> tuple[NDArray[np.intp], Image, int]:
-    """Return, for each pixel of an axis, its coarse cell, the smooth way (0 to 1) to the next, and the cells."""
+    """Return each pixel's coarse cell on an axis, its way (0 to 1) to the next, and the number of cells."""
     way = np.arange(count) * pixel / cell
     cells = way.astype(np.intp)
     part = way - cells
     return cells, (part * part * (3.0 - 2.0 * part)).astype(np.float32), int(cells[-1]) + 2
 
 
-def _clouds(shape: tuple[int, int], pixel: float, cell: float, coarse: Sequence[np.random.Generator], part: float) -> Image:
-    """Smooth noise (H, W) of about unit variance: coarse normal draws, blended between two heights, enlarged."""
+def _clouds(
+    shape: tuple[int, int], pixel: float, cell: float, coarse: Sequence[np.random.Generator], part: float
+) -> Image:
+    """Smooth noise (H, W), near unit variance: two coarse draws, blended by `part` and enlarged."""
     rows, row_part, row_cells = _steps(shape[0], pixel, cell)
     cols, col_part, col_cells = _steps(shape[1], pixel, cell)
     above, below = (rng.standard_normal((row_cells, col_cells), dtype=np.float32) for rng in coarse)
-    grid = (above * np.float32(1.0 - part) + below * np.float32(part)) / np.float32(math.hypot(part, 1.0 - part))
+    grid = above * np.float32(1.0 - part) + below * np.float32(part)
+    grid *= np.float32(1.35 / math.hypot(part, 1.0 - part))  # what the blending takes from the spread
     tall = grid[rows] + (grid[rows + 1] - grid[rows]) * row_part[:, None]
-    start = tall[:, cols]
-    start += (tall[:, cols + 1] - start) * col_part
-    return start * np.float32(1.35)  # what the blending takes from the spread
+    clouds: Image = tall[:, cols]
+    clouds += (tall[:, cols + 1] - clouds) * col_part
+    return clouds
 
 
 def _scene(seed: int, patient: int, z: float, shape: tuple[int, int]) -> _Scene:
@@ -301,14 +330,19 @@ def _coverage(scene: _Scene, organ: Organ) -> tuple[tuple[slice, slice], Image]:
         (organ.centre[0], math.hypot(row_radius * cos, col_radius * sin), row_axis),
         (organ.centre[1], math.hypot(col_radius * cos, row_radius * sin), col_axis),
     ):
-        reach += _WARP_LIMIT_MM + edge
-        first = float(axis.flat[0])
-        low = max(math.ceil((middle - reach - first) / scene.pixel), 0)
-        box.append(slice(low, max(math.floor((middle + reach - first) / scene.pixel) + 1, low)))
+        margin, way = reach + _WARP_LIMIT_MM + edge, middle - float(axis.flat[0])
+        low = max(math.ceil((way - margin) / scene.pixel), 0)
+        box.append(slice(low, max(math.floor((way + margin) / scene.pixel) + 1, low)))
     where = (box[0], box[1])
-    rows, cols = scene.rows[where] - np.float32(organ.centre[0]), scene.cols[where] - np.float32(organ.centre[1])
+    rows, cols = (
+        scene.rows[where] - np.float32(organ.centre[0]),
+        scene.cols[where] - np.float32(organ.centre[1]),
+    )
     if organ.tilt:
-        rows, cols = rows * np.float32(cos) - cols * np.float32(sin), cols * np.float32(cos) + rows * np.float32(sin)
+        rows, cols = (
+            rows * np.float32(cos) - cols * np.float32(sin),
+            cols * np.float32(cos) + rows * np.float32(sin),
+        )
     rows *= np.float32(1.0 / row_radius)
     cols *= np.float32(1.0 / col_radius)
     rows *= rows
@@ -328,15 +362,15 @@ def _paint(canvas: Image, scene: _Scene, organs: Iterable[Organ]) -> None:
     """Paint cross-sections over the canvas (H, W), in HU, in their order."""
     for organ in organs:
         where, cover = _coverage(scene, organ)
-        value = scene.texture[where] * np.float32(organ.texture)
-        value += np.float32(organ.hu)
-        value -= canvas[where]
+        value = organ.hu - canvas[where]
+        if organ.texture:
+            value += scene.texture[where] * np.float32(organ.texture)
         value *= cover
         canvas[where] += value
 
 
 def _ribs(cavity: Organ, z: float) -> list[Organ]:
-    """Cut the ribs: each starts at the spine and falls as it runs round to the front, so a slice meets several."""
+    """Cut the ribs: each falls as it runs round from spine to front, so a slice meets several."""
     rows, cols = cavity.radii[0] + 7.0, cavity.radii[1] + 7.0
     ribs = []
     for number in range(11):
@@ -348,7 +382,12 @@ def _ribs(cavity: Organ, z: float) -> list[Organ]:
         place = rows * math.sin(angle) * 0.97, cols * math.cos(angle) * 1.02
         for side in (-1.0, 1.0):
             tilt = -side * math.atan2(rows * math.cos(angle), cols * math.sin(angle))
-            bone = Organ(BONE - 150, (place[0] + cavity.centre[0], side * place[1], z), (4.6 * size, 14.0 * size, math.inf), tilt=tilt)
+            bone = Organ(
+                BONE - 150,
+                (place[0] + cavity.centre[0], side * place[1], z),
+                (4.6 * size, 14.0 * size, math.inf),
+                tilt=tilt,
+            )
             ribs += [bone, replace(bone, hu=MARROW, radii=(2.4 * size, 11.0 * size, math.inf), texture=40)]
     return ribs
 
@@ -362,7 +401,8 @@ def _spine(row: float, z: float, phase: float) -> list[Organ]:
     big, shell = (17.0 * size, 21.0 * size, math.inf), 90.0 + (BONE - 90.0) * bone
     inner = (big[0] - 2.2, big[1] - 2.2, math.inf)
     parts = [
-        Organ(MUSCLE + (BONE - 150) * arch, (row + 16, side * 25, z), (5.5, 13, math.inf), tilt=0.5 * side) for side in (-1, 1)
+        Organ(MUSCLE + (BONE - 150) * arch, (row + 16, side * 25, z), (5.5, 13, math.inf), tilt=0.5 * side)
+        for side in (-1, 1)
     ]
     return [
         *parts,  # processes to the sides
@@ -381,13 +421,17 @@ def _anatomy(patient: Patient, scene: _Scene, z: float) -> tuple[Image, NDArray[
     wall = 15.0
     muscle = patient.body(z, (fat + 2, 0.9 * fat + 2), MUSCLE)
     cavity = patient.body(z, (fat + wall + 4, 0.9 * fat + wall + 6), FAT, row=-3.0)
-    lying = Organ(-180, (top[0] + 15, 0, z), (11, 185, math.inf), square=0.9, texture=0)
-    skin = patient.body(z, (0, 0), SOFT)
+    lying = Organ(-180, (top[0] + 16, 0, z), (11, 300, math.inf), square=0.9, texture=0)
     hu = np.full(scene.rows.shape, AIR, dtype=np.float32)
-    _paint(hu, scene, [lying, replace(lying, hu=-930, radii=(8.5, 182, math.inf))])
-    _paint(hu, scene, [skin, patient.body(z, (2, 2), FAT), muscle])
+    _, rows, cols = _axes(*hu.shape)
+    trough = rows + 7.0 * (cols / np.float32(200.0)) ** 2  # the table's sides stand a little higher
+    flat = replace(scene, rows=trough, cols=np.broadcast_to(cols, hu.shape))
+    _paint(hu, flat, [lying, replace(lying, hu=-930, radii=(8.5, 298, math.inf))])
+    _paint(hu, scene, [patient.body(z, (0, 0), SOFT)])
+    matter = hu > AIR
+    _paint(hu, scene, [patient.body(z, (2, 2), FAT), muscle])
     seam = (fat + 8, 0.9 * fat + 8)
-    _paint(hu, scene, [patient.body(z, seam, FAT + 40), patient.body(z, (seam[0] + 2, seam[1] + 2), MUSCLE)])
+    _paint(hu, scene, [patient.body(z, seam, FAT + 40), patient.body(z, (seam[0], seam[1] + 2.5), MUSCLE)])
 
     # The inside is painted on its own and set into the wall: so no organ grows through the ribs.
     inside = np.full_like(hu, FAT)
@@ -395,8 +439,10 @@ def _anatomy(patient: Patient, scene: _Scene, z: float) -> tuple[Image, NDArray[
     where, cover = _coverage(scene, cavity)
     hu[where] += cover * (inside[where] - hu[where])
 
-    row = top[0] - fat - 58.0
-    back = [Organ(MUSCLE, (row + 32, 31 * side, z), (19, 25, math.inf), tilt=0.25 * side, texture=9) for side in (-1, 1)]
+    row = top[0] - fat - 55.0
+    back = [
+        Organ(MUSCLE, (row + 32, 31 * side, z), (19, 25, math.inf), tilt=0.25 * side, texture=9) for side in (-1, 1)
+    ]
     blades = [
         part
         for side in (-1, 1)
@@ -404,11 +450,6 @@ def _anatomy(patient: Patient, scene: _Scene, z: float) -> tuple[Image, NDArray[
     ]
     breastbone = Organ(BONE - 350, (-cavity.radii[0] - 8, 0, 95), (6, 19, 85), blunt=True, texture=40).at(z)
     _paint(hu, scene, [*_ribs(cavity, z), *breastbone, *blades, *back, *_spine(row, z, patient.spine_phase)])
-
-    matter = np.zeros(hu.shape, dtype=np.bool_)
-    for outline in (lying, skin):
-        where, cover = _coverage(scene, outline)
-        matter[where] |= cover > 0.0
     return hu, matter
 
 
@@ -512,7 +553,33 @@ def _save(path: Path, pixels: Image) -> None:
     temporary = path.with_name(path.name + ".tmp")
     with temporary.open("wb") as file:
         np.save(file, pixels, allow_pickle=False)
-    os.replace(temporary, path)
+    temporary.replace(path)
+
+
+def _write_split(
+    data_root: Path,
+    folder: Path,
+    work: Sequence[tuple[int, int]],
+    seed: int,
+    shape: tuple[int, int],
+    doses: Sequence[Dose],
+) -> None:
+    """Write the slices of `work`, (patient, slice number) each, then the manifest that lists them."""
+    name, rows = folder.name, []
+    manifest = folder / f"{name}_manifest.csv"
+    manifest.unlink(missing_ok=True)  # an older one must not speak for half of its slices and half of ours
+    for index, (patient, number) in enumerate(work):
+        paths = [folder / f"{name}_{index:06d}.npy", folder / f"{name}_target_{index:06d}.npy"][: len(doses)]
+        images = _slices(seed, patient, number, shape, doses)
+        for path, image in zip(paths, images, strict=True):
+            _save(path, image)
+        stated = [path.relative_to(data_root).as_posix() for path in paths]
+        low, high = float(images[0].min()), float(images[0].max())
+        rows.append((index, stated[0], low, high, f"P{patient + 1:04d}", *stated[1:]))
+    columns = ["index", "path", "min", "max", "patient_id", "target_path"][: 4 + len(doses)]
+    temporary = manifest.with_name(manifest.name + ".tmp")
+    temporary.write_bytes(pl.DataFrame(rows, schema=columns, orient="row").write_csv().encode())
+    temporary.replace(manifest)
 
 
 def write_phantom(
@@ -539,6 +606,7 @@ def write_phantom(
 
     Raises:
         ConfigError: a name holds a path separator, or a split is named twice.
+        SystemFailureError: the system refused a write.
     """
     names = [split.name for split in splits]
     for name in (dataset, *names):
@@ -546,28 +614,15 @@ def write_phantom(
             raise ConfigError(f"{name!r} cannot name a folder: use letters, digits, - and _")
     if len(set(names)) < len(names):
         raise ConfigError(f"splits are named {names}: each name may stand there once")
-    folders, patient = [], 0
+    doses: tuple[Dose, ...] = ("low", "full") if pairs else ("full",)
+    shape = _check(seed, 0, 0, size)
+    folders, first = [], 0
     for split in splits:
         folder = data_root / "prepared" / dataset / split.name
-        folder.mkdir(parents=True, exist_ok=True)
-        rows: list[dict[str, int | float | str]] = []
-        for _ in range(split.patients):
-            for number in range(split.slices_per_patient):
-                index = len(rows)
-                shape = _check(seed, patient, number, size)
-                image, *target = _slices(seed, patient, number, shape, ("low", "full") if pairs else ("full",))
-                files = [folder / f"{split.name}_{index:06d}.npy"]
-                row = {"index": index, "path": files[0].relative_to(data_root).as_posix()}
-                row |= {"min": float(image.min()), "max": float(image.max()), "patient_id": f"P{patient + 1:04d}"}
-                if pairs:
-                    files.append(folder / f"{split.name}_target_{index:06d}.npy")
-                    row["target_path"] = files[1].relative_to(data_root).as_posix()
-                for file, pixels in zip(files, (image, *target), strict=True):
-                    _save(file, pixels)
-                rows.append(row)
-            patient += 1
-        manifest = folder / f"{split.name}_manifest.csv"
-        pl.DataFrame(rows).write_csv(temporary := manifest.with_name(manifest.name + ".tmp"))
-        os.replace(temporary, manifest)
+        patients, numbers = range(first, first + split.patients), range(split.slices_per_patient)
+        with system_errors("writing", folder.relative_to(data_root).as_posix()):
+            folder.mkdir(parents=True, exist_ok=True)
+            _write_split(data_root, folder, list(product(patients, numbers)), seed, shape, doses)
+        first += split.patients
         folders.append(folder)
     return folders

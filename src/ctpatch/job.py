@@ -1,0 +1,52 @@
+"""What all parts of a build share; small, and safe to send to another process or machine."""
+
+from dataclasses import dataclass
+from pathlib import Path
+
+from ctpatch.config import LayoutName, OnError, PatchConfig
+from ctpatch.meta import ArrayInfo
+
+
+@dataclass(frozen=True, slots=True)
+class Job:
+    """What all parts of a build share.
+
+    Attributes:
+        data_root: what source paths are relative to.
+        folder: the patch set's folder; absolute.
+        state: the folder of receipts.
+        path_prefix: what stands before a patch's path in the manifest.
+        split: the split's name.
+        config: geometry, range and rules.
+        layout: how patches are written.
+        arrays: `image` and those beside it.
+        plan_digest: what a receipt must agree with.
+        on_error: whether a faulty slice stops the part.
+        strict: compare digests of sources before a receipt is trusted.
+    """
+
+    data_root: Path
+    folder: Path
+    state: Path
+    path_prefix: str
+    split: str
+    config: PatchConfig
+    layout: LayoutName
+    arrays: dict[str, ArrayInfo]
+    plan_digest: str
+    on_error: OnError
+    strict: bool
+
+    def resolve_patch(self, path: str) -> str:
+        """Where a patch's file is: below the set's folder, or for the layout `index` below the data root."""
+        if self.layout == "index":
+            return str(self.data_root / path)
+        return str(self.folder / path.removeprefix(self.path_prefix))
+
+    def piece(self, number: int, table: str) -> Path:
+        """The rows of one of the tables that a part contributes."""
+        return self.state / f"{number:06d}.{table}"
+
+    def receipt(self, number: int) -> Path:
+        """The receipt of a part."""
+        return self.state / f"{number:06d}.receipt.json"

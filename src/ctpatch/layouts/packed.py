@@ -1,0 +1,52 @@
+"""A .npy file of many items that is written as they come, its header last."""
+
+import os
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from ctpatch.atomic import end_file, open_for_writing, system_errors, write_buffers
+from ctpatch.npy import PAGE_BYTES, header_bytes
+
+
+class PackedFile:
+    """A growing .npy array of shape `(n, *item_shape)`; data begin at byte 4096."""
+
+    def __init__(self, path: Path, item_shape: tuple[int, ...], dtype: np.dtype[Any]) -> None:
+        self.path = path
+        self.items = 0
+        self._item_shape = item_shape
+        self._dtype = dtype.newbyteorder("<")
+        with system_errors("writing", path.name):
+            self._fd = open_for_writing(str(path))
+            os.lseek(self._fd, PAGE_BYTES, os.SEEK_SET)
+        self.size = PAGE_BYTES
+
+    def append(self, items: NDArray[Any]) -> int:
+        """Write items `(n, *item_shape)`; returns the number of the first."""
+        if items.shape[1:] != self._item_shape:
+            raise ValueError(f"items of shape {items.shape[1:]} do not fit a file of {self._item_shape}")
+        first = self.items
+        content = np.ascontiguousarray(items, dtype=self._dtype)
+        with system_errors("writing", self.path.name):
+            self.size += write_buffers(self._fd, [memoryview(content.data).cast("B")])
+        self.items += len(items)
+        return first
+
+    def close(self) -> None:
+        """Write the header and end the file."""
+        with system_errors("writing", self.path.name):
+            try:
+                os.lseek(self._fd, 0, os.SEEK_SET)
+                write_buffers(self._fd, [header_bytes((self.items, *self._item_shape), self._dtype, PAGE_BYTES)])
+                end_file(self._fd, self.size)
+            finally:
+                self.abandon()
+
+    def abandon(self) -> None:
+        """Let go of the file as it is."""
+        if self._fd >= 0:
+            fd, self._fd = self._fd, -1
+            os.close(fd)

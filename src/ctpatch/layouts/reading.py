@@ -1,0 +1,223 @@
+"""One reader for all layouts: patches by their addresses, straight into a given buffer.
+
+A file that holds many patches, or whole slices, is mapped into memory when it is first needed; at most
+`MAX_MAPPED_FILES` are mapped at a time. A file's size is checked against its header before it is mapped, so that a
+file that was cut short gives an error and not the end of the process.
+"""
+
+import mmap
+import os
+import threading
+from collections import OrderedDict
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import polars as pl
+from numpy.typing import NDArray
+
+from ctpatch.config import LayoutName, PadMode
+from ctpatch.errors import FormatError, NpyError
+from ctpatch.npy import header_bytes, open_npy, read_header
+from ctpatch.patches import pad_slice
+
+MAX_MAPPED_FILES = 128
+
+
+@dataclass(frozen=True, slots=True)
+class ArrayAddresses:
+    """Where the patches of one array are, a row for each patch.
+
+    Attributes:
+        paths: file of each patch, as in the manifest.
+        items: item in the file, -1 where it holds one image; int64 `(N,)`.
+        rows, cols: origin of the window in the item; int32 `(N,)`; None where the item is the patch.
+        dtype: what the patches are read as.
+    """
+
+    paths: pl.Series
+    items: NDArray[np.int64]
+    rows: NDArray[np.int32] | None
+    cols: NDArray[np.int32] | None
+    dtype: np.dtype[Any]
+
+
+def addresses_of(frame: pl.DataFrame, layout: LayoutName, array: str, dtype: str) -> ArrayAddresses:
+    """The addresses in rows of the manifest.
+
+    Raises:
+        FormatError: a path or an item is missing where the layout needs one.
+    """
+    column = "patch_path" if array == "image" else f"{array}_patch_path"
+    packed = layout in {"shards", "slices"}
+    items = frame["patch_index"]
+    if (packed and items.has_nulls()) or frame[column].has_nulls():
+        raise FormatError(f"the manifest has rows without an address ({column}, patch_index); the layout is {layout}")
+    windows = layout in {"slices", "index"}
+    return ArrayAddresses(
+        frame[column],
+        items.to_numpy() if packed else np.full(frame.height, -1, np.int64),
+        frame["row"].to_numpy() if windows else None,
+        frame["col"].to_numpy() if windows else None,
+        np.dtype(dtype),
+    )
+
+
+class MappedFiles:
+    """Opens .npy files as arrays in memory and keeps the last ones; safe between threads."""
+
+    def __init__(self, resolve: Callable[[str], str], *, follow_links: bool) -> None:
+        self._resolve = resolve
+        self._follow = follow_links
+        self._open: OrderedDict[str, NDArray[Any]] = OrderedDict()
+        self._lock = threading.Lock()
+
+    def get(self, path: str) -> NDArray[Any]:
+        """The array in a file of the set, read-only.
+
+        Raises:
+            NpyError: the file is missing, damaged, or no plain .npy.
+        """
+        with self._lock:
+            array = self._open.get(path)
+            if array is not None:
+                self._open.move_to_end(path)
+                return array
+        array = self._map(path)
+        with self._lock:
+            self._open[path] = array
+            while len(self._open) > MAX_MAPPED_FILES:
+                self._open.popitem(last=False)
+        return array
+
+    def _map(self, path: str) -> NDArray[Any]:
+        fd = open_patch_file(self._resolve(path), path, follow=self._follow)
+        try:
+            header = read_header(fd, path)
+            if header.data_bytes == 0:
+                return np.empty(header.shape, header.dtype)
+            mapped = mmap.mmap(fd, 0, access=mmap.ACCESS_READ)
+        except OSError as error:
+            raise NpyError(f"{path} cannot be mapped into memory: {error.strerror}") from None
+        finally:
+            os.close(fd)
+        flat = np.frombuffer(mapped, header.dtype, offset=header.offset)
+        return flat.reshape(header.shape, order="F" if header.fortran_order else "C")
+
+    def close(self) -> None:
+        """Let go of all files."""
+        with self._lock:
+            self._open.clear()
+
+
+def open_patch_file(full: str, name: str, *, follow: bool) -> int:
+    """Open a file of a set for reading.
+
+    Raises:
+        NpyError: it is missing, may not be read, or is a link where none is followed.
+    """
+    try:
+        return open_npy(full, follow=follow)
+    except FileNotFoundError:
+        raise NpyError(f"{name} is missing; build the set again, or restore the file") from None
+    except (OSError, ValueError) as error:
+        reason = getattr(error, "strerror", None) or str(error)
+        raise NpyError(f"{name} cannot be opened: {reason}") from None
+
+
+class ArrayReader:
+    """Reads the patches of one array."""
+
+    def __init__(
+        self,
+        addresses: ArrayAddresses,
+        files: MappedFiles,
+        resolve: Callable[[str], str],
+        patch_size: tuple[int, int],
+        pad_mode: PadMode,
+    ) -> None:
+        self._addresses = addresses
+        self._files = files
+        self._resolve = resolve
+        self._size = patch_size
+        self._pad_mode = pad_mode
+        self._one_file_each = addresses.rows is None and bool((addresses.items < 0).all())
+        self._header = header_bytes(patch_size, addresses.dtype)
+
+    def read_into(self, which: NDArray[np.int64], out: NDArray[Any]) -> None:
+        """Fill `out`, `(len(which), h, w)` of the array's dtype, with the patches in the order asked.
+
+        Raises:
+            NpyError: a file is missing or damaged; names it.
+            FormatError: an address points outside its file.
+        """
+        paths = self._addresses.paths.gather(which).to_list()
+        if self._one_file_each:
+            for slot, path in zip(out, paths, strict=True):
+                self._read_file(path, slot)
+            return
+        items = self._addresses.items[which].tolist()
+        if self._addresses.rows is None or self._addresses.cols is None:
+            for slot, path, item in zip(out, paths, items, strict=True):
+                slot[...] = self._item(path, item, exact=True)
+            return
+        rows = self._addresses.rows[which].tolist()
+        cols = self._addresses.cols[which].tolist()
+        for slot, path, item, row, col in zip(out, paths, items, rows, cols, strict=True):
+            self._read_window(slot, self._item(path, item, exact=False), row, col, path)
+
+    def _item(self, path: str, item: int, *, exact: bool) -> NDArray[Any]:
+        array = self._files.get(path)
+        if item >= 0:
+            if array.ndim != 3 or item >= len(array):  # noqa: PLR2004
+                raise FormatError(f"{path} has shape {array.shape}, the manifest asks for item {item} of it")
+            array = array[item]
+        kind_fits = np.can_cast(array.dtype, self._addresses.dtype, "same_kind")
+        if array.ndim != 2 or (exact and array.shape != self._size) or not kind_fits:  # noqa: PLR2004
+            raise FormatError(
+                f"{path} holds items of shape {array.shape} and dtype {array.dtype}, the set says "
+                f"{self._size} of {self._addresses.dtype}"
+            )
+        return array
+
+    def _read_window(self, slot: NDArray[Any], image: NDArray[Any], row: int, col: int, path: str) -> None:
+        height, width = self._size
+        window = image[row : row + height, col : col + width]
+        if window.shape == self._size:
+            slot[...] = window
+            return
+        if self._pad_mode not in {"zero", "edge", "reflect"} or not window.size:
+            raise FormatError(f"{path} has shape {image.shape}, the manifest asks for the window at ({row}, {col})")
+        padded = pad_slice(image, (max(row + height, image.shape[0]), max(col + width, image.shape[1])), self._pad_mode)
+        slot[...] = padded[row : row + height, col : col + width]
+
+    def _read_file(self, path: str, slot: NDArray[Any]) -> None:
+        fd = open_patch_file(self._resolve(path), path, follow=False)
+        try:
+            whole = len(self._header) + slot.nbytes
+            if slot.flags.c_contiguous and slot.dtype == self._addresses.dtype and _READS_VECTORS:
+                head = bytearray(len(self._header))
+                if (
+                    os.fstat(fd).st_size == whole
+                    and os.readv(fd, [head, memoryview(slot.data).cast("B")]) == whole
+                    and head == self._header
+                ):
+                    return
+                os.lseek(fd, 0, os.SEEK_SET)
+            header = read_header(fd, path)
+            if header.shape != self._size or not np.can_cast(header.dtype, self._addresses.dtype, "equiv"):
+                raise FormatError(
+                    f"{path} has shape {header.shape} and dtype {header.dtype}, the set says "
+                    f"{self._size} of {self._addresses.dtype}"
+                )
+            os.lseek(fd, header.offset, os.SEEK_SET)
+            with os.fdopen(fd, "rb", closefd=False) as file:
+                content = file.read(header.data_bytes)
+        finally:
+            os.close(fd)
+        order: Any = "F" if header.fortran_order else "C"
+        slot[...] = np.frombuffer(content, header.dtype).reshape(header.shape, order=order)
+
+
+_READS_VECTORS = hasattr(os, "readv")

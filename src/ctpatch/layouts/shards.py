@@ -1,0 +1,51 @@
+"""Layout `shards`: the patches of a part in one .npy of shape `(n, h, w)` for each array."""
+
+from pathlib import Path
+
+from ctpatch.layouts.base import Addresses, SliceToWrite, WriterOptions, digests_of, patch_blocks, shard_name
+from ctpatch.layouts.packed import PackedFile
+
+
+class ShardsWriter:
+    """Writes the patches of a part one behind the other."""
+
+    def __init__(self, options: WriterOptions) -> None:
+        self._options = options
+        numbers = set(options.shards.values())
+        self._names = [shard_name(options.split, min(numbers), array) for array in options.arrays] if numbers else []
+        self._files: list[PackedFile] = []
+
+    def write(self, piece: SliceToWrite) -> Addresses:
+        """Write the kept patches of a slice."""
+        options = self._options
+        if not self._files and len(piece.rows):
+            self._files = [
+                PackedFile(options.folder / name, options.patch_size, image.dtype)
+                for name, image in zip(self._names, piece.padded, strict=True)
+            ]
+        first = self._files[0].items if self._files else 0
+        digests: list[list[str]] = [[] for _ in options.arrays]
+        for _which, blocks in patch_blocks(piece, options.patch_size):
+            for file, block, found in zip(self._files, blocks, digests, strict=True):
+                found.extend(digests_of(block))
+                file.append(block)
+        count = len(piece.rows)
+        return Addresses(
+            [[options.path_prefix + name] * count for name in self._names], list(range(first, first + count)), digests
+        )
+
+    @property
+    def bytes_written(self) -> int:
+        """Bytes written so far."""
+        return sum(file.size for file in self._files)
+
+    def finish(self) -> list[Path]:
+        """End the part's files; there are none where no patch was kept."""
+        for file in self._files:
+            file.close()
+        return [file.path for file in self._files]
+
+    def abandon(self) -> None:
+        """Let go of open files after a fault."""
+        for file in self._files:
+            file.abandon()

@@ -1,0 +1,308 @@
+"""The folder a patch set is written into: who holds it, what an earlier run left, what is ours to remove.
+
+While a set is being made, the folder `.ctpatch` in it holds the lock, the options of the build, and the receipts and
+rows of finished parts. It is gone when `patch_meta.json` stands.
+"""
+
+import json
+import os
+import re
+import shutil
+import socket
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import polars as pl
+from filelock import FileLock, Timeout
+
+from ctpatch.atomic import remove_file, sync_folder, system_errors, write_atomic
+from ctpatch.config import LayoutName
+from ctpatch.errors import FormatError, OutputConflictError, OutputLockedError
+from ctpatch.events import Listener, Notice
+from ctpatch.layouts.base import folders_of
+from ctpatch.manifest import PATCH_MANIFEST, TABLES, patch_schema, read_table
+from ctpatch.meta import PATCH_META, PatchMeta, now_utc, read_meta
+
+STATE_FOLDER = ".ctpatch"
+_BUILD = "build.json"
+_CLEARING = "clearing.json"
+_LOCK = "lock"
+_OWNER = "owner.json"
+
+
+@dataclass(frozen=True, slots=True)
+class Begun:
+    """A build that was begun in a folder: what it was to do.
+
+    Attributes:
+        options: what decides the result, by name, as plain values.
+        plan_digest: digest of those and of the list of slices.
+        split, layout, arrays: what its files are called by.
+    """
+
+    options: dict[str, Any]
+    plan_digest: str
+    split: str
+    layout: LayoutName
+    arrays: tuple[str, ...]
+
+    def to_bytes(self) -> bytes:
+        """The record's file."""
+        return json.dumps({name: getattr(self, name) for name in self.__slots__}, indent=1).encode()
+
+
+class OutputFolder:
+    """A patch set's folder while it is held by this process."""
+
+    def __init__(self, folder: Path, listener: Listener) -> None:
+        self.folder = folder
+        self.state = folder / STATE_FOLDER
+        self._listener = listener
+
+    @contextmanager
+    def held(self) -> Iterator[None]:
+        """Hold the folder: no other process writes into it meanwhile.
+
+        Raises:
+            OutputLockedError: another process holds it; says which.
+            SystemFailureError: the folder cannot be made or written.
+        """
+        existed = self.folder.exists()
+        with system_errors("making the folder", self.folder.name):
+            self.folder.mkdir(parents=True, exist_ok=True)
+            self.state.mkdir(exist_ok=True)
+        lock = FileLock(self.state / _LOCK, timeout=0)
+        try:
+            with system_errors("locking", self.folder.name):
+                lock.acquire()
+        except Timeout:
+            raise OutputLockedError(
+                f"{self.folder.name} is being written by {self._owner() or 'another process'}; "
+                "wait until it has ended, or choose another --out"
+            ) from None
+        try:
+            self._take_over()
+            yield
+        finally:
+            self._let_go(lock, remove_folder=not existed)
+
+    def _owner(self) -> str | None:
+        with suppress(OSError, ValueError, KeyError, TypeError):
+            owner = json.loads((self.state / _OWNER).read_bytes())
+            return f"process {int(owner['pid'])} on {str(owner['host'])[:100]!r} since {str(owner['since'])[:30]}"
+        return None
+
+    def _take_over(self) -> None:
+        path = self.state / _OWNER
+        before = self._owner()
+        host = socket.gethostname()
+        if before is not None:
+            if f" on {host!r} since" not in before:
+                raise OutputLockedError(
+                    f"{self.folder.name} is held by {before}, and locks do not always reach from machine to machine; "
+                    f"if that process is gone, remove {STATE_FOLDER}/{_OWNER} in the folder and run the command again"
+                )
+            self._listener(Notice("stale-lock", f"took over from {before}, which ended without finishing"))
+        write_atomic(path, json.dumps({"pid": os.getpid(), "host": host, "since": now_utc()}).encode())
+
+    def _let_go(self, lock: Any, *, remove_folder: bool) -> None:
+        """Release; what is left in the state folder is for the next run, and goes where there is nothing left."""
+        owner = self.state / _OWNER
+        with suppress(OSError, ValueError, KeyError):
+            if json.loads(owner.read_bytes())["pid"] == os.getpid():
+                owner.unlink()
+        idle = self.state.is_dir() and not (set(os.listdir(self.state)) - {_LOCK})
+        if idle and sys.platform != "win32":
+            # While the lock is held: a process that opened the file before finds that its name is gone.
+            with suppress(OSError):
+                (self.state / _LOCK).unlink()
+                self.state.rmdir()
+        lock.release()
+        if idle:
+            with suppress(OSError):
+                (self.state / _LOCK).unlink()
+            with suppress(OSError):
+                self.state.rmdir()
+        if remove_folder:
+            with suppress(OSError):
+                self.folder.rmdir()
+
+    def finished(self) -> PatchMeta | None:
+        """The meta of the complete set in the folder, or None where there is no complete set.
+
+        Raises:
+            OutputConflictError: there is a meta file that is not ours or cannot be read.
+        """
+        try:
+            return read_meta(self.folder / PATCH_META)
+        except FileNotFoundError:
+            return None
+        except FormatError as error:
+            raise OutputConflictError(
+                f"{self.folder.name}: {error.message.removesuffix('; build the set again into another folder')}; "
+                "choose another --out, or remove the folder yourself"
+            ) from None
+
+    def begun(self) -> Begun | None:
+        """The build that was begun in the folder and not finished, or None."""
+        try:
+            content = json.loads((self.state / _BUILD).read_bytes())
+            content["arrays"] = tuple(content["arrays"])
+            return Begun(**content)
+        except FileNotFoundError:
+            return None
+        except (OSError, ValueError, TypeError, KeyError):
+            raise OutputConflictError(
+                f"{self.folder.name}: the record of an unfinished build ({STATE_FOLDER}/{_BUILD}) is damaged; "
+                "remove the folder, or choose another --out"
+            ) from None
+
+    def begin(self, build: Begun) -> None:
+        """Start a build in a folder that holds nothing of ours.
+
+        Raises:
+            OutputConflictError: there are files of names that the build would write, and they are not ours.
+        """
+        foreign = next(self._named_like(build), None)
+        if foreign is not None:
+            raise OutputConflictError(
+                f"{self.folder.name} holds {foreign}, which this build would write and ctpatch did not put there; "
+                "move it away, or choose another --out"
+            )
+        write_atomic(self.state / _BUILD, build.to_bytes())
+        self.make_folders(build)
+
+    def make_folders(self, build: Begun) -> None:
+        """Make the folders that the layout needs."""
+        for name in folders_of(build.layout, build.arrays):
+            path = self.folder / name
+            if path.is_symlink():
+                raise OutputConflictError(f"{self.folder.name}/{name} is a link, which is not followed; remove it")
+            with system_errors("making the folder", name):
+                path.mkdir(exist_ok=True)
+        with system_errors("making durable", self.folder.name):
+            sync_folder(self.folder)
+
+    def _named_like(self, build: Begun) -> Iterator[str]:
+        """Names in the folder that a build of this split and layout writes; our tables and meta among them."""
+        for name in (PATCH_META, *TABLES):
+            if os.path.lexists(self.folder / name):
+                yield name
+        patch = re.compile(rf"{re.escape(build.split)}_\d{{6,}}_\d{{3,}}_\d{{3,}}\.npy")
+        arrays = "|".join(re.escape(array) for array in build.arrays)
+        shard = re.compile(rf"{re.escape(build.split)}_\d{{5,}}(_({arrays}))?\.npy")
+        patterns = {"": patch} if build.layout == "files" else {}
+        for name in folders_of(build.layout, build.arrays):
+            patterns[name] = patch if build.layout == "files" else shard
+        for folder, pattern in patterns.items():
+            where = self.folder / folder
+            if where.is_symlink() and folder:
+                yield folder
+            elif where.is_dir():
+                with os.scandir(where) as entries:
+                    yield from (
+                        f"{folder}/{entry.name}".lstrip("/") for entry in entries if pattern.fullmatch(entry.name)
+                    )
+
+    def clear(self) -> None:
+        """Remove what an earlier build put here and nothing else; goes on where an earlier clearing was cut off.
+
+        Raises:
+            OutputConflictError: what is here was not written by ctpatch.
+        """
+        marker = self.state / _CLEARING
+        if not marker.exists():
+            finished = self.finished()
+            begun = self.begun()
+            if finished is None and begun is None:
+                return
+            write_atomic(marker, b"{}")
+            # The set stops being complete before its first file goes; its manifest is the list of what to remove.
+            for name in (PATCH_META, PATCH_MANIFEST):
+                with suppress(FileNotFoundError), system_errors("removing", name):
+                    os.replace(self.folder / name, self.state / name)
+            with system_errors("removing", PATCH_META):
+                sync_folder(self.folder)
+        with system_errors("removing", self.folder.name):
+            for path in self._ours():
+                remove_file(path)
+            for name in TABLES:
+                remove_file(self.folder / name)
+            for entry in list(self.state.iterdir()):
+                if entry.name not in {_LOCK, _OWNER, _CLEARING}:
+                    remove_file(entry)
+            sync_folder(self.folder)
+            remove_file(marker)
+
+    def is_clearing(self) -> bool:
+        """Whether an earlier run was cut off while it removed a set."""
+        return (self.state / _CLEARING).exists()
+
+    def _ours(self) -> Iterator[Path]:
+        begun = self.begun()
+        folders: set[str] = set()
+        if begun is not None:
+            yield from (self.folder / name for name in self._named_like(begun) if name not in {PATCH_META, *TABLES})
+            folders.update(folders_of(begun.layout, begun.arrays))
+        meta_path = self.state / PATCH_META
+        if meta_path.exists():
+            meta = read_meta(meta_path)
+            folders.update(folders_of(meta.layout, tuple(meta.arrays)))
+            if meta.layout != "index":
+                yield from self._recorded_files(meta)
+        for name in folders:
+            with suppress(OSError):
+                (self.folder / name).rmdir()
+
+    def _recorded_files(self, meta: PatchMeta) -> Iterator[Path]:
+        table = self.state / PATCH_MANIFEST
+        if not table.exists():
+            return
+        try:
+            rows = read_table(table, patch_schema(tuple(meta.arrays)))
+        except FormatError as error:
+            raise OutputConflictError(
+                f"{self.folder.name}: {error.message}; without it, which files are ours cannot be told: "
+                "remove the folder yourself, or choose another --out"
+            ) from None
+        prefix = patch_prefix(meta)
+        for array in meta.arrays:
+            column = "patch_path" if array == "image" else f"{array}_patch_path"
+            for path in rows.select(pl.col(column).unique(maintain_order=True)).to_series():
+                name = path.removeprefix(prefix)
+                if ".." not in name.split("/") and not Path(name).is_absolute():
+                    yield self.folder / name
+
+    def publish(self, name: str) -> None:
+        """Give a finished table or the meta its place in the folder."""
+        with system_errors("writing", name):
+            os.replace(self.state / name, self.folder / name)
+            sync_folder(self.folder)
+
+    def end(self) -> None:
+        """The set is complete: remove all that was needed to get there, save the lock."""
+        for entry in list(self.state.iterdir()) if self.state.is_dir() else []:
+            if entry.name not in {_LOCK, _OWNER}:
+                if entry.is_dir() and not entry.is_symlink():
+                    shutil.rmtree(entry)
+                else:
+                    remove_file(entry)
+
+
+def patch_prefix(meta: PatchMeta) -> str:
+    """What stands before a patch's path in the manifest."""
+    return f"{meta.patch_dir}/" if meta.paths_relative_to == "data_root" else ""
+
+
+def differences(before: dict[str, Any], now: dict[str, Any]) -> list[str]:
+    """What differs between two sets of options, one line each."""
+    names = [name for name in now if before.get(name) != now[name]]
+    return [f"{name} was {_shown(before.get(name))}, now {_shown(now[name])}" for name in names]
+
+
+def _shown(value: Any) -> str:
+    return json.dumps(value)[:200]

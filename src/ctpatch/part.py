@@ -1,0 +1,199 @@
+"""One part, from its slices to its receipt: the whole story of a build.
+
+A part is idempotent: it reads its slices once, writes its outputs, makes them durable, and only then writes its
+receipt. Whoever runs it, however often, even twice at the same time, the bytes are the same.
+"""
+
+from collections.abc import Iterator
+from dataclasses import dataclass, replace
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from ctpatch.atomic import sync_outputs
+from ctpatch.digest import array_digest
+from ctpatch.errors import RangeError, SliceError, SourceChangedError
+from ctpatch.grid import Grid, make_grid
+from ctpatch.job import Job
+from ctpatch.layouts.base import PartWriter, SliceToWrite, WriterOptions
+from ctpatch.layouts.writing import make_writer
+from ctpatch.npy import SliceBuffer
+from ctpatch.patches import pad_slice
+from ctpatch.plan import Part, SliceTask
+from ctpatch.receipt import PartRows, Receipt, SliceRecord, trusted_receipt, write_receipt
+from ctpatch.rules import RULE_COLUMNS, CompiledRules, compile_rules
+from ctpatch.statistics import SliceStatistics, window_statistics
+
+_STATED_TOLERANCE = 1e-6
+
+
+@dataclass(frozen=True, slots=True)
+class CutSlice:
+    """A slice that was read, checked and judged.
+
+    Attributes:
+        record: its row of `slice_manifest.csv`.
+        grid: its windows.
+        statistics: of all windows.
+        hits: for each window the number of the rule that drops it, or -1.
+        images, padded: its pixels, for each array.
+    """
+
+    record: SliceRecord
+    grid: Grid
+    statistics: SliceStatistics
+    hits: NDArray[np.int16]
+    images: tuple[NDArray[Any], ...]
+    padded: tuple[NDArray[Any], ...]
+
+
+def run_part(job: Job, part: Part) -> Receipt:
+    """Do one part, or find that it is done.
+
+    Raises:
+        SliceError: a slice cannot be used, and faulty slices are not to be skipped.
+        SystemFailureError: the system refused a read or a write.
+    """
+    done = trusted_receipt(job, part)
+    if done is not None:
+        return done
+    writer = make_writer(
+        job.layout,
+        WriterOptions(job.folder, job.path_prefix, job.split, job.config.patch_size, tuple(job.arrays), part.shards),
+    )
+    rows = PartRows(job.split, tuple(job.arrays), tuple(rule.name for rule in job.config.drop))
+    try:
+        for piece in cut_slices(job, part):
+            if isinstance(piece, SliceRecord):
+                rows.add_skipped(piece)
+            else:
+                _write_slice(piece, writer, rows)
+        outputs = writer.finish()
+    except BaseException:
+        writer.abandon()
+        raise
+    receipt, pieces = rows.finish(job, part, writer.bytes_written)
+    sync_outputs(job.folder, [*outputs, *pieces])
+    write_receipt(job, receipt)
+    return receipt
+
+
+def _write_slice(piece: CutSlice, writer: PartWriter, rows: PartRows) -> None:
+    kept = piece.hits < 0
+    window_rows, window_cols = piece.grid.origins()
+    addresses = writer.write(
+        SliceToWrite(
+            piece.record.slice_index,
+            piece.record.paths,
+            piece.images,
+            piece.padded,
+            window_rows[kept],
+            window_cols[kept],
+        )
+    )
+    rows.add(piece.record, piece.grid, piece.statistics.windows, piece.hits, addresses)
+
+
+def cut_slices(job: Job, part: Part) -> Iterator[CutSlice | SliceRecord]:
+    """Read, check and judge the slices of a part; a slice that is left out comes as its record alone.
+
+    The pixels of a slice are valid until the next one is asked for.
+    """
+    rules = compile_rules(job.config.drop)
+    buffers = [SliceBuffer() for _ in job.arrays]
+    grids: dict[tuple[int, int], Grid] = {}
+    for task in part.slices:
+        try:
+            if task.problem is not None:
+                raise SliceError(task.problem)
+            if task.shape not in grids:
+                grids[task.shape] = make_grid(*task.shape, job.config)
+            yield cut_slice(job, task, grids[task.shape], rules, buffers)
+        except SliceError as error:
+            if job.on_error == "stop":
+                raise
+            yield SliceRecord.skipped(task, error.message)
+
+
+def cut_slice(job: Job, task: SliceTask, grid: Grid, rules: CompiledRules, buffers: list[SliceBuffer]) -> CutSlice:
+    """Read, check and judge one slice.
+
+    Raises:
+        SliceError: it cannot be used.
+        SourceChangedError: it has another shape than when the build was planned.
+    """
+    images = []
+    sizes = []
+    for (array, info), path, buffer in zip(job.arrays.items(), task.paths, buffers, strict=True):
+        image, _dtype = buffer.read(str(job.data_root / path), path, labels=array != "image")
+        if image.shape != task.shape:
+            raise SourceChangedError(
+                f"{path} has shape {image.shape}, when the build was planned it was {task.shape}; "
+                "do not change sources while they are cut; run the command again"
+            )
+        if image.dtype != np.dtype(info.dtype):
+            raise SourceChangedError(
+                f"{path} has dtype {image.dtype}, when the build was planned it was {info.dtype}; run the command again"
+            )
+        images.append(image)
+        sizes.append(image.nbytes)
+    padded = [pad_slice(image, grid.padded_shape, job.config.pad_mode) for image in images]
+    judged = list(job.arrays).index(job.config.rules_on)
+    statistics = window_statistics(
+        padded[judged], grid.row_starts, grid.col_starts, grid.patch_size, job.config.air_level
+    )
+    bounds = [
+        _bounds(image, statistics if place == judged and not grid.pads else None) for place, image in enumerate(images)
+    ]
+    for (_array, info), path, image, (low, high) in zip(job.arrays.items(), task.paths, images, bounds, strict=True):
+        if not info.labels:
+            _check_range(image, path, low, high, job.config.value_range)
+    record = SliceRecord.ok(task, bounds[0], tuple(array_digest(image) for image in images), len(grid))
+    hits = rules.first_hits(_rule_columns(task, grid, statistics)) if rules.names else np.full(len(grid), -1, np.int16)
+    record = replace(record, num_patches=int((hits < 0).sum()), mismatch=_stated_mismatch(task, bounds[0]))
+    return CutSlice(record, grid, statistics, hits, tuple(images), tuple(padded))
+
+
+def _bounds(image: NDArray[Any], known: SliceStatistics | None) -> tuple[float, float]:
+    if known is not None:
+        return known.slice_min, known.slice_max
+    with np.errstate(invalid="ignore"):
+        return float(image.min()), float(image.max())
+
+
+def _check_range(image: NDArray[Any], path: str, low: float, high: float, value_range: tuple[float, float]) -> None:
+    if value_range[0] <= low and high <= value_range[1]:
+        return
+    with np.errstate(invalid="ignore"):
+        wrong = ~((image >= value_range[0]) & (image <= value_range[1]))
+    row, col = (int(axis[0]) for axis in np.nonzero(wrong))
+    value = float(image[row, col])
+    raise RangeError(
+        f"{path} holds {value!r} at row {row}, col {col} ({int(wrong.sum())} such pixels), wanted values from "
+        f"{value_range[0]:g} to {value_range[1]:g}; check the normalisation step, or give another --value-range"
+    )
+
+
+def _stated_mismatch(task: SliceTask, bounds: tuple[float, float]) -> str | None:
+    for name, stated, actual in (("min", task.stated_min, bounds[0]), ("max", task.stated_max, bounds[1])):
+        if stated is not None and not abs(stated - actual) <= _STATED_TOLERANCE * max(1.0, abs(actual)):
+            return f"{task.paths[0]}: the manifest states {name} {stated!r}, its pixels have {actual!r}"
+    return None
+
+
+def _rule_columns(task: SliceTask, grid: Grid, statistics: SliceStatistics) -> dict[str, NDArray[np.float64]]:
+    rows, cols = grid.origins()
+    windows = statistics.windows
+    columns = {
+        "slice_index": np.full(len(grid), task.slice_index, np.float64),
+        "row": rows.astype(np.float64),
+        "col": cols.astype(np.float64),
+        "min": windows.min,
+        "max": windows.max,
+        "mean": windows.mean,
+        "std": windows.std,
+        "air_fraction": windows.air_fraction,
+    }
+    assert tuple(columns) == RULE_COLUMNS
+    return columns

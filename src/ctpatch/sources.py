@@ -1,0 +1,384 @@
+"""Finding the splits a user means, and reading the manifests that list their slices."""
+
+import os
+import posixpath
+import re
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import polars as pl
+
+from ctpatch.config import check_name
+from ctpatch.errors import ConfigError, NpyError, SourceManifestError, UsageError
+from ctpatch.npy import slice_header
+
+PREPARED = "prepared"
+PATCHES = "patches"
+_MANIFEST_SUFFIX = "_manifest.csv"
+_PLAIN_MANIFEST = "manifest.csv"
+_ARRAY_SUFFIX = "_path"
+_MAX_SLICE_INDEX = 10**12
+_MAX_PATH_CHARACTERS = 4096
+# Everything but the plainest relative path is looked at one by one.
+_UNUSUAL_PATH = r"[\\:\x00-\x1f\x7f]|^/|//|(^|/)\.{1,2}(/|$)|/$"
+_CONTROL = re.compile(r"[\x00-\x1f\x7f]")
+_DRIVE = re.compile(r"[A-Za-z]:")
+
+
+@dataclass(frozen=True, slots=True)
+class SplitSource:
+    """One split: its manifest and the data root its paths are relative to (both absolute)."""
+
+    dataset: str
+    split: str
+    manifest: Path
+    data_root: Path
+
+    @property
+    def name(self) -> str:
+        """`dataset/split`, as messages call it."""
+        return f"{self.dataset}/{self.split}"
+
+    @property
+    def manifest_path(self) -> str:
+        """The manifest relative to the data root, with `/`; its bare name where it lies elsewhere."""
+        if self.manifest.is_relative_to(self.data_root):
+            return self.manifest.relative_to(self.data_root).as_posix()
+        return self.manifest.name
+
+
+def find_splits(
+    sources: Sequence[str | os.PathLike[str]], data_root: str | os.PathLike[str] | None
+) -> list[SplitSource]:
+    """The splits that the given folders and manifests mean, in the order given.
+
+    Args:
+        sources: each a split's folder, a dataset's folder (all its splits) or a manifest.
+        data_root: what paths in manifests are relative to; None takes the folder above `prepared`.
+
+    Raises:
+        UsageError: nothing is there, no manifest is found, the data root cannot be told, or a split comes twice.
+    """
+    if not sources:
+        raise UsageError("no source given: name a split's folder, a dataset's folder or a manifest")
+    root = None if data_root is None else _existing_folder(data_root)
+    splits: list[SplitSource] = []
+    for source in sources:
+        for manifest, split in _manifests(Path(source)):
+            splits.append(_split_source(manifest.resolve(), split, root))
+    seen: dict[tuple[str, str], Path] = {}
+    for each in splits:
+        key = (each.dataset, each.split)
+        if key in seen:
+            raise UsageError(
+                f"the split {each.name} comes twice, from {seen[key].name} and {each.manifest.name} in "
+                f"{each.manifest.parent.name}; name each split once"
+            )
+        seen[key] = each.manifest
+    return splits
+
+
+def _existing_folder(path: str | os.PathLike[str]) -> Path:
+    folder = Path(path)
+    if not folder.is_dir():
+        raise UsageError(f"the data root {str(path)!r} is not a folder; give the folder above 'prepared'")
+    return folder.resolve()
+
+
+def _manifests(source: Path) -> list[tuple[Path, str]]:
+    if source.is_file():
+        if source.suffix.lower() != ".csv":
+            raise UsageError(
+                f"{str(source)!r} is no manifest: wanted a .csv with a column 'path', or a folder with one"
+            )
+        return [(source, _split_name(source))]
+    if not source.is_dir():
+        raise UsageError(f"{str(source)!r} does not exist; give a split's folder, a dataset's folder or a manifest")
+    here = _manifests_in(source)
+    if here:
+        return here
+    below = [found for folder in sorted(source.iterdir()) if folder.is_dir() for found in _manifests_in(folder)]
+    if not below:
+        raise UsageError(
+            f"no manifest in {str(source)!r} or in the folders in it: wanted <split>{_MANIFEST_SUFFIX} or "
+            f"{_PLAIN_MANIFEST}, a CSV with a column 'path' (ctpatch prepare writes one)"
+        )
+    return below
+
+
+def _manifests_in(folder: Path) -> list[tuple[Path, str]]:
+    own = folder / f"{folder.resolve().name}{_MANIFEST_SUFFIX}"
+    plain = folder / _PLAIN_MANIFEST
+    named = [
+        path
+        for path in sorted(folder.glob(f"*{_MANIFEST_SUFFIX}"))
+        if path.is_file() and path.name not in {"patch_manifest.csv", "slice_manifest.csv"}
+    ]
+    if own in named:
+        return [(own, _split_name(own))]
+    if named:
+        return [(path, _split_name(path)) for path in named]
+    return [(plain, _split_name(plain))] if plain.is_file() else []
+
+
+def _split_name(manifest: Path) -> str:
+    name = manifest.name
+    if name.endswith(_MANIFEST_SUFFIX):
+        return name.removesuffix(_MANIFEST_SUFFIX)
+    return manifest.resolve().parent.name
+
+
+def _split_source(manifest: Path, split: str, root: Path | None) -> SplitSource:
+    above = next((folder for folder in manifest.parents if folder.name == PREPARED), None)
+    if root is None:
+        if above is None:
+            raise UsageError(
+                f"no folder named 'prepared' above {manifest.name}, so the data root cannot be told; "
+                "give it with --data-root (paths in the manifest are relative to it)"
+            )
+        root = above.parent
+    folder = manifest.parent
+    if above is not None and folder != above:
+        dataset = folder.relative_to(above).parts[0]
+    else:
+        dataset = folder.parent.name if folder.name == split else folder.name
+    return SplitSource(
+        check_name(dataset or "dataset", "the dataset's folder"), check_name(split, "the split"), manifest, root
+    )
+
+
+@dataclass(frozen=True, slots=True)
+class SourceTable:
+    """The slices of a split, as its manifest lists them.
+
+    Attributes:
+        frame: a row for each slice, in the manifest's order: `slice_index` (Int64), `src_path`, `<array>_path`
+            (String, relative, with `/`), `patient_id` (String or null), `stated_min`, `stated_max` (Float64 or null).
+        arrays: `image` and the arrays beside it, in the manifest's order.
+    """
+
+    frame: pl.DataFrame
+    arrays: tuple[str, ...]
+
+
+def read_source_manifest(source: SplitSource) -> SourceTable:
+    """Read and check the manifest of a split.
+
+    Raises:
+        SourceManifestError: it is empty, has no column `path`, or a cell breaks the rules; names file and row.
+    """
+    name = source.manifest_path
+    raw = _read_csv(source.manifest, name)
+    if "path" not in raw.columns:
+        hint = "; the columns are separated by ';', wanted ','" if any(";" in column for column in raw.columns) else ""
+        raise SourceManifestError(
+            f"{name} has no column 'path' (it has {', '.join(raw.columns)[:200] or 'none'}){hint}; "
+            "each row needs the path of a slice, relative to the data root"
+        )
+    if raw.height == 0:
+        raise SourceManifestError(f"{name} lists no slices: it has a header and no rows; prepare the split first")
+    arrays = ("image", *_array_names(raw.columns, name))
+    columns = {"slice_index": _slice_indices(raw, name), "src_path": _paths(raw["path"], source, name)}
+    _refuse_repeats(columns["src_path"], "path", name)
+    for array in arrays[1:]:
+        columns[f"{array}_path"] = _paths(raw[f"{array}_path"], source, name)
+    columns["patient_id"] = _texts(raw, "patient_id")
+    columns["stated_min"] = _numbers(raw, "min", name)
+    columns["stated_max"] = _numbers(raw, "max", name)
+    return SourceTable(pl.DataFrame(columns), arrays)
+
+
+def _read_csv(path: Path, name: str) -> pl.DataFrame:
+    try:
+        content = path.read_bytes()
+        if not content.strip():
+            raise SourceManifestError(f"{name} is empty; wanted a header with 'path' and a row for each slice")
+        frame = pl.read_csv(content, infer_schema=False)
+    except OSError as error:
+        raise SourceManifestError(f"{name} cannot be read: {error.strerror}") from None
+    except (pl.exceptions.PolarsError, UnicodeDecodeError) as error:
+        reason = str(error).splitlines()[0][:200]
+        raise SourceManifestError(f"{name} is not a CSV in UTF-8 with as many cells in each row: {reason}") from None
+    return _without_blank_end(frame.rename({column: column.strip() for column in frame.columns}))
+
+
+def _without_blank_end(frame: pl.DataFrame) -> pl.DataFrame:
+    filled = frame.select(~pl.all_horizontal(pl.all().is_null())).to_series().arg_true()
+    return frame.head(int(filled[-1]) + 1 if len(filled) else 0)
+
+
+def _array_names(columns: Iterable[str], manifest: str) -> list[str]:
+    names = []
+    for column in columns:
+        if not column.endswith(_ARRAY_SUFFIX) or column in {"src_path", "patch_path", "image_path"}:
+            continue
+        array = column.removesuffix(_ARRAY_SUFFIX)
+        try:
+            names.append(check_name(array, f"{manifest}: the array of the column"))
+        except ConfigError as error:
+            raise SourceManifestError(error.message) from None
+        if array in {"src", "patch", "shards"}:
+            raise SourceManifestError(f"{manifest}: an array cannot be named {array!r}; rename the column {column!r}")
+    return names
+
+
+def _row(position: int) -> int:
+    """The line of the file a row stands on, where no cell holds a line break: the header is line 1."""
+    return position + 2
+
+
+def _slice_indices(raw: pl.DataFrame, name: str) -> pl.Series:
+    if "index" not in raw.columns:
+        return pl.Series("slice_index", range(raw.height), dtype=pl.Int64)
+    texts = raw["index"].str.strip_chars()
+    numbers = texts.str.to_integer(strict=False, dtype=pl.Int64)
+    wrong = (numbers.is_null() | (numbers < 0) | (numbers > _MAX_SLICE_INDEX)).arg_true()
+    if len(wrong):
+        at = int(wrong[0])
+        raise SourceManifestError(
+            f"{name} row {_row(at)}, column index: {texts[at]!r}, wanted a whole number from 0 to {_MAX_SLICE_INDEX}"
+        )
+    _refuse_repeats(numbers, "index", name)
+    return numbers.alias("slice_index")
+
+
+def _refuse_repeats(values: pl.Series, column: str, name: str) -> None:
+    repeated = values.is_duplicated()
+    if not repeated.any():
+        return
+    first = int(repeated.arg_true()[0])
+    rows = (values == values[first]).arg_true().to_list()[:2]
+    raise SourceManifestError(
+        f"{name} rows {_row(rows[0])} and {_row(rows[1])}, column {column}: both have {str(values[first])[:200]!r}; "
+        "each slice is listed once"
+    )
+
+
+def _texts(raw: pl.DataFrame, column: str) -> pl.Series:
+    if column not in raw.columns:
+        return pl.Series(column, [None] * raw.height, dtype=pl.String)
+    texts = raw[column].str.strip_chars()
+    return pl.select(pl.when(texts == "").then(None).otherwise(texts)).to_series().alias(column)
+
+
+def _numbers(raw: pl.DataFrame, column: str, name: str) -> pl.Series:
+    texts = _texts(raw, column)
+    numbers = texts.cast(pl.Float64, strict=False)
+    wrong = (numbers.is_null() & texts.is_not_null()).arg_true()
+    if len(wrong):
+        at = int(wrong[0])
+        raise SourceManifestError(f"{name} row {_row(at)}, column {column}: {texts[at]!r} is not a number")
+    return numbers.alias(f"stated_{column}")
+
+
+def _paths(texts: pl.Series, source: SplitSource, name: str) -> pl.Series:
+    stripped = texts.str.strip_chars().fill_null("")
+    column = texts.name
+    unusual = (stripped.str.contains(_UNUSUAL_PATH) | (stripped.str.len_chars() == 0)).arg_true().to_list()
+    too_long = (stripped.str.len_bytes() > _MAX_PATH_CHARACTERS).arg_true()
+    if len(too_long):
+        raise SourceManifestError(f"{name} row {_row(int(too_long[0]))}, column {column}: the path is too long")
+    if unusual:
+        values = stripped.to_list()
+        for at in unusual:
+            values[at] = _plain_path(values[at], f"{name} row {_row(at)}, column {column}")
+        stripped = pl.Series(values, dtype=pl.String)
+    _refuse_leaving_links(stripped, source.data_root, f"{name}, column {column}")
+    return stripped.alias("src_path" if column == "path" else column)
+
+
+def _plain_path(text: str, where: str) -> str:
+    """A path as it is written here: relative, with `/`, without `.` and `..`."""
+    shown = repr(text[:200])
+    if not text:
+        raise SourceManifestError(f"{where}: the path is empty; wanted a path relative to the data root")
+    if _CONTROL.search(text):
+        raise SourceManifestError(f"{where}: {shown} holds a control character; rename the file")
+    slashed = text.replace("\\", "/")
+    if slashed.startswith("/") or _DRIVE.match(slashed):
+        raise SourceManifestError(f"{where}: {shown} is an absolute path; wanted one relative to the data root")
+    plain = posixpath.normpath(slashed)
+    if plain == ".." or plain.startswith("../"):
+        raise SourceManifestError(f"{where}: {shown} leaves the data root; wanted a path below it")
+    if plain == ".":
+        raise SourceManifestError(f"{where}: {shown} is the data root itself; wanted the path of a slice")
+    return plain
+
+
+def _refuse_leaving_links(paths: pl.Series, data_root: Path, where: str) -> None:
+    """Refuse paths that leave the data root through a link in a folder or at the file itself."""
+    root = os.path.realpath(data_root)
+    inside = root.rstrip(os.sep) + os.sep
+    folders: dict[str, bool] = {}
+    for path in paths:
+        folder, _, _file = path.rpartition("/")
+        if folder not in folders:
+            real = os.path.realpath(os.path.join(root, folder))
+            folders[folder] = real == root or real.startswith(inside)
+        full = os.path.join(root, path)
+        if not folders[folder] or (os.path.islink(full) and not os.path.realpath(full).startswith(inside)):
+            raise SourceManifestError(
+                f"{where}: {path[:200]!r} leaves the data root through a link; "
+                "copy the file, or give a --data-root above both"
+            )
+
+
+def is_labels(array: str, kind: str = "f") -> bool:
+    """Whether an array beside `image` holds labels: by its name (`mask`, `lung_mask`), or whole numbers."""
+    if array == "image":
+        return False
+    return kind in "bui" or "mask" in array.lower().split("_")
+
+
+def scan_headers(table: SourceTable, data_root: Path, *, skip_faulty: bool) -> pl.DataFrame:
+    """Look at the header of every slice, so that a fault shows before any work is done.
+
+    Args:
+        table: the slices.
+        data_root: what their paths are relative to.
+        skip_faulty: note a fault in the column `problem` instead of raising it.
+
+    Returns:
+        The table's frame with `height`, `width` (Int32; 0 where faulty), `src_dtype`, `problem` (String or null)
+        and `<array>_dtype` for the arrays beside `image`.
+
+    Raises:
+        NpyError: the first slice that cannot be used.
+    """
+    root = str(data_root) + os.sep
+    heights, widths, dtypes, problems = [], [], [], []
+    more: dict[str, list[str]] = {array: [] for array in table.arrays[1:]}
+    columns = ["src_path", *(f"{array}_path" for array in table.arrays[1:])]
+    for paths in zip(*(table.frame[column] for column in columns), strict=True):
+        problem = None
+        shape = (0, 0)
+        found = [""] * len(columns)
+        try:
+            for place, (array, path) in enumerate(zip(table.arrays, paths, strict=True)):
+                header = slice_header(root + path, path, labels=array != "image")
+                if place == 0:
+                    shape = (header.shape[0], header.shape[1])
+                elif header.shape != shape:
+                    raise NpyError(
+                        f"{path} has shape {header.shape[0]}x{header.shape[1]}, its image {paths[0]} has "
+                        f"{shape[0]}x{shape[1]}; arrays of a slice are cut at the same windows"
+                    )
+                found[place] = header.dtype.name
+        except NpyError as error:
+            if not skip_faulty:
+                raise
+            problem, shape = error.message, (0, 0)
+        heights.append(shape[0])
+        widths.append(shape[1])
+        dtypes.append(found[0])
+        problems.append(problem)
+        for array, dtype in zip(more, found[1:], strict=True):
+            more[array].append(dtype)
+    return table.frame.with_columns(
+        pl.Series("height", heights, dtype=pl.Int32),
+        pl.Series("width", widths, dtype=pl.Int32),
+        pl.Series("src_dtype", dtypes, dtype=pl.String),
+        pl.Series("problem", problems, dtype=pl.String),
+        *(pl.Series(f"{array}_dtype", values, dtype=pl.String) for array, values in more.items()),
+    )
