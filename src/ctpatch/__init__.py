@@ -1,5 +1,82 @@
-"""CT slices to patch datasets with proof of where each patch came from."""
+"""CT slices to patch datasets with proof of where each patch came from.
+
+>>> import ctpatch
+>>> cfg = ctpatch.PatchConfig(patch_size=128, stride=64)
+>>> len(ctpatch.sliding_window_coords(512, 512, cfg))
+49
+"""
+
+import importlib
+import sys
+from types import ModuleType
+from typing import TYPE_CHECKING, Any
 
 from ctpatch._version import __version__
 
-__all__ = ["__version__"]
+if TYPE_CHECKING:
+    from ctpatch.build import BuildResult, build
+    from ctpatch.config import PatchConfig, Rule
+    from ctpatch.convert import convert
+    from ctpatch.dataset import PatchSet
+    from ctpatch.dataset import open_set as open  # noqa: A004 - ctpatch.open reads as it should
+    from ctpatch.errors import CtPatchError
+    from ctpatch.grid import sliding_window_coords
+    from ctpatch.patches import extract_patches_2d
+    from ctpatch.plan import plan
+    from ctpatch.verify import verify
+
+# Imported when first used: `import ctpatch` costs next to nothing, and nobody pays for what they do not need.
+_HOMES = {
+    "BuildResult": "ctpatch.build",
+    "CtPatchError": "ctpatch.errors",
+    "PatchConfig": "ctpatch.config",
+    "PatchSet": "ctpatch.dataset",
+    "Rule": "ctpatch.config",
+    "build": "ctpatch.build",
+    "convert": "ctpatch.convert",
+    "extract_patches_2d": "ctpatch.patches",
+    "open": "ctpatch.dataset",
+    "plan": "ctpatch.plan",
+    "sliding_window_coords": "ctpatch.grid",
+    "verify": "ctpatch.verify",
+}
+_OTHER_NAMES = {"open": "open_set"}
+
+__all__ = [
+    "BuildResult",
+    "CtPatchError",
+    "PatchConfig",
+    "PatchSet",
+    "Rule",
+    "__version__",
+    "build",
+    "convert",
+    "extract_patches_2d",
+    "open",
+    "plan",
+    "sliding_window_coords",
+    "verify",
+]
+
+
+def __getattr__(name: str) -> Any:
+    if name not in _HOMES:
+        raise AttributeError(f"module 'ctpatch' has no attribute {name!r}")
+    value = getattr(importlib.import_module(_HOMES[name]), _OTHER_NAMES.get(name, name))
+    globals()[name] = value
+    return value
+
+
+def __dir__() -> list[str]:
+    return sorted(__all__)
+
+
+class _Package(ModuleType):
+    """Keeps `ctpatch.plan` the function: importing the module of that name would put the module in its place."""
+
+    def __setattr__(self, name: str, value: Any) -> None:
+        if not (name in _HOMES and isinstance(value, ModuleType)):
+            super().__setattr__(name, value)
+
+
+sys.modules[__name__].__class__ = _Package

@@ -4,9 +4,9 @@ import json
 import os
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, ConfigDict, ValidationError
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from ctpatch.config import LayoutName, PadMode, PatchConfig, Rule
 from ctpatch.digest import json_digest
@@ -52,7 +52,7 @@ class PatchMeta(_Record):
     stride: int | tuple[int, int]
     source_manifest: str
     patch_dir: str
-    created: str
+    created: Annotated[str, Field(pattern=r"^\d{4}-\d{2}-\d{2}T\d{2}:\d{2}:\d{2}Z$")]
     format_version: int
     ctpatch_version: str
     dataset: str
@@ -90,8 +90,13 @@ class PatchMeta(_Record):
     def to_bytes(self) -> bytes:
         """The file's content, with its own digest filled in."""
         content = self.model_dump(mode="json", exclude={"meta_digest"})
-        content["meta_digest"] = json_digest(content)
+        content["meta_digest"] = _meta_digest(content)
         return (json.dumps(content, indent=2, ensure_ascii=True, allow_nan=False) + "\n").encode()
+
+
+def _meta_digest(content: dict[str, Any]) -> str:
+    """Digest of all fields but `created`, which is the only thing in which two runs on the same input differ."""
+    return json_digest({name: value for name, value in content.items() if name != "created"})
 
 
 def one_or_pair(pair: tuple[int, int]) -> int | tuple[int, int]:
@@ -151,7 +156,7 @@ def read_meta(path: Path) -> PatchMeta:
         )
     stated = content.pop("meta_digest", None)
     try:
-        actual = json_digest(content)
+        actual = _meta_digest(content)
         meta = PatchMeta.model_validate({**content, "meta_digest": actual})
     except (ValidationError, ValueError) as error:
         raise FormatError(f"{path.name} does not fit the format: {_first_fault(error)}; build the set again") from None

@@ -4,7 +4,8 @@ Rows are cut where a window starts or ends, and so are columns; each pixel is re
 lies in, and windows are put together from cells.
 
 Results are the same to the bit on every machine: there are only element-wise ufuncs and ``ufunc.reduce`` here,
-whose order follows from shapes alone. ``dot``, ``@`` and ``einsum`` add in an order that depends on the CPU.
+whose order follows from shapes alone. ``dot``, ``@`` and ``einsum`` add in an order that depends on the CPU, and
+may fuse multiplication with addition.
 """
 
 import math
@@ -12,6 +13,7 @@ import threading
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, fields
 from functools import lru_cache
+from itertools import pairwise
 from types import MappingProxyType
 from typing import Any, NamedTuple
 
@@ -24,13 +26,13 @@ _CANCELLATION = 1e-5
 _UNDERFLOW = 1e-200
 # Bands this high are counted in uint8 without overflow.
 _MAX_COUNTED_ROWS = 255
-# Measured: blocks of 1 MiB float32 save calls, float64 chunks of 320 KiB stay in a 512 KiB L2, and folded rows
-# of 16 KiB stay in L1.
-_BLOCK_PIXELS = 1 << 18
-_CHUNK_PIXELS = 40 << 10
-_FOLD_BYTES = 1 << 14
-_MAX_FOLD = 8
+# Measured on 362 x 362 and 512 x 512: larger blocks save calls, until 1 MiB of float64 no longer stays in the cache;
+# four rows laid side by side save inner loops, as long as they stay in L1.
+_BLOCK_PIXELS = 1 << 17
+_MAX_FOLD = 4
+_FOLD_PIXELS = 1 << 12
 _CACHE_LINE = 64
+_FLOAT32, _FLOAT64 = np.dtype(np.float32), np.dtype(np.float64)
 
 Floats = NDArray[np.float64]
 Image = NDArray[Any]
@@ -106,7 +108,7 @@ def window_statistics(
         low = _combine(np.minimum, _combine(np.minimum, low, plan.rows, 1), plan.cols, 2)
         sums = _combine(np.add, _combine(np.add, sums, plan.rows, 1), plan.cols, 2)
         # Which zero wins in min(0, -0) depends on the CPU; adding 0 leaves only the positive one.
-        window_min, negated_max = np.add(low, 0.0, dtype=np.float64).reshape(2, -1)
+        window_min, negated_max = (low + 0.0).reshape(2, -1)
         window_max = 0.0 - negated_max
         height, width = plan.patch_size
         mean, mean_square, air_fraction = (sums / (height * width)).reshape(3, -1)
@@ -198,33 +200,30 @@ def _plan(
 ) -> _Plan:
     if not (row_starts and col_starts):
         row_starts = col_starts = ()
-    widest_block = max(1, _BLOCK_PIXELS // max(1, shape[1]))
-    rows = _axis(row_starts, patch_size[0], min(_MAX_COUNTED_ROWS, widest_block))
+    most_rows = max(1, _BLOCK_PIXELS // max(1, shape[1]))
+    rows = _axis(row_starts, patch_size[0], min(_MAX_COUNTED_ROWS, most_rows))
     cols = _axis(col_starts, patch_size[1], shape[1])
     blocks: list[_Block] = []
 
     def skip(start: int, stop: int) -> None:
-        step = widest_block
-        blocks.extend(_Block(row, min(row + step, stop), 1, 0, covered=False) for row in range(start, stop, step))
+        steps = range(start, stop, most_rows)
+        blocks.extend(_Block(row, min(row + most_rows, stop), 1, 0, covered=False) for row in steps)
 
     skip(0, rows.edges[0])
-    cell, cells = 0, len(rows.covered)
-    while cell < cells:
-        start, height = rows.edges[cell], rows.edges[cell + 1] - rows.edges[cell]
-        if not rows.covered[cell]:
+    heights = np.diff(rows.edges).tolist()
+    cell = 0
+    while cell < len(heights):
+        start, height = rows.edges[cell], heights[cell]
+        if rows.covered[cell]:
+            bands = 1
+            alike = zip(heights[cell + 1 :], rows.covered[cell + 1 :], strict=True)
+            while (bands + 1) * height <= most_rows and next(alike, None) == (height, True):
+                bands += 1
+            blocks.append(_Block(start, start + bands * height, bands, cell, covered=True))
+            cell += bands
+        else:
             skip(start, start + height)
             cell += 1
-            continue
-        bands = 1
-        while (
-            cell + bands < cells
-            and rows.covered[cell + bands]
-            and rows.edges[cell + bands + 1] - rows.edges[cell + bands] == height
-            and (bands + 1) * height <= widest_block
-        ):
-            bands += 1
-        blocks.append(_Block(start, start + bands * height, bands, cell, covered=True))
-        cell += bands
     skip(rows.edges[-1], shape[0])
     columns, cuts = slice(cols.edges[0], cols.edges[-1]), np.array(cols.edges[:-1], dtype=np.int64) - cols.edges[0]
     return _Plan(shape, patch_size, rows, cols, columns, cuts, tuple(blocks))
@@ -237,7 +236,7 @@ def _axis(starts: tuple[int, ...], size: int, longest: int) -> _Axis:
     begins = np.array(starts)
     cuts = np.unique(np.concatenate([begins, begins + size])).tolist()
     edges = [cuts[0]]
-    for low, high in zip(cuts, cuts[1:], strict=False):
+    for low, high in pairwise(cuts):
         parts = -(-(high - low) // longest)
         edges.extend(low + (high - low) * part // parts for part in range(1, parts + 1))
     first = np.searchsorted(edges, begins)
@@ -292,14 +291,16 @@ class _Views(NamedTuple):
     folded: tuple[int, int, int]  # shape of the block's pixels: (bands, height / fold, fold * W)
     ends: Image  # (bands, fold * W): smallest or largest
     ends_unfolded: Image  # (bands, fold, W)
+    low: Image  # (2, bands, W): smallest, negative of largest
     air: Image  # (bands * height, W), bool
-    air_folded: Image  # (bands, height / fold, fold * W), the same as uint8
+    air_folded: Image  # (bands, height / fold, fold * W), uint8
     counts: Image  # (bands, fold * W), uint8
     counts_unfolded: Image  # (bands, fold, columns)
     counts_reduced: Image  # (bands, columns)
-    chunks: tuple[tuple[slice, Floats, Floats, Floats, Floats], ...]  # rows, pixels, folded pixels, sums, squares
-    sums_unfolded: Floats  # (2, bands, fold, columns)
-    low: Image  # (2, bands, W): smallest, negative of largest
+    values: Floats  # (bands * height, columns)
+    values_folded: Floats  # (bands, height / fold, fold * columns)
+    powers: Floats  # (2, bands, fold * columns): sums of pixels, of squares
+    powers_unfolded: Floats  # (2, bands, fold, columns)
     sums: Floats  # (3, bands, columns): of pixels, of squares, of air
 
 
@@ -314,16 +315,9 @@ class _Workspace(threading.local):
 _workspace = _Workspace()
 
 
-def _fold(height: int, row_bytes: int) -> int:
-    fold = 1
-    while fold < _MAX_FOLD and height % (fold * 2) == 0 and fold * 2 * row_bytes <= _FOLD_BYTES:
-        fold *= 2
-    return fold
-
-
 def _views(plan: _Plan, dtype: np.dtype[Any]) -> Mapping[tuple[int, int], _Views]:
     """Return this thread's views, by bands and height."""
-    if _workspace.plan is plan and _workspace.dtype == dtype:
+    if _workspace.plan is plan and _workspace.dtype is dtype:
         return _workspace.views
     pool: dict[str, NDArray[np.uint8]] = {}
 
@@ -335,37 +329,32 @@ def _views(plan: _Plan, dtype: np.dtype[Any]) -> Mapping[tuple[int, int], _Views
             pool[name] = raw[-raw.ctypes.data % _CACHE_LINE :]
         return pool[name][:size].view(dtype).reshape(shape)
 
-    width, first = plan.shape[1], plan.cols.edges[0]
-    span = plan.cols.edges[-1] - first
+    width, columns = plan.shape[1], plan.columns
+    span = columns.stop - columns.start
     views: dict[tuple[int, int], _Views] = {}
-    shapes = {(b.bands, (b.stop - b.start) // b.bands) for b in plan.blocks if b.covered}
+    shapes = {(block.bands, (block.stop - block.start) // block.bands) for block in plan.blocks if block.covered}
     for bands, height in sorted(shapes, key=math.prod, reverse=True):
-        fold, wide = _fold(height, width * dtype.itemsize), _fold(height, span * 8)
+        fold = math.gcd(height, _MAX_FOLD) if _MAX_FOLD * width <= _FOLD_PIXELS else 1
         folded = bands, height // fold, fold * width
         ends = take("ends", (bands, fold * width), dtype)
         air = take("air", (bands * height, width), np.bool_)
         counts = take("counts", (bands, fold * width), np.uint8)
-        sums = take("folded", (2, bands, wide * span))
-        at_once = max(1, _CHUNK_PIXELS // (height * span))
-        chunks = []
-        for band in range(0, bands, at_once):
-            stop = min(band + at_once, bands)
-            values = take("pixels", ((stop - band) * height, span))
-            shape = stop - band, height // wide, wide * span
-            rows = slice(band * height, stop * height)
-            chunks.append((rows, values, values.reshape(shape), sums[0, band:stop], sums[1, band:stop]))
+        values = take("values", (bands * height, span))
+        powers = take("powers", (2, bands, fold * span))
         views[bands, height] = _Views(
             folded,
             ends,
             ends.reshape(bands, fold, width),
+            take("low", (2, bands, width), dtype),
             air,
             air.view(np.uint8).reshape(folded),
             counts,
-            counts.reshape(bands, fold, width)[:, :, first : first + span],
-            take("reduced", (bands, span), np.uint8),
-            tuple(chunks),
-            sums.reshape(2, bands, wide, span),
-            take("low", (2, bands, width), dtype),
+            counts.reshape(bands, fold, width)[:, :, columns],
+            take("counts_reduced", (bands, span), np.uint8),
+            values,
+            values.reshape(bands, height // fold, fold * span),
+            powers,
+            powers.reshape(2, bands, fold, span),
             take("sums", (3, bands, span)),
         )
     _workspace.plan, _workspace.dtype, _workspace.views = plan, dtype, views
@@ -379,37 +368,36 @@ def _reduce_cells(image: Image, plan: _Plan, air_level: float) -> tuple[Image, F
         The smallest and the negative of the largest pixel of each cell, (2, rows, columns); the sums of pixels,
         squares and air, (3, rows, columns); the smallest and the largest pixel of the slice.
     """
-    dtype = np.dtype(np.float32 if image.dtype == np.float32 else np.float64)
+    dtype = _FLOAT32 if image.dtype == _FLOAT32 else _FLOAT64
     views = _views(plan, dtype)
-    columns, cells = plan.columns, (len(plan.rows.covered), len(plan.cols.covered))
-    low, sums = np.zeros((2, *cells), dtype), np.zeros((3, *cells))
+    cells = len(plan.rows.covered), len(plan.cols.covered)
+    low, sums = np.zeros((2, *cells)), np.zeros((3, *cells))
     ends = []
     for block in plan.blocks:
         original = image[block.start : block.stop]
         pixels = np.ascontiguousarray(original, dtype)
         if not block.covered:
-            ends.append((np.minimum.reduce(pixels, None), -np.maximum.reduce(pixels, None)))
+            ends.append((pixels.min(), -pixels.max()))
             continue
         view = views[block.bands, (block.stop - block.start) // block.bands]
         folded = pixels.reshape(view.folded)
-        np.minimum.reduce(folded, 1, None, view.ends)
-        np.minimum.reduce(view.ends_unfolded, 1, None, view.low[0])
-        np.maximum.reduce(folded, 1, None, view.ends)
-        np.maximum.reduce(view.ends_unfolded, 1, None, view.low[1])
+        np.minimum.reduce(folded, 1, out=view.ends)
+        np.minimum.reduce(view.ends_unfolded, 1, out=view.low[0])
+        np.maximum.reduce(folded, 1, out=view.ends)
+        np.maximum.reduce(view.ends_unfolded, 1, out=view.low[1])
         np.negative(view.low[1], view.low[1])
         ends.append(np.minimum.reduce(view.low, (1, 2)))
         np.less_equal(original, air_level, view.air)
-        np.add.reduce(view.air_folded, 1, np.uint8, view.counts)
-        np.add.reduce(view.counts_unfolded, 1, np.uint8, view.counts_reduced)
+        np.add.reduce(view.air_folded, 1, dtype=np.uint8, out=view.counts)
+        np.add.reduce(view.counts_unfolded, 1, dtype=np.uint8, out=view.counts_reduced)
+        np.copyto(view.values, pixels[:, plan.columns])
+        np.add.reduce(view.values_folded, 1, out=view.powers[0])
+        np.multiply(view.values, view.values, view.values)
+        np.add.reduce(view.values_folded, 1, out=view.powers[1])
+        np.add.reduce(view.powers_unfolded, 2, out=view.sums[:2])
         view.sums[2] = view.counts_reduced
-        for rows, values, values_folded, totals, squares in view.chunks:
-            np.copyto(values, pixels[rows, columns])
-            np.add.reduce(values_folded, 1, None, totals)
-            np.multiply(values, values, values)
-            np.add.reduce(values_folded, 1, None, squares)
-        np.add.reduce(view.sums_unfolded, 2, None, view.sums[:2])
         bands = slice(block.first_cell, block.first_cell + block.bands)
-        np.minimum.reduceat(view.low[:, :, columns], plan.cuts, 2, None, low[:, bands])
-        np.add.reduceat(view.sums, plan.cuts, 2, None, sums[:, bands])
-    slice_min, negated_max = np.minimum.reduce(ends, 0).tolist()
+        low[:, bands] = np.minimum.reduceat(view.low[:, :, plan.columns], plan.cuts, 2)
+        np.add.reduceat(view.sums, plan.cuts, 2, out=sums[:, bands])
+    slice_min, negated_max = np.minimum.reduce(ends, 0).tolist() if ends else (math.nan, math.nan)
     return low, sums, slice_min + 0.0, 0.0 - negated_max

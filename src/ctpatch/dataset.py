@@ -1,0 +1,359 @@
+"""PatchSet: a finished set, read by number, whatever its layout."""
+
+import os
+import posixpath
+import threading
+from collections.abc import Iterator, Sequence
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import polars as pl
+from numpy.typing import ArrayLike, NDArray
+
+from ctpatch.config import PatchConfig
+from ctpatch.digest import array_digest
+from ctpatch.errors import FormatError, IncompleteError, NpyError, SourceChangedError, UsageError
+from ctpatch.layouts.base import SHARDS_FOLDER
+from ctpatch.layouts.reading import ArrayReader, MappedFiles, addresses_of
+from ctpatch.manifest import (
+    PATCH_MANIFEST,
+    REJECTED_PATCHES,
+    SLICE_MANIFEST,
+    STATUS_OK,
+    read_table,
+    schema_of,
+)
+from ctpatch.meta import PATCH_META, PatchMeta, read_meta
+from ctpatch.npy import SliceBuffer
+from ctpatch.output import STATE_FOLDER, patch_prefix
+
+# A path in a manifest that is not plainly below its root is refused before it is opened.
+_UNSAFE_PATH = r"^/|\\|\x00|(^|/)\.\.(/|$)|^[A-Za-z]:|^$"
+
+
+class PatchSet:
+    """A finished patch set.
+
+    Patches are numbered as the rows of `manifest`. Files are opened when they are first needed. A set can be sent to
+    other processes; each opens its own files.
+
+    Attributes:
+        folder: the set's folder, absolute.
+        meta: what the set is.
+    """
+
+    def __init__(self, path: str | os.PathLike[str], data_root: str | os.PathLike[str] | None = None) -> None:
+        self.folder = _set_folder(Path(path))
+        self.meta: PatchMeta = _finished_meta(self.folder)
+        self._given_root = None if data_root is None else Path(data_root).resolve()
+        self._lock = threading.RLock()
+        self._readers: dict[str, ArrayReader] = {}
+        if (self.folder / SHARDS_FOLDER).is_symlink():
+            raise FormatError(f"{self.folder.name}/{SHARDS_FOLDER} is a link, which is not followed")
+
+    def __repr__(self) -> str:
+        return (
+            f"PatchSet({self.meta.dataset}/{self.meta.split}: {len(self)} patches of "
+            f"{'x'.join(str(side) for side in self.patch_size)}, layout {self.meta.layout})"
+        )
+
+    def __len__(self) -> int:
+        return self.meta.num_patches
+
+    def __getstate__(self) -> dict[str, Any]:
+        state = self.__dict__.copy()
+        for name in ("_lock", "_files", "manifest", "slices", "rejected"):
+            state.pop(name, None)
+        state["_readers"] = {}
+        return state
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        self.__dict__.update(state)
+        self._lock = threading.RLock()
+
+    @property
+    def arrays(self) -> tuple[str, ...]:
+        """Names of the arrays: `image`, and those beside it."""
+        return tuple(self.meta.arrays)
+
+    @property
+    def patch_size(self) -> tuple[int, int]:
+        """Height and width of a patch in pixels."""
+        return self.config.patch_size
+
+    @cached_property
+    def config(self) -> PatchConfig:
+        """The options the patches were cut with."""
+        return self.meta.patch_config()
+
+    @cached_property
+    def manifest(self) -> pl.DataFrame:
+        """A row for each patch; `docs/format-1.md` describes the columns."""
+        frame = self._table(PATCH_MANIFEST)
+        if frame.height != self.meta.num_patches:
+            raise FormatError(
+                f"{PATCH_MANIFEST} has {frame.height} rows, {PATCH_META} says {self.meta.num_patches} patches; "
+                "run ctpatch verify"
+            )
+        return frame
+
+    @cached_property
+    def slices(self) -> pl.DataFrame:
+        """A row for each source slice."""
+        return self._table(SLICE_MANIFEST)
+
+    @cached_property
+    def rejected(self) -> pl.DataFrame:
+        """A row for each window that a rule dropped, with the rule's name."""
+        return self._table(REJECTED_PATCHES)
+
+    def _table(self, name: str) -> pl.DataFrame:
+        return read_table(self.folder / name, schema_of(name, self.arrays))
+
+    @property
+    def data_root(self) -> Path:
+        """What source paths are relative to.
+
+        Raises:
+            UsageError: the set does not lie in its data root and none was given.
+        """
+        if self._given_root is not None:
+            return self._given_root
+        if self.meta.paths_relative_to == "data_root":
+            inner = Path(self.meta.patch_dir).parts
+            if self.folder.parts[-len(inner) :] == inner:
+                return Path(*self.folder.parts[: -len(inner)])
+        raise UsageError(
+            f"{self.folder.name}: where its source slices are cannot be told, since the set does not lie at "
+            f"{self.meta.patch_dir!r} below a data root; give the data root"
+        )
+
+    def resolve_patch(self, path: str) -> str:
+        """Where a file named in the manifest is: in the set's folder, or for the layout `index` in the data root."""
+        if self.meta.layout == "index":
+            return self.resolve_source(path)
+        return str(self.folder / path.removeprefix(patch_prefix(self.meta)))
+
+    def resolve_source(self, path: str) -> str:
+        """Where a source slice is.
+
+        Raises:
+            FormatError: the path leaves the data root through a link.
+        """
+        root = str(self.data_root)
+        full = posixpath.join(root, path)
+        real = os.path.realpath(full)
+        if not real.startswith(os.path.realpath(root).rstrip(os.sep) + os.sep):
+            raise FormatError(f"{path} leaves the data root through a link, which is not followed")
+        return full
+
+    def _reader(self, array: str) -> ArrayReader:
+        with self._lock:
+            if array not in self._readers:
+                self._readers[array] = self.reader_for(self.manifest, array)
+            return self._readers[array]
+
+    def reader_for(self, rows: pl.DataFrame, array: str) -> ArrayReader:
+        """A reader of one array for some rows of the manifest, numbered from 0.
+
+        Raises:
+            FormatError: a row has no address, or one outside the set.
+        """
+        addresses = addresses_of(rows, self.meta.layout, array, self.meta.arrays[array].dtype)
+        unsafe = addresses.paths.str.contains(_UNSAFE_PATH).arg_true()
+        if len(unsafe):
+            at = int(unsafe[0])
+            raise FormatError(
+                f"{PATCH_MANIFEST}: {addresses.paths[at][:200]!r} (patch {str(rows["patch_id"][at])[:100]!r}) is no "
+                "path below the set; the manifest was not written by ctpatch"
+            )
+        return ArrayReader(addresses, self._files, self.resolve_patch, self.patch_size, self.config.pad_mode)
+
+    @cached_property
+    def _files(self) -> MappedFiles:
+        return MappedFiles(self.resolve_patch, follow_links=self.meta.layout == "index")
+
+    def stored_slice(self, path: str, item: int | None, array: str) -> NDArray[Any]:
+        """The whole slice that a patch's address points into, in the array's dtype (layouts `slices`, `index`).
+
+        Raises:
+            NpyError, FormatError: the file is missing or damaged, or has no such item.
+        """
+        stored = self._files.get(path)
+        if item is not None:
+            if stored.ndim != 3 or not 0 <= item < len(stored):  # noqa: PLR2004
+                raise FormatError(f"{path} has shape {stored.shape}, the manifest asks for item {item} of it")
+            stored = stored[item]
+        return np.array(stored, dtype=np.dtype(self.meta.arrays[array].dtype), order="C")
+
+    def __getitem__(self, index: int) -> NDArray[Any] | dict[str, NDArray[Any]]:
+        """One patch, shape `(h, w)`; a dict of arrays where there are several.
+
+        Raises:
+            IndexError: there is no such patch.
+        """
+        found = self.read([index])
+        if isinstance(found, dict):
+            return {array: patches[0] for array, patches in found.items()}
+        return found[0]
+
+    def __iter__(self) -> Iterator[NDArray[Any] | dict[str, NDArray[Any]]]:
+        return (self[index] for index in range(len(self)))
+
+    def read(
+        self,
+        indices: Sequence[int] | NDArray[np.integer[Any]],
+        out: NDArray[Any] | dict[str, NDArray[Any]] | None = None,
+        *,
+        arrays: Sequence[str] | None = None,
+    ) -> Any:
+        """Patches in the order asked.
+
+        Args:
+            indices: numbers of patches, negative ones counted from the end; repeats are welcome.
+            out: filled and returned where given: `(N, h, w)` in the array's dtype, or a dict of such.
+            arrays: which arrays to read; None reads all.
+
+        Returns:
+            `(N, h, w)`, float32 (labels in their own dtype); a dict of arrays where several are read.
+
+        Raises:
+            IndexError: there is no such patch.
+            ValueError: `out` has another shape or dtype.
+            NpyError, FormatError: a file is missing or damaged.
+        """
+        which = _checked_indices(indices, len(self))
+        names = self._wanted(arrays)
+        shape = (len(which), *self.patch_size)
+        single = arrays is None and len(self.arrays) == 1
+        if isinstance(out, np.ndarray):
+            if len(names) != 1:
+                raise ValueError(f"out is one array, {len(names)} are read ({', '.join(names)}): give a dict of arrays")
+            given = {names[0]: out}
+            single = True
+        else:
+            given = dict(out or {})
+        result = {}
+        for name in names:
+            dtype = np.dtype(self.meta.arrays[name].dtype)
+            target = given.get(name)
+            if target is None:
+                target = np.empty(shape, dtype)
+            elif target.shape != shape or target.dtype != dtype or not target.flags.writeable:
+                raise ValueError(
+                    f"out for {name} has shape {target.shape} of {target.dtype}, wanted {shape} of {dtype}"
+                )
+            self._reader(name).read_into(which, target)
+            result[name] = target
+        return result[names[0]] if single else result
+
+    def _wanted(self, arrays: Sequence[str] | None) -> list[str]:
+        if arrays is None:
+            return list(self.arrays)
+        unknown = [name for name in arrays if name not in self.meta.arrays]
+        if unknown or not arrays:
+            raise ValueError(f"there is no array {unknown[:1]}; the set has {', '.join(self.arrays)}")
+        return list(arrays)
+
+    def slice(self, slice_index: int) -> NDArray[Any] | dict[str, NDArray[Any]]:
+        """A whole source slice `(H, W)` by its `slice_index`; a dict of arrays where there are several.
+
+        It comes from the set where its layout holds slices, else from the data root, where its pixels are compared
+        with the digest on record.
+
+        Raises:
+            KeyError: the set has no such slice.
+            NpyError: the source slice is not there.
+            SourceChangedError: it is no longer what was cut.
+        """
+        found = self.slices.filter(pl.col("slice_index") == slice_index)
+        if found.height == 0:
+            raise KeyError(f"there is no slice {slice_index} in {self.meta.dataset}/{self.meta.split}")
+        record = found.row(0, named=True)
+        if record["status"] != STATUS_OK:
+            raise NpyError(f"slice {slice_index} was left out of the set: {record['reason']}")
+        images = {array: self._slice_array(record, array) for array in self.arrays}
+        return images if len(images) > 1 else images["image"]
+
+    def _slice_array(self, record: dict[str, Any], array: str) -> NDArray[Any]:
+        prefix = "" if array == "image" else f"{array}_"
+        if self.meta.layout == "slices" and record["num_patches"]:
+            row = self.manifest.filter(pl.col("slice_index") == record["slice_index"]).row(0, named=True)
+            return self.stored_slice(row[f"{prefix}patch_path"], row["patch_index"], array)
+        return self.read_checked_source(record, array)
+
+    def read_checked_source(self, record: dict[str, Any], array: str) -> NDArray[Any]:
+        """A source slice from the data root, as it is cut, `(H, W)`; its digest must be the one on record.
+
+        Args:
+            record: a row of `slices`.
+            array: which array.
+
+        Raises:
+            NpyError: it is not there, or damaged.
+            SourceChangedError: it is no longer what the patches were cut from.
+        """
+        prefix = "" if array == "image" else f"{array}_"
+        path = record[f"{prefix}path" if prefix else "src_path"]
+        image, _dtype = SliceBuffer().read(self.resolve_source(path), path, labels=array != "image")
+        if array_digest(image) != record[f"{prefix}digest"]:
+            raise SourceChangedError(f"{path} is no longer what the patches were cut from; restore it or build again")
+        return image
+
+    def close(self) -> None:
+        """Let go of open files; they are opened again when needed."""
+        with self._lock:
+            self._readers.clear()
+            self.__dict__.pop("_files", None)
+
+
+def _checked_indices(indices: ArrayLike, count: int) -> NDArray[np.int64]:
+    which = np.asarray(indices)
+    if which.ndim != 1:
+        raise ValueError(f"indices have {which.ndim} dimensions, wanted a flat list of patch numbers")
+    if which.size and which.dtype.kind not in "iu":
+        raise TypeError(f"indices are {which.dtype}, wanted whole numbers (for a mask: numpy.flatnonzero(mask))")
+    which = which.astype(np.int64)
+    wrong = (which < -count) | (which >= count)
+    if wrong.any():
+        raise IndexError(f"patch {int(which[wrong][0])} is out of range: the set has {count} patches")
+    return np.where(which < 0, which + count, which)
+
+
+def _set_folder(path: Path) -> Path:
+    folder = path.parent if path.is_file() else path
+    if not folder.is_dir():
+        raise UsageError(f"{str(path)!r} does not exist; give the folder of a patch set (it holds {PATCH_META})")
+    return folder.resolve()
+
+
+def _finished_meta(folder: Path) -> PatchMeta:
+    try:
+        return read_meta(folder / PATCH_META)
+    except FileNotFoundError:
+        pass
+    if (folder / STATE_FOLDER).is_dir():
+        raise IncompleteError(
+            f"{folder.name} is incomplete: its build was begun and has not finished; run the same build again to go on"
+        )
+    below = sorted(each.name for each in folder.iterdir() if (each / PATCH_META).is_file())
+    hint = f"; there are sets below it: {', '.join(below[:5])}" if below else ""
+    raise UsageError(f"{folder.name} is no patch set: it has no {PATCH_META}{hint}")
+
+
+def open_set(path: str | os.PathLike[str], data_root: str | os.PathLike[str] | None = None) -> PatchSet:
+    """Open a finished patch set, of any layout.
+
+    Args:
+        path: the set's folder.
+        data_root: where source paths begin; only needed for sets outside a data root (`--out`), and only where
+            source slices are read (layout `index`, `slice`, `verify --deep`).
+
+    Raises:
+        UsageError: there is no patch set.
+        IncompleteError: its build has not finished.
+        FormatError: its meta is damaged or of another format version.
+    """
+    return PatchSet(path, data_root)
