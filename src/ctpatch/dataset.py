@@ -166,7 +166,7 @@ class PatchSet:
         if len(unsafe):
             at = int(unsafe[0])
             raise FormatError(
-                f"{PATCH_MANIFEST}: {addresses.paths[at][:200]!r} (patch {str(rows["patch_id"][at])[:100]!r}) is no "
+                f"{PATCH_MANIFEST}: {addresses.paths[at][:200]!r} (patch {str(rows['patch_id'][at])[:100]!r}) is no "
                 "path below the set; the manifest was not written by ctpatch"
             )
         return ArrayReader(addresses, self._files, self.resolve_patch, self.patch_size, self.config.pad_mode)
