@@ -14,20 +14,21 @@ from typing import TYPE_CHECKING, Any
 from ctpatch._version import __version__
 
 if TYPE_CHECKING:
-    from ctpatch.build import BuildResult, build
+    from ctpatch.build import build
     from ctpatch.config import PatchConfig, Rule
     from ctpatch.convert import convert
     from ctpatch.dataset import PatchSet
     from ctpatch.dataset import open_set as open  # noqa: A004 - ctpatch.open reads as it should
     from ctpatch.errors import CtPatchError
     from ctpatch.grid import sliding_window_coords
+    from ctpatch.make import BuildResult
     from ctpatch.patches import extract_patches_2d
     from ctpatch.plan import plan
     from ctpatch.verify import verify
 
 # Imported when first used: `import ctpatch` costs next to nothing, and nobody pays for what they do not need.
 _HOMES = {
-    "BuildResult": "ctpatch.build",
+    "BuildResult": "ctpatch.make",
     "CtPatchError": "ctpatch.errors",
     "PatchConfig": "ctpatch.config",
     "PatchSet": "ctpatch.dataset",

@@ -197,7 +197,8 @@ class PatchSet:
         found = self.read([index])
         if isinstance(found, dict):
             return {array: patches[0] for array, patches in found.items()}
-        return found[0]
+        patch: NDArray[Any] = found[0]
+        return patch
 
     def __iter__(self) -> Iterator[NDArray[Any] | dict[str, NDArray[Any]]]:
         return (self[index] for index in range(len(self)))

@@ -84,7 +84,7 @@ def merge_parts(job: Job, plan: SplitPlan, output: OutputFolder) -> tuple[PatchM
             receipt = _receipt(job, part.number)
             for _ in totals.add(receipt):
                 pass
-            for index, digests, _sizes in receipt.sources:
+            for index, digests in receipt.sources:
                 sources.update(f"{index} {' '.join(digests) or '-'}\n".encode())
             for table, writer in writers.items():
                 writer.append(job.piece(part.number, table), receipt.pieces[table])

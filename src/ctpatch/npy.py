@@ -7,6 +7,7 @@ header and exactly the data that the header promises, or it is refused.
 import io
 import os
 import stat
+import sys
 from dataclasses import dataclass
 from functools import lru_cache
 from math import prod
@@ -25,6 +26,7 @@ PAGE_BYTES = 4096
 _FIRST_READ = 256
 _MAX_HEADER_BYTES = 10_000
 _V1_PREFIX_BYTES = 10
+_MAX_DIMENSIONS = 64
 _OPEN_FLAGS = os.O_RDONLY | getattr(os, "O_BINARY", 0) | getattr(os, "O_CLOEXEC", 0) | getattr(os, "O_NONBLOCK", 0)
 # O_NONBLOCK: opening a pipe that someone named .npy must not wait for ever.
 
@@ -96,6 +98,15 @@ def read_header(fd: int, name: str) -> NpyHeader:
     if header.dtype.hasobject or header.dtype.fields is not None or header.dtype.subdtype is not None:
         kind = "pickled objects" if header.dtype.hasobject else "a structured array"
         raise NpyError(f"{name} holds {kind}; wanted a plain array of numbers; nothing in it was loaded")
+    if header.dtype.kind not in "buifc" or not header.dtype.itemsize:
+        raise NpyError(f"{name} has dtype {header.dtype}, wanted numbers; write it with numpy.save")
+    if len(header.shape) > _MAX_DIMENSIONS or any(type(side) is not int or side < 0 for side in header.shape):
+        raise NpyError(f"{name} has a damaged .npy header (shape {header.shape}); write it with numpy.save")
+    if prod(max(side, 1) for side in header.shape) * header.dtype.itemsize > sys.maxsize:
+        raise NpyError(
+            f"{name} is cut short: its header promises shape {_shape_text(header.shape)} of {header.dtype}, which no "
+            f"file holds, the file has {status.st_size} bytes; copy or write it again"
+        )
     expected = header.offset + header.data_bytes
     if status.st_size != expected:
         fault = "is cut short" if status.st_size < expected else "has trailing bytes"

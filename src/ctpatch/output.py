@@ -306,3 +306,12 @@ def differences(before: dict[str, Any], now: dict[str, Any]) -> list[str]:
 
 def _shown(value: Any) -> str:
     return json.dumps(value)[:200]
+
+
+def unfinished_build(folder: Path) -> dict[str, Any]:
+    """What is known of an unfinished build in a folder: its options, and how many parts are done."""
+    state = folder / STATE_FOLDER
+    known: dict[str, Any] = {"parts_done": len(list(state.glob("*.receipt.json")))}
+    with suppress(OSError, ValueError, KeyError):
+        known["options"] = json.loads((state / _BUILD).read_bytes())["options"]
+    return known

@@ -55,16 +55,19 @@ def run_part(job: Job, part: Part) -> Receipt:
         SliceError: a slice cannot be used, and faulty slices are not to be skipped.
         SystemFailureError: the system refused a read or a write.
     """
-    done = trusted_receipt(job, part)
-    if done is not None:
-        return done
+    done = trusted_receipt(job, part, check_sources=True)
+    return done or complete_part(job, part, cut_slices(job, part))
+
+
+def complete_part(job: Job, part: Part, pieces: Iterator[CutSlice | SliceRecord]) -> Receipt:
+    """Write the slices of a part as they come, make everything durable, and put the receipt down."""
     writer = make_writer(
         job.layout,
         WriterOptions(job.folder, job.path_prefix, job.split, job.config.patch_size, tuple(job.arrays), part.shards),
     )
     rows = PartRows(job.split, tuple(job.arrays), tuple(rule.name for rule in job.config.drop))
     try:
-        for piece in cut_slices(job, part):
+        for piece in pieces:
             if isinstance(piece, SliceRecord):
                 rows.add_skipped(piece)
             else:
@@ -73,8 +76,8 @@ def run_part(job: Job, part: Part) -> Receipt:
     except BaseException:
         writer.abandon()
         raise
-    receipt, pieces = rows.finish(job, part, writer.bytes_written)
-    sync_outputs(job.folder, [*outputs, *pieces])
+    receipt, rows_files = rows.finish(job, part, writer.bytes_written)
+    sync_outputs(job.folder, [*outputs, *rows_files])
     write_receipt(job, receipt)
     return receipt
 
@@ -150,7 +153,11 @@ def cut_slice(job: Job, task: SliceTask, grid: Grid, rules: CompiledRules, buffe
         if not info.labels:
             _check_range(image, path, low, high, job.config.value_range)
     record = SliceRecord.ok(task, bounds[0], tuple(array_digest(image) for image in images), len(grid))
-    hits = rules.first_hits(_rule_columns(task, grid, statistics)) if rules.names else np.full(len(grid), -1, np.int16)
+    hits = (
+        rules.first_hits(rule_columns(task.slice_index, grid, statistics))
+        if rules.names
+        else np.full(len(grid), -1, np.int16)
+    )
     record = replace(record, num_patches=int((hits < 0).sum()), mismatch=_stated_mismatch(task, bounds[0]))
     return CutSlice(record, grid, statistics, hits, tuple(images), tuple(padded))
 
@@ -182,11 +189,12 @@ def _stated_mismatch(task: SliceTask, bounds: tuple[float, float]) -> str | None
     return None
 
 
-def _rule_columns(task: SliceTask, grid: Grid, statistics: SliceStatistics) -> dict[str, NDArray[np.float64]]:
+def rule_columns(slice_index: int, grid: Grid, statistics: SliceStatistics) -> dict[str, NDArray[np.float64]]:
+    """What rules see of a slice's windows, each `(N,)`."""
     rows, cols = grid.origins()
     windows = statistics.windows
     columns = {
-        "slice_index": np.full(len(grid), task.slice_index, np.float64),
+        "slice_index": np.full(len(grid), slice_index, np.float64),
         "row": rows.astype(np.float64),
         "col": cols.astype(np.float64),
         "min": windows.min,

@@ -84,7 +84,7 @@ class Receipt:
         dropped: windows dropped, for each rule.
         covered_pixels, total_pixels: of the slices that were cut.
         pixel_bytes: bytes of pixel files written.
-        sources: for each slice its index, the digest of each array (none where it was left out), and their sizes.
+        sources: for each slice its index and the digest of each array (none where it was left out).
         pieces: digest of its rows of each table.
         skipped: reasons of slices left out.
         mismatches: slices whose stated min or max is not that of the pixels.
@@ -103,7 +103,7 @@ class Receipt:
     covered_pixels: int
     total_pixels: int
     pixel_bytes: int
-    sources: list[tuple[int, list[str], list[int]]]
+    sources: list[tuple[int, list[str]]]
     pieces: dict[str, str]
     skipped: list[str]
     mismatches: list[str]
@@ -205,14 +205,7 @@ class PartRows:
             covered_pixels=self.covered_pixels,
             total_pixels=sum(record.shape[0] * record.shape[1] for record in done),
             pixel_bytes=pixel_bytes,
-            sources=[
-                (
-                    record.slice_index,
-                    list(record.digests),
-                    [os.stat(job.data_root / path).st_size for path in record.paths] if record.digests else [],
-                )
-                for record in self.records
-            ],
+            sources=[(record.slice_index, list(record.digests)) for record in self.records],
             pieces={path.name.partition(".")[2]: file_digest(path) for path in pieces},
             skipped=[record.reason for record in self.records if record.reason is not None],
             mismatches=[record.mismatch for record in self.records if record.mismatch is not None],
@@ -291,8 +284,13 @@ def write_receipt(job: Job, receipt: Receipt) -> None:
     write_atomic(job.receipt(receipt.part), receipt.to_bytes())
 
 
-def trusted_receipt(job: Job, part: Part) -> Receipt | None:
+def trusted_receipt(job: Job, part: Part, *, check_sources: bool) -> Receipt | None:
     """The receipt of an earlier run where everything it says still holds, else None: the part is done again.
+
+    Args:
+        job: what all parts share.
+        part: the part.
+        check_sources: whether the part is made from source slices, which must be what they were.
 
     Raises:
         SourceChangedError: a source slice is no longer what the earlier run read.
@@ -308,12 +306,9 @@ def trusted_receipt(job: Job, part: Part) -> Receipt | None:
         return None
     if [source[0] for source in receipt.sources] != [task.slice_index for task in part.slices]:
         return None
-    for task, (_index, digests, sizes) in zip(part.slices, receipt.sources, strict=True):
-        for place, source in enumerate(task.paths):
-            labels = list(job.arrays)[place] != "image"
-            if source_changed(
-                job.data_root, source, sizes[place], digests[place], written, labels=labels, strict=job.strict
-            ):
+    for task, (_index, digests) in zip(part.slices if check_sources else (), receipt.sources, strict=False):
+        for array, source, digest in zip(job.arrays, task.paths, digests, strict=True):
+            if source_changed(job.data_root, source, digest, written, labels=array != "image", strict=job.strict):
                 raise SourceChangedError(
                     f"{source} has changed since an earlier run cut it; "
                     "--overwrite starts anew with what is there now, or restore the file"
@@ -321,20 +316,16 @@ def trusted_receipt(job: Job, part: Part) -> Receipt | None:
     return receipt if _outputs_hold(job, part, receipt) else None
 
 
-def source_changed(
-    data_root: Path, path: str, size: int | None, digest: str, since_ns: int, *, labels: bool, strict: bool
-) -> bool:
+def source_changed(data_root: Path, path: str, digest: str, since_ns: int, *, labels: bool, strict: bool) -> bool:
     """Whether a source slice is no longer what it was.
 
-    Its size tells, where it is known; then its times: a file that was neither written nor put in place since
-    `since_ns` (nanoseconds) is the same. Where they leave a doubt, or with `strict`, its pixels are read and their
+    A file that was neither written nor put in place since `since_ns` (nanoseconds) is the same; its size was
+    compared when its header was read. Where its times leave a doubt, or with `strict`, its pixels are read and their
     digest decides, so that a file that was only copied or touched is no change.
     """
     try:
         status = os.stat(data_root / path)
     except OSError:
-        return True
-    if size is not None and status.st_size != size:
         return True
     if not strict and max(status.st_mtime_ns, status.st_ctime_ns) < since_ns:
         return False

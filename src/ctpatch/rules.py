@@ -136,7 +136,7 @@ def _translate(node: exp.Expression, fault: str) -> tuple[_Evaluate, bool]:
     if kind in _HORIZONTAL:
         parts = [_operand(part, fault, condition=False) for part in (node.this, *node.expressions)]
         return _fold(_HORIZONTAL[kind], parts), False
-    if isinstance(node, exp.Between):
+    if isinstance(node, exp.Between) and not node.args.get("symmetric"):
         value, low, high = (_operand(node.args[part], fault, condition=False) for part in ("this", "low", "high"))
         return lambda columns: np.logical_and(value(columns) >= low(columns), value(columns) <= high(columns)), True
     if isinstance(node, exp.In) and node.expressions:

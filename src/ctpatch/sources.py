@@ -195,12 +195,13 @@ def _read_csv(path: Path, name: str) -> pl.DataFrame:
         if not content.strip():
             raise SourceManifestError(f"{name} is empty; wanted a header with 'path' and a row for each slice")
         frame = pl.read_csv(content, infer_schema=False)
+        frame = frame.rename({column: column.strip() for column in frame.columns})
     except OSError as error:
         raise SourceManifestError(f"{name} cannot be read: {error.strerror}") from None
     except (pl.exceptions.PolarsError, UnicodeDecodeError) as error:
         reason = str(error).splitlines()[0][:200]
         raise SourceManifestError(f"{name} is not a CSV in UTF-8 with as many cells in each row: {reason}") from None
-    return _without_blank_end(frame.rename({column: column.strip() for column in frame.columns}))
+    return _without_blank_end(frame)
 
 
 def _without_blank_end(frame: pl.DataFrame) -> pl.DataFrame:
@@ -284,7 +285,7 @@ def _paths(texts: pl.Series, source: SplitSource, name: str) -> pl.Series:
         for at in unusual:
             values[at] = _plain_path(values[at], f"{name} row {_row(at)}, column {column}")
         stripped = pl.Series(values, dtype=pl.String)
-    _refuse_leaving_links(stripped, source.data_root, f"{name}, column {column}")
+    _refuse_leaving_links(stripped, source.data_root, name, column)
     return stripped.alias("src_path" if column == "path" else column)
 
 
@@ -306,12 +307,12 @@ def _plain_path(text: str, where: str) -> str:
     return plain
 
 
-def _refuse_leaving_links(paths: pl.Series, data_root: Path, where: str) -> None:
+def _refuse_leaving_links(paths: pl.Series, data_root: Path, name: str, column: str) -> None:
     """Refuse paths that leave the data root through a link in a folder or at the file itself."""
     root = os.path.realpath(data_root)
     inside = root.rstrip(os.sep) + os.sep
     folders: dict[str, bool] = {}
-    for path in paths:
+    for at, path in enumerate(paths):
         folder, _, _file = path.rpartition("/")
         if folder not in folders:
             real = os.path.realpath(os.path.join(root, folder))
@@ -319,7 +320,7 @@ def _refuse_leaving_links(paths: pl.Series, data_root: Path, where: str) -> None
         full = os.path.join(root, path)
         if not folders[folder] or (os.path.islink(full) and not os.path.realpath(full).startswith(inside)):
             raise SourceManifestError(
-                f"{where}: {path[:200]!r} leaves the data root through a link; "
+                f"{name} row {_row(at)}, column {column}: {path[:200]!r} leaves the data root through a link; "
                 "copy the file, or give a --data-root above both"
             )
 

@@ -183,6 +183,8 @@ class ArrayReader:
 
     def _read_window(self, slot: NDArray[Any], image: NDArray[Any], row: int, col: int, path: str) -> None:
         height, width = self._size
+        if row < 0 or col < 0:
+            raise FormatError(f"{path}: the manifest asks for the window at ({row}, {col}), which begins before it")
         window = image[row : row + height, col : col + width]
         if window.shape == self._size:
             slot[...] = window

@@ -30,9 +30,9 @@ class ShardsWriter:
                 found.extend(digests_of(block))
                 file.append(block)
         count = len(piece.rows)
-        return Addresses(
-            [[options.path_prefix + name] * count for name in self._names], list(range(first, first + count)), digests
-        )
+        names = self._names or [""] * len(options.arrays)  # a part without windows has no shard, and no address
+        paths = [[options.path_prefix + name] * count for name in names]
+        return Addresses(paths, list(range(first, first + count)), digests)
 
     @property
     def bytes_written(self) -> int:

@@ -1,0 +1,45 @@
+"""The whole job on phantom CT: prepare, plan, build, verify, read."""
+
+from pathlib import Path
+
+from ctpatch.build import build
+from ctpatch.config import PatchConfig
+from ctpatch.console import ConsoleListener, build_summary, plan_text, print_out, shown_path, verify_text
+from ctpatch.dataset import open_set
+from ctpatch.errors import EXIT_DATA, EXIT_DONE
+from ctpatch.plan import plan
+from ctpatch.prepare.phantom import write_phantom
+from ctpatch.preview import preview_rules
+from ctpatch.verify import verify
+
+_RULE = "air: air_fraction > 0.6"
+
+
+def run_demo(folder: Path) -> int:
+    """Make the demo in a folder and say what was made; returns the exit status."""
+    root = folder.resolve()
+    config = PatchConfig(drop=(_RULE,))
+    with ConsoleListener() as listener:
+        splits = write_phantom(root)
+        dataset = splits[0].parent
+        print_out(f"1. phantom CT, low and full dose, three splits by patient: {shown_path(dataset)}\n")
+        print_out("2. plan")
+        for each in plan(dataset, config=config):
+            print_out(plan_text(each, preview_rules(each, listener=listener), "files"))
+        print_out("\n3. build")
+        results = build(dataset, config=config, listener=listener)
+        for result in results:
+            print_out(build_summary(result))
+        print_out("\n4. verify --deep")
+        reports = [(verify(result.folder, deep=True, listener=listener), result.folder) for result in results]
+        for report, where in reports:
+            print_out(verify_text(report, where))
+    ps = open_set(results[0].folder)
+    place = shown_path(results[0].folder)
+    print_out(
+        f"\n5. read\n  >>> import ctpatch\n  >>> ps = ctpatch.open({place!r})\n  >>> len(ps), ps[0]['image'].shape"
+    )
+    first = ps[0]
+    assert isinstance(first, dict)
+    print_out(f"  ({len(ps)}, {first['image'].shape})")
+    return EXIT_DONE if all(report.ok for report, _ in reports) else EXIT_DATA
