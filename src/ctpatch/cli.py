@@ -7,7 +7,6 @@ import json
 import os
 import sys
 import tomllib
-from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal
 
@@ -32,6 +31,7 @@ app = App(
     help="CT slices to patch datasets with proof of where each patch came from.\n\n"
     "Exit status: 0 done; 1 the data failed a check or some slices failed; 2 the call was wrong.",
     help_format="markdown",
+    default_parameter=Parameter(negative=""),
 )
 
 
@@ -126,8 +126,6 @@ DataRoot = Annotated[
 ]
 Workers = Annotated[int | None, Parameter(help="Processes that work. [1]")]
 ConfigFile = Annotated[Path | None, Parameter(help="A TOML file with these options; the command line overrides it.")]
-Json = Annotated[bool, Parameter(negative="", help="Print the result as JSON.")]
-Flag = Parameter(negative="")
 
 
 @app.command
@@ -145,16 +143,16 @@ def build(
     value_range: ValueRange = None,
     air_level: AirLevel = None,
     rules_on: RulesOn = None,
-    out: Annotated[Path | None, Parameter(help="Folder of the set. [DATA_ROOT/patches/<dataset>/<split>]")] = None,
+    out: Annotated[Path | None, Parameter(help="Folder of the set. [DATA_ROOT/patches/DATASET/SPLIT]")] = None,
     data_root: DataRoot = None,
     workers: Workers = None,
-    overwrite: Annotated[bool | None, Flag] = None,
+    overwrite: bool | None = None,
     on_error: Annotated[
         OnError | None, Parameter(help="A slice that cannot be used: stop, or skip it and exit 1. [stop]")
     ] = None,
-    strict: Annotated[bool | None, Flag] = None,
+    strict: bool | None = None,
     config: ConfigFile = None,
-    json_output: Annotated[bool, Parameter(name="--json", negative="")] = False,
+    json_output: Annotated[bool, Parameter(name="--json")] = False,
 ) -> int:
     """Cut slices into patch sets; goes on where an earlier run was cut off.
 
@@ -230,7 +228,7 @@ def plan(
         OnError | None, Parameter(help="A slice that cannot be used: stop, or count it. [stop]")
     ] = None,
     config: ConfigFile = None,
-    json_output: Annotated[bool, Parameter(name="--json", negative="", help="Print the plan as JSON.")] = False,
+    json_output: Annotated[bool, Parameter(name="--json", help="Print the plan as JSON.")] = False,
 ) -> int:
     """Show what a build would do: counts, bytes, names, coverage, what rules would drop; writes nothing."""
     from ctpatch.console import ConsoleListener, plan_text, print_out  # noqa: PLC0415
@@ -265,7 +263,7 @@ def plan(
             failed = failed or each.num_faulty > 0 or bool(preview and preview.skipped)
             shown.append((each, preview))
     if json_output:
-        print_out(_as_json([{**each.summary(), "rules": asdict(seen) if seen else None} for each, seen in shown]))
+        print_out(_as_json([{**each.summary(), "rules": seen.as_dict() if seen else None} for each, seen in shown]))
     else:
         print_out("\n".join(plan_text(each, seen, options.get("layout", "files")) for each, seen in shown))
     return EXIT_DATA if failed else EXIT_DONE
@@ -274,12 +272,10 @@ def plan(
 @app.command
 def verify(
     *patches: Annotated[Path, Parameter(help="A patch set's folder, or a folder of such.")],
-    deep: Annotated[
-        bool, Parameter(negative="", help="Cut each patch again from its source and compare bits.")
-    ] = False,
+    deep: Annotated[bool, Parameter(help="Cut each patch again from its source and compare bits.")] = False,
     data_root: DataRoot = None,
     workers: Annotated[int | None, Parameter(help="Processes that check. [by size]")] = None,
-    json_output: Annotated[bool, Parameter(name="--json", negative="", help="Print the findings as JSON.")] = False,
+    json_output: Annotated[bool, Parameter(name="--json", help="Print the findings as JSON.")] = False,
 ) -> int:
     """Check sets: every table, every file, every pixel; with --deep against the sources."""
     from ctpatch.console import ConsoleListener, print_out, verify_text  # noqa: PLC0415
@@ -318,7 +314,7 @@ def _sets(paths: tuple[Path, ...]) -> list[Path]:
 @app.command
 def info(
     *patches: Annotated[Path, Parameter(help="A patch set's folder, or a folder of such.")],
-    json_output: Annotated[bool, Parameter(name="--json", negative="", help="Print the meta as JSON.")] = False,
+    json_output: Annotated[bool, Parameter(name="--json", help="Print the meta as JSON.")] = False,
 ) -> int:
     """Say what sets are, also unfinished ones."""
     from ctpatch.console import info_text, print_out  # noqa: PLC0415
@@ -352,8 +348,8 @@ def convert(
     keep: Annotated[str | None, Parameter(help="SQL condition: keep only patches for which it holds.")] = None,
     data_root: DataRoot = None,
     workers: Workers = None,
-    overwrite: Annotated[bool, Parameter(negative="", help="Start anew over an earlier set of ours.")] = False,
-    json_output: Annotated[bool, Parameter(name="--json", negative="", help="Print the result as JSON.")] = False,
+    overwrite: Annotated[bool, Parameter(help="Start anew over an earlier set of ours.")] = False,
+    json_output: Annotated[bool, Parameter(name="--json", help="Print the result as JSON.")] = False,
 ) -> int:
     """Write a set again in another layout, or with fewer patches; provenance stays."""
     from ctpatch.console import ConsoleListener, build_summary, print_out  # noqa: PLC0415

@@ -47,9 +47,9 @@ class _Frozen(BaseModel):
 def _explain(error: ValidationError, model: str) -> str:
     lines = []
     for fault in error.errors(include_url=False):
-        field = ".".join(str(part) for part in fault["loc"] if not str(part).startswith(("tuple[", "function-")))
+        field = ".".join(part for part in fault["loc"] if isinstance(part, str) and part.isidentifier())
         seen = repr(fault["input"])[:80]
-        message = fault["msg"].removeprefix("Value error, ")
+        message = fault["msg"].removeprefix("Value error, ").replace("Input should", "must")
         if fault["type"] == "extra_forbidden":
             known = ", ".join(sorted({*PatchConfig.model_fields, *BuildConfig.model_fields}))
             message = f"there is no such option; options are {known}"

@@ -87,7 +87,7 @@ def shown_path(path: Path) -> str:
 
 
 def _lines(title: str, rows: Iterable[tuple[str, str]]) -> str:
-    return "\n".join([printable(title), *(f"  {name:<10} {printable(text)}" for name, text in rows)])
+    return "\n".join([printable(title), *(f"  {name:<11} {printable(text)}" for name, text in rows)])
 
 
 def _size(pair: Any) -> str:
@@ -167,7 +167,7 @@ def info_text(meta: PatchMeta, folder: Path) -> str:
         ("values", f"{low:g} to {high:g}; air is {meta.air_level:g} or less; statistics and rules on {meta.rules_on}"),
         ("source", meta.source_manifest),
         ("made", f"{meta.created} by ctpatch {meta.ctpatch_version}, format {meta.format_version}"),
-        ("print", meta.fingerprint),
+        ("fingerprint", meta.fingerprint),
     ]
     return _lines(f"{meta.dataset}/{meta.split}: {shown_path(folder)}", rows)
 

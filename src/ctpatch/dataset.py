@@ -127,7 +127,7 @@ class PatchSet:
                 return Path(*self.folder.parts[: -len(inner)])
         raise UsageError(
             f"{self.folder.name}: where its source slices are cannot be told, since the set does not lie at "
-            f"{self.meta.patch_dir!r} below a data root; give the data root"
+            f"{self.meta.patch_dir!r} below a data root; give the data root (--data-root)"
         )
 
     def resolve_patch(self, path: str) -> str:

@@ -6,6 +6,8 @@ from pathlib import Path
 from ctpatch.config import LayoutName, OnError, PatchConfig
 from ctpatch.meta import ArrayInfo
 
+RECEIPT_SUFFIX = ".receipt.json"
+
 
 @dataclass(frozen=True, slots=True)
 class Job:
@@ -49,4 +51,4 @@ class Job:
 
     def receipt(self, number: int) -> Path:
         """The receipt of a part."""
-        return self.state / f"{number:06d}.receipt.json"
+        return self.state / f"{number:06d}{RECEIPT_SUFFIX}"

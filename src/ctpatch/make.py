@@ -120,6 +120,10 @@ def make_set(
             describe_plan(plan, options.layout), job.plan_digest, plan.source.split, options.layout, tuple(plan.arrays)
         )
         earlier = output.begun()
+        if earlier is not None and earlier.plan_digest != begun.plan_digest and not output.has_receipts():
+            # What was begun with other options came to nothing: no work is lost by starting anew.
+            output.clear()
+            earlier = None
         if earlier is None:
             output.begin(begun)
         else:

@@ -23,6 +23,7 @@ from ctpatch.atomic import remove_file, sync_folder, system_errors, write_atomic
 from ctpatch.config import LayoutName
 from ctpatch.errors import FormatError, OutputConflictError, OutputLockedError
 from ctpatch.events import Listener, Notice
+from ctpatch.job import RECEIPT_SUFFIX
 from ctpatch.layouts.base import folders_of
 from ctpatch.manifest import PATCH_MANIFEST, TABLES, patch_schema, read_table
 from ctpatch.meta import PATCH_META, PatchMeta, now_utc, read_meta
@@ -238,6 +239,10 @@ class OutputFolder:
             sync_folder(self.folder)
             remove_file(marker)
 
+    def has_receipts(self) -> bool:
+        """Whether an unfinished build has finished any part."""
+        return any(self.state.glob(f"*{RECEIPT_SUFFIX}"))
+
     def is_clearing(self) -> bool:
         """Whether an earlier run was cut off while it removed a set."""
         return (self.state / _CLEARING).exists()
@@ -311,7 +316,7 @@ def _shown(value: Any) -> str:
 def unfinished_build(folder: Path) -> dict[str, Any]:
     """What is known of an unfinished build in a folder: its options, and how many parts are done."""
     state = folder / STATE_FOLDER
-    known: dict[str, Any] = {"parts_done": len(list(state.glob("*.receipt.json")))}
+    known: dict[str, Any] = {"parts_done": len(list(state.glob(f"*{RECEIPT_SUFFIX}")))}
     with suppress(OSError, ValueError, KeyError):
         known["options"] = json.loads((state / _BUILD).read_bytes())["options"]
     return known

@@ -3,6 +3,7 @@
 from collections import Counter
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
 from ctpatch.config import OnError
 from ctpatch.errors import WorkerLostError
@@ -32,6 +33,16 @@ class RulePreview:
     first: Counter[str] = field(default_factory=Counter)
     alone: Counter[str] = field(default_factory=Counter)
     skipped: list[str] = field(default_factory=list)
+
+    def as_dict(self) -> dict[str, Any]:
+        """The counts as plain values, for programs."""
+        return {
+            "windows": self.windows,
+            "kept": self.kept,
+            "first": dict(self.first),
+            "alone": dict(self.alone),
+            "skipped": self.skipped,
+        }
 
     def add(self, other: "RulePreview") -> None:
         """Add what another run of slices gave."""
