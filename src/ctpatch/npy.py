@@ -6,6 +6,7 @@ header and exactly the data that the header promises, or it is refused.
 
 import io
 import os
+import re
 import stat
 import sys
 from dataclasses import dataclass
@@ -27,6 +28,7 @@ _FIRST_READ = 256
 _MAX_HEADER_BYTES = 10_000
 _V1_PREFIX_BYTES = 10
 _MAX_DIMENSIONS = 64
+_PLACE_IN_MEMORY = re.compile(r" at 0x[0-9a-fA-F]+")
 _OPEN_FLAGS = os.O_RDONLY | getattr(os, "O_BINARY", 0) | getattr(os, "O_CLOEXEC", 0) | getattr(os, "O_NONBLOCK", 0)
 # O_NONBLOCK: opening a pipe that someone named .npy must not wait for ever.
 
@@ -93,7 +95,7 @@ def read_header(fd: int, name: str) -> NpyHeader:
     try:
         header = _parse(prefix)
     except Exception as error:  # noqa: BLE001 - numpy's parser raises many kinds on rubbish
-        reason = str(error).splitlines()[0][:120] if str(error) else type(error).__name__
+        reason = _PLACE_IN_MEMORY.sub("", str(error).splitlines()[0])[:120] if str(error) else type(error).__name__
         raise NpyError(f"{name} has a damaged .npy header ({reason}); write it with numpy.save") from None
     if header.dtype.hasobject or header.dtype.fields is not None or header.dtype.subdtype is not None:
         kind = "pickled objects" if header.dtype.hasobject else "a structured array"

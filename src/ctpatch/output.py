@@ -224,7 +224,7 @@ class OutputFolder:
             write_atomic(marker, b"{}")
             # The set stops being complete before its first file goes; its manifest is the list of what to remove.
             for name in (PATCH_META, PATCH_MANIFEST):
-                with suppress(FileNotFoundError), system_errors("removing", name):
+                with system_errors("removing", name), suppress(FileNotFoundError):
                     os.replace(self.folder / name, self.state / name)
             with system_errors("removing", PATCH_META):
                 sync_folder(self.folder)
