@@ -9,15 +9,15 @@ import argparse
 import csv
 import os
 import platform
-import resource
 import shutil
 import statistics
 import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from datetime import UTC, datetime
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -123,7 +123,7 @@ def bench_builds(bench: Bench, rounds: int) -> dict[str, float]:
         "limit slices": lambda: bench.load_and_write("slices"),
         "limit files": bench.bare_files,
         "notebook": bench.notebook,
-        **{layout: (lambda name=layout: bench.ours(name)) for layout in LAYOUTS},
+        **{layout: partial(bench.ours, layout) for layout in LAYOUTS},
     }
     times: dict[str, list[float]] = {name: [] for name in works}
     for _ in range(rounds):
@@ -148,29 +148,32 @@ def bench_statistics(image: np.ndarray[Any, Any], rounds: int) -> tuple[float, f
     return statistics.median(few), statistics.median(all_of)
 
 
-def bench_reading(sets: dict[str, PatchSet], rounds: int) -> dict[str, float]:
+def bench_reading(sets: Mapping[str, PatchSet], rounds: int) -> dict[str, float]:
     """Median seconds for a random batch of 64, warm; `memory` is np.take from one array into a given buffer."""
     rng = np.random.Generator(np.random.Philox(7))
     count = len(sets["shards"])
     memory = sets["shards"].read(range(count))
+    for ps in sets.values():
+        ps.read(range(count))
     out = np.empty((64, PATCH, PATCH), np.float32)
     times: dict[str, list[float]] = {name: [] for name in ("memory", *sets)}
     for _ in range(rounds * 40):
         which = rng.permutation(count)[:64]
-        times["memory"].append(seconds(lambda: np.take(memory, which, axis=0, out=out, mode="clip")))
+        times["memory"].append(seconds(partial(np.take, memory, which, axis=0, out=out, mode="clip")))
         for name, ps in sets.items():
-            times[name].append(seconds(lambda ps=ps: ps.read(which, out=out)))
+            times[name].append(seconds(partial(ps.read, which, out=out)))
     return {name: statistics.median(values) for name, values in times.items()}
 
 
 def peak_memory(split: Path, out: Path, layout: str) -> float:
     """Peak resident MB of a build in a process of its own."""
-    code = f"import ctpatch; ctpatch.build({str(split)!r}, layout={layout!r}, out={str(out)!r})"
-    process = subprocess.Popen([sys.executable, "-c", code])
-    _pid, status, usage = os.wait4(process.pid, 0)
-    assert status == 0
-    scale = 1 if platform.system() == "Darwin" else 1024
-    return usage.ru_maxrss * scale / 1e6
+    # VmHWM, not ru_maxrss: that one remembers the process it was forked from.
+    code = (
+        f"import ctpatch; ctpatch.build({str(split)!r}, layout={layout!r}, out={str(out)!r})\n"
+        "print(next(line for line in open('/proc/self/status') if line.startswith('VmHWM')))"
+    )
+    done = subprocess.run([sys.executable, "-c", code], check=True, capture_output=True, text=True)
+    return int(done.stdout.split()[1]) * 1024 / 1e6
 
 
 def many_slices(sources: Path, root: Path, times: int) -> Path:
@@ -232,7 +235,7 @@ def main() -> None:
         print(
             f"\nStatistics of 16 windows: {all_of * 1e6:.0f} us, {all_of / few:.1f} np.min passes ({few * 1e6:.1f} us)"
         )
-        sets = {}
+        sets: dict[str, PatchSet] = {}
         for layout in LAYOUTS:
             build(bench.split, layout=layout, out=Path(on_disk) / layout)
             sets[layout] = open_set(Path(on_disk) / layout, sources)
@@ -240,23 +243,24 @@ def main() -> None:
         print("\n| random batches of 64, warm | us a patch | share of np.take in memory |\n|---|---|---|")
         for name, value in times.items():
             print(f"| `{name}` | {value / 64 * 1e6:.1f} | {times['memory'] / value:.2f} |")
-        print("\n| peak memory of a build, MB | " + " | ".join(LAYOUTS) + " |\n|---|---|---|---|---|")
-        for factor in (1, 4):
-            split = many_slices(sources, Path(on_disk) / f"many{factor}", factor)
-            peaks = [peak_memory(split, Path(on_disk) / f"peak{factor}_{name}", name) for name in LAYOUTS]
-            cells = " | ".join(f"{peak:.0f}" for peak in peaks)
-            print(f"| {factor * len(bench.paths)} slices | {cells} |")
-        start = min(seconds(lambda: subprocess.run([sys.executable, "-c", "pass"], check=True)) for _ in range(5))
+        if Path("/proc/self/status").exists():
+            print("\n| peak memory of a build, MB | " + " | ".join(LAYOUTS) + " |\n|---|---|---|---|---|")
+            for factor in (1, 4):
+                split = many_slices(sources, Path(on_disk) / f"many{factor}", factor)
+                peaks = [peak_memory(split, Path(on_disk) / f"peak{factor}_{name}", name) for name in LAYOUTS]
+                cells = " | ".join(f"{peak:.0f}" for peak in peaks)
+                print(f"| {factor * len(bench.paths)} slices | {cells} |")
+        start = min(seconds(partial(subprocess.run, [sys.executable, "-c", "pass"], check=True)) for _ in range(5))
         for name, command in (
             ("import ctpatch", ["-c", "import ctpatch"]),
             ("ctpatch --help", ["-m", "ctpatch", "--help"]),
         ):
             runs = [
-                seconds(lambda c=command: subprocess.run([sys.executable, *c], check=True, stdout=subprocess.DEVNULL))
+                seconds(partial(subprocess.run, [sys.executable, *command], check=True, stdout=subprocess.DEVNULL))
                 for _ in range(options.rounds)
             ]
             print(f"\n{name}: {statistics.median(runs):.2f} s (Python alone {start:.2f} s)", end="")
-    print(f"\n\nPeak of this process: {resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024:.0f} MB")
+    print()
 
 
 if __name__ == "__main__":

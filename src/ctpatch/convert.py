@@ -205,8 +205,6 @@ def _grid(shape: tuple[int, int], config: PatchConfig) -> Grid:
 def _hits(config: PatchConfig, windows: pl.DataFrame, dropped: pl.DataFrame) -> NDArray[np.int16]:
     """For each window the rule on record, or where it was kept until now, the first that hits it now."""
     rules = compile_rules(config.drop)
-    if not rules.names:
-        return np.full(windows.height, -1, np.int16)
     now = rules.first_hits({name: windows[name].cast(pl.Float64).to_numpy() for name in RULE_COLUMNS})
     numbers = {name: number for number, name in enumerate(rules.names)}
     recorded = dict(zip(dropped["patch_id"], dropped["rule"], strict=True))

@@ -169,6 +169,11 @@ class PatchSet:
                 f"{PATCH_MANIFEST}: {addresses.paths[at][:200]!r} (patch {str(rows['patch_id'][at])[:100]!r}) is no "
                 "path below the set; the manifest was not written by ctpatch"
             )
+        if self.meta.layout != "index":
+            for folder in addresses.paths.str.replace(r"[^/]*$", "").unique():
+                where = os.path.dirname(self.resolve_patch(f"{folder}_"))
+                if os.path.realpath(where) != os.path.normpath(where):
+                    raise FormatError(f"{PATCH_MANIFEST}: {folder[:200]!r} leads through a link, which is not followed")
         return ArrayReader(addresses, self._files, self.resolve_patch, self.patch_size, self.config.pad_mode)
 
     @cached_property

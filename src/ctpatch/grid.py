@@ -5,8 +5,10 @@ All numbers are pixels, all pairs `(row, col)`, windows are half-open: `[row, ro
 
 from collections.abc import Iterator
 from dataclasses import dataclass
+from functools import lru_cache
 
 import numpy as np
+from numpy.typing import NDArray
 
 from ctpatch.config import PadMode, PatchConfig
 
@@ -70,11 +72,9 @@ class Grid:
         """Whether some window reaches beyond the slice."""
         return self.padded_shape != self.shape
 
-    def origins(self) -> tuple[np.ndarray, np.ndarray]:
-        """Rows and cols of all windows, int32, row-major, shape `(N,)` each."""
-        rows = np.asarray(self.row_starts, dtype=np.int32)
-        cols = np.asarray(self.col_starts, dtype=np.int32)
-        return np.repeat(rows, len(cols)), np.tile(cols, len(rows))
+    def origins(self) -> tuple[NDArray[np.int32], NDArray[np.int32]]:
+        """Rows and cols of all windows, int32, row-major, shape `(N,)` each; read-only."""
+        return _origins(self.row_starts, self.col_starts)
 
     def covered_pixels(self) -> int:
         """How many pixels of the slice lie in at least one window."""
@@ -88,6 +88,16 @@ class Grid:
         return self.covered_pixels() / (self.shape[0] * self.shape[1])
 
 
+# One split has few shapes and many slices: what depends on the shape alone is worked out once.
+@lru_cache(maxsize=64)
+def _origins(row_starts: tuple[int, ...], col_starts: tuple[int, ...]) -> tuple[NDArray[np.int32], NDArray[np.int32]]:
+    rows = np.repeat(np.asarray(row_starts, dtype=np.int32), len(col_starts))
+    cols = np.tile(np.asarray(col_starts, dtype=np.int32), len(row_starts))
+    rows.flags.writeable = cols.flags.writeable = False
+    return rows, cols
+
+
+@lru_cache(maxsize=256)
 def _covered(length: int, size: int, starts: tuple[int, ...]) -> int:
     covered = 0
     reached = 0

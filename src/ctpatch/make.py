@@ -139,7 +139,7 @@ def _job(recipe: Recipe[Any], output: OutputFolder, options: BuildConfig) -> Job
     plan = recipe.plan
     folder = output.folder.resolve()
     root = plan.source.data_root.resolve()
-    inside = folder.is_relative_to(root)
+    inside = folder != root and folder.is_relative_to(root)
     writes_pixels = options.layout != "index"
     return Job(
         data_root=plan.source.data_root,

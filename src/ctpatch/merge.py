@@ -158,7 +158,7 @@ class _TableWriter:
 def _meta(job: Job, plan: SplitPlan, totals: Totals, source_digest: str, tables: dict[str, TableInfo]) -> PatchMeta:
     config = plan.config
     root = job.data_root.resolve()
-    inside = job.folder.is_relative_to(root)
+    inside = job.folder != root and job.folder.is_relative_to(root)
     rules = tuple(
         DropRule(name=rule.name, condition=rule.condition, dropped=totals.dropped.get(rule.name, 0))
         for rule in config.drop

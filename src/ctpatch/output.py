@@ -76,6 +76,11 @@ class OutputFolder:
         with system_errors("making the folder", self.folder.name):
             self.folder.mkdir(parents=True, exist_ok=True)
             self.state.mkdir(exist_ok=True)
+        if self.state.is_symlink():
+            raise OutputConflictError(
+                f"{self.folder.name}/{STATE_FOLDER} is a link, which is not followed; "
+                "remove it, or choose another --out"
+            )
         lock = FileLock(self.state / _LOCK, timeout=0)
         try:
             with system_errors("locking", self.folder.name):
@@ -114,7 +119,9 @@ class OutputFolder:
         """Release; what is left in the state folder is for the next run, and goes where there is nothing left."""
         owner = self.state / _OWNER
         with suppress(OSError, ValueError, KeyError):
-            if json.loads(owner.read_bytes())["pid"] == os.getpid():
+            content = json.loads(owner.read_bytes())
+            # In containers, processes of many machines have the same number.
+            if (content["pid"], content["host"]) == (os.getpid(), socket.gethostname()):
                 owner.unlink()
         idle = self.state.is_dir() and not (set(os.listdir(self.state)) - {_LOCK})
         if idle and sys.platform != "win32":
@@ -222,12 +229,13 @@ class OutputFolder:
             if finished is None and begun is None:
                 return
             write_atomic(marker, b"{}")
-            # The set stops being complete before its first file goes; its manifest is the list of what to remove.
-            for name in (PATCH_META, PATCH_MANIFEST):
-                with system_errors("removing", name), suppress(FileNotFoundError):
-                    os.replace(self.folder / name, self.state / name)
-            with system_errors("removing", PATCH_META):
-                sync_folder(self.folder)
+        # The set stops being complete before its first file goes; its manifest is the list of what to remove.
+        # A clearing that was cut off may have moved neither of them, or one: what it moved is no longer here.
+        for name in (PATCH_META, PATCH_MANIFEST):
+            with system_errors("removing", name), suppress(FileNotFoundError):
+                os.replace(self.folder / name, self.state / name)
+        with system_errors("removing", PATCH_META):
+            sync_folder(self.folder)
         with system_errors("removing", self.folder.name):
             for path in self._ours():
                 remove_file(path)

@@ -5,7 +5,7 @@ receipt. Whoever runs it, however often, even twice at the same time, the bytes 
 """
 
 from collections.abc import Iterator
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -126,21 +126,10 @@ def cut_slice(job: Job, task: SliceTask, grid: Grid, rules: CompiledRules, buffe
         SliceError: it cannot be used.
         SourceChangedError: it has another shape than when the build was planned.
     """
-    images = []
-    sizes = []
-    for (array, info), path, buffer in zip(job.arrays.items(), task.paths, buffers, strict=True):
-        image, _dtype = buffer.read(str(job.data_root / path), path, labels=array != "image")
-        if image.shape != task.shape:
-            raise SourceChangedError(
-                f"{path} has shape {image.shape}, when the build was planned it was {task.shape}; "
-                "do not change sources while they are cut; run the command again"
-            )
-        if image.dtype != np.dtype(info.dtype):
-            raise SourceChangedError(
-                f"{path} has dtype {image.dtype}, when the build was planned it was {info.dtype}; run the command again"
-            )
-        images.append(image)
-        sizes.append(image.nbytes)
+    images = [
+        _read_array(job, task, path, array, buffer)
+        for array, path, buffer in zip(job.arrays, task.paths, buffers, strict=True)
+    ]
     padded = [pad_slice(image, grid.padded_shape, job.config.pad_mode) for image in images]
     judged = list(job.arrays).index(job.config.rules_on)
     statistics = window_statistics(
@@ -149,17 +138,34 @@ def cut_slice(job: Job, task: SliceTask, grid: Grid, rules: CompiledRules, buffe
     bounds = [
         _bounds(image, statistics if place == judged and not grid.pads else None) for place, image in enumerate(images)
     ]
-    for (_array, info), path, image, (low, high) in zip(job.arrays.items(), task.paths, images, bounds, strict=True):
+    for info, path, image, (low, high) in zip(job.arrays.values(), task.paths, images, bounds, strict=True):
         if not info.labels:
             _check_range(image, path, low, high, job.config.value_range)
-    record = SliceRecord.ok(task, bounds[0], tuple(array_digest(image) for image in images), len(grid))
-    hits = (
-        rules.first_hits(rule_columns(task.slice_index, grid, statistics))
-        if rules.names
-        else np.full(len(grid), -1, np.int16)
+    hits = rules.first_hits(rule_columns(task.slice_index, grid, statistics))
+    record = SliceRecord(
+        slice_index=task.slice_index,
+        paths=task.paths,
+        patient_id=task.patient_id,
+        shape=task.shape,
+        src_dtype=task.src_dtype,
+        bounds=bounds[0],
+        digests=tuple(array_digest(image) for image in images),
+        num_windows=len(grid),
+        num_patches=int((hits < 0).sum()),
+        mismatch=_stated_mismatch(task, bounds[0]),
     )
-    record = replace(record, num_patches=int((hits < 0).sum()), mismatch=_stated_mismatch(task, bounds[0]))
     return CutSlice(record, grid, statistics, hits, tuple(images), tuple(padded))
+
+
+def _read_array(job: Job, task: SliceTask, path: str, array: str, buffer: SliceBuffer) -> NDArray[Any]:
+    image, _dtype = buffer.read(str(job.data_root / path), path, labels=array != "image")
+    wanted = np.dtype(job.arrays[array].dtype)
+    if image.shape != task.shape or image.dtype != wanted:
+        raise SourceChangedError(
+            f"{path} has shape {image.shape} and dtype {image.dtype}, when the build was planned it was "
+            f"{task.shape} and {wanted}; do not change sources while they are cut; run the command again"
+        )
+    return image
 
 
 def _bounds(image: NDArray[Any], known: SliceStatistics | None) -> tuple[float, float]:

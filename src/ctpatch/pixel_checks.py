@@ -13,8 +13,9 @@ from ctpatch.digest import array_digest
 from ctpatch.errors import CtPatchError
 from ctpatch.findings import Finding
 from ctpatch.grid import make_grid
-from ctpatch.layouts.reading import ArrayReader
+from ctpatch.layouts.reading import ArrayReader, begins_with
 from ctpatch.manifest import PATCH_MANIFEST, REJECTED_PATCHES, SLICE_MANIFEST
+from ctpatch.npy import header_bytes
 from ctpatch.patches import cut, pad_slice
 from ctpatch.statistics import WindowStatistics, patch_statistics
 
@@ -107,6 +108,8 @@ def _check_patches(
             for place, at in enumerate(block):
                 try:
                     reader.read_into(np.array([at]), patches[place : place + 1])
+                    if ps.meta.layout == "files":
+                        yield from _check_header(ps, rows.row(int(at), named=True), array, patches[place])
                 except CtPatchError as error:
                     readable[place] = False
                     yield Finding("file", PATCH_MANIFEST, rows["at"][int(at)] + 2, error.message)
@@ -118,6 +121,13 @@ def _check_patches(
                 yield from _compare_statistics(PATCH_MANIFEST, rows[good], statistics)
             if array in sources:
                 yield from _compare_with_source(rows[good], array, patches, sources[array])
+
+
+def _check_header(ps: PatchSet, row: dict[str, Any], array: str, patch: NDArray[Any]) -> Iterator[Finding]:
+    """The file's header is written as ctpatch does: a byte of it that changed may still read as the same array."""
+    path = row["patch_path" if array == "image" else f"{array}_patch_path"]
+    if not begins_with(ps.resolve_patch(path), path, header_bytes(patch.shape, patch.dtype)):
+        yield Finding("header", path, None, "its .npy header was changed after it was written")
 
 
 def _check_digests(

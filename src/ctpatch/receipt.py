@@ -60,13 +60,6 @@ class SliceRecord:
     mismatch: str | None = None
 
     @classmethod
-    def ok(cls, task: SliceTask, bounds: tuple[float, float], digests: tuple[str, ...], num_windows: int) -> Self:
-        """The record of a slice that was cut."""
-        return cls(
-            task.slice_index, task.paths, task.patient_id, task.shape, task.src_dtype, bounds, digests, num_windows, 0
-        )
-
-    @classmethod
     def skipped(cls, task: SliceTask, reason: str) -> Self:
         """The record of a slice that was left out."""
         return cls(task.slice_index, task.paths, task.patient_id, task.shape, task.src_dtype, None, (), 0, 0, reason)
@@ -141,13 +134,15 @@ class PartRows:
     rules: tuple[str, ...]
     records: list[SliceRecord] = field(default_factory=list)
     covered_pixels: int = 0
-    dropped: NDArray[np.int64] | None = None
     _columns: dict[str, list[NDArray[Any]]] = field(default_factory=dict)
     _hits: list[NDArray[np.int16]] = field(default_factory=list)
-    _paths: list[list[str]] = field(default_factory=list)
-    _digests: list[list[str]] = field(default_factory=list)
+    _paths: list[list[str]] = field(init=False)
+    _digests: list[list[str]] = field(init=False)
     _items: list[int] = field(default_factory=list)
-    _has_items: bool = False
+
+    def __post_init__(self) -> None:
+        self._paths = [[] for _ in self.arrays]
+        self._digests = [[] for _ in self.arrays]
 
     def add_skipped(self, record: SliceRecord) -> None:
         """Note a slice that was left out."""
@@ -170,22 +165,17 @@ class PartRows:
         for name, values in columns.items():
             self._columns.setdefault(name, []).append(values)
         self._hits.append(hits)
-        if not self._paths:
-            self._paths = [[] for _ in self.arrays]
-            self._digests = [[] for _ in self.arrays]
         for mine, new in zip(self._paths, addresses.paths, strict=True):
             mine.extend(new)
         for mine, new in zip(self._digests, addresses.digests, strict=False):
             mine.extend(new)
-        if addresses.items is not None:
-            self._has_items = True
-            self._items.extend(addresses.items)
+        self._items.extend(addresses.items or [])
 
     def finish(self, job: Job, part: Part, pixel_bytes: int) -> tuple[Receipt, list[Path]]:
         """Write the part's rows; returns the receipt to write when everything is durable, and the files of rows."""
-        tables = {PATCH_MANIFEST: pl.DataFrame(), REJECTED_PATCHES: pl.DataFrame(), SLICE_MANIFEST: self._slices()}
         hits = np.concatenate(self._hits) if self._hits else np.empty(0, np.int16)
-        tables[PATCH_MANIFEST], tables[REJECTED_PATCHES] = self._windows(job, hits)
+        patches, rejected = self._windows(job, hits)
+        tables = {PATCH_MANIFEST: patches, REJECTED_PATCHES: rejected, SLICE_MANIFEST: self._slices()}
         pieces = []
         for table, frame in tables.items():
             path = job.piece(part.number, table)
@@ -215,37 +205,41 @@ class PartRows:
         return receipt, pieces
 
     def _windows(self, job: Job, hits: NDArray[np.int16]) -> tuple[pl.DataFrame, pl.DataFrame]:
+        """Rows of the manifest and of the rejected patches."""
         patch_columns, rejected_columns = patch_schema(self.arrays), rejected_schema(self.arrays)
-        if not len(hits):
-            return pl.DataFrame(schema=patch_columns), pl.DataFrame(schema=rejected_columns)
-        every = pl.DataFrame({name: np.concatenate(values) for name, values in self._columns.items()})
-        slices = pl.DataFrame(
-            {
-                "slice": range(len(self.records)),
-                "slice_index": [record.slice_index for record in self.records],
-                "src_path": [record.paths[0] for record in self.records],
-            },
-            schema={"slice": every.schema["slice"], "slice_index": pl.Int64, "src_path": pl.String},
-        )
-        every = every.join(slices, on="slice", how="left", maintain_order="left").with_columns(
-            patch_ids(self.split, pl.col("slice_index"), pl.col("row"), pl.col("col")).alias("patch_id"),
-            pl.lit(job.arrays["image"].dtype).alias("dtype"),
-        )
-        kept = every.filter(hits < 0).with_columns(
-            pl.Series("patch_index", self._items if self._has_items else [None] * int((hits < 0).sum()), dtype=pl.Int64)
-        )
+        kept, dropped = hits < 0, hits >= 0
+        addresses = [pl.Series("patch_index", self._items or [None] * int(kept.sum()), dtype=pl.Int64)]
         for array, paths, digests in zip(self.arrays, self._paths, self._digests, strict=True):
             prefix = "" if array == "image" else f"{array}_"
-            kept = kept.with_columns(
-                pl.Series(f"{prefix}patch_path", paths, dtype=pl.String),
-                pl.Series(f"{prefix}digest", digests or [None] * kept.height, dtype=pl.String),
-            )
-        names = pl.Series([*self.rules, ""], dtype=pl.String)
-        dropped = every.filter(hits >= 0).with_columns(names.gather(hits[hits >= 0]).alias("rule"))
-        missing = [
-            pl.lit(None, dtype=kind).alias(name) for name, kind in rejected_columns.items() if name not in dropped
-        ]
-        return _fit(kept, patch_columns), _fit(dropped.with_columns(missing), rejected_columns)
+            addresses.append(pl.Series(f"{prefix}patch_path", paths, dtype=pl.String))
+            addresses.append(pl.Series(f"{prefix}digest", digests or [None] * len(paths), dtype=pl.String))
+        names = pl.Series("rule", self.rules, dtype=pl.String)
+        return (
+            self._rows(job, kept, patch_columns, addresses),
+            self._rows(job, dropped, rejected_columns, [names.gather(hits[dropped])] if dropped.any() else []),
+        )
+
+    def _rows(
+        self, job: Job, which: NDArray[np.bool_], schema: dict[str, type[pl.DataType]], more: list[pl.Series]
+    ) -> pl.DataFrame:
+        """Rows for some of the windows; columns that are not known for them are null."""
+        if not which.any():
+            return pl.DataFrame(schema=schema)
+        columns = {name: np.concatenate(values)[which] for name, values in self._columns.items()}
+        slices = columns.pop("slice")
+        indices = np.array([record.slice_index for record in self.records], np.int64)
+        sources = pl.Series("src_path", [record.paths[0] for record in self.records], dtype=pl.String)
+        frame = pl.DataFrame([pl.Series(name, values) for name, values in columns.items()] + more).with_columns(
+            pl.Series("slice_index", indices[slices]), sources.gather(slices)
+        )
+        computed = {
+            "patch_id": patch_ids(self.split, pl.col("slice_index"), pl.col("row"), pl.col("col")),
+            "dtype": pl.lit(job.arrays["image"].dtype),
+        }
+        return frame.select(
+            computed.get(name, pl.col(name) if name in frame.columns else pl.lit(None)).cast(kind).alias(name)
+            for name, kind in schema.items()
+        )
 
     def _slices(self) -> pl.DataFrame:
         columns: dict[str, list[Any]] = {name: [] for name in slice_schema(self.arrays)}
@@ -273,10 +267,6 @@ class PartRows:
             for name, value in row.items():
                 columns[name].append(value)
         return pl.DataFrame(columns, schema=slice_schema(self.arrays))
-
-
-def _fit(frame: pl.DataFrame, schema: dict[str, type[pl.DataType]]) -> pl.DataFrame:
-    return frame.select(pl.col(name).cast(kind) for name, kind in schema.items())
 
 
 def write_receipt(job: Job, receipt: Receipt) -> None:

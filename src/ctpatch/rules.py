@@ -62,8 +62,10 @@ class CompiledRules:
 
     def first_hits(self, columns: Columns) -> NDArray[np.int16]:
         """For each row the number of the first rule that hits, or -1, shape `(N,)`."""
+        if not self.names:
+            return np.full(len(next(iter(columns.values()))), -1, np.int16)
         hits = self.all_hits(columns)
-        first = hits.argmax(axis=0).astype(np.int16) if len(hits) else np.zeros(hits.shape[1], np.int16)
+        first = hits.argmax(axis=0).astype(np.int16)
         return np.where(hits.any(axis=0), first, np.int16(-1)).astype(np.int16)
 
     def all_hits(self, columns: Columns) -> NDArray[np.bool_]:

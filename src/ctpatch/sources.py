@@ -365,7 +365,9 @@ def scan_headers(table: SourceTable, data_root: Path, *, skip_faulty: bool) -> p
                         f"{path} has shape {header.shape[0]}x{header.shape[1]}, its image {paths[0]} has "
                         f"{shape[0]}x{shape[1]}; arrays of a slice are cut at the same windows"
                     )
-                found[place] = header.dtype.name
+                # As numpy.dtype takes them: float32, and `>f4` for an image in big-endian order, converted as well.
+                swapped = place == 0 and header.dtype.str.startswith(">")
+                found[place] = header.dtype.str if swapped else header.dtype.name
         except NpyError as error:
             if not skip_faulty:
                 raise

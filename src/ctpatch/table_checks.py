@@ -1,5 +1,6 @@
 """Checks on the tables of a set: counts, ids, coordinates, ranges, rules; no pixel is read."""
 
+import json
 import os
 from collections.abc import Iterator
 
@@ -13,8 +14,10 @@ from ctpatch.errors import CtPatchError
 from ctpatch.findings import Finding
 from ctpatch.grid import make_grid
 from ctpatch.layouts.base import patch_name, shard_name
+from ctpatch.layouts.reading import begins_with
 from ctpatch.manifest import PATCH_MANIFEST, REJECTED_PATCHES, SLICE_MANIFEST, STATUS_OK, TABLES, patch_ids
 from ctpatch.meta import PATCH_META
+from ctpatch.npy import PAGE_BYTES, header_bytes
 from ctpatch.output import patch_prefix
 from ctpatch.rules import RULE_COLUMNS, compile_rules
 
@@ -23,7 +26,10 @@ _UNSAFE = r"^/|\\|(^|/)\.\.(/|$)|^[A-Za-z]:|[\x00-\x1f]|^$"
 
 
 def check_files(ps: PatchSet) -> Iterator[Finding]:
-    """The tables are there, with the size and digest that the meta states."""
+    """The meta is laid out as it was written, and the tables are there, with the size and digest that it states."""
+    content = (ps.folder / PATCH_META).read_bytes()
+    if content != (json.dumps(json.loads(content), indent=2, ensure_ascii=True) + "\n").encode():
+        yield Finding("meta", PATCH_META, None, "is not laid out as ctpatch writes it; was it edited?")
     for name in TABLES:
         info = ps.meta.tables.get(name)
         if info is None:
@@ -217,6 +223,23 @@ def _check_shards(ps: PatchSet) -> Iterator[Finding]:
                 )
             elif not path.startswith(prefix + shard_name(ps.meta.split, 0, array).split("/")[0]):
                 yield Finding("paths", path, None, "wanted a file in the folder of shards")
+            else:
+                yield from _check_shard_header(ps, path, array, distinct)
+
+
+def _check_shard_header(ps: PatchSet, path: str, array: str, items: int) -> Iterator[Finding]:
+    """The header is written as ctpatch does, for just the items that the manifest names."""
+    item_shape = ps.patch_size
+    if ps.meta.layout == "slices":
+        column = "patch_path" if array == "image" else f"{array}_patch_path"
+        held = ps.manifest.filter(pl.col(column) == path)["slice_index"][0]
+        item_shape = ps.slices.filter(pl.col("slice_index") == held).select("height", "width").row(0)
+    header = header_bytes((items, *item_shape), np.dtype(ps.meta.arrays[array].dtype), PAGE_BYTES)
+    try:
+        if not begins_with(ps.resolve_patch(path), path, header):
+            yield Finding("header", path, None, f"its .npy header is not that of {items} items of {item_shape}")
+    except CtPatchError as error:
+        yield Finding("file", path, None, error.message)
 
 
 def check_unlisted(ps: PatchSet) -> Iterator[Finding]:

@@ -126,6 +126,19 @@ def open_patch_file(full: str, name: str, *, follow: bool) -> int:
         raise NpyError(f"{name} cannot be opened: {reason}") from None
 
 
+def begins_with(full: str, name: str, header: bytes) -> bool:
+    """Whether a file of a set begins with just these bytes.
+
+    Raises:
+        NpyError: it is missing, may not be read, or is a link.
+    """
+    fd = open_patch_file(full, name, follow=False)
+    try:
+        return os.read(fd, len(header)) == header
+    finally:
+        os.close(fd)
+
+
 class ArrayReader:
     """Reads the patches of one array."""
 
