@@ -1,6 +1,7 @@
 """From prepared slices to patch sets: which splits, which folders, what has changed since."""
 
 import os
+from collections.abc import Sequence
 from pathlib import Path
 
 import polars as pl
@@ -17,14 +18,15 @@ from ctpatch.output import OutputFolder
 from ctpatch.part import cut_slices, run_part
 from ctpatch.plan import Part, SplitPlan, plan_split
 from ctpatch.receipt import source_changed
-from ctpatch.sources import PATCHES, SplitSource, find_splits
+from ctpatch.sources import PATCHES, SourcePath, SplitSource, as_sources, find_splits
 
 _MAX_CHANGES_SHOWN = 3
 
 
 def build(
-    *sources: str | os.PathLike[str],
+    source: SourcePath | Sequence[SourcePath],
     config: PatchConfig | None = None,
+    *,
     layout: LayoutName = "files",
     workers: int = 1,
     out: str | os.PathLike[str] | None = None,
@@ -41,7 +43,7 @@ def build(
     as for everything that starts processes.
 
     Args:
-        sources: each a split's folder, a dataset's folder (all its splits) or a manifest.
+        source: a split's folder, a dataset's folder (all its splits) or a manifest; or a list of such.
         config: geometry, range and rules; None takes the defaults.
         layout: how patches lie on disk: `files`, `shards`, `slices` or `index`.
         workers: processes that cut.
@@ -66,6 +68,7 @@ def build(
     """
     cfg = config or PatchConfig()
     options = BuildConfig(layout=layout, workers=workers, on_error=on_error, overwrite=overwrite, strict=strict)
+    sources = as_sources(source)
     splits = find_splits(sources, data_root)
     folders = _output_folders(splits, out, one=_is_one_split(sources, splits))
     plans = [plan_split(source, cfg, skip_faulty=on_error == "skip") for source in splits]
@@ -80,7 +83,7 @@ def build(
     ]
 
 
-def _is_one_split(sources: tuple[str | os.PathLike[str], ...], splits: list[SplitSource]) -> bool:
+def _is_one_split(sources: list[SourcePath], splits: list[SplitSource]) -> bool:
     """Whether the user named a single split rather than a dataset that happens to have one."""
     return len(splits) == 1 and (Path(sources[0]).is_file() or splits[0].manifest.parent == Path(sources[0]).resolve())
 

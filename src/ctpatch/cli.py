@@ -189,7 +189,7 @@ def build(
     cfg = _patch_config(options)
     how = {name: options[name] for name in _BUILD_OPTIONS if name in options}
     with ConsoleListener(quiet=json_output) as listener:
-        results = run_build(*sources, config=cfg, listener=listener, **how)
+        results = run_build(sources, config=cfg, listener=listener, **how)
     if json_output:
         print_out(_as_json([_build_json(result) for result in results]))
     else:
@@ -252,7 +252,7 @@ def plan(
     options = _merge(config, given)
     cfg = _patch_config(options)
     mode: OnError = options.get("on_error", "stop")
-    plans = make_plan(*sources, config=cfg, data_root=options.get("data_root"), skip_faulty=mode == "skip")
+    plans = make_plan(sources, config=cfg, data_root=options.get("data_root"), skip_faulty=mode == "skip")
     shown = []
     failed = False
     with ConsoleListener(quiet=json_output) as listener:

@@ -16,7 +16,7 @@ MAX_PIXELS_PER_AXIS = 16384
 """Largest height or width of a slice or a patch, in pixels."""
 
 DEFAULT_AIR_LEVEL = 0.02
-"""In [0, 1]: -942 HU under the window -1024..3072 and -919 HU under LoDoPaB's mapping, between air and lung."""
+"""In [0, 1]: -942 HU under the window -1024..3072 and -920 HU under LoDoPaB's mapping, between air and lung."""
 
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.-]{0,99}")
 _NAME_RULE = "letters, digits, '_', '-' and '.', at most 100, beginning with a letter or digit"

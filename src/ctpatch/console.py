@@ -132,7 +132,7 @@ def build_summary(result: BuildResult) -> str:
                 meta.coverage,
                 meta.stride,
                 result.covering_stride,
-                meta.num_windows,
+                result.planned_windows,
                 result.windows_at_covering_stride,
             ),
         )

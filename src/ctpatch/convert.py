@@ -30,7 +30,7 @@ from ctpatch.part import CutSlice, complete_part
 from ctpatch.patches import pad_slice
 from ctpatch.plan import Part, SliceTask, SplitPlan
 from ctpatch.receipt import Receipt, SliceRecord, trusted_receipt
-from ctpatch.rules import RULE_COLUMNS, compile_rules
+from ctpatch.rules import RULE_COLUMNS, compile_rules, opposite
 from ctpatch.sources import SplitSource
 from ctpatch.statistics import SliceStatistics, WindowStatistics
 
@@ -108,11 +108,9 @@ def _changed(output: OutputFolder, meta: PatchMeta, ps: PatchSet) -> list[str]:
 def _plan(ps: PatchSet, keep: str | None) -> SplitPlan:
     config = ps.config
     if keep is not None:
-        compile_rules([Rule(name=KEEP, condition=keep)])
         taken = {rule.name for rule in config.drop}
         name = next(each for each in (KEEP, *(f"{KEEP}_{n}" for n in range(2, 1000))) if each not in taken)
-        config = config.with_rules(Rule(name=name, condition=f"NOT ({keep.strip()})"))
-        compile_rules(config.drop)
+        config = config.with_rules(opposite(Rule(name=name, condition=keep)))
     slices = ps.slices
     source = SplitSource(ps.meta.dataset, ps.meta.split, _manifest_path(ps), _root(ps))
     frame = slices.select(

@@ -55,7 +55,8 @@ class BuildResult:
         seconds: how long it took.
         skipped: reasons of slices that were left out, the first 100.
         covering_stride: the stride that would cover the whole slice; None where nothing is lost.
-        windows_at_covering_stride: how many windows that would be.
+        planned_windows: windows of all slices listed, before any was left out.
+        windows_at_covering_stride: how many that would be at the covering stride.
         slices_without_windows: slices smaller than a patch, the first 100.
         num_without_windows: how many those are.
     """
@@ -66,6 +67,7 @@ class BuildResult:
     seconds: float
     skipped: list[str] = field(default_factory=list)
     covering_stride: int | tuple[int, int] | None = None
+    planned_windows: int = 0
     windows_at_covering_stride: int = 0
     slices_without_windows: list[str] = field(default_factory=list)
     num_without_windows: int = 0
@@ -258,6 +260,7 @@ def _result(
         seconds=time.perf_counter() - started,
         skipped=totals.skipped,
         covering_stride=plan.covering_stride,
+        planned_windows=plan.num_windows,
         windows_at_covering_stride=plan.windows_at_covering_stride(),
         slices_without_windows=totals.without_windows,
         num_without_windows=totals.num_without_windows,

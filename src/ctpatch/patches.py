@@ -24,6 +24,24 @@ def pad_slice(image: NDArray[Any], padded_shape: tuple[int, int], pad_mode: PadM
     return np.pad(image, after, mode=_NUMPY_PAD_MODE[pad_mode])
 
 
+def padded_window(
+    image: NDArray[Any], origin: tuple[int, int], size: tuple[int, int], pad_mode: PadMode
+) -> NDArray[Any]:
+    """One window of a slice as `pad_slice` would pad it, without padding the rest; it may lie wholly in the padding."""
+    (row, col), (height, width) = origin, size
+    if pad_mode == "zero":
+        patch = np.zeros(size, image.dtype)
+        there = image[row : row + height, col : col + width]
+        patch[: there.shape[0], : there.shape[1]] = there
+        return patch
+    where = [
+        np.pad(np.arange(length), (0, max(start + side - length, 0)), mode=_NUMPY_PAD_MODE[pad_mode])[start:][:side]
+        for length, start, side in zip(image.shape, origin, size, strict=True)
+    ]
+    window: NDArray[Any] = image[np.ix_(*where)]
+    return window
+
+
 def cut(padded: NDArray[Any], rows: NDArray[Any], cols: NDArray[Any], size: tuple[int, int]) -> NDArray[Any]:
     """Copies of the windows that begin at `(rows[i], cols[i])`, shape `(N, h, w)`, C-contiguous."""
     if len(rows) == 0:

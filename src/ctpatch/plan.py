@@ -1,6 +1,5 @@
 """What a build would do: slices, windows, bytes, names, coverage, and the parts it is done in."""
 
-import os
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from functools import cached_property
@@ -17,7 +16,15 @@ from ctpatch.manifest import patch_id
 from ctpatch.meta import ArrayInfo, one_or_pair
 from ctpatch.npy import PAGE_BYTES, header_bytes
 from ctpatch.rules import compile_rules
-from ctpatch.sources import SplitSource, find_splits, is_labels, read_source_manifest, scan_headers
+from ctpatch.sources import (
+    SourcePath,
+    SplitSource,
+    as_sources,
+    find_splits,
+    is_labels,
+    read_source_manifest,
+    scan_headers,
+)
 
 LAYOUTS: tuple[LayoutName, ...] = ("files", "shards", "slices", "index")
 SHARD_BYTES = 256 << 20
@@ -286,15 +293,16 @@ class SplitPlan:
 
 
 def plan(
-    *sources: str | os.PathLike[str],
+    source: SourcePath | Sequence[SourcePath],
     config: PatchConfig | None = None,
-    data_root: str | os.PathLike[str] | None = None,
+    *,
+    data_root: SourcePath | None = None,
     skip_faulty: bool = False,
 ) -> list[SplitPlan]:
     """What a build of these sources would do; reads manifests and headers, writes nothing.
 
     Args:
-        sources: each a split's folder, a dataset's folder or a manifest.
+        source: a split's folder, a dataset's folder or a manifest; or a list of such.
         config: geometry, range and rules.
         data_root: what paths in manifests are relative to; None takes the folder above `prepared`.
         skip_faulty: count slices that cannot be used instead of raising an error.
@@ -305,7 +313,7 @@ def plan(
         NpyError: a slice cannot be used.
     """
     cfg = config or PatchConfig()
-    return [plan_split(source, cfg, skip_faulty=skip_faulty) for source in find_splits(sources, data_root)]
+    return [plan_split(split, cfg, skip_faulty=skip_faulty) for split in find_splits(as_sources(source), data_root)]
 
 
 def plan_split(source: SplitSource, cfg: PatchConfig, *, skip_faulty: bool = False) -> SplitPlan:

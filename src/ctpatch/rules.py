@@ -89,6 +89,18 @@ def compile_rules(rules: Sequence[Rule]) -> CompiledRules:
     )
 
 
+def opposite(rule: Rule) -> Rule:
+    """The rule that drops just what `rule` does not.
+
+    Raises:
+        RuleError: see `compile_rules`; or the condition holds a comment, which would swallow what is put around it.
+    """
+    compile_rules([rule])
+    if any(node.comments for node in sqlglot.parse_one(rule.condition).walk()):
+        raise RuleError(f"rule {rule.name!r}: {rule.condition!r} holds a comment; leave it out")
+    return Rule(name=rule.name, condition=f"NOT ({rule.condition})")
+
+
 @lru_cache(maxsize=256)
 def _compile(name: str, condition: str) -> _Evaluate:
     fault = f"rule {name!r}: {condition!r}"

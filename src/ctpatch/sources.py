@@ -13,6 +13,7 @@ from ctpatch.config import check_name
 from ctpatch.errors import ConfigError, NpyError, SourceManifestError, UsageError
 from ctpatch.npy import slice_header
 
+SourcePath = str | os.PathLike[str]
 PREPARED = "prepared"
 PATCHES = "patches"
 _MANIFEST_SUFFIX = "_manifest.csv"
@@ -48,9 +49,12 @@ class SplitSource:
         return self.manifest.name
 
 
-def find_splits(
-    sources: Sequence[str | os.PathLike[str]], data_root: str | os.PathLike[str] | None
-) -> list[SplitSource]:
+def as_sources(source: SourcePath | Sequence[SourcePath]) -> list[SourcePath]:
+    """One source, or several, as a list."""
+    return [source] if isinstance(source, str | os.PathLike) else list(source)
+
+
+def find_splits(sources: Sequence[SourcePath], data_root: SourcePath | None) -> list[SplitSource]:
     """The splits that the given folders and manifests mean, in the order given.
 
     Args:

@@ -3,18 +3,24 @@
 Rows are cut where a window starts or ends, and so are columns; each pixel is reduced once, into the cell that it
 lies in, and windows are put together from cells.
 
-Results are the same to the bit on every machine: there are only element-wise ufuncs and ``ufunc.reduce`` here,
-whose order follows from shapes alone. ``dot``, ``@`` and ``einsum`` add in an order that depends on the CPU, and
-may fuse multiplication with addition.
+Results are the same to the bit on every machine: there are only element-wise ufuncs, ``ufunc.reduce`` and
+``ufunc.reduceat`` here, whose order follows from shapes alone. ``dot``, ``@`` and ``einsum`` add in an order that
+depends on the CPU, and may fuse multiplication with addition. The order of each sum is:
+
+1. In a cell, rows ``r, r + fold, r + 2 * fold, …`` of each column are added one by one, for each ``r < fold``;
+   then these ``fold`` sums.
+2. The columns of a cell, 129 at most, are added as ``reduceat`` does: the first, plus numpy's pairwise sum of the rest.
+3. Cells are added to windows along rows, then along columns, in runs of 1, 2, 4, … cells.
+
+``statistics_numba`` follows the same order in machine code, and takes over where it is worth its start.
 """
 
 import math
 import threading
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, fields
 from functools import lru_cache
 from itertools import pairwise
-from types import MappingProxyType
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -26,6 +32,8 @@ _CANCELLATION = 1e-5
 _UNDERFLOW = 1e-200
 # Bands this high are counted in uint8 without overflow.
 _MAX_COUNTED_ROWS = 255
+# Numpy's pairwise sum adds up to 128 values in eight lanes, and more than that in halves.
+_MAX_ADDED_COLUMNS = 129
 # Measured on 362 x 362 and 512 x 512: larger blocks save calls, until 1 MiB of float64 no longer stays in the cache;
 # four rows laid side by side save inner loops, as long as they stay in L1.
 _BLOCK_PIXELS = 1 << 17
@@ -100,14 +108,17 @@ def window_statistics(
 
     Returns:
         Statistics of ``len(row_starts) * len(col_starts)`` windows, and of the slice. If the slice has NaN or
-        infinite pixels, its own minimum and maximum tell, and those of the windows mean nothing.
+        infinite pixels, its own minimum and maximum tell, and the statistics of all windows are NaN.
     """
     plan = _plan(image.shape, tuple(row_starts), tuple(col_starts), tuple(patch_size))
     with np.errstate(all="ignore"):
-        low, sums, slice_min, slice_max = _reduce_cells(image, plan, float(air_level))
-        low = _combine(np.minimum, _combine(np.minimum, low, plan.rows, 1), plan.cols, 2)
-        sums = _combine(np.add, _combine(np.add, sums, plan.rows, 1), plan.cols, 2)
+        reductions = _reduce_compiled(image, plan, air_level) if _compiled_serves(image, plan) else None
+        low, sums, slice_min, slice_max = reductions or _reduce(image, plan, float(air_level))
         # Which zero wins in min(0, -0) depends on the CPU; adding 0 leaves only the positive one.
+        slice_min, slice_max = slice_min + 0.0, slice_max + 0.0
+        if not (math.isfinite(slice_min) and math.isfinite(slice_max)):
+            unknown = np.full((5, low[0].size), np.nan)
+            return SliceStatistics(WindowStatistics(*unknown), slice_min, slice_max)
         window_min, negated_max = (low + 0.0).reshape(2, -1)
         window_max = 0.0 - negated_max
         height, width = plan.patch_size
@@ -116,7 +127,7 @@ def window_statistics(
         # Written so that NaN, which overflow of float64 input leaves, counts as doubtful.
         doubtful = ~(variance > mean_square * _CANCELLATION + _UNDERFLOW)
         std = np.sqrt(variance)
-        if doubtful.any() and math.isfinite(slice_min) and math.isfinite(slice_max):
+        if doubtful.any():
             constant = window_min == window_max
             mean[constant], std[constant] = window_min[constant], 0.0
             for k in np.flatnonzero(doubtful & ~constant):
@@ -169,17 +180,27 @@ class _Axis(NamedTuple):
     starts: tuple[int, ...]  # of windows
     edges: tuple[int, ...]  # of cells, one more than there are cells
     covered: tuple[bool, ...]  # for each cell: does any window lie over it
+    first: NDArray[np.int64]  # for each window, its first cell
+    span: NDArray[np.int64]  # and its number of cells
     pieces: tuple[tuple[int, Any, Any], ...]  # (run of 2**k cells, the windows that contain it, its first cells)
 
 
-class _Block(NamedTuple):
-    """Consecutive rows that are reduced together: ``bands`` cells of equal height, or rows that no window covers."""
+class _Bands(NamedTuple):
+    """Consecutive rows of cells, all of the same height, that are reduced together."""
 
     start: int
     stop: int
-    bands: int
+    number: int
     first_cell: int
-    covered: bool
+    fold: int  # rows that are laid side by side
+
+
+class _Block(NamedTuple):
+    """Consecutive rows that fit the cache: bands, or rows that no window covers."""
+
+    start: int
+    stop: int
+    bands: tuple[_Bands, ...]
 
 
 class _Plan(NamedTuple):
@@ -202,28 +223,33 @@ def _plan(
         row_starts = col_starts = ()
     most_rows = max(1, _BLOCK_PIXELS // max(1, shape[1]))
     rows = _axis(row_starts, patch_size[0], min(_MAX_COUNTED_ROWS, most_rows))
-    cols = _axis(col_starts, patch_size[1], shape[1])
+    cols = _axis(col_starts, patch_size[1], _MAX_ADDED_COLUMNS)
+    max_fold = _MAX_FOLD if _MAX_FOLD * shape[1] <= _FOLD_PIXELS else 1
     blocks: list[_Block] = []
+    bands: list[_Bands] = []
+
+    def close_block() -> None:
+        if bands:
+            blocks.append(_Block(bands[0].start, bands[-1].stop, tuple(bands)))
+            bands.clear()
 
     def skip(start: int, stop: int) -> None:
-        steps = range(start, stop, most_rows)
-        blocks.extend(_Block(row, min(row + most_rows, stop), 1, 0, covered=False) for row in steps)
+        close_block()
+        blocks.extend(_Block(row, min(row + most_rows, stop), ()) for row in range(start, stop, most_rows))
 
     skip(0, rows.edges[0])
-    heights = np.diff(rows.edges).tolist()
-    cell = 0
-    while cell < len(heights):
-        start, height = rows.edges[cell], heights[cell]
-        if rows.covered[cell]:
-            bands = 1
-            alike = zip(heights[cell + 1 :], rows.covered[cell + 1 :], strict=True)
-            while (bands + 1) * height <= most_rows and next(alike, None) == (height, True):
-                bands += 1
-            blocks.append(_Block(start, start + bands * height, bands, cell, covered=True))
-            cell += bands
+    for cell, (start, stop) in enumerate(pairwise(rows.edges)):
+        if not rows.covered[cell]:
+            skip(start, stop)
+            continue
+        if bands and stop - bands[0].start > most_rows:
+            close_block()
+        fold = math.gcd(stop - start, max_fold)
+        if bands and (bands[-1].stop - bands[-1].start) == bands[-1].number * (stop - start):
+            last = bands.pop()
+            bands.append(_Bands(last.start, stop, last.number + 1, last.first_cell, fold))
         else:
-            skip(start, start + height)
-            cell += 1
+            bands.append(_Bands(start, stop, 1, cell, fold))
     skip(rows.edges[-1], shape[0])
     columns, cuts = slice(cols.edges[0], cols.edges[-1]), np.array(cols.edges[:-1], dtype=np.int64) - cols.edges[0]
     return _Plan(shape, patch_size, rows, cols, columns, cuts, tuple(blocks))
@@ -232,7 +258,8 @@ def _plan(
 def _axis(starts: tuple[int, ...], size: int, longest: int) -> _Axis:
     """Cut an axis at all starts and ends of windows, and cells longer than ``longest`` into equal parts."""
     if not starts:
-        return _Axis((), (0,), (), ())
+        none = np.zeros(0, dtype=np.int64)
+        return _Axis((), (0,), (), none, none, ())
     begins = np.array(starts)
     cuts = np.unique(np.concatenate([begins, begins + size])).tolist()
     edges = [cuts[0]]
@@ -257,7 +284,8 @@ def _axis(starts: tuple[int, ...], size: int, longest: int) -> _Axis:
             pieces.append((power, None, slice(int(at[0]), int(at[-1]) + 1, step)))
         else:
             pieces.append((power, chosen, at))
-    return _Axis(starts, tuple(edges), tuple((np.cumsum(depth[:-1]) > 0).tolist()), tuple(pieces))
+    covered = tuple((np.cumsum(depth[:-1]) > 0).tolist())
+    return _Axis(starts, tuple(edges), covered, first, span, tuple(pieces))
 
 
 def _combine(operation: np.ufunc, cells: Image, axis: _Axis, dim: int) -> Image:
@@ -282,26 +310,50 @@ def _combine(operation: np.ufunc, cells: Image, axis: _Axis, dim: int) -> Image:
     return cells if result is None else result
 
 
-class _Views(NamedTuple):
-    """Where the reductions of a block go: views of shared buffers, for one number of bands and one height.
+class _Target(NamedTuple):
+    """Where rows are reduced to: directly, or first to ``fold`` sums (or extremes) for each column."""
 
-    Folding, which is laying rows side by side, makes the inner loops of a reduction long and few.
-    """
+    rows: Image  # (bands, fold * W): of rows that are laid side by side, which makes inner loops long and few
+    unfolded: Image  # (bands, fold, W): the same, without columns that no window covers where they do not matter
+    result: Image  # (bands, W)
+    folded: bool
 
-    folded: tuple[int, int, int]  # shape of the block's pixels: (bands, height / fold, fold * W)
-    ends: Image  # (bands, fold * W): smallest or largest
-    ends_unfolded: Image  # (bands, fold, W)
-    low: Image  # (2, bands, W): smallest, negative of largest
-    air: Image  # (bands * height, W), bool
-    air_folded: Image  # (bands, height / fold, fold * W), uint8
-    counts: Image  # (bands, fold * W), uint8
-    counts_unfolded: Image  # (bands, fold, columns)
-    counts_reduced: Image  # (bands, columns)
-    values: Floats  # (bands * height, columns)
-    values_folded: Floats  # (bands, height / fold, fold * columns)
-    powers: Floats  # (2, bands, fold * columns): sums of pixels, of squares
-    powers_unfolded: Floats  # (2, bands, fold, columns)
-    sums: Floats  # (3, bands, columns): of pixels, of squares, of air
+    def reduce(self, operation: np.ufunc, pixels: Image) -> None:
+        operation.reduce(pixels, 1, self.rows.dtype, self.rows)
+        if self.folded:
+            operation.reduce(self.unfolded, 1, self.rows.dtype, self.result)
+
+
+class _BandViews(NamedTuple):
+    """Views of the buffers for some bands."""
+
+    rows: slice  # in the block
+    shape: tuple[int, int, int]  # in which their pixels are reduced: (bands, height / fold, fold * W)
+    values: Floats  # the same of the pixels as float64, and then of their squares
+    air: Image  # (bands, height / fold, fold * W), uint8
+    low: _Target
+    high: _Target
+    sums: _Target
+    squares: _Target
+    counts: _Target
+
+
+class _BlockViews(NamedTuple):
+    """Views of the buffers for a block."""
+
+    air: Image  # (rows, W), bool
+    values: Floats  # (rows, columns)
+    bands: tuple[_BandViews, ...]
+
+
+class _Buffers(NamedTuple):
+    """Buffers for slices of one shape, dtype and grid."""
+
+    low: Image  # (2, rows of cells, W): smallest and negative of largest; infinite where no window lies
+    high: Image  # (rows of cells, W)
+    counts: Image  # (rows of cells, W)
+    sums: Floats  # (3, rows of cells, columns): of pixels, of squares, of air
+    blocks: tuple[_BlockViews, ...]  # empty views for those that no window covers
 
 
 class _Workspace(threading.local):
@@ -309,95 +361,109 @@ class _Workspace(threading.local):
 
     plan: _Plan | None = None
     dtype: np.dtype[Any] | None = None
-    views: Mapping[tuple[int, int], _Views] = MappingProxyType({})
+    buffers: _Buffers | None = None
 
 
 _workspace = _Workspace()
 
 
-def _views(plan: _Plan, dtype: np.dtype[Any]) -> Mapping[tuple[int, int], _Views]:
-    """Return this thread's views, by bands and height."""
-    if _workspace.plan is plan and _workspace.dtype is dtype:
-        return _workspace.views
-    pool: dict[str, NDArray[np.uint8]] = {}
+def _zeros(shape: tuple[int, ...], dtype: Any = np.float64) -> Any:
+    """Like ``np.zeros``, but aligned: vector stores that straddle cache lines cost a third of the speed."""
+    size = math.prod(shape) * np.dtype(dtype).itemsize
+    raw = np.zeros(size + _CACHE_LINE, dtype=np.uint8)
+    start = -raw.ctypes.data % _CACHE_LINE
+    return raw[start : start + size].view(dtype).reshape(shape)
 
-    def take(name: str, shape: tuple[int, ...], dtype: Any = np.float64) -> Any:
-        size = math.prod(shape) * np.dtype(dtype).itemsize
-        if name not in pool or pool[name].size < size:
-            # Vector stores that straddle cache lines cost a third of the speed; malloc aligns to 16 bytes.
-            raw = np.zeros(size + _CACHE_LINE, dtype=np.uint8)
-            pool[name] = raw[-raw.ctypes.data % _CACHE_LINE :]
-        return pool[name][:size].view(dtype).reshape(shape)
 
+def _buffers(plan: _Plan, dtype: np.dtype[Any]) -> _Buffers:
+    """Return this thread's buffers."""
+    if _workspace.buffers is not None and _workspace.plan is plan and _workspace.dtype is dtype:
+        return _workspace.buffers
     width, columns = plan.shape[1], plan.columns
     span = columns.stop - columns.start
-    views: dict[tuple[int, int], _Views] = {}
-    shapes = {(block.bands, (block.stop - block.start) // block.bands) for block in plan.blocks if block.covered}
-    for bands, height in sorted(shapes, key=math.prod, reverse=True):
-        fold = math.gcd(height, _MAX_FOLD) if _MAX_FOLD * width <= _FOLD_PIXELS else 1
-        folded = bands, height // fold, fold * width
-        ends = take("ends", (bands, fold * width), dtype)
-        air = take("air", (bands * height, width), np.bool_)
-        counts = take("counts", (bands, fold * width), np.uint8)
-        values = take("values", (bands * height, span))
-        powers = take("powers", (2, bands, fold * span))
-        views[bands, height] = _Views(
-            folded,
-            ends,
-            ends.reshape(bands, fold, width),
-            take("low", (2, bands, width), dtype),
-            air,
-            air.view(np.uint8).reshape(folded),
-            counts,
-            counts.reshape(bands, fold, width)[:, :, columns],
-            take("counts_reduced", (bands, span), np.uint8),
-            values,
-            values.reshape(bands, height // fold, fold * span),
-            powers,
-            powers.reshape(2, bands, fold, span),
-            take("sums", (3, bands, span)),
+    number = len(plan.rows.covered)
+    low, high = _zeros((2, number, width), dtype), _zeros((number, width), dtype)
+    low[0], high[:] = np.inf, -np.inf
+    counts, sums = _zeros((number, width), np.uint8), _zeros((3, number, span))
+    tallest = max((block.stop - block.start for block in plan.blocks if block.bands), default=0)
+    air, values = _zeros((tallest, width), np.bool_), _zeros((tallest, span))
+    most = max((bands.number * bands.fold for block in plan.blocks for bands in block.bands), default=0)
+    scratch = _zeros((most * max(width, span),))
+
+    def target(result: Image, fold: int) -> _Target:
+        if fold == 1:
+            return _Target(result, result, result, folded=False)
+        bands, length = result.shape
+        rows = scratch.view(result.dtype)[: bands * fold * length].reshape(bands, fold * length)
+        return _Target(rows, rows.reshape(bands, fold, length), result, folded=True)
+
+    def views(block: _Block, bands: _Bands) -> _BandViews:
+        rows = slice(bands.start - block.start, bands.stop - block.start)
+        cells = slice(bands.first_cell, bands.first_cell + bands.number)
+        side_by_side = bands.number, (bands.stop - bands.start) // bands.number // bands.fold
+        return _BandViews(
+            rows,
+            (*side_by_side, bands.fold * width),
+            values[rows].reshape(*side_by_side, bands.fold * span),
+            air[rows].view(np.uint8).reshape(*side_by_side, bands.fold * width),
+            target(low[0, cells], bands.fold),
+            target(high[cells], bands.fold),
+            target(sums[0, cells], bands.fold),
+            target(sums[1, cells], bands.fold),
+            target(counts[cells], bands.fold),
         )
-    _workspace.plan, _workspace.dtype, _workspace.views = plan, dtype, views
-    return views
+
+    blocks = tuple(
+        _BlockViews(
+            air[: block.stop - block.start],
+            values[: block.stop - block.start],
+            tuple(views(block, bands) for bands in block.bands),
+        )
+        for block in plan.blocks
+    )
+    _workspace.plan, _workspace.dtype = plan, dtype
+    _workspace.buffers = _Buffers(low, high, counts, sums, blocks)
+    return _workspace.buffers
 
 
-def _reduce_cells(image: Image, plan: _Plan, air_level: float) -> tuple[Image, Floats, float, float]:
-    """Reduce each pixel once.
+class _Reductions(NamedTuple):
+    """What the statistics are made of."""
 
-    Returns:
-        The smallest and the negative of the largest pixel of each cell, (2, rows, columns); the sums of pixels,
-        squares and air, (3, rows, columns); the smallest and the largest pixel of the slice.
-    """
+    low: Image  # (2, rows, columns) of windows: smallest, negative of largest
+    sums: Floats  # (3, rows, columns) of windows: of pixels, of squares, of air
+    slice_min: float  # both NaN if any pixel is
+    slice_max: float
+
+
+def _reduce(image: Image, plan: _Plan, air_level: float) -> _Reductions:
+    """Reduce each pixel once, in numpy."""
     dtype = _FLOAT32 if image.dtype == _FLOAT32 else _FLOAT64
-    views = _views(plan, dtype)
-    cells = len(plan.rows.covered), len(plan.cols.covered)
-    low, sums = np.zeros((2, *cells)), np.zeros((3, *cells))
+    low, high, counts, sums, blocks = _buffers(plan, dtype)
     ends = []
-    for block in plan.blocks:
-        original = image[block.start : block.stop]
+    for (start, stop, bands), views in zip(plan.blocks, blocks, strict=True):
+        original = image[start:stop]
         pixels = np.ascontiguousarray(original, dtype)
-        if not block.covered:
+        if not bands:
             ends.append((pixels.min(), -pixels.max()))
             continue
-        view = views[block.bands, (block.stop - block.start) // block.bands]
-        folded = pixels.reshape(view.folded)
-        np.minimum.reduce(folded, 1, out=view.ends)
-        np.minimum.reduce(view.ends_unfolded, 1, out=view.low[0])
-        np.maximum.reduce(folded, 1, out=view.ends)
-        np.maximum.reduce(view.ends_unfolded, 1, out=view.low[1])
-        np.negative(view.low[1], view.low[1])
-        ends.append(np.minimum.reduce(view.low, (1, 2)))
-        np.less_equal(original, air_level, view.air)
-        np.add.reduce(view.air_folded, 1, dtype=np.uint8, out=view.counts)
-        np.add.reduce(view.counts_unfolded, 1, dtype=np.uint8, out=view.counts_reduced)
-        np.copyto(view.values, pixels[:, plan.columns])
-        np.add.reduce(view.values_folded, 1, out=view.powers[0])
-        np.multiply(view.values, view.values, view.values)
-        np.add.reduce(view.values_folded, 1, out=view.powers[1])
-        np.add.reduce(view.powers_unfolded, 2, out=view.sums[:2])
-        view.sums[2] = view.counts_reduced
-        bands = slice(block.first_cell, block.first_cell + block.bands)
-        low[:, bands] = np.minimum.reduceat(view.low[:, :, plan.columns], plan.cuts, 2)
-        np.add.reduceat(view.sums, plan.cuts, 2, out=sums[:, bands])
+        np.less_equal(original, air_level, views.air)
+        np.copyto(views.values, pixels[:, plan.columns])
+        for view in views.bands:
+            folded = pixels[view.rows].reshape(view.shape)
+            view.low.reduce(np.minimum, folded)
+            view.high.reduce(np.maximum, folded)
+            view.sums.reduce(np.add, view.values)
+            view.counts.reduce(np.add, view.air)
+        np.multiply(views.values, views.values, views.values)
+        for view in views.bands:
+            view.squares.reduce(np.add, view.values)
+    if plan.rows.starts:
+        np.negative(high, low[1])
+        sums[2] = counts[:, plan.columns]
+        ends.append(np.minimum.reduce(low, (1, 2)))
+        low = np.minimum.reduceat(low[:, :, plan.columns], plan.cuts, 2)
+        sums = np.add.reduceat(sums, plan.cuts, 2)
     slice_min, negated_max = np.minimum.reduce(ends, 0).tolist() if ends else (math.nan, math.nan)
-    return low, sums, slice_min + 0.0, 0.0 - negated_max
+    low = _combine(np.minimum, _combine(np.minimum, low, plan.rows, 1), plan.cols, 2)
+    sums = _combine(np.add, _combine(np.add, sums, plan.rows, 1), plan.cols, 2)
+    return _Reductions(low, sums, slice_min, -negated_max)

@@ -167,6 +167,8 @@ def _check_coordinates(ps: PatchSet, name: str, frame: pl.DataFrame, slices: pl.
 def _check_ranges(ps: PatchSet, name: str, frame: pl.DataFrame) -> Iterator[Finding]:
     judged = ps.meta.arrays[ps.meta.rules_on]
     low, high = ps.meta.value_range
+    if ps.meta.pad_mode == "zero":
+        low, high = min(low, 0.0), max(high, 0.0)
     if not judged.labels:
         yield from _rows("range", name, frame, ~(frame["min"] >= low), f"wanted {low:g} or more", "min")
         yield from _rows("range", name, frame, ~(frame["max"] <= high), f"wanted {high:g} or less", "max")

@@ -91,6 +91,8 @@ def test_what_cannot_be_converted_is_refused(tmp_path: Path, prepared: Prepared)
     with pytest.raises(RuleError, match="unknown column") as refused:
         ctpatch.convert(prepared.out, tmp_path / "b", keep="nonsense > 3")
     assert refused.value.exit_status == EXIT_USAGE
+    with pytest.raises(RuleError, match="holds a comment"):
+        ctpatch.convert(prepared.out, tmp_path / "b", keep="std > 0.1 -- enough")
     with pytest.raises(UsageError, match="overlaps"):
         ctpatch.convert(prepared.out, prepared.out / "inside", layout="shards")
     with pytest.raises(UsageError, match="no patch set"):

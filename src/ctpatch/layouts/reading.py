@@ -17,10 +17,11 @@ import numpy as np
 import polars as pl
 from numpy.typing import NDArray
 
-from ctpatch.config import LayoutName, PadMode
+from ctpatch.config import MAX_PIXELS_PER_AXIS, LayoutName, PadMode
 from ctpatch.errors import FormatError, NpyError
+from ctpatch.grid import PADDING_MODES
 from ctpatch.npy import header_bytes, open_npy, read_header
-from ctpatch.patches import pad_slice
+from ctpatch.patches import padded_window
 
 MAX_MAPPED_FILES = 128
 
@@ -202,10 +203,10 @@ class ArrayReader:
         if window.shape == self._size:
             slot[...] = window
             return
-        if self._pad_mode not in {"zero", "edge", "reflect"} or not window.size:
+        pads = self._pad_mode in PADDING_MODES
+        if not pads or max(row - image.shape[0], col - image.shape[1]) >= MAX_PIXELS_PER_AXIS:
             raise FormatError(f"{path} has shape {image.shape}, the manifest asks for the window at ({row}, {col})")
-        padded = pad_slice(image, (max(row + height, image.shape[0]), max(col + width, image.shape[1])), self._pad_mode)
-        slot[...] = padded[row : row + height, col : col + width]
+        slot[...] = padded_window(image, (row, col), self._size, self._pad_mode)
 
     def _read_file(self, path: str, slot: NDArray[Any]) -> None:
         fd = open_patch_file(self._resolve(path), path, follow=False)

@@ -1,0 +1,335 @@
+"""Patches put back into slices: a weighted mean where they overlap, at positions that are given, never inferred.
+
+Every window function is positive everywhere and sums are divided by the sum of weights, so that constant patches
+give a constant slice, borders included. Sums are float64: with weights from 1e-8 to 1 and values of one size, the
+result is off by less than 1e-7 of that size, before it is rounded to float32.
+"""
+
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from functools import lru_cache
+from typing import Any, Literal
+
+import numpy as np
+from numpy.typing import ArrayLike, NDArray
+
+from ctpatch.errors import CtPatchError
+
+WindowName = Literal["hann", "gaussian", "uniform"]
+WINDOWS: tuple[WindowName, ...] = ("hann", "gaussian", "uniform")
+
+GAUSSIAN_SIGMA = 0.125
+"""Standard deviation of the Gaussian window, as a share of the patch's side: the usual choice for sliding windows."""
+
+_MAX_NAMED = 5
+
+
+class ReassemblyError(CtPatchError):
+    """Patches do not fit together: missing, given twice, of another shape, or not a number."""
+
+    code = "reassembly"
+
+
+@lru_cache(maxsize=32)
+def window_weights(size: tuple[int, int], window: WindowName) -> NDArray[np.float64]:
+    """Weights of a patch's pixels, `size`, float64, positive everywhere, largest in the middle; read-only.
+
+    `uniform` is 1. `hann` is `sin(pi (i + 1/2) / n) ** 2` along each axis (half a pixel in, so that it is not 0 at the
+    edge). `gaussian` is `exp(-(i - (n - 1) / 2) ** 2 / (2 s ** 2))` with `s = n / 8`.
+
+    Raises:
+        ValueError: there is no window of that name.
+    """
+    sides = []
+    for length in size:
+        at = np.arange(length, dtype=np.float64)
+        if window == "uniform":
+            side = np.ones(length)
+        elif window == "hann":
+            side = np.sin(np.pi * (at + 0.5) / length) ** 2
+        elif window == "gaussian":
+            side = np.exp(-(((at - (length - 1) / 2) / (GAUSSIAN_SIGMA * length)) ** 2) / 2)
+        else:
+            raise ValueError(f"window {window!r} is not known; windows are {', '.join(WINDOWS)}")
+        sides.append(side)
+    weights = np.multiply.outer(sides[0], sides[1])
+    weights.flags.writeable = False
+    return weights
+
+
+class _Canvas:
+    """Sums of weighted pixels and of weights for one slice."""
+
+    def __init__(self, shape: tuple[int, int], size: tuple[int, int], window: WindowName, dtype: np.dtype[Any]) -> None:
+        self.shape = shape
+        self.size = size
+        self.dtype = dtype
+        self._weights = window_weights(size, window)
+        self._uniform = window == "uniform"
+        self._sum = np.zeros(shape, np.float64)
+        self._weight = np.zeros(shape, np.float64)
+        self._product = np.empty(size, np.float64)
+
+    def add(self, patch: NDArray[Any], row: int, col: int) -> None:
+        """Add a patch; what lies beyond the slice was padding, and is cut off."""
+        height = min(self.size[0], self.shape[0] - row)
+        width = min(self.size[1], self.shape[1] - col)
+        inside = np.s_[:height, :width]
+        there = np.s_[row : row + height, col : col + width]
+        if self._uniform:
+            self._sum[there] += patch[inside]
+        else:
+            product = self._product[inside]
+            np.multiply(patch[inside], self._weights[inside], out=product)
+            self._sum[there] += product
+        self._weight[there] += self._weights[inside]
+
+    def image(self, fill: float) -> tuple[NDArray[Any], int]:
+        """The slice, and how many of its pixels no patch covers; those are `fill`."""
+        covered = self._weight > 0
+        image = np.full(self.shape, fill, self.dtype)
+        np.divide(self._sum, self._weight, out=image, where=covered, casting="same_kind")
+        return image, int(covered.size - np.count_nonzero(covered))
+
+
+def reassemble(
+    patches: ArrayLike,
+    coords: Iterable[tuple[int, int]],
+    shape: tuple[int, int],
+    window: WindowName = "hann",
+    *,
+    fill: float = float("nan"),
+) -> NDArray[Any]:
+    """Put the patches of one slice back together.
+
+    Args:
+        patches: `(N, h, w)`, real numbers.
+        coords: origins `(row, col)` of the patches, in the same order; a patch may reach beyond the bottom and right
+            of the slice (padding), which is cut off.
+        shape: height and width of the slice.
+        window: how a patch's pixels weigh where patches overlap: `hann`, `gaussian` or `uniform`.
+        fill: what pixels get that no patch covers; `uncovered_pixels` counts them.
+
+    Returns:
+        The slice, `shape`, float32 (float64 where the patches are).
+
+    Raises:
+        ReassemblyError: numbers of patches and origins differ, an origin comes twice or lies outside the slice, a
+            patch holds NaN or infinity; names it.
+        ValueError: the arrays are not of the shapes above, or the window is not known.
+
+    >>> patches = np.ones((4, 8, 8), np.float32)
+    >>> reassemble(patches, [(0, 0), (0, 4), (4, 0), (4, 4)], (12, 12)).min().item()
+    1.0
+    """
+    stack = _checked_patches(patches)
+    origins = [(int(row), int(col)) for row, col in coords]
+    if len(origins) != len(stack):
+        raise ReassemblyError(f"there are {len(stack)} patches and {len(origins)} origins; each patch needs its own")
+    size = (stack.shape[1], stack.shape[2])
+    _check_origins(origins, shape)
+    _refuse_not_finite(stack, [f"the patch at {origin}" for origin in origins])
+    canvas = _Canvas(shape, size, window, _result_dtype(stack.dtype))
+    for patch, (row, col) in zip(stack, origins, strict=True):
+        canvas.add(patch, row, col)
+    return canvas.image(fill)[0]
+
+
+def uncovered_pixels(coords: Iterable[tuple[int, int]], shape: tuple[int, int], patch_size: tuple[int, int]) -> int:
+    """How many pixels of a slice no patch at these origins covers."""
+    covered = np.zeros(shape, dtype=bool)
+    for row, col in coords:
+        covered[row : row + patch_size[0], col : col + patch_size[1]] = True
+    return int(covered.size - np.count_nonzero(covered))
+
+
+def _checked_patches(patches: ArrayLike) -> NDArray[Any]:
+    stack = np.asarray(patches)
+    if stack.ndim != 3 or 0 in stack.shape[1:]:  # noqa: PLR2004
+        raise ValueError(f"patches have shape {stack.shape}, wanted (N, h, w); drop channels first")
+    if stack.dtype.kind not in "buif":
+        raise ValueError(f"patches are {stack.dtype}, wanted real numbers")
+    return stack
+
+
+def _result_dtype(dtype: np.dtype[Any]) -> np.dtype[Any]:
+    return np.dtype(np.float64 if dtype == np.float64 else np.float32)
+
+
+def _check_origins(origins: Sequence[tuple[int, int]], shape: tuple[int, int]) -> None:
+    if min(shape) < 1:
+        raise ValueError(f"shape is {shape}, wanted (height, width) in pixels")
+    seen: set[tuple[int, int]] = set()
+    for origin in origins:
+        if not (0 <= origin[0] < shape[0] and 0 <= origin[1] < shape[1]):
+            raise ReassemblyError(f"the patch at {origin} begins outside the slice of {shape[0]}x{shape[1]}")
+        if origin in seen:
+            raise ReassemblyError(f"two patches are at {origin}; each window is given once")
+        seen.add(origin)
+
+
+def _refuse_not_finite(stack: NDArray[Any], names: Sequence[str]) -> None:
+    if stack.dtype.kind != "f":
+        return
+    # A sum is finite where all are (float64: no float16 or float32 overflows it), and much quicker than isfinite.
+    with np.errstate(invalid="ignore", over="ignore"):
+        if np.isfinite(stack.sum(dtype=np.float64)):
+            return
+    for patch, name in zip(stack, names, strict=True):
+        wrong = np.argwhere(~np.isfinite(patch))
+        if len(wrong):
+            row, col = wrong[0].tolist()
+            raise ReassemblyError(
+                f"{name} holds {patch[row, col]} at its pixel ({row}, {col}); check the model's output"
+            )
+
+
+@dataclass(frozen=True, slots=True)
+class ReassembledSlice:
+    """A slice that is whole again.
+
+    Attributes:
+        slice_index: which.
+        image: `(H, W)` float32 (float64 where the patches were).
+        uncovered: pixels that no patch covers; they hold the fill value.
+    """
+
+    slice_index: int
+    image: NDArray[Any]
+    uncovered: int
+
+
+class Reassembler:
+    """Takes patches of many slices in any order and gives back each slice when its last patch has come.
+
+    Memory is bounded by the slices that are open: feed patches slice by slice, and only one is.
+
+    Args:
+        slice_index, rows, cols: for each patch, by number, the slice it belongs to and its origin, `(N,)` each.
+        shapes: height and width of each slice.
+        patch_size: height and width of a patch.
+        window: how a patch's pixels weigh where patches overlap.
+        fill: what pixels get that no patch covers.
+        names: what messages call each patch; None says its number.
+
+    Raises:
+        ReassemblyError: two patches are at one place, or one begins outside its slice.
+    """
+
+    def __init__(
+        self,
+        slice_index: ArrayLike,
+        rows: ArrayLike,
+        cols: ArrayLike,
+        shapes: Mapping[int, tuple[int, int]],
+        patch_size: tuple[int, int],
+        window: WindowName = "hann",
+        *,
+        fill: float = float("nan"),
+        names: Sequence[str] | None = None,
+    ) -> None:
+        self._slices = np.asarray(slice_index, np.int64)
+        self._rows = np.asarray(rows, np.int64)
+        self._cols = np.asarray(cols, np.int64)
+        if not self._slices.shape == self._rows.shape == self._cols.shape or self._slices.ndim != 1:
+            raise ValueError("slice_index, rows and cols have one number for each patch")
+        self._shapes = {int(index): (int(shape[0]), int(shape[1])) for index, shape in shapes.items()}
+        self._size = patch_size
+        self._window = window
+        self._fill = fill
+        self._names = names
+        self._open: dict[int, _Canvas] = {}
+        self._added = np.zeros(len(self._slices), dtype=bool)
+        self._check_windows()
+        indices, counts = np.unique(self._slices, return_counts=True)
+        self._left = dict(zip(indices.tolist(), counts.tolist(), strict=True))
+        window_weights(patch_size, window)
+
+    def _check_windows(self) -> None:
+        for index in np.unique(self._slices).tolist():
+            if index not in self._shapes:
+                raise ReassemblyError(f"the shape of slice {index} is not given")
+        keys = np.stack([self._slices, self._rows, self._cols], axis=1)
+        unique, first, counts = np.unique(keys, axis=0, return_index=True, return_counts=True)
+        if len(unique) < len(keys):
+            at = int(first[counts > 1][0])
+            raise ReassemblyError(f"{self._name(at)}: its window is given twice")
+        heights = np.array([self._shapes[index][0] for index in self._slices.tolist()], np.int64)
+        widths = np.array([self._shapes[index][1] for index in self._slices.tolist()], np.int64)
+        outside = (self._rows < 0) | (self._cols < 0) | (self._rows >= heights) | (self._cols >= widths)
+        if outside.any():
+            raise ReassemblyError(f"{self._name(int(np.flatnonzero(outside)[0]))} begins outside its slice")
+
+    def _name(self, number: int) -> str:
+        return f"patch {self._names[number] if self._names is not None else number}"
+
+    @property
+    def open_slices(self) -> int:
+        """How many slices have some of their patches and wait for others."""
+        return len(self._open)
+
+    def add(self, indices: ArrayLike, patches: ArrayLike) -> list[ReassembledSlice]:
+        """Take a batch; returns the slices that it completes.
+
+        Args:
+            indices: numbers of the patches, `(B,)`.
+            patches: their pixels, `(B, h, w)`, or `(B, 1, h, w)` as models give them.
+
+        Raises:
+            ReassemblyError: a patch came before, is not known, has another shape, or holds NaN or infinity. Nothing
+                of the batch is taken then.
+        """
+        numbers = np.atleast_1d(np.asarray(indices))
+        stack = np.asarray(patches)
+        if stack.ndim == 4 and stack.shape[1] == 1:  # noqa: PLR2004
+            stack = stack[:, 0]
+        stack = _checked_patches(stack)
+        if len(numbers) != len(stack):
+            raise ReassemblyError(
+                f"there are {len(stack)} patches and {len(numbers)} numbers; each patch needs its own"
+            )
+        self._check_batch(numbers, stack)
+        finished = []
+        for number, patch in zip(numbers.tolist(), stack, strict=True):
+            index = int(self._slices[number])
+            canvas = self._open.get(index)
+            if canvas is None:
+                dtype = _result_dtype(stack.dtype)
+                canvas = self._open[index] = _Canvas(self._shapes[index], self._size, self._window, dtype)
+            canvas.add(patch, int(self._rows[number]), int(self._cols[number]))
+            self._added[number] = True
+            self._left[index] -= 1
+            if self._left[index] == 0:
+                finished.append(ReassembledSlice(index, *self._open.pop(index).image(self._fill)))
+        return finished
+
+    def _check_batch(self, numbers: NDArray[Any], stack: NDArray[Any]) -> None:
+        if numbers.dtype.kind not in "iu":
+            raise ReassemblyError(f"numbers of patches are {numbers.dtype}, wanted whole numbers")
+        unknown = (numbers < 0) | (numbers >= len(self._slices))
+        if unknown.any():
+            raise ReassemblyError(
+                f"there is no patch {int(numbers[unknown][0])}; they are numbered to {len(self._slices) - 1}"
+            )
+        if stack.shape[1:] != self._size:
+            raise ReassemblyError(
+                f"{self._name(int(numbers[0])) if len(numbers) else 'a patch'} has shape {stack.shape[1:]}, "
+                f"wanted {self._size}"
+            )
+        unique, counts = np.unique(numbers, return_counts=True)
+        twice = unique[(counts > 1) | self._added[unique]]
+        if len(twice):
+            raise ReassemblyError(f"{self._name(int(twice[0]))} was given twice")
+        _refuse_not_finite(stack, [self._name(int(number)) for number in numbers])
+
+    def finish(self) -> None:
+        """Make sure that every patch has come.
+
+        Raises:
+            ReassemblyError: some have not; names them.
+        """
+        missing = np.flatnonzero(~self._added)
+        if len(missing):
+            names = ", ".join(self._name(int(number)).removeprefix("patch ") for number in missing[:_MAX_NAMED])
+            more = f" and {len(missing) - _MAX_NAMED} more" if len(missing) > _MAX_NAMED else ""
+            raise ReassemblyError(f"{len(missing)} patches have not come: {names}{more}")

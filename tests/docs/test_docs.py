@@ -1,0 +1,217 @@
+"""The documentation is true: its code runs, its links lead somewhere, its tables are those of the program."""
+
+import os
+import re
+import shlex
+import shutil
+import subprocess
+import sys
+from dataclasses import dataclass
+from functools import lru_cache
+from pathlib import Path
+from typing import Any
+
+import polars as pl
+import pytest
+
+from ctpatch import errors
+from ctpatch.cli import main
+from ctpatch.config import MAX_PIXELS_PER_AXIS
+from ctpatch.grid import PADDING_MODES
+from ctpatch.manifest import TABLES, schema_of
+from ctpatch.meta import ArrayInfo, DropRule, PatchMeta, TableInfo
+from ctpatch.plan import LAYOUTS
+from ctpatch.rules import RULE_COLUMNS
+
+ROOT = Path(__file__).parents[2]
+DOCS = ROOT / "docs"
+PAGES = [ROOT / "README.md", ROOT / "CHANGELOG.md", *sorted(DOCS.rglob("*.md"))]
+NOTES = sorted((DOCS / "design").glob("[0-9][0-9][0-9]-*.md"))
+TYPE_NAMES = {pl.String: "text", pl.Int64: "int64", pl.Int32: "int32", pl.Float64: "float64"}
+
+_BLOCK = re.compile(r"^```(\w*)\n(.*?)^```$", re.MULTILINE | re.DOTALL)
+_LINK = re.compile(r"\]\(([^()\s]+)\)|src=\"([^\"]+)\"")
+
+
+@dataclass(frozen=True)
+class Block:
+    """A fenced block of a page: its language, its text, and the line its text begins on."""
+
+    language: str
+    text: str
+    line: int
+
+
+@lru_cache
+def text_of(page: Path) -> str:
+    return page.read_text(encoding="utf-8")
+
+
+def blocks_of(page: Path) -> list[Block]:
+    text = text_of(page)
+    return [Block(m[1], m[2], text.count("\n", 0, m.start(2)) + 1) for m in _BLOCK.finditer(text)]
+
+
+def prose_of(page: Path) -> str:
+    return _BLOCK.sub("", text_of(page))
+
+
+def slug(heading: str) -> str:
+    """A heading's anchor, as GitHub makes it."""
+    return re.sub(r"[^\w\- ]", "", heading.strip().lower()).replace(" ", "-")
+
+
+def section(page: Path, heading: str) -> str:
+    """What stands under a heading, up to the next one."""
+    found = re.search(rf"^#+ {re.escape(heading)}\n(.*?)(?=^#|\Z)", text_of(page), re.MULTILINE | re.DOTALL)
+    assert found, f"{page.name} has no heading {heading!r}"
+    return found[1]
+
+
+def table_rows(text: str) -> list[list[str]]:
+    """Cells of the first table in a text, without its header."""
+    lines = [line for line in text.splitlines() if line.startswith("|")]
+    return [[cell.strip() for cell in line.strip("|").split("|")] for line in lines[2:]]
+
+
+def unquoted(cell: str) -> str:
+    return cell.removeprefix("&ensp;").strip("`")
+
+
+def page_name(page: Path) -> str:
+    return page.relative_to(ROOT).as_posix()
+
+
+def runs_code(page: Path) -> bool:
+    return any(block.language == "python" or ctpatch_lines(block) for block in blocks_of(page))
+
+
+def ctpatch_lines(block: Block) -> list[str]:
+    if block.language != "sh":
+        return []
+    return [line for line in block.text.splitlines() if line.startswith("ctpatch ")]
+
+
+@pytest.fixture(scope="module")
+def demo(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """An empty folder in which the demo was run."""
+    folder = tmp_path_factory.mktemp("demo")
+    assert main(["demo", str(folder / "ctpatch-demo")]) == 0
+    return folder
+
+
+def test_every_page_is_looked_at() -> None:
+    assert {"README.md", "docs/conventions.md", "docs/format-1.md"} <= {page_name(each) for each in PAGES}
+    assert [page_name(page) for page in PAGES if runs_code(page)]
+
+
+@pytest.mark.parametrize("page", [page for page in PAGES if runs_code(page)], ids=page_name)
+def test_code_runs(page: Path, demo: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    shutil.copytree(demo / "ctpatch-demo", tmp_path / "ctpatch-demo")
+    monkeypatch.chdir(tmp_path)
+    names: dict[str, Any] = {"__name__": "page"}
+    for block in blocks_of(page):
+        for line in ctpatch_lines(block):
+            words = shlex.split(line)[1:]
+            done = subprocess.run(
+                [sys.executable, "-m", "ctpatch", *words], capture_output=True, text=True, check=False
+            )
+            assert done.returncode == 0, f"{page.name}: {line}\n{done.stdout}{done.stderr}"
+        if block.language == "python":
+            padded = "\n" * (block.line - 1) + block.text  # so that a traceback names the page's line
+            exec(compile(padded, str(page), "exec"), names)
+
+
+@pytest.mark.parametrize("page", PAGES, ids=page_name)
+def test_blocks_are_of_known_languages(page: Path) -> None:
+    assert text_of(page).count("\n```") % 2 == 0
+    assert {block.language for block in blocks_of(page)} <= {"python", "sh", "bat", ""}
+
+
+@pytest.mark.parametrize("page", PAGES, ids=page_name)
+def test_relative_links_lead_to_files(page: Path) -> None:
+    for link, image in _LINK.findall(prose_of(page)):
+        target = link or image
+        if re.match(r"[a-z]+:", target):
+            continue
+        path, _, anchor = target.partition("#")
+        file = (page.parent / path).resolve() if path else page
+        assert file.is_file(), f"{page.name} points to {target}"
+        assert file.is_relative_to(ROOT)
+        if anchor:
+            headings = re.findall(r"^#+ (.+)$", text_of(file), re.MULTILINE)
+            assert anchor in {slug(heading) for heading in headings}, f"{page.name} points to {target}"
+
+
+def test_readme_shows_both_commands_for_both_systems_first() -> None:
+    blocks = blocks_of(ROOT / "README.md")
+    assert [block.text.splitlines()[-1] for block in blocks[:4]] == [
+        "make demo",
+        r".venv\Scripts\ctpatch demo",
+        "make test",
+        r".venv\Scripts\python -m pytest",
+    ]
+    assert [block.language for block in blocks[:4]] == ["sh", "bat", "sh", "bat"]
+    assert blocks[3].line < 45
+    targets = re.findall(r"^(\w+):", (ROOT / "Makefile").read_text(encoding="utf-8"), re.MULTILINE)
+    assert {"demo", "test"} <= set(targets)
+    assert section(ROOT / "README.md", "Speed").strip()
+
+
+def test_readme_names_all_layouts() -> None:
+    rows = table_rows(section(ROOT / "README.md", "Layouts"))
+    assert tuple(unquoted(row[0]) for row in rows) == LAYOUTS
+
+
+@pytest.mark.parametrize("table", TABLES)
+def test_format_describes_every_column(table: str) -> None:
+    schema = schema_of(table, ("image", "<array>"))
+    rows = table_rows(section(DOCS / "format-1.md", table))
+    assert [(unquoted(row[0]), row[1]) for row in rows] == [(name, TYPE_NAMES[kind]) for name, kind in schema.items()]
+    assert all(row[3] for row in rows), "each column says when it is empty"
+
+
+def test_format_describes_every_field_of_the_meta() -> None:
+    rows = {unquoted(row[0]): row[2] for row in table_rows(section(DOCS / "format-1.md", "patch_meta.json"))}
+    assert list(rows) == list(PatchMeta.model_fields)
+    for field, model in (("arrays", ArrayInfo), ("drop_rules", DropRule), ("tables", TableInfo)):
+        for name in model.model_fields:
+            assert f"`{name}`" in rows[field], f"{field} does not mention {name}"
+
+
+def test_format_describes_every_layout() -> None:
+    rows = table_rows(section(DOCS / "format-1.md", "Pixel files and addresses"))
+    assert tuple(unquoted(row[0]) for row in rows) == LAYOUTS
+
+
+def test_conventions_list_every_error() -> None:
+    every = [errors.CtPatchError]
+    for kind in every:
+        every.extend(kind.__subclasses__())
+    wanted = {kind.__name__: (kind.code, str(kind.exit_status)) for kind in every if kind.__module__ == errors.__name__}
+    rows = table_rows(section(DOCS / "conventions.md", "Errors"))
+    assert {unquoted(row[0]): (unquoted(row[1]), row[2]) for row in rows} == wanted
+
+
+def test_conventions_name_every_mode_and_column() -> None:
+    modes = " ".join(row[0] for row in table_rows(section(DOCS / "conventions.md", "Border")))
+    assert set(re.findall(r"`(\w+)`", modes)) == {"none", "shift", "even", *PADDING_MODES}
+    grammar = section(DOCS / "conventions.md", "Rules")
+    assert f"column     = {' | '.join(RULE_COLUMNS)} " in grammar
+    assert str(MAX_PIXELS_PER_AXIS) in text_of(DOCS / "conventions.md")
+
+
+def test_design_index_lists_all_notes() -> None:
+    index, *notes = NOTES
+    assert index.name == "000-index.md"
+    assert re.findall(r"\((\d{3}-[\w-]+\.md)\)", text_of(index)) == [note.name for note in notes]
+    for number, note in enumerate(notes, start=1):
+        lines = text_of(note).splitlines()
+        assert note.name.startswith(f"{number:03d}-")
+        assert lines[0].startswith(f"# {number:03d}: ")
+        assert len(lines) < 50
+        assert re.findall(r"^## (.+)$", text_of(note), re.MULTILINE) == ["Problem", "Decision", "Consequences"]
+
+
+def test_picture_is_small() -> None:
+    assert os.path.getsize(DOCS / "images" / "overview.png") < 200_000
