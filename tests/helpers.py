@@ -1,14 +1,16 @@
 """Small prepared splits, whole trees as bytes, and references that share no code with ctpatch."""
 
 import csv
+import json
 import os
 import signal
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+import xxhash
 from numpy.typing import DTypeLike, NDArray
 
 import ctpatch
@@ -151,6 +153,33 @@ def csv_rows(path: Path) -> list[dict[str, str]]:
 
 def csv_columns(path: Path) -> list[str]:
     return path.read_text(encoding="utf-8").partition("\n")[0].split(",")
+
+
+def rewrite_table(folder: Path, table: str, row: int, column: str, value: str) -> None:
+    """Change one cell of a set's table, and the meta so that it agrees: what a forger would do."""
+    path = folder / table
+    names, rows = csv_columns(path), csv_rows(path)
+    rows[row][column] = value
+    with path.open("w", newline="", encoding="utf-8") as file:
+        writer = csv.DictWriter(file, names, lineterminator="\n")
+        writer.writeheader()
+        writer.writerows(rows)
+    content = path.read_bytes()
+    change_meta(
+        folder,
+        lambda meta: meta["tables"][table].update(bytes=len(content), digest=xxhash.xxh3_128(content).hexdigest()),
+    )
+
+
+def change_meta(folder: Path, change: Callable[[dict[str, Any]], None]) -> None:
+    """Change a set's meta and give it the digest it would have."""
+    path = folder / "patch_meta.json"
+    meta = json.loads(path.read_text())
+    change(meta)
+    said = {name: value for name, value in meta.items() if name not in {"created", "meta_digest"}}
+    text = json.dumps(said, sort_keys=True, separators=(",", ":"))
+    meta["meta_digest"] = xxhash.xxh3_128(text.encode()).hexdigest()
+    path.write_text(json.dumps(meta, indent=2) + "\n")
 
 
 def pair(value: int | tuple[int, int]) -> tuple[int, int]:

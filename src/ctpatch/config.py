@@ -2,6 +2,7 @@
 
 import math
 import re
+from collections.abc import Sequence
 from typing import Annotated, Any, Literal, Self
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
@@ -99,15 +100,19 @@ class Rule(_Frozen):
         return cls(name=name.strip(), condition=condition.strip())
 
 
+def _whole(value: Any) -> Any:
+    """A NumPy integer as Python's; anything else as it is."""
+    return int(value) if hasattr(value, "__index__") and not isinstance(value, bool) else value
+
+
 def _pair(value: Any) -> Any:
     if isinstance(value, bool):
         raise ValueError("must be a whole number of pixels, or a pair (rows, cols)")  # noqa: TRY004 - pydantic's way
+    if isinstance(value, list | tuple):
+        return tuple(_whole(side) for side in value)
+    value = _whole(value)
     if isinstance(value, int):
         return (value, value)
-    if isinstance(value, list):
-        return tuple(value)
-    if isinstance(value, tuple):
-        return value
     raise ValueError("must be a whole number of pixels, or a pair (rows, cols)")
 
 
@@ -149,7 +154,7 @@ class PatchConfig(_Frozen):
         pad_mode: PadMode = "none",
         value_range: tuple[float, float] = (0.0, 1.0),
         air_level: float = DEFAULT_AIR_LEVEL,
-        drop: "tuple[Rule | str, ...] | list[Rule | str]" = (),
+        drop: "Rule | str | Sequence[Rule | str]" = (),
         rules_on: str = "image",
         **unknown: Any,
     ) -> None:
@@ -159,7 +164,10 @@ class PatchConfig(_Frozen):
             pad_mode=pad_mode,
             value_range=value_range,
             air_level=air_level,
-            drop=tuple(Rule.parse(rule) if isinstance(rule, str) else rule for rule in drop),
+            drop=tuple(
+                Rule.parse(rule) if isinstance(rule, str) else rule
+                for rule in ([drop] if isinstance(drop, str | Rule) else drop)
+            ),
             rules_on=rules_on,
             **unknown,
         )

@@ -151,7 +151,7 @@ def read_meta(path: Path) -> PatchMeta:
         )
     if version != FORMAT_VERSION:
         raise FormatError(
-            f"{path.name} has format_version {str(version)[:20]}, this ctpatch reads {FORMAT_VERSION}; "
+            f"{path.name} has format_version {repr(version)[:20]}, this ctpatch reads {FORMAT_VERSION}; "
             "use the version of ctpatch that wrote it, or build the set again"
         )
     stated = content.pop("meta_digest", None)

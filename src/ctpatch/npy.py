@@ -4,6 +4,7 @@
 header and exactly the data that the header promises, or it is refused.
 """
 
+import ast
 import io
 import os
 import re
@@ -52,11 +53,22 @@ class NpyHeader:
 def _parse(prefix: bytes) -> NpyHeader:
     stream = io.BytesIO(prefix)
     version = npy_format.read_magic(stream)
+    _refuse_slow_rubbish(prefix)
     readers = {(1, 0): npy_format.read_array_header_1_0, (2, 0): npy_format.read_array_header_2_0}
     if version not in readers:
         raise ValueError(f"version {version[0]}.{version[1]} of the format is for structured arrays")
     shape, fortran_order, dtype = readers[version](stream, max_header_size=_MAX_HEADER_BYTES)
     return NpyHeader(shape, dtype, fortran_order, stream.tell())
+
+
+def _refuse_slow_rubbish(prefix: bytes) -> None:
+    """Refuse a long header that is no literal: numpy's second try, for files of Python 2, takes seconds on blanks."""
+    text = prefix[_V1_PREFIX_BYTES if prefix[6] == 1 else _V1_PREFIX_BYTES + 2 :].strip()
+    try:
+        ast.literal_eval(text.decode("latin1"))
+    except SyntaxError:
+        if len(text) > _FIRST_READ:
+            raise ValueError("it is no dictionary") from None
 
 
 def _header_prefix(fd: int) -> bytes:

@@ -82,14 +82,14 @@ class OutputFolder:
                 "remove it, or choose another --out"
             )
         lock = FileLock(self.state / _LOCK, timeout=0)
-        try:
-            with system_errors("locking", self.folder.name):
+        with system_errors("locking", self.folder.name):
+            try:
                 lock.acquire()
-        except Timeout:
-            raise OutputLockedError(
-                f"{self.folder.name} is being written by {self._owner() or 'another process'}; "
-                "wait until it has ended, or choose another --out"
-            ) from None
+            except Timeout:  # an OSError itself
+                raise OutputLockedError(
+                    f"{self.folder.name} is being written by {self._owner() or 'another process'}; "
+                    "wait until it has ended, or choose another --out"
+                ) from None
         try:
             self._take_over()
             yield

@@ -203,3 +203,26 @@ def _fold(ufunc: Any, parts: list[_Evaluate]) -> _Evaluate:
         return result
 
     return evaluate
+
+
+def compile_number(name: str, expression: str) -> Callable[[Columns], NDArray[np.float64]]:
+    """Make a numeric expression ready, for example `std * (1 - air_fraction)`.
+
+    Raises:
+        RuleError: it has a syntax error, names an unknown column, or is a condition.
+    """
+    fault = f"{name} {expression!r}"
+    try:
+        tree = sqlglot.parse_one(expression)
+    except (sqlglot.errors.SqlglotError, RecursionError):
+        raise RuleError(f"{fault} is no SQL expression; write for example 'std'") from None
+    if not isinstance(tree, exp.Expression):
+        raise RuleError(f"{fault} is no SQL expression; write for example 'std'")
+    evaluate = _operand(tree, fault, condition=False)
+
+    def number(columns: Columns) -> NDArray[np.float64]:
+        count = len(next(iter(columns.values())))
+        with np.errstate(all="ignore"):
+            return np.array(np.broadcast_to(evaluate(columns), (count,)), np.float64)
+
+    return number

@@ -199,6 +199,11 @@ def _read_csv(path: Path, name: str) -> pl.DataFrame:
         if not content.strip():
             raise SourceManifestError(f"{name} is empty; wanted a header with 'path' and a row for each slice")
         frame = pl.read_csv(content, infer_schema=False)
+        twice = [column for column in frame.columns if "_duplicated_" in column]
+        if twice:
+            raise SourceManifestError(
+                f"{name} has two columns {twice[0].partition('_duplicated_')[0]!r}; each column is there once"
+            )
         frame = frame.rename({column: column.strip() for column in frame.columns})
     except OSError as error:
         raise SourceManifestError(f"{name} cannot be read: {error.strerror}") from None

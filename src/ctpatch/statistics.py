@@ -10,7 +10,7 @@ depends on the CPU, and may fuse multiplication with addition. The order of each
 1. In a cell, rows ``r, r + fold, r + 2 * fold, …`` of each column are added one by one, for each ``r < fold``;
    then these ``fold`` sums.
 2. The columns of a cell, 129 at most, are added as ``reduceat`` does: the first, plus numpy's pairwise sum of the rest.
-3. Cells are added to windows along rows, then along columns, in runs of 1, 2, 4, … cells.
+3. Cells are added to windows along rows, then along columns, in the same way.
 
 ``statistics_numba`` follows the same order in machine code, and takes over where it is worth its start.
 """
@@ -33,13 +33,15 @@ _UNDERFLOW = 1e-200
 # Bands this high are counted in uint8 without overflow.
 _MAX_COUNTED_ROWS = 255
 # Numpy's pairwise sum adds up to 128 values in eight lanes, and more than that in halves.
-_MAX_ADDED_COLUMNS = 129
+_MAX_ADDED = 129
 # Measured on 362 x 362 and 512 x 512: larger blocks save calls, until 1 MiB of float64 no longer stays in the cache;
 # four rows laid side by side save inner loops, as long as they stay in L1.
 _BLOCK_PIXELS = 1 << 17
 _MAX_FOLD = 4
 _FOLD_PIXELS = 1 << 12
 _CACHE_LINE = 64
+# Machine code saves 0.1 ms a call, and takes about half a second to load: this many calls make up for it.
+_CALLS_IN_NUMPY = 4096
 _FLOAT32, _FLOAT64 = np.dtype(np.float32), np.dtype(np.float64)
 
 Floats = NDArray[np.float64]
@@ -112,14 +114,18 @@ def window_statistics(
     """
     plan = _plan(image.shape, tuple(row_starts), tuple(col_starts), tuple(patch_size))
     with np.errstate(all="ignore"):
-        reductions = _reduce_compiled(image, plan, air_level) if _compiled_serves(image, plan) else None
-        low, sums, slice_min, slice_max = reductions or _reduce(image, plan, float(air_level))
+        compiled = _compiled.reduction(image, plan)
+        if compiled:
+            low, sums, slice_min, slice_max = _reduce_compiled(compiled, image, plan, float(air_level))
+        else:
+            low, sums, slice_min, slice_max = _reduce(image, plan, float(air_level))
         # Which zero wins in min(0, -0) depends on the CPU; adding 0 leaves only the positive one.
         slice_min, slice_max = slice_min + 0.0, slice_max + 0.0
         if not (math.isfinite(slice_min) and math.isfinite(slice_max)):
-            unknown = np.full((5, low[0].size), np.nan)
-            return SliceStatistics(WindowStatistics(*unknown), slice_min, slice_max)
-        window_min, negated_max = (low + 0.0).reshape(2, -1)
+            if math.isnan(slice_min):
+                slice_min = slice_max = math.nan  # whatever bits the pixel had
+            return SliceStatistics(WindowStatistics(*np.full((5, low[0].size), math.nan)), slice_min, slice_max)
+        window_min, negated_max = np.add(low, 0.0, dtype=_FLOAT64).reshape(2, -1)
         window_max = 0.0 - negated_max
         height, width = plan.patch_size
         mean, mean_square, air_fraction = (sums / (height * width)).reshape(3, -1)
@@ -180,9 +186,7 @@ class _Axis(NamedTuple):
     starts: tuple[int, ...]  # of windows
     edges: tuple[int, ...]  # of cells, one more than there are cells
     covered: tuple[bool, ...]  # for each cell: does any window lie over it
-    first: NDArray[np.int64]  # for each window, its first cell
-    span: NDArray[np.int64]  # and its number of cells
-    pieces: tuple[tuple[int, Any, Any], ...]  # (run of 2**k cells, the windows that contain it, its first cells)
+    ends: NDArray[np.int64]  # (windows, 2): first cell of each window, and the cell after its last
 
 
 class _Bands(NamedTuple):
@@ -213,6 +217,8 @@ class _Plan(NamedTuple):
     columns: slice  # from the first window to the last
     cuts: NDArray[np.int64]  # first column of each cell, counted from there
     blocks: tuple[_Block, ...]
+    compiled: tuple[NDArray[np.int64], ...]  # the same, as ``statistics_numba.reduce_windows`` takes it
+    serves_compiled: bool  # whether that adds in the same order
 
 
 @lru_cache(maxsize=16)
@@ -223,7 +229,7 @@ def _plan(
         row_starts = col_starts = ()
     most_rows = max(1, _BLOCK_PIXELS // max(1, shape[1]))
     rows = _axis(row_starts, patch_size[0], min(_MAX_COUNTED_ROWS, most_rows))
-    cols = _axis(col_starts, patch_size[1], _MAX_ADDED_COLUMNS)
+    cols = _axis(col_starts, patch_size[1], _MAX_ADDED)
     max_fold = _MAX_FOLD if _MAX_FOLD * shape[1] <= _FOLD_PIXELS else 1
     blocks: list[_Block] = []
     bands: list[_Bands] = []
@@ -252,62 +258,120 @@ def _plan(
             bands.append(_Bands(start, stop, 1, cell, fold))
     skip(rows.edges[-1], shape[0])
     columns, cuts = slice(cols.edges[0], cols.edges[-1]), np.array(cols.edges[:-1], dtype=np.int64) - cols.edges[0]
-    return _Plan(shape, patch_size, rows, cols, columns, cuts, tuple(blocks))
+    table = []
+    for block in blocks:
+        if not block.bands:
+            table.append((block.start, block.stop, 1, -1))
+        for group in block.bands:
+            height = (group.stop - group.start) // group.number
+            tops = range(group.start, group.stop, height)
+            table += [(top, top + height, group.fold, group.first_cell + k) for k, top in enumerate(tops)]
+    as_table = np.array(table, dtype=np.int64).reshape(-1, 4)
+    compiled = as_table, np.array(cols.edges, dtype=np.int64), rows.ends, cols.ends
+    # In a single column, and more than 129 cells of a window, numpy's order is another one.
+    most_cells = max(int(np.diff(axis.ends).max(initial=0)) for axis in (rows, cols))
+    serves_compiled = columns.stop - columns.start > 1 and most_cells <= _MAX_ADDED
+    return _Plan(shape, patch_size, rows, cols, columns, cuts, tuple(blocks), compiled, serves_compiled)
 
 
 def _axis(starts: tuple[int, ...], size: int, longest: int) -> _Axis:
     """Cut an axis at all starts and ends of windows, and cells longer than ``longest`` into equal parts."""
     if not starts:
-        none = np.zeros(0, dtype=np.int64)
-        return _Axis((), (0,), (), none, none, ())
+        return _Axis((), (0,), (), np.zeros((0, 2), dtype=np.int64))
     begins = np.array(starts)
     cuts = np.unique(np.concatenate([begins, begins + size])).tolist()
     edges = [cuts[0]]
     for low, high in pairwise(cuts):
         parts = -(-(high - low) // longest)
         edges.extend(low + (high - low) * part // parts for part in range(1, parts + 1))
-    first = np.searchsorted(edges, begins)
-    span = np.searchsorted(edges, begins + size) - first
+    ends = np.searchsorted(edges, np.stack([begins, begins + size], axis=1))
     depth = np.zeros(len(edges), dtype=np.int64)
-    np.add.at(depth, first, 1)
-    np.add.at(depth, first + span, -1)
-    pieces: list[tuple[int, Any, Any]] = []
-    for power in range(int(span.max()).bit_length()):
-        chosen = np.flatnonzero(span >> power & 1)
-        at = first[chosen] + (span[chosen] & (1 << power) - 1)
-        steps = np.unique(np.diff(at))
-        if not len(chosen):
-            pieces.append((power, None, None))
-        elif len(chosen) == len(starts) and len(steps) <= 1:
-            # A slice is a view, where an index array would copy.
-            step = int(steps[0]) if len(steps) else 1
-            pieces.append((power, None, slice(int(at[0]), int(at[-1]) + 1, step)))
-        else:
-            pieces.append((power, chosen, at))
-    covered = tuple((np.cumsum(depth[:-1]) > 0).tolist())
-    return _Axis(starts, tuple(edges), covered, first, span, tuple(pieces))
+    np.add.at(depth, ends[:, 0], 1)
+    np.add.at(depth, ends[:, 1], -1)
+    return _Axis(starts, tuple(edges), tuple((np.cumsum(depth[:-1]) > 0).tolist()), ends)
 
 
 def _combine(operation: np.ufunc, cells: Image, axis: _Axis, dim: int) -> Image:
-    """Reduce the cells of each window along ``dim``, from runs of 1, 2, 4, … cells: log(cells in a window) steps."""
-    before = (slice(None),) * dim
-    runs, result = cells, None
-    for power, windows, at in axis.pieces:
-        if power:
-            half = 1 << power - 1
-            runs = operation(runs[(*before, slice(None, -half))], runs[(*before, slice(half, None))])
-        if at is None:
-            continue
-        piece = runs[(*before, at)]
-        if windows is None:
-            result = piece if result is None else operation(result, piece)
-            continue
-        shape = list(cells.shape)
-        shape[dim] = len(axis.starts)
-        part = np.full(shape, 0.0 if operation is np.add else np.inf, cells.dtype)
-        part[(*before, windows)] = piece
-        result = part if result is None else operation(result, part)
-    return cells if result is None else result
+    """Reduce the cells of each window along ``dim``."""
+    # What lies between the end of a window and the start of the next is reduced in vain; the last cell has no next.
+    every = operation.reduceat(cells, axis.ends.reshape(-1)[:-1], dim)
+    return every[(*(slice(None),) * dim, slice(None, None, 2))]
+
+
+class _Reductions(NamedTuple):
+    """What the statistics are made of."""
+
+    low: Image  # (2, rows, columns) of windows: smallest, negative of largest
+    sums: Floats  # (3, rows, columns) of windows: of pixels, of squares, of air
+    slice_min: float  # both NaN if any pixel is
+    slice_max: float
+
+
+class _Compiled:
+    """Machine code, loaded when enough calls have been made that it pays, or when it is asked for."""
+
+    def __init__(self) -> None:
+        self.wanted: bool | None = None
+        self._calls = 0
+        self._tried = False
+        self._code: Callable[..., tuple[float, float, bool]] | None = None
+        self._lock = threading.Lock()
+
+    def reduction(self, image: Image, plan: _Plan) -> Callable[..., tuple[float, float, bool]] | None:
+        """Return the code if it can be used for ``image``; no lock is taken on the way."""
+        if self.wanted is False or not (
+            image.dtype == _FLOAT32 and image.flags.c_contiguous and image.flags.aligned and plan.serves_compiled
+        ):
+            return None
+        if not self._tried:
+            # Threads may lose a count to each other; it only has to grow.
+            self._calls += 1
+            if self._calls > _CALLS_IN_NUMPY:
+                self.load(wait=False)
+        return self._code
+
+    def load(self, *, wait: bool) -> bool:
+        """Load the code, once; return whether it is there. Without ``wait``, leave it to a thread that is at it."""
+        if not self._tried and self._lock.acquire(blocking=wait):
+            try:
+                if not self._tried:
+                    from ctpatch import statistics_numba  # noqa: PLC0415  (importing numba takes its time)
+
+                    self._code = statistics_numba.load()
+            except Exception:  # noqa: BLE001  (not installed, or broken in one of many ways: numpy does as well)
+                self._code = None
+            finally:
+                self._tried = True
+                self._lock.release()
+        return self._code is not None
+
+
+_compiled = _Compiled()
+
+
+def use_compiled(wanted: bool | None) -> bool:
+    """Choose between numpy and machine code for the whole process. Results are the same to the bit.
+
+    Args:
+        wanted: True to use machine code from now on, False never to use it, None to begin when it pays, after
+            thousands of calls: the default. It needs numba (``ctpatch[fast]``), and serves C-contiguous float32.
+
+    Returns:
+        Whether machine code is used from now on: False if it is wanted but cannot be had.
+    """
+    _compiled.wanted = wanted
+    return bool(wanted) and _compiled.load(wait=True)
+
+
+def _reduce_compiled(
+    code: Callable[..., tuple[float, float, bool]], image: Image, plan: _Plan, air_level: float
+) -> _Reductions:
+    """Reduce each pixel once, in machine code."""
+    reduced = np.empty((5, len(plan.rows.starts), len(plan.cols.starts)))
+    slice_min, slice_max, finite = code(np.asarray(image), np.float32(air_level), *plan.compiled, reduced)
+    if not finite:
+        slice_min, slice_max = float(image.min()), float(image.max())
+    return _Reductions(reduced[:2], reduced[2:], slice_min, slice_max)
 
 
 class _Target(NamedTuple):
@@ -329,8 +393,8 @@ class _BandViews(NamedTuple):
 
     rows: slice  # in the block
     shape: tuple[int, int, int]  # in which their pixels are reduced: (bands, height / fold, fold * W)
-    values: Floats  # the same of the pixels as float64, and then of their squares
-    air: Image  # (bands, height / fold, fold * W), uint8
+    values: Floats  # the pixels as float64, and then their squares, in this shape
+    air: Image  # the same, uint8
     low: _Target
     high: _Target
     sums: _Target
@@ -426,15 +490,6 @@ def _buffers(plan: _Plan, dtype: np.dtype[Any]) -> _Buffers:
     return _workspace.buffers
 
 
-class _Reductions(NamedTuple):
-    """What the statistics are made of."""
-
-    low: Image  # (2, rows, columns) of windows: smallest, negative of largest
-    sums: Floats  # (3, rows, columns) of windows: of pixels, of squares, of air
-    slice_min: float  # both NaN if any pixel is
-    slice_max: float
-
-
 def _reduce(image: Image, plan: _Plan, air_level: float) -> _Reductions:
     """Reduce each pixel once, in numpy."""
     dtype = _FLOAT32 if image.dtype == _FLOAT32 else _FLOAT64
@@ -462,8 +517,8 @@ def _reduce(image: Image, plan: _Plan, air_level: float) -> _Reductions:
         sums[2] = counts[:, plan.columns]
         ends.append(np.minimum.reduce(low, (1, 2)))
         low = np.minimum.reduceat(low[:, :, plan.columns], plan.cuts, 2)
+        low = _combine(np.minimum, _combine(np.minimum, low, plan.rows, 1), plan.cols, 2)
         sums = np.add.reduceat(sums, plan.cuts, 2)
+        sums = _combine(np.add, _combine(np.add, sums, plan.rows, 1), plan.cols, 2)
     slice_min, negated_max = np.minimum.reduce(ends, 0).tolist() if ends else (math.nan, math.nan)
-    low = _combine(np.minimum, _combine(np.minimum, low, plan.rows, 1), plan.cols, 2)
-    sums = _combine(np.add, _combine(np.add, sums, plan.rows, 1), plan.cols, 2)
     return _Reductions(low, sums, slice_min, -negated_max)

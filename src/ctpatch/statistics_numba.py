@@ -18,13 +18,13 @@ Floats = NDArray[np.float64]
 Pixels = NDArray[np.float32]
 Counts = NDArray[np.int32]
 Indices = NDArray[np.int64]
-Reduction = Callable[
-    [Pixels, np.float32, Indices, Indices, Indices, Indices, Indices, Indices, Floats], tuple[float, float, bool]
-]
+Reduction = Callable[[Pixels, np.float32, Indices, Indices, Indices, Indices, Floats], tuple[float, float, bool]]
 Function = TypeVar("Function", bound=Callable[..., Any])
 
 # Not a plain import: numba is an extra, and where types are checked it may or may not be there.
 _numba = import_module("numba")
+# Of the five kinds of results, the first two are minima, the others are sums.
+_MINIMA = 2
 _OPTIONS = {"nogil": True, "error_model": "numpy"}
 
 
@@ -37,9 +37,9 @@ def load() -> Reduction:
     index, number = _numba.int64, _numba.float64
     # An array that may be written passes where a read-only one is asked for.
     slices = _numba.types.Array(_numba.float32, 2, "C", readonly=True)
-    indices = [index[:, ::1]] + [index[::1]] * 5
     answer = _numba.types.Tuple((number, number, _numba.boolean))
-    signature = answer(slices, _numba.float32, *indices, number[:, :, ::1])
+    table = index[:, ::1]
+    signature = answer(slices, _numba.float32, table, index[::1], table, table, number[:, :, ::1])
     try:
         compiled = _numba.njit(signature, cache=True, **_OPTIONS)(reduce_windows)
     except Exception:  # noqa: BLE001  (no folder to write to, a full disk, a damaged file: all cost only time)
@@ -57,10 +57,8 @@ def reduce_windows(
     air_level: np.float32,
     bands: Indices,
     cuts: Indices,
-    first_row: Indices,
-    row_span: Indices,
-    first_col: Indices,
-    col_span: Indices,
+    rows: Indices,
+    cols: Indices,
     out: Floats,
 ) -> tuple[float, float, bool]:
     """Reduce a slice to cells and put windows together from them.
@@ -70,10 +68,8 @@ def reduce_windows(
         air_level: Pixels at or below it are air.
         bands: All rows of the slice, in order: (first row, row after the last, fold, row of cells or -1 for none).
         cuts: First column of each cell and, at the end, the column after the last; all windows lie between.
-        first_row: For each row of windows, its first row of cells.
-        row_span: How many rows of cells it has.
-        first_col: For each column of windows, its first column of cells.
-        col_span: How many columns of cells it has.
+        rows: For each row of windows: (its first row of cells, the row after its last), 129 at most.
+        cols: The same for columns.
         out: Where the results go, for each window: its smallest pixel, the negative of its largest, the sums of
             pixels, squares and air; shape (5, rows of windows, columns of windows).
 
@@ -85,7 +81,7 @@ def reduce_windows(
     low, high = np.empty(width, np.float32), np.empty(width, np.float32)
     air = np.empty(width, np.int32)
     sums, lane = np.empty((2, width)), np.empty((2, width))
-    cells = np.zeros((5, first_row[-1] + row_span[-1], len(cuts) - 1))
+    cells = np.zeros((5, len(cuts) - 1, rows[-1, 1]))
     slice_low, slice_high, doubt = np.inf, -np.inf, 0.0
     for band in range(len(bands)):
         start, stop, fold, row = bands[band]
@@ -107,13 +103,18 @@ def reduce_windows(
                 cell_low, cell_high, cell_air = low[begin], high[begin], 0
                 for k in range(begin, end):
                     cell_low, cell_high, cell_air = min(cell_low, low[k]), max(cell_high, high[k]), cell_air + air[k]
-                cells[0, row, col], cells[1, row, col], cells[4, row, col] = cell_low, -cell_high, cell_air
-                cells[2, row, col] = _add_columns(sums[0, begin:end])
-                cells[3, row, col] = _add_columns(sums[1, begin:end])
-    rows = np.empty((len(first_row), cells.shape[2]))
+                cells[0, col, row], cells[1, col, row], cells[4, col, row] = cell_low, -cell_high, cell_air
+                cells[2, col, row] = _add(sums[0, begin:end])
+                cells[3, col, row] = _add(sums[1, begin:end])
+    strip = np.empty(len(cuts) - 1)  # all cells of a row of windows, added down to one row
     for kind in range(5):
-        _combine(kind < 2, cells[kind], first_row, row_span, rows)  # noqa: PLR2004
-        _combine(kind < 2, rows.T, first_col, col_span, out[kind].T)  # noqa: PLR2004
+        for row in range(len(rows)):
+            for col in range(len(strip)):
+                run = cells[kind, col, rows[row, 0] : rows[row, 1]]
+                strip[col] = run.min() if kind < _MINIMA else _add(run)
+            for col in range(len(cols)):
+                run = strip[cols[col, 0] : cols[col, 1]]
+                out[kind, row, col] = run.min() if kind < _MINIMA else _add(run)
     return slice_low, slice_high, doubt == 0.0
 
 
@@ -121,7 +122,7 @@ def reduce_windows(
 def _add_extremes(pixels: Pixels, air_level: np.float32, low: Pixels, high: Pixels, air: Counts) -> None:
     """Update the extremes and the count of air of each column; NaN counts as nothing.
 
-    Four rows at a time save loads and stores. Comparing in this very form makes single vector instructions.
+    Four rows at a time save loads and stores.
     """
     one, zero = np.int32(1), np.int32(0)
     height = len(pixels)
@@ -130,23 +131,23 @@ def _add_extremes(pixels: Pixels, air_level: np.float32, low: Pixels, high: Pixe
         for k in range(len(low)):
             p, q, r, s = a[k], b[k], c[k], d[k]
             x = low[k]
-            x = p if p < x else x
-            x = q if q < x else x
-            x = r if r < x else x
-            low[k] = s if s < x else x
+            x = min(x, p)
+            x = min(x, q)
+            x = min(x, r)
+            low[k] = min(x, s)
             x = high[k]
-            x = p if p > x else x
-            x = q if q > x else x
-            x = r if r > x else x
-            high[k] = s if s > x else x
+            x = max(x, p)
+            x = max(x, q)
+            x = max(x, r)
+            high[k] = max(x, s)
             upper = (one if p <= air_level else zero) + (one if q <= air_level else zero)
             air[k] += upper + (one if r <= air_level else zero) + (one if s <= air_level else zero)
     for row in range(height - height % 4, height):
         a = pixels[row]
         for k in range(len(low)):
             p = a[k]
-            low[k] = p if p < low[k] else low[k]
-            high[k] = p if p > high[k] else high[k]
+            low[k] = min(low[k], p)
+            high[k] = max(high[k], p)
             air[k] += one if p <= air_level else zero
 
 
@@ -171,14 +172,14 @@ def _add_rows(pixels: Pixels, fold: int, sums: Floats, squares: Floats) -> None:
 
 
 @_inner
-def _add_columns(values: Floats) -> float:
+def _add(values: Floats) -> float:
     """Add up to 129 values in the order of ``np.add.reduceat``: the first, and then the rest in eight lanes."""
     count = len(values) - 1
     rest = 0.0
     if count < 8:  # noqa: PLR2004
         for k in range(1, count + 1):
             rest += values[k]
-        return values[0] + rest
+        return float(values[0] + rest)
     a, b, c, d = values[1], values[2], values[3], values[4]
     e, f, g, h = values[5], values[6], values[7], values[8]
     for k in range(9, count - 6, 8):
@@ -187,26 +188,4 @@ def _add_columns(values: Floats) -> float:
     rest = ((a + b) + (c + d)) + ((e + f) + (g + h))
     for k in range(count - count % 8 + 1, count + 1):
         rest += values[k]
-    return values[0] + rest
-
-
-@_inner
-def _combine(least: bool, runs: Floats, first: Indices, span: Indices, out: Floats) -> None:
-    """Reduce ``span`` rows of ``runs`` from ``first`` on, for each row of ``out``: runs of 1, 2, 4, … rows.
-
-    The runs overwrite the rows that they are made of.
-    """
-    out[:] = np.inf if least else 0.0
-    longest, length = span.max(), 1
-    while length <= longest:
-        for window in range(len(first)):
-            if span[window] & length:
-                at = first[window] + (span[window] & (length - 1))
-                for k in range(runs.shape[1]):
-                    value = runs[at, k]
-                    out[window, k] = min(out[window, k], value) if least else out[window, k] + value
-        for at in range(len(runs) - 2 * length + 1):
-            for k in range(runs.shape[1]):
-                value = runs[at + length, k]
-                runs[at, k] = min(runs[at, k], value) if least else runs[at, k] + value
-        length *= 2
+    return float(values[0] + rest)

@@ -38,9 +38,7 @@ def test_mapping_at_known_hu(hu: float, unit: float) -> None:
     assert mapped[0] == pytest.approx(unit, abs=5e-7)
 
 
-@pytest.mark.parametrize(
-    ("size", "shape"), [(1, (1, 1)), (64, (64, 64)), ((96, 130), (96, 130)), (362, (362, 362))]
-)
+@pytest.mark.parametrize(("size", "shape"), [(1, (1, 1)), (64, (64, 64)), ((96, 130), (96, 130)), (362, (362, 362))])
 def test_shape_dtype_and_range(size: int | tuple[int, int], shape: tuple[int, int]) -> None:
     for image in phantom_pair(0, 1, 2, size):
         assert image.shape == shape
@@ -92,9 +90,7 @@ def test_noise_is_correlated_over_neighbours() -> None:
     low, full = phantom_pair(0, 0, 0)
     difference = (low - full)[100:260, 90:270].astype(np.float64)
     # Lung's clipping at -1000 HU does not matter here: most pixels are far from it.
-    one, four = (
-        np.corrcoef(difference[:, :-lag].ravel(), difference[:, lag:].ravel())[0, 1] for lag in (1, 4)
-    )
+    one, four = (np.corrcoef(difference[:, :-lag].ravel(), difference[:, lag:].ravel())[0, 1] for lag in (1, 4))
     assert 0.4 < one < 0.8
     assert abs(four) < 0.15
 

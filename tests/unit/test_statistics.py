@@ -155,6 +155,8 @@ def test_slice_extremes_tell_what_is_not_finite(place: tuple[int, int], dtype: t
                 assert math.isnan(result.slice_max)
             else:
                 assert (result.slice_min, result.slice_max) == (min(bad, 1.0), max(bad, 1.0))
+            for name in FIELDS:
+                assert np.isnan(getattr(result.windows, name)).all()
             patch_statistics(image[None], 0.5)
     both: NDArray[Any] = np.ones((12, 12), dtype)
     both[1, 1], both[2, 2] = np.inf, -np.inf

@@ -27,7 +27,7 @@ class Failed(Generic[Item]):
 
 @dataclass(frozen=True, slots=True)
 class Lost(Generic[Item]):
-    """The item killed the process that worked on it, twice, the second time alone."""
+    """The item killed the process that worked on it, twice, alone."""
 
     item: Item
 

@@ -44,7 +44,7 @@ class ProcessExecutor:
     """Runs items in `workers` processes, started afresh (spawn), so that the same code runs on every system.
 
     When a process is killed, those items that were under way are run again one by one, each alone in a pool of its
-    own: the one that kills its process again is lost, the others are done.
+    own: the one that kills its process twice more is lost, the others are done.
     """
 
     def __init__(self, workers: int) -> None:
@@ -92,11 +92,13 @@ class ProcessExecutor:
     def _alone(
         self, item: Item, function: Callable[[Shared, Item], Result], shared: Shared
     ) -> Done[Item, Result] | Failed[Item] | Lost[Item]:
-        with self._pool(1, function, shared) as pool:
-            future: Future[Result] = _submit(pool, item)
-            if isinstance(future.exception(), BrokenProcessPool):
-                return Lost(item)
-            return _outcome(item, future)
+        # Whether the item was at work or only waiting when the shared pool broke cannot be told: it gets two tries.
+        for _ in range(2):
+            with self._pool(1, function, shared) as pool:
+                future: Future[Result] = _submit(pool, item)
+                if not isinstance(future.exception(), BrokenProcessPool):
+                    return _outcome(item, future)
+        return Lost(item)
 
     @staticmethod
     def _pool(workers: int, function: Callable[[Any, Any], Any], shared: object) -> ProcessPoolExecutor:

@@ -1,0 +1,350 @@
+"""Cut off anywhere and run again: the same bytes as if nothing had happened."""
+
+import importlib
+import os
+import random
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+import ctpatch
+from ctpatch.errors import IncompleteError, OutputConflictError, RangeError, SourceChangedError
+from ctpatch.events import Event, WorkAdvanced, WorkFinished
+from helpers import LAYOUTS, SMALL, Heard, Prepared, assert_same_tree, build_one, make_split, tree_bytes, tree_stamps
+
+plan_module = importlib.import_module("ctpatch.plan")
+TESTS = Path(__file__).parent.parent
+
+SCRIPT = """
+import importlib, sys
+import ctpatch
+plan = importlib.import_module("ctpatch.plan")
+plan.PART_SLICES = 2
+plan.SHARD_BYTES = 2
+if __name__ == "__main__":
+    source, layout, workers = sys.argv[1:]
+    config = ctpatch.PatchConfig(patch_size=16, stride=4)
+    print("ready", flush=True)
+    ctpatch.build(source, config=config, layout=layout, workers=int(workers))
+    print("done", flush=True)
+"""
+
+
+class CutOffError(Exception):
+    """Raised by a listener in the middle of a build."""
+
+
+@pytest.fixture(autouse=True)
+def _small_parts(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(plan_module, "PART_SLICES", 2)
+    monkeypatch.setattr(plan_module, "SHARD_BYTES", 2)
+
+
+def cut_off_after(parts: int) -> Any:
+    """A listener that ends the build when so many parts are done."""
+    done = 0
+
+    def listener(event: Event) -> None:
+        nonlocal done
+        if isinstance(event, WorkAdvanced):
+            done += 1
+            if done == parts:
+                raise CutOffError
+
+    return listener
+
+
+def interrupted(tmp_path: Path, parts: int = 2, **options: Any) -> Prepared:
+    prepared = make_split(tmp_path, [(40, 50)] * 8, arrays={"mask": np.uint8})
+    with pytest.raises(CutOffError):
+        build_one(prepared, listener=cut_off_after(parts), **options)
+    return prepared
+
+
+def undisturbed(tmp_path: Path, **options: Any) -> dict[str, bytes]:
+    prepared = make_split(tmp_path, [(40, 50)] * 8, arrays={"mask": np.uint8})
+    build_one(prepared, **options)
+    return tree_bytes(prepared.out)
+
+
+@pytest.mark.parametrize("layout", LAYOUTS)
+@pytest.mark.parametrize("workers", [1, 2])
+def test_goes_on_and_ends_in_the_same_bytes(tmp_path: Path, layout: Any, workers: int) -> None:
+    wanted = undisturbed(tmp_path / "whole", layout=layout)
+    prepared = interrupted(tmp_path / "cut", layout=layout, workers=workers)
+    assert not (prepared.out / "patch_meta.json").exists()
+    assert ctpatch.verify(prepared.out).status == "incomplete"
+    with pytest.raises(IncompleteError, match="train is incomplete"):
+        ctpatch.open(prepared.out)
+    heard = Heard()
+    result = build_one(prepared, layout=layout, workers=workers, listener=heard)
+    reused = [event.steps for event in heard.events if isinstance(event, WorkAdvanced) and event.reused]
+    assert result.outcome == "resumed"
+    assert sum(reused) >= 2
+    assert_same_tree(tree_bytes(prepared.out), wanted)
+
+
+@pytest.mark.parametrize("layout", LAYOUTS)
+def test_cut_off_again_and_again(tmp_path: Path, layout: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(plan_module, "PART_SLICES", 1)
+    monkeypatch.setattr(plan_module, "SHARD_BYTES", 1)
+    wanted = undisturbed(tmp_path / "whole", layout=layout)
+    prepared = interrupted(tmp_path / "cut", 1, layout=layout)
+    cuts = 1
+    for parts in range(2, 30):
+        try:
+            result = build_one(prepared, layout=layout, listener=cut_off_after(parts))
+        except CutOffError:
+            cuts += 1
+        else:
+            assert result.outcome == "resumed"
+            break
+    assert cuts == 8
+    assert_same_tree(tree_bytes(prepared.out), wanted)
+
+
+def test_reused_outputs_are_not_written_again(tmp_path: Path) -> None:
+    prepared = interrupted(tmp_path, 2)
+    before = {name: stamp for name, stamp in tree_stamps(prepared.out).items() if name.endswith(".npy")}
+    assert len(before) == 2 * 2 * 20 * 2
+    build_one(prepared)
+    after = tree_stamps(prepared.out)
+    assert {name: after[name] for name in before} == before
+
+
+@pytest.mark.parametrize("layout", ["files", "shards", "slices"])
+@pytest.mark.parametrize("damage", ["flip", "cut", "remove", "lengthen"])
+def test_a_damaged_output_of_a_finished_part_is_made_again(tmp_path: Path, layout: Any, damage: str) -> None:
+    wanted = undisturbed(tmp_path / "whole", layout=layout)
+    prepared = interrupted(tmp_path / "cut", layout=layout)
+    victim = min(prepared.out.rglob("train_*.npy"))
+    content = bytearray(victim.read_bytes())
+    content[-3] ^= 16
+    if damage == "flip":
+        victim.write_bytes(content)
+    elif damage == "cut":
+        victim.write_bytes(content[:-1])
+    elif damage == "lengthen":
+        victim.write_bytes(victim.read_bytes() + b"\0")
+    else:
+        victim.unlink()
+    assert build_one(prepared, layout=layout).outcome == "resumed"
+    assert_same_tree(tree_bytes(prepared.out), wanted)
+
+
+@pytest.mark.parametrize("name", ["000000.receipt.json", "000000.patch_manifest.csv", "000001.slice_manifest.csv"])
+@pytest.mark.parametrize("damage", ["flip", "cut", "remove"])
+def test_damaged_receipts_and_rows_are_not_trusted(tmp_path: Path, name: str, damage: str) -> None:
+    wanted = undisturbed(tmp_path / "whole")
+    prepared = interrupted(tmp_path / "cut")
+    victim = prepared.out / ".ctpatch" / name
+    content = bytearray(victim.read_bytes())
+    content[len(content) // 2] ^= 1
+    if damage == "flip":
+        victim.write_bytes(content)
+    elif damage == "cut":
+        victim.write_bytes(victim.read_bytes()[:-1])
+    else:
+        victim.unlink()
+    heard = Heard()
+    assert build_one(prepared, listener=heard).outcome == "resumed"
+    assert [event.reused for event in heard.events if isinstance(event, WorkAdvanced)].count(True) == 1
+    assert_same_tree(tree_bytes(prepared.out), wanted)
+
+
+def test_an_interrupted_build_refuses_other_options(tmp_path: Path) -> None:
+    prepared = interrupted(tmp_path)
+    before = tree_bytes(prepared.out)
+    with pytest.raises(OutputConflictError) as error:
+        build_one(prepared, ctpatch.PatchConfig(patch_size=16, stride=16))
+    assert "stride was [8, 8], now [16, 16]" in error.value.message
+    with pytest.raises(OutputConflictError, match='layout was "files", now "shards"'):
+        build_one(prepared, layout="shards")
+    assert_same_tree(tree_bytes(prepared.out), before)
+
+
+def test_an_interrupted_build_notices_a_changed_source(tmp_path: Path) -> None:
+    prepared = interrupted(tmp_path)
+    original = prepared.images["image"][1]
+    changed = original.copy()
+    changed[0, 0] = 0.25
+    np.save(prepared.file(1), changed)
+    with pytest.raises(SourceChangedError) as error:
+        build_one(prepared)
+    assert prepared.paths["image"][1] in error.value.message
+    np.save(prepared.file(1), original)
+    assert build_one(prepared).outcome == "resumed"
+    assert_same_tree(tree_bytes(prepared.out), undisturbed(tmp_path / "whole"))
+
+
+def test_a_bad_slice_stops_and_its_repair_resumes(tmp_path: Path) -> None:
+    prepared = make_split(tmp_path / "cut", [(40, 50)] * 8, arrays={"mask": np.uint8})
+    original = prepared.images["image"][6].copy()
+    bad = original.copy()
+    bad[3, 4] = 1.5
+    np.save(prepared.file(6), bad)
+    with pytest.raises(RangeError, match="3 finished parts are kept; run the same command again"):
+        build_one(prepared)
+    assert ctpatch.verify(prepared.out).status == "incomplete"
+    np.save(prepared.file(6), original)
+    assert build_one(prepared).outcome == "resumed"
+    assert_same_tree(tree_bytes(prepared.out), undisturbed(tmp_path / "whole"))
+
+
+def test_a_cut_off_after_the_last_part_resumes(tmp_path: Path) -> None:
+    prepared = make_split(tmp_path / "cut", [(40, 50)] * 8, arrays={"mask": np.uint8})
+
+    def listener(event: Event) -> None:
+        if isinstance(event, WorkFinished):
+            raise CutOffError
+
+    with pytest.raises(CutOffError):
+        build_one(prepared, listener=listener)
+    assert build_one(prepared).outcome == "resumed"
+    assert_same_tree(tree_bytes(prepared.out), undisturbed(tmp_path / "whole"))
+
+
+@pytest.mark.parametrize("layout", LAYOUTS)
+def test_a_finished_build_is_left_alone(tmp_path: Path, layout: Any) -> None:
+    prepared = make_split(tmp_path)
+    build_one(prepared, layout=layout)
+    stamps, tree = tree_stamps(prepared.out), tree_bytes(prepared.out)
+    again = build_one(prepared, layout=layout, workers=2)
+    assert (again.outcome, again.complete, again.meta.num_patches) == ("complete", True, 60)
+    assert tree_stamps(prepared.out) == stamps
+    assert tree_bytes(prepared.out) == tree
+
+
+@pytest.mark.parametrize(
+    ("options", "said"),
+    [
+        ({"config": ctpatch.PatchConfig(patch_size=16, stride=16)}, "stride was [8, 8], now [16, 16]"),
+        ({"config": ctpatch.PatchConfig(patch_size=20, stride=8)}, "patch_size was [16, 16], now [20, 20]"),
+        ({"config": ctpatch.PatchConfig(patch_size=16, stride=8, pad_mode="zero")}, 'pad_mode was "none", now "zero"'),
+        ({"config": ctpatch.PatchConfig(patch_size=16, stride=8, air_level=0.1)}, "air_level was 0.02, now 0.1"),
+        ({"config": ctpatch.PatchConfig(patch_size=16, stride=8, drop=("a: std < 0",))}, "drop was []"),
+        ({"config": ctpatch.PatchConfig(patch_size=16, stride=8, value_range=(0, 2))}, "value_range was [0.0, 1.0]"),
+        ({"layout": "index"}, 'layout was "files", now "index"'),
+    ],
+)
+def test_a_finished_build_refuses_other_options_by_name(prepared: Prepared, options: dict[str, Any], said: str) -> None:
+    build_one(prepared)
+    before = tree_stamps(prepared.out)
+    with pytest.raises(OutputConflictError) as error:
+        ctpatch.build(prepared.folder, **{"config": SMALL, **options})
+    assert said in error.value.message
+    assert "--overwrite" in error.value.message
+    assert tree_stamps(prepared.out) == before
+
+
+@pytest.mark.parametrize("strict", [False, True])
+def test_touched_and_copied_sources_are_the_same(prepared: Prepared, strict: bool) -> None:
+    build_one(prepared)
+    os.utime(prepared.file(0))
+    copy = prepared.file(1).with_suffix(".copy")
+    copy.write_bytes(prepared.file(1).read_bytes())
+    os.replace(copy, prepared.file(1))
+    before = tree_stamps(prepared.out)
+    assert build_one(prepared, strict=strict).outcome == "complete"
+    assert tree_stamps(prepared.out) == before
+
+
+@pytest.mark.parametrize("keep_time", [False, True])
+@pytest.mark.parametrize("layout", ["files", "index"])
+def test_changed_content_of_the_same_size_is_refused(prepared: Prepared, layout: Any, keep_time: bool) -> None:
+    build_one(prepared, layout=layout)
+    victim = prepared.file(2)
+    status = victim.stat()
+    changed = prepared.images["image"][2].copy()
+    changed[39, 49] = 0.125
+    np.save(victim, changed)
+    assert victim.stat().st_size == status.st_size
+    if keep_time:
+        os.utime(victim, ns=(status.st_atime_ns, status.st_mtime_ns))
+    for strict in (False, True):
+        with pytest.raises(OutputConflictError) as error:
+            build_one(prepared, layout=layout, strict=strict)
+        assert f"{prepared.paths['image'][2]} has changed since it was cut" in error.value.message
+
+
+def test_strict_sees_what_the_times_hide(prepared: Prepared) -> None:
+    changed = prepared.images["image"][2].copy()
+    changed[39, 49] = 0.125
+    build_one(prepared)
+    np.save(prepared.file(2), changed)
+    # As if the tables were younger than the change: a file system with a coarse clock, or a set that was copied.
+    future = time.time() + 1000
+    os.utime(prepared.out / "slice_manifest.csv", (future, future))
+    assert build_one(prepared).outcome == "complete"
+    with pytest.raises(OutputConflictError, match="has changed since it was cut"):
+        build_one(prepared, strict=True)
+
+
+def test_a_changed_list_of_slices_is_refused(prepared: Prepared) -> None:
+    build_one(prepared)
+    lines = prepared.manifest.read_text().splitlines(keepends=True)
+    prepared.manifest.write_text("".join(lines[:-1]))
+    with pytest.raises(OutputConflictError, match="the source manifest listed 3 slices then, 2 now"):
+        build_one(prepared)
+    prepared.manifest.write_text("".join([lines[0], lines[2], lines[1], lines[3]]))
+    with pytest.raises(OutputConflictError, match=r"train_000000\.npy.*train_000001\.npy"):
+        build_one(prepared)
+    prepared.manifest.write_text("".join(lines))
+    assert build_one(prepared).outcome == "complete"
+
+
+@pytest.mark.skipif(not hasattr(signal, "SIGKILL"), reason="the system has no SIGKILL")
+@pytest.mark.parametrize(("layout", "workers"), [("files", 1), ("shards", 1), ("slices", 2), ("index", 1)])
+def test_killed_at_random_moments(tmp_path: Path, layout: Any, workers: int) -> None:
+    shapes = [(60, 60)] * 24
+    config = ctpatch.PatchConfig(patch_size=16, stride=4)
+    whole = make_split(tmp_path / "whole", shapes)
+    build_one(whole, config, layout=layout)
+    prepared = make_split(tmp_path / "cut", shapes)
+    script = tmp_path / "script.py"
+    script.write_text(SCRIPT)
+    chance = random.Random(layout)
+    killed = 0
+
+    def receipts() -> int:
+        return len(list((prepared.out / ".ctpatch").glob("*.receipt.json")))
+
+    for _attempt in range(4):
+        with subprocess.Popen(
+            [sys.executable, str(script), str(prepared.folder), layout, str(workers)],
+            stdout=subprocess.PIPE,
+            text=True,
+        ) as process:
+            assert process.stdout is not None
+            assert process.stdout.readline() == "ready\n"
+            wanted = receipts() + chance.randrange(1, 5)
+            while receipts() < wanted and process.poll() is None:
+                time.sleep(0.001)
+            time.sleep(chance.uniform(0, 0.02))
+            process.kill()
+            killed += "done" not in process.stdout.read()
+        if (prepared.out / "patch_meta.json").exists():
+            report = ctpatch.verify(prepared.out, deep=True)
+            assert report.ok, report.findings[:3]
+            assert_same_tree(
+                {n: c for n, c in tree_bytes(prepared.out).items() if ".ctpatch" not in n}, tree_bytes(whole.out)
+            )
+        elif prepared.out.exists() and (prepared.out / ".ctpatch").exists():
+            assert ctpatch.verify(prepared.out).status == "incomplete"
+    assert killed > 0
+    deadline = time.monotonic() + 20
+    while True:
+        try:
+            build_one(prepared, config, layout=layout)
+            break
+        except ctpatch.CtPatchError:
+            # Orphaned workers end by themselves, within moments.
+            assert time.monotonic() < deadline
+            time.sleep(0.1)
+    assert_same_tree(tree_bytes(prepared.out), tree_bytes(whole.out))

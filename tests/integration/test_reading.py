@@ -1,0 +1,337 @@
+"""PatchSet: any order, any buffer, any process; damaged and hostile sets are refused."""
+
+import json
+import os
+import pickle
+import subprocess
+import sys
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+import ctpatch
+from ctpatch.errors import FormatError, NpyError, SourceChangedError, UsageError
+from helpers import LAYOUTS, SMALL, Prepared, assert_bits, build_one, make_split, reference_set, rewrite_table
+
+
+@pytest.fixture(params=LAYOUTS)
+def layout(request: pytest.FixtureRequest) -> Any:
+    return request.param
+
+
+@pytest.fixture
+def ps(prepared: Prepared, layout: Any) -> ctpatch.PatchSet:
+    build_one(prepared, layout=layout)
+    return ctpatch.open(prepared.out)
+
+
+@pytest.fixture
+def patches(prepared: Prepared) -> Any:
+    return reference_set(prepared.images["image"])[1]
+
+
+@pytest.mark.parametrize(
+    "which", [[0], [59, 0, 30], [5, 5, 5, -1, 5], [-60, -1], [], list(range(59, -1, -1)), (3, 4), range(7)]
+)
+def test_patches_come_in_the_order_asked(ps: ctpatch.PatchSet, patches: Any, which: Any) -> None:
+    wanted = patches[list(which)].reshape(-1, 16, 16)
+    assert_bits(ps.read(which), wanted)
+    if len(which):
+        assert_bits(ps.read(np.array(which, dtype=np.int16)), wanted)
+
+
+def test_one_patch_and_all_patches(ps: ctpatch.PatchSet, patches: Any) -> None:
+    assert (len(ps), ps.patch_size, ps.arrays) == (60, (16, 16), ("image",))
+    assert_bits(ps[0], patches[0])
+    assert_bits(ps[-1], patches[-1])
+    assert_bits(ps[-60], patches[0])
+    assert_bits(np.array(list(ps)), patches)
+    assert "phantoms/train: 60 patches of 16x16" in repr(ps)
+
+
+@pytest.mark.parametrize("index", [60, -61, 10**12, -(2**63)])
+def test_patches_that_are_not_there(ps: ctpatch.PatchSet, index: int) -> None:
+    with pytest.raises(IndexError, match="out of range: the set has 60 patches"):
+        ps[index]
+    with pytest.raises(IndexError):
+        ps.read([0, index])
+
+
+@pytest.mark.parametrize(("which", "error"), [([0.5], TypeError), ([True], TypeError), ([[0, 1]], ValueError)])
+def test_indices_that_are_none(ps: ctpatch.PatchSet, which: Any, error: type[Exception]) -> None:
+    with pytest.raises(error, match="indices"):
+        ps.read(which)
+
+
+def test_out_is_filled_and_returned(ps: ctpatch.PatchSet, patches: Any) -> None:
+    out = np.full((4, 16, 16), np.nan, np.float32)
+    assert ps.read([9, 8, 7, 9], out=out) is out
+    assert_bits(out, patches[[9, 8, 7, 9]])
+    strided = np.full((4, 32, 16), np.nan, np.float32)
+    view = strided[:, ::2]
+    assert ps.read([1, 2, 3, 59], out=view) is view
+    np.testing.assert_array_equal(strided[:, ::2], patches[[1, 2, 3, 59]])
+    assert np.isnan(strided[:, 1::2]).all()
+
+
+@pytest.mark.parametrize(
+    "out",
+    [
+        np.empty((3, 16, 16), np.float32),
+        np.empty((2, 16, 15), np.float32),
+        np.empty((2, 256), np.float32),
+        np.empty((2, 16, 16), np.float64),
+        np.empty((2, 16, 16), ">f4"),
+        np.broadcast_to(np.zeros(1, np.float32), (2, 16, 16)),
+    ],
+)
+def test_an_out_that_does_not_fit_is_refused(ps: ctpatch.PatchSet, out: Any) -> None:
+    with pytest.raises(ValueError, match="out for image has shape"):
+        ps.read([0, 1], out=out)
+
+
+def test_a_set_goes_through_pickle(ps: ctpatch.PatchSet, patches: Any) -> None:
+    fresh = pickle.loads(pickle.dumps(ps))
+    assert_bits(fresh.read([3, 50]), patches[[3, 50]])
+    used = pickle.loads(pickle.dumps(fresh))
+    assert_bits(used.read([3, 50]), patches[[3, 50]])
+    assert used.meta == ps.meta
+    assert len(pickle.dumps(used)) < 10_000
+    used.close()
+    assert_bits(used[4], patches[4])
+
+
+def test_many_threads_read_at_once(ps: ctpatch.PatchSet, patches: Any) -> None:
+    def work(seed: int) -> bool:
+        which = np.random.default_rng(seed).integers(-60, 60, 50)
+        return bool((ps.read(which) == patches[which]).all())
+
+    with ThreadPoolExecutor(8) as pool:
+        assert all(pool.map(work, range(40)))
+
+
+def test_slices_come_whole(ps: ctpatch.PatchSet, prepared: Prepared) -> None:
+    for number, image in enumerate(prepared.images["image"]):
+        assert_bits(ps.slice(number), image)
+    with pytest.raises(KeyError, match="there is no slice 3 in phantoms/train"):
+        ps.slice(3)
+
+
+def test_what_is_read_is_a_copy(ps: ctpatch.PatchSet, patches: Any, prepared: Prepared) -> None:
+    patch = ps[7]
+    assert isinstance(patch, np.ndarray)
+    patch[...] = 9
+    whole = ps.slice(0)
+    assert isinstance(whole, np.ndarray)
+    whole[...] = 9
+    assert_bits(ps[7], patches[7])
+    assert_bits(ps.slice(0), prepared.images["image"][0])
+
+
+def test_a_slice_that_changed_is_not_given_out(prepared: Prepared, layout: Any) -> None:
+    build_one(prepared, layout=layout)
+    changed = prepared.images["image"][1].copy()
+    changed[0, 0] += 0.5
+    np.save(prepared.file(1), changed)
+    ps = ctpatch.open(prepared.out)
+    if layout == "slices":
+        assert_bits(ps.slice(1), prepared.images["image"][1])
+    else:
+        with pytest.raises(SourceChangedError, match=r"train_000001\.npy is no longer what"):
+            ps.slice(1)
+
+
+def pixel_file(prepared: Prepared, layout: Any) -> Path:
+    return prepared.file(0) if layout == "index" else min(prepared.out.rglob("*.npy"))
+
+
+@pytest.mark.parametrize(
+    ("damage", "said"),
+    [
+        (lambda content: content[:-1], "is cut short"),
+        (lambda content: content[: len(content) // 2], "is cut short"),
+        (lambda content: content[:20], "npy"),
+        (lambda _content: b"", "is empty"),
+        (lambda content: content + b"\0", "has trailing bytes"),
+    ],
+)
+def test_a_damaged_file_is_an_error_and_not_a_crash(
+    prepared: Prepared, layout: Any, damage: Callable[[bytes], bytes], said: str
+) -> None:
+    build_one(prepared, layout=layout)
+    victim = pixel_file(prepared, layout)
+    victim.write_bytes(damage(victim.read_bytes()))
+    ps = ctpatch.open(prepared.out)
+    with pytest.raises(NpyError) as error:
+        ps.read([0])
+    assert victim.name in error.value.message
+    assert said in error.value.message
+
+
+def test_a_missing_file_is_named(prepared: Prepared, layout: Any) -> None:
+    build_one(prepared, layout=layout)
+    victim = pixel_file(prepared, layout)
+    victim.unlink()
+    with pytest.raises(NpyError, match=rf"{victim.name} is missing"):
+        ctpatch.open(prepared.out).read([0])
+
+
+def test_a_file_of_another_shape_or_dtype_is_refused(prepared: Prepared, layout: Any) -> None:
+    build_one(prepared, layout=layout)
+    victim = pixel_file(prepared, layout)
+    good = np.load(victim)
+    for bad in (good.astype(np.complex64), good[..., :8], good[np.newaxis]):
+        np.save(victim, bad)
+        with pytest.raises(FormatError):
+            ctpatch.open(prepared.out).read([0, 19])
+
+
+HOSTILE = [
+    "../../etc/passwd",
+    "/etc/passwd",
+    "patches/phantoms/train/../../../../etc/passwd",
+    "..\\secret.npy",
+    "C:/secret.npy",
+    "a/..",
+]
+
+
+@pytest.mark.parametrize("path", HOSTILE)
+def test_hostile_paths_are_refused(prepared: Prepared, layout: Any, path: str) -> None:
+    build_one(prepared, layout=layout)
+    rewrite_table(prepared.out, "patch_manifest.csv", 1, "patch_path", path)
+    ps = ctpatch.open(prepared.out)
+    with pytest.raises(FormatError, match="is no path below the set") as error:
+        ps.read([0])
+    assert "train_000000_000_008" in error.value.message
+    report = ctpatch.verify(prepared.out)
+    assert report.status == "failed"
+    assert report.counts["paths"] > 0
+    # The meta agrees with the table that was changed: it is the path that is found, not the edit.
+    assert report.counts["table-digest"] == 0
+
+
+@pytest.mark.parametrize("path", ["../../etc/passwd", "/etc/passwd"])
+def test_hostile_source_paths_are_not_read(prepared: Prepared, path: str) -> None:
+    build_one(prepared)
+    rewrite_table(prepared.out, "slice_manifest.csv", 1, "src_path", path)
+    ps = ctpatch.open(prepared.out)
+    with pytest.raises(ctpatch.CtPatchError) as error:
+        ps.slice(1)
+    assert not isinstance(error.value, NpyError | SourceChangedError), error.value.message
+    assert ctpatch.verify(prepared.out, deep=True).status == "failed"
+
+
+@pytest.mark.parametrize("how", ["file", "folder"])
+def test_links_are_not_followed(prepared: Prepared, tmp_path: Path, layout: Any, how: str) -> None:
+    if layout == "index":
+        pytest.skip("the layout index has no files of its own")
+    build_one(prepared, layout=layout)
+    secret = tmp_path / "secret"
+    secret.mkdir()
+    if how == "file":
+        victim = pixel_file(prepared, layout)
+        victim.rename(secret / victim.name)
+        victim.symlink_to(secret / victim.name)
+    else:
+        (prepared.out / "linked").symlink_to(secret)
+        source = pixel_file(prepared, layout)
+        (secret / source.name).write_bytes(source.read_bytes())
+        rewrite_table(
+            prepared.out, "patch_manifest.csv", 0, "patch_path", f"patches/phantoms/train/linked/{source.name}"
+        )
+    with pytest.raises(ctpatch.CtPatchError):
+        ctpatch.open(prepared.out).read([0])
+    assert ctpatch.verify(prepared.out).status == "failed"
+
+
+def test_a_shards_folder_that_is_a_link(prepared: Prepared, tmp_path: Path) -> None:
+    build_one(prepared, layout="shards")
+    (prepared.out / "shards").rename(tmp_path / "moved")
+    (prepared.out / "shards").symlink_to(tmp_path / "moved")
+    with pytest.raises(FormatError, match="shards is a link"):
+        ctpatch.open(prepared.out)
+
+
+@pytest.mark.parametrize(("column", "value"), [("patch_index", "60"), ("patch_index", "-1"), ("patch_index", "")])
+@pytest.mark.parametrize("packed", ["shards", "slices"])
+def test_items_that_are_not_there(prepared: Prepared, packed: Any, column: str, value: str) -> None:
+    build_one(prepared, layout=packed)
+    rewrite_table(prepared.out, "patch_manifest.csv", 4, column, value)
+    with pytest.raises(FormatError):
+        ctpatch.open(prepared.out).read([4])
+    assert ctpatch.verify(prepared.out).status == "failed"
+
+
+@pytest.mark.parametrize("pad_mode", ["none", "edge", "zero"])
+@pytest.mark.parametrize(("column", "value"), [("row", "-20"), ("col", "-1"), ("row", "2147483647"), ("col", "41")])
+@pytest.mark.parametrize("windowed", ["slices", "index"])
+def test_windows_outside_the_slice(prepared: Prepared, windowed: Any, column: str, value: str, pad_mode: Any) -> None:
+    build_one(prepared, ctpatch.PatchConfig(patch_size=16, stride=8, pad_mode=pad_mode), layout=windowed)
+    rewrite_table(prepared.out, "patch_manifest.csv", 4, column, value)
+    ps = ctpatch.open(prepared.out)
+    if value != "41" or pad_mode == "none":
+        with pytest.raises(FormatError):
+            ps.read([4])
+    assert ctpatch.verify(prepared.out).counts["coordinates"] == 1
+
+
+def test_what_is_no_set(tmp_path: Path, prepared: Prepared) -> None:
+    with pytest.raises(UsageError, match="does not exist"):
+        ctpatch.open(tmp_path / "nowhere")
+    with pytest.raises(UsageError, match=r"is no patch set: it has no patch_meta\.json"):
+        ctpatch.open(prepared.folder)
+    build_one(prepared)
+    with pytest.raises(UsageError, match="there are sets below it: train"):
+        ctpatch.open(prepared.out.parent)
+    assert len(ctpatch.open(prepared.out / "patch_meta.json")) == 60
+
+
+@pytest.mark.parametrize(
+    ("change", "said"),
+    [
+        ({"format_version": 2}, "format_version 2, this ctpatch reads 1"),
+        ({"num_patches": 61}, "was changed after it was written"),
+        ({"layout": "zarr"}, "does not fit the format: layout"),
+        ({"meta_digest": "0"}, "was changed after it was written"),
+        ({"unknown": 1}, "was changed after it was written"),
+    ],
+)
+def test_a_meta_that_is_not_ours(prepared: Prepared, change: dict[str, Any], said: str) -> None:
+    build_one(prepared)
+    path = prepared.out / "patch_meta.json"
+    path.write_text(json.dumps({**json.loads(path.read_text()), **change}))
+    with pytest.raises(FormatError) as error:
+        ctpatch.open(prepared.out)
+    assert said in error.value.message
+    assert ctpatch.verify(prepared.out).status == "failed"
+
+
+@pytest.mark.parametrize("content", [b"", b"{", b"[]", b"null", b"\xff\xfe", b"[" * 100_000, b'{"format_version": 1}'])
+def test_a_meta_that_is_rubbish(prepared: Prepared, content: bytes) -> None:
+    build_one(prepared)
+    (prepared.out / "patch_meta.json").write_bytes(content)
+    with pytest.raises(FormatError, match=r"patch_meta\.json"):
+        ctpatch.open(prepared.out)
+
+
+def test_importing_needs_no_heavy_library() -> None:
+    code = (
+        "import sys, ctpatch; from ctpatch import PatchConfig; PatchConfig();"
+        "print([m for m in ('torch', 'matplotlib', 'dask', 'pydicom', 'rich') if m in sys.modules])"
+    )
+    found = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True, env=os.environ)
+    assert found.stdout == "[]\n"
+
+
+def test_rejected_windows_can_be_read_as_a_table(tmp_path: Path) -> None:
+    prepared = make_split(tmp_path)
+    build_one(prepared, SMALL.with_rules(ctpatch.Rule.parse("top: row = 0")))
+    ps = ctpatch.open(prepared.out)
+    assert ps.rejected["rule"].to_list() == ["top"] * 15
+    assert ps.rejected["row"].to_list() == [0] * 15
+    assert ps.slices["num_patches"].to_list() == [15] * 3

@@ -1,0 +1,128 @@
+"""The names a user imports, and what importing them costs."""
+
+import inspect
+import json
+import subprocess
+import sys
+from importlib.metadata import version
+from typing import Any
+
+import pytest
+
+import ctpatch
+
+NAMES = {
+    "BuildResult", "CtPatchError", "PatchConfig", "PatchSet", "Rule", "__version__", "build", "convert",
+    "extract_patches_2d", "open", "plan", "sliding_window_coords", "verify",
+}  # fmt: skip
+FUNCTIONS = ["build", "convert", "extract_patches_2d", "open", "plan", "sliding_window_coords", "verify"]
+CLASSES = ["BuildResult", "CtPatchError", "PatchConfig", "PatchSet", "Rule"]
+
+
+def fresh(code: str) -> Any:
+    """What a new interpreter prints as JSON."""
+    done = subprocess.run([sys.executable, "-W", "error", "-c", code], capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+    return json.loads(done.stdout)
+
+
+def test_the_names_are_those_of_the_design() -> None:
+    assert set(ctpatch.__all__) == NAMES  # reassemble and others join with the issues that bring them
+    assert dir(ctpatch) == sorted(ctpatch.__all__)
+    assert len(set(ctpatch.__all__)) == len(ctpatch.__all__)
+
+
+@pytest.mark.parametrize("name", FUNCTIONS)
+def test_functions_are_functions(name: str) -> None:
+    function = getattr(ctpatch, name)
+    assert inspect.isfunction(function)
+    assert function.__module__.startswith("ctpatch.")
+    assert function.__doc__
+    assert getattr(ctpatch, name) is function
+
+
+@pytest.mark.parametrize("name", CLASSES)
+def test_classes_are_classes(name: str) -> None:
+    found = getattr(ctpatch, name)
+    assert inspect.isclass(found)
+    assert found.__name__ == name
+
+
+def test_the_version_is_that_of_the_distribution() -> None:
+    assert ctpatch.__version__ == version("ctpatch")
+
+
+def test_an_unknown_name_is_an_attribute_error_that_names_it() -> None:
+    with pytest.raises(AttributeError, match="module 'ctpatch' has no attribute 'bulid'"):
+        ctpatch.bulid  # noqa: B018
+
+
+def test_importing_the_package_imports_nothing_heavy() -> None:
+    loaded = fresh("import json, sys, ctpatch; ctpatch.__version__; print(json.dumps(sorted(sys.modules)))")
+    heavy = {"polars", "numpy", "torch", "matplotlib", "dask", "pydantic", "sqlglot", "rich", "cyclopts", "xxhash"}
+    assert heavy.isdisjoint(loaded)
+    assert [name for name in loaded if name.startswith("ctpatch")] == ["ctpatch", "ctpatch._version"]
+
+
+def test_geometry_needs_no_tables() -> None:
+    code = (
+        "import json, sys, ctpatch\n"
+        "coords = ctpatch.sliding_window_coords(362, 362, ctpatch.PatchConfig())\n"
+        "ctpatch.extract_patches_2d([[0.0]], ctpatch.PatchConfig())\n"
+        "print(json.dumps([len(coords), 'polars' in sys.modules, 'sqlglot' in sys.modules]))"
+    )
+    assert fresh(code) == [16, False, False]
+
+
+def test_using_all_of_it_imports_no_optional_library() -> None:
+    code = (
+        "import json, sys, ctpatch\n"
+        "found = [type(getattr(ctpatch, name)).__name__ for name in ctpatch.__all__]\n"
+        "optional = [name for name in ('torch', 'matplotlib', 'dask', 'pandas') if name in sys.modules]\n"
+        "print(json.dumps([found, optional]))"
+    )
+    kinds, optional = fresh(code)
+    assert optional == []
+    assert "module" not in kinds
+
+
+@pytest.mark.parametrize(
+    "before",
+    [
+        "import ctpatch.build",
+        "import ctpatch.plan",
+        "import ctpatch.verify, ctpatch.convert",
+        "import importlib; importlib.import_module('ctpatch.plan')",
+        "import ctpatch; ctpatch.plan; import ctpatch.plan",
+        "from ctpatch.plan import SplitPlan",
+        "from ctpatch import *",
+    ],
+)
+def test_functions_stay_functions_whatever_is_imported_first(before: str) -> None:
+    code = (
+        f"{before}\nimport json, ctpatch\nfrom ctpatch import build, plan\n"
+        "kinds = [type(getattr(ctpatch, name)).__name__ for name in ('build', 'plan', 'verify', 'convert', 'open')]\n"
+        "print(json.dumps([kinds, type(build).__name__, plan is ctpatch.plan]))"
+    )
+    assert fresh(code) == [["function"] * 5, "function", True]
+
+
+def test_modules_are_still_found_by_their_names() -> None:
+    code = (
+        "import json, pickle, sys, ctpatch\n"
+        "import ctpatch.build\n"
+        "plan = pickle.loads(pickle.dumps(ctpatch.plan))\n"
+        "print(json.dumps([plan is ctpatch.plan, type(sys.modules['ctpatch.plan']).__name__,"
+        " ctpatch.grid.make_grid.__name__]))"
+    )
+    assert fresh(code) == [True, "module", "make_grid"]
+
+
+def test_other_names_can_be_set_as_on_any_module(monkeypatch: pytest.MonkeyPatch) -> None:
+    def stand_in(*_sources: Any, **_options: Any) -> list[Any]:
+        return []
+
+    monkeypatch.setattr(ctpatch, "plan", stand_in)
+    assert ctpatch.plan is stand_in
+    monkeypatch.undo()
+    assert ctpatch.plan.__module__ == "ctpatch.plan"
