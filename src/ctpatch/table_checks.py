@@ -235,7 +235,10 @@ def _check_shard_header(ps: PatchSet, path: str, array: str, items: int) -> Iter
     if ps.meta.layout == "slices":
         column = "patch_path" if array == "image" else f"{array}_patch_path"
         held = ps.manifest.filter(pl.col(column) == path)["slice_index"][0]
-        item_shape = ps.slices.filter(pl.col("slice_index") == held).select("height", "width").row(0)
+        shapes = ps.slices.filter(pl.col("slice_index") == held).select("height", "width").rows()
+        if not shapes:
+            return  # the slice is not listed, which is found elsewhere
+        item_shape = shapes[0]
     header = header_bytes((items, *item_shape), np.dtype(ps.meta.arrays[array].dtype), PAGE_BYTES)
     try:
         if not begins_with(ps.resolve_patch(path), path, header):

@@ -117,9 +117,10 @@ def test_all_splits_of_a_dataset(tmp_path: Path) -> None:
     assert [each.num_windows for each in ctpatch.plan(tmp_path / "prepared/phantoms", config=SMALL)] == [60] * 3
     out = ctpatch.build(tmp_path / "prepared/phantoms", config=SMALL, layout="shards", out=tmp_path / "out")
     assert [result.folder for result in out] == [tmp_path / "out" / name for name in splits]
-    twice = [splits["train"].folder, splits["train"].manifest]
+    shutil.copy(splits["train"].manifest, splits["test"].folder / "train_manifest.csv")
+    splits["test"].manifest.unlink()
     with pytest.raises(UsageError, match="the split phantoms/train comes twice"):
-        ctpatch.build(*twice, config=SMALL)
+        ctpatch.build(tmp_path / "prepared/phantoms", config=SMALL)
 
 
 def test_relative_paths_and_other_folders(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

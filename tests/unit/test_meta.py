@@ -166,7 +166,7 @@ def test_resealing_is_what_the_reader_accepts(tmp_path: Path) -> None:
         (b"null", "is not a JSON object"),
         (b'{"num_slices": 10, "num_patches": 160}', "has no format_version: the folder was not written by ctpatch"),
         (b'{"format_version": 2}', "has format_version 2, this ctpatch reads 1"),
-        (b'{"format_version": "1"}', "has format_version 1, this ctpatch reads 1"),
+        (b'{"format_version": "1"}', "has format_version '1', this ctpatch reads 1"),
         (b'{"format_version": 1, "x": NaN}', "does not fit the format"),
         (b'{"format_version": 1, "x": 1e999}', "does not fit the format"),
         (b'{"format_version": 1, "x": "\\ud800"}', "does not fit the format: num_slices"),
