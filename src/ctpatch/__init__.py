@@ -24,6 +24,8 @@ if TYPE_CHECKING:
     from ctpatch.make import BuildResult
     from ctpatch.patches import extract_patches_2d
     from ctpatch.plan import plan
+    from ctpatch.predict import predict
+    from ctpatch.reassemble import Reassembler, reassemble, seam_error
     from ctpatch.verify import verify
 
 # Imported when first used: `import ctpatch` costs next to nothing, and nobody pays for what they do not need.
@@ -32,12 +34,16 @@ _HOMES = {
     "CtPatchError": "ctpatch.errors",
     "PatchConfig": "ctpatch.config",
     "PatchSet": "ctpatch.dataset",
+    "Reassembler": "ctpatch.reassemble",
     "Rule": "ctpatch.config",
     "build": "ctpatch.build",
     "convert": "ctpatch.convert",
     "extract_patches_2d": "ctpatch.patches",
     "open": "ctpatch.dataset",
     "plan": "ctpatch.plan",
+    "predict": "ctpatch.predict",
+    "reassemble": "ctpatch.reassemble",
+    "seam_error": "ctpatch.reassemble",
     "sliding_window_coords": "ctpatch.grid",
     "verify": "ctpatch.verify",
 }
@@ -48,6 +54,7 @@ __all__ = [
     "CtPatchError",
     "PatchConfig",
     "PatchSet",
+    "Reassembler",
     "Rule",
     "__version__",
     "build",
@@ -55,6 +62,9 @@ __all__ = [
     "extract_patches_2d",
     "open",
     "plan",
+    "predict",
+    "reassemble",
+    "seam_error",
     "sliding_window_coords",
     "verify",
 ]

@@ -28,6 +28,7 @@ from ctpatch.manifest import (
 from ctpatch.meta import PATCH_META, PatchMeta, read_meta
 from ctpatch.npy import SliceBuffer
 from ctpatch.output import STATE_FOLDER, patch_prefix
+from ctpatch.reassemble import WindowName, reassemble
 
 # A path in a manifest that is not plainly below its root is refused before it is opened.
 _UNSAFE_PATH = r"^/|\\|\x00|(^|/)\.\.(/|$)|^[A-Za-z]:|^$"
@@ -307,6 +308,92 @@ class PatchSet:
         if array_digest(image) != record[f"{prefix}digest"]:
             raise SourceChangedError(f"{path} is no longer what the patches were cut from; restore it or build again")
         return image
+
+    def reassemble(
+        self,
+        slice_index: int,
+        patches: ArrayLike | None = None,
+        *,
+        array: str = "image",
+        window: WindowName = "hann",
+        fill: float = float("nan"),
+    ) -> NDArray[Any]:
+        """A slice put together from its patches: those of the set, or others in their place (a model's output).
+
+        Args:
+            slice_index: which slice.
+            patches: `(N, h, w)`, in the order of the slice's rows in the manifest; None takes the set's own.
+            array: whose own patches are taken.
+            window: how a patch's pixels weigh where patches overlap.
+            fill: what pixels get that no kept patch covers.
+
+        Raises:
+            KeyError: the set has no such slice.
+            ReassemblyError: there are more or fewer patches than the slice has, or they do not fit.
+        """
+        found = self.slices.filter(pl.col("slice_index") == slice_index)
+        if found.height == 0:
+            raise KeyError(f"there is no slice {slice_index} in {self.meta.dataset}/{self.meta.split}")
+        rows = self.manifest.with_row_index("at").filter(pl.col("slice_index") == slice_index)
+        if patches is None:
+            patches = self.read(rows["at"].to_numpy(), arrays=[array])[array]
+        shape = found.select("height", "width").row(0)
+        return reassemble(patches, rows.select("row", "col").rows(), shape, window, fill=fill)
+
+    def batches(
+        self,
+        batch_size: int = 64,
+        *,
+        shuffle: bool = False,
+        seed: int = 0,
+        epoch: int = 0,
+        drop_last: bool = False,
+        prefetch: int = 2,
+        columns: Sequence[str] = (),
+        arrays: Sequence[str] | None = None,
+        transform: Any = None,
+        subset: str | None = None,
+        weight: str | None = None,
+        balance: str | None = None,
+        block_size: int | None = None,
+        rank: int = 0,
+        world_size: int = 1,
+        copy: bool = False,
+    ) -> Any:
+        """Batches as NumPy arrays, read ahead by a thread; the options of `ctpatch.torch.PatchLoader`, without torch.
+
+        Returns:
+            A `ctpatch.loading.BatchLoader`: each pass over it is one epoch of `Batch`es, beginning with `epoch`.
+
+        Raises:
+            ConfigError: an option makes no sense.
+        """
+        from ctpatch.loading import BatchLoader  # noqa: PLC0415 - loading stands on this module
+        from ctpatch.sampling import SamplerOptions  # noqa: PLC0415
+
+        options = SamplerOptions(
+            shuffle=shuffle,
+            seed=seed,
+            subset=subset,
+            weight=weight,
+            balance=balance,
+            block_size=block_size,
+            rank=rank,
+            world_size=world_size,
+            drop_last=drop_last,
+        )
+        loader = BatchLoader(
+            self,
+            batch_size,
+            options,
+            prefetch=prefetch,
+            arrays=arrays,
+            columns=columns,
+            transform=transform,
+            copy=copy,
+        )
+        loader.set_epoch(epoch)
+        return loader
 
     def close(self) -> None:
         """Let go of open files; they are opened again when needed."""

@@ -1,4 +1,4 @@
-"""The reductions of ``statistics`` compiled by numba: each pixel is read once, and the results are the same to the bit.
+"""The reductions of ``statistics`` compiled by numba: one pass over the pixels, and the same results to the bit.
 
 Sums are added in the order that numpy adds them in, which ``statistics`` lays down. Nothing may be reassociated: no
 ``fastmath`` here, no ``parallel``. Squares of float32 values are exact in float64, so a compiler that fuses their
