@@ -28,7 +28,7 @@ from ctpatch.config import LayoutName
 from ctpatch.dataset import PatchSet, open_set
 from ctpatch.npy import header_bytes
 from ctpatch.prepare.phantom import PhantomSplit, write_phantom
-from ctpatch.statistics import window_statistics
+from ctpatch.statistics import use_compiled, window_statistics
 
 SIZE, PATCH, STRIDE = 362, 128, 64
 STARTS = [0, 64, 128, 192]
@@ -210,11 +210,14 @@ def main() -> None:
     parser.add_argument("--rounds", type=int, default=5)
     parser.add_argument("--dir", type=Path, default=None, help="a folder on the disk to measure [the system's]")
     parser.add_argument("--no-disk", action="store_true", help="page cache only")
+    parser.add_argument("--numpy", action="store_true", help="statistics in numpy even where numba is there")
     options = parser.parse_args()
+    compiled = use_compiled(not options.numpy)
     patients = max(options.slices // 32, 1)
     kind = f"{os.cpu_count()} cores, {platform.machine()}, {platform.system()}, Python {platform.python_version()}"
     print(
-        f"{datetime.now(UTC):%Y-%m-%d}, {kind}, numpy {np.__version__}; {patients * 32} slices of 362x362, one process"
+        f"{datetime.now(UTC):%Y-%m-%d}, {kind}, numpy {np.__version__}, "
+        f"statistics by {'numba' if compiled else 'numpy'}; {patients * 32} slices of 362x362, one process"
     )
     with tempfile.TemporaryDirectory(dir=options.dir) as on_disk:
         sources = Path(on_disk) / "sources"

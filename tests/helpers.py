@@ -192,7 +192,7 @@ def reference_starts(length: int, size: int, stride: int, pad_mode: str) -> list
         starts = [0]
         while starts[-1] + size < length:
             starts.append(starts[-1] + stride)
-        return starts
+        return [start for start in starts if start < length]
     if length < size:
         return []
     last = length - size

@@ -56,14 +56,10 @@ def open_for_writing(path: str) -> int:
 
 def write_buffers(fd: int, buffers: Sequence[_Buffer]) -> int:
     """Write all buffers in order, however often the system writes only a part; returns the bytes written."""
+    written = os.writev(fd, buffers) if _HAS_WRITEV else 0
     views = [memoryview(buffer).cast("B") for buffer in buffers]
     total = sum(view.nbytes for view in views)
-    if _HAS_WRITEV:
-        written = os.writev(fd, views)
-        if written == total:
-            return total
-        views = _after(views, written)
-    for view in views:
+    for view in _after(views, written) if written < total else ():
         rest = view
         while rest.nbytes:
             rest = rest[os.write(fd, rest) :]
@@ -119,7 +115,7 @@ def publish(temporary: Path, path: Path) -> None:
     sync_folder(path.parent)
 
 
-def sync_file(path: Path) -> None:
+def sync_file(path: str) -> None:
     """Make a file's bytes durable. A failed fsync is never retried: the pages may be gone."""
     fd = os.open(path, os.O_RDWR | getattr(os, "O_BINARY", 0))
     try:
@@ -139,7 +135,7 @@ def sync_folder(folder: Path) -> None:
         os.close(fd)
 
 
-def sync_outputs(folder: Path, files: Sequence[Path]) -> None:
+def sync_outputs(folder: Path, files: Sequence[str]) -> None:
     """Make files below `folder` durable, with their names.
 
     A few files are synced one by one. Many are synced by one `syncfs` of their file system, which costs a
@@ -149,13 +145,12 @@ def sync_outputs(folder: Path, files: Sequence[Path]) -> None:
         SystemFailureError: the system reports a fault; the files must be written again.
     """
     with system_errors("making durable", folder.name or str(folder)):
-        folders = {file.parent for file in files}
         if len(files) > _FEW_FILES and _syncfs(folder):
             return
         for file in files:
             sync_file(file)
-        for each in sorted(folders):
-            sync_folder(each)
+        for each in sorted({os.path.dirname(file) for file in files}):
+            sync_folder(Path(each))
 
 
 _FEW_FILES = 8

@@ -115,6 +115,7 @@ def cutting_recipe(plan: SplitPlan, *, strict: bool) -> Recipe[Job]:
         share=lambda job: job,
         run=run_part,
         changed=lambda output, meta: _changed_sources(output, meta, plan, strict=strict),
+        from_sources=True,
         probe=_probe,
     )
 

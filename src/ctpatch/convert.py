@@ -94,6 +94,7 @@ def convert(
         share=lambda job: ConvertJob(job, ps),
         run=run_convert_part,
         changed=lambda output, meta: _changed(output, meta, ps),
+        from_sources=False,
         probe=None,
     )
     options = BuildConfig(layout=chosen, workers=workers, overwrite=overwrite)

@@ -17,6 +17,7 @@ from ctpatch.digest import array_digest
 from ctpatch.errors import FormatError, IncompleteError, NpyError, SourceChangedError, UsageError
 from ctpatch.layouts.base import SHARDS_FOLDER
 from ctpatch.layouts.reading import ArrayReader, MappedFiles, addresses_of
+from ctpatch.loading import BatchLoader, Transform
 from ctpatch.manifest import (
     PATCH_MANIFEST,
     REJECTED_PATCHES,
@@ -29,6 +30,7 @@ from ctpatch.meta import PATCH_META, PatchMeta, read_meta
 from ctpatch.npy import SliceBuffer
 from ctpatch.output import STATE_FOLDER, patch_prefix
 from ctpatch.reassemble import WindowName, reassemble
+from ctpatch.sampling import SamplerOptions
 
 # A path in a manifest that is not plainly below its root is refused before it is opened.
 _UNSAFE_PATH = r"^/|\\|\x00|(^|/)\.\.(/|$)|^[A-Za-z]:|^$"
@@ -242,6 +244,9 @@ class PatchSet:
             single = True
         else:
             given = dict(out or {})
+            stray = [name for name in given if name not in names]
+            if stray:
+                raise ValueError(f"out has {stray[0]!r}, which is not read; read are {', '.join(names)}")
         result = {}
         for name in names:
             dtype = np.dtype(self.meta.arrays[name].dtype)
@@ -351,7 +356,7 @@ class PatchSet:
         prefetch: int = 2,
         columns: Sequence[str] = (),
         arrays: Sequence[str] | None = None,
-        transform: Any = None,
+        transform: Transform | None = None,
         subset: str | None = None,
         weight: str | None = None,
         balance: str | None = None,
@@ -359,18 +364,15 @@ class PatchSet:
         rank: int = 0,
         world_size: int = 1,
         copy: bool = False,
-    ) -> Any:
+    ) -> BatchLoader:
         """Batches as NumPy arrays, read ahead by a thread; the options of `ctpatch.torch.PatchLoader`, without torch.
 
         Returns:
-            A `ctpatch.loading.BatchLoader`: each pass over it is one epoch of `Batch`es, beginning with `epoch`.
+            A loader: each pass over it is one epoch of `Batch`es, beginning with `epoch`.
 
         Raises:
             ConfigError: an option makes no sense.
         """
-        from ctpatch.loading import BatchLoader  # noqa: PLC0415 - loading stands on this module
-        from ctpatch.sampling import SamplerOptions  # noqa: PLC0415
-
         options = SamplerOptions(
             shuffle=shuffle,
             seed=seed,

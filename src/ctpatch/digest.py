@@ -35,6 +35,18 @@ def array_digest(array: NDArray[Any]) -> str:
     return hasher.hexdigest()
 
 
+def array_digests(stack: NDArray[Any]) -> list[str]:
+    """The digest of each item of a stack, as `array_digest` gives it."""
+    stack = np.ascontiguousarray(stack, stack.dtype.newbyteorder("<"))
+    preamble = _preamble(stack.shape[1:], stack.dtype)
+    digests = []
+    for item in stack:
+        hasher = xxhash.xxh3_128(preamble)
+        hasher.update(item.data)
+        digests.append(hasher.hexdigest())
+    return digests
+
+
 def file_digest(path: Path) -> str:
     """Digest of a file's bytes, read piece by piece."""
     hasher = xxhash.xxh3_128()
@@ -44,9 +56,14 @@ def file_digest(path: Path) -> str:
     return hasher.hexdigest()
 
 
+def bytes_digest(content: bytes) -> str:
+    """Digest of bytes."""
+    return xxhash.xxh3_128_hexdigest(content)
+
+
 def text_digest(text: str) -> str:
     """Digest of a text in UTF-8."""
-    return xxhash.xxh3_128_hexdigest(text.encode())
+    return bytes_digest(text.encode())
 
 
 def json_digest(value: Any) -> str:

@@ -20,15 +20,17 @@ def axis_starts(length: int, size: int, stride: int, pad_mode: PadMode) -> list[
 
     `none` steps by the stride while windows fit; `shift` adds a last window moved inside to the border; `even`
     spreads the fewest windows whose spacing does not exceed the stride evenly from 0 to the border (window i
-    begins at `floor(i * (length - size) / (count - 1))`); the padding modes step by the stride until the border
-    is covered. An axis shorter than a window has none, or one where it is padded.
+    begins at `floor(i * (length - size) / (count - 1))`); the padding modes step by the stride until the border is
+    covered (a window that would hold nothing but padding is left out). An axis shorter than a window has none, or
+    one where it is padded.
 
     >>> axis_starts(362, 128, 64, "none"), axis_starts(362, 128, 64, "shift"), axis_starts(362, 128, 64, "even")
     ([0, 64, 128, 192], [0, 64, 128, 192, 234], [0, 58, 117, 175, 234])
     """
     span = length - size
     if pad_mode in PADDING_MODES:
-        return [step * stride for step in range(_steps_to_cover(max(span, 0), stride) + 1)]
+        starts = [step * stride for step in range(_steps_to_cover(max(span, 0), stride) + 1)]
+        return [start for start in starts if start < length]
     if span < 0:
         return []
     if pad_mode == "even":

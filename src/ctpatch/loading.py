@@ -14,8 +14,8 @@ import numpy as np
 import polars as pl
 from numpy.typing import NDArray
 
-from ctpatch.dataset import PatchSet
 from ctpatch.errors import ConfigError
+from ctpatch.meta import PatchMeta
 from ctpatch.sampling import Sampler, SamplerOptions, batch_bounds, symmetries
 
 Array = TypeVar("Array")
@@ -42,6 +42,38 @@ class Batch(Generic[Array]):
 
 
 Transform = Callable[[Batch[Any]], Batch[Any]]
+
+
+class Readable(Protocol):
+    """What a loader needs of a patch set."""
+
+    meta: PatchMeta
+
+    def __len__(self) -> int: ...
+
+    @property
+    def arrays(self) -> tuple[str, ...]:
+        """Names of the arrays."""
+        ...
+
+    @property
+    def patch_size(self) -> tuple[int, int]:
+        """Height and width of a patch."""
+        ...
+
+    @property
+    def manifest(self) -> pl.DataFrame:
+        """A row for each patch."""
+        ...
+
+    @property
+    def slices(self) -> pl.DataFrame:
+        """A row for each slice."""
+        ...
+
+    def read(self, indices: Any, out: Any = None, *, arrays: Sequence[str] | None = None) -> Any:
+        """Patches in the order asked."""
+        ...
 
 
 class Buffers(Protocol):
@@ -95,7 +127,7 @@ class BatchLoader:
 
     def __init__(
         self,
-        ps: PatchSet,
+        ps: Readable,
         batch_size: int,
         options: SamplerOptions,
         *,

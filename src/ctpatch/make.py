@@ -13,7 +13,7 @@ from ctpatch.events import Listener, WorkAdvanced, WorkFinished, WorkStarted
 from ctpatch.executors.base import Done, Executor, Failed
 from ctpatch.executors.processes import ProcessExecutor
 from ctpatch.job import Job
-from ctpatch.merge import Totals, merge_parts
+from ctpatch.merge import Totals, merge_parts, totals_of_set
 from ctpatch.meta import PatchMeta
 from ctpatch.output import Begun, OutputFolder, differences
 from ctpatch.plan import Part, SplitPlan
@@ -33,6 +33,7 @@ class Recipe(Generic[Shared]):
         share: makes what all parts share, from the job.
         run: does one part.
         changed: what makes a finished set in the folder another one; nothing where it is the same.
+        from_sources: whether parts are made from source slices, which must not change meanwhile.
         probe: reads one part without writing, to find a slice that ends its process; None where that cannot be told.
     """
 
@@ -41,6 +42,7 @@ class Recipe(Generic[Shared]):
     share: Callable[[Job], Shared]
     run: Callable[[Shared, Part], Receipt]
     changed: Callable[[OutputFolder, PatchMeta], list[str]]
+    from_sources: bool
     probe: Callable[[Shared, Part], int] | None
 
 
@@ -110,21 +112,21 @@ def make_set(
     plan = recipe.plan
     output = OutputFolder(folder, listener)
     with output.held():
-        if output.is_clearing() or options.overwrite:
-            output.clear()
-        finished = output.finished()
-        if finished is not None:
-            _refuse_other_set(output, finished, recipe, options)
-            output.end()
-            return _result(plan, folder, finished, "complete", started, Totals())
         job = _job(recipe, output, options)
         begun = Begun(
             describe_plan(plan, options.layout), job.plan_digest, plan.source.split, options.layout, tuple(plan.arrays)
         )
+        if output.is_clearing() or options.overwrite:
+            output.clear(begun)
+        finished = output.finished()
+        if finished is not None:
+            _refuse_other_set(output, finished, recipe, options)
+            output.end()
+            return _result(plan, folder, finished, "complete", started, totals_of_set(folder, finished))
         earlier = output.begun()
         if earlier is not None and earlier.plan_digest != begun.plan_digest and not output.has_receipts():
             # What was begun with other options came to nothing: no work is lost by starting anew.
-            output.clear()
+            output.clear(begun)
             earlier = None
         if earlier is None:
             output.begin(begun)
@@ -132,7 +134,7 @@ def make_set(
             _refuse_other_build(output, earlier, begun)
             output.make_folders(begun)
         reused = _run(job, recipe, executor, listener)
-        meta, totals = merge_parts(job, plan, output)
+        meta, totals = merge_parts(job, plan, output, from_sources=recipe.from_sources)
         output.end()
         return _result(plan, folder, meta, "resumed" if reused else "built", started, totals)
 
@@ -246,6 +248,8 @@ def _isolate(job: Job, recipe: Recipe[Any], shared: Any, part: Part, lost: list[
     for again in alone.run(recipe.run, shared, [replace(part, slices=tasks)]):
         if isinstance(again, Done):
             yield again.result
+        elif isinstance(again, Failed):
+            raise again.error
         else:
             lost.extend(names)
 

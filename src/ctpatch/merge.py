@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Self
 
+import polars as pl
 import xxhash
 
 from ctpatch._version import __version__
@@ -15,11 +16,19 @@ from ctpatch.digest import json_digest
 from ctpatch.errors import FormatError
 from ctpatch.events import Notice
 from ctpatch.job import Job
-from ctpatch.manifest import TABLES, header_line, schema_of
+from ctpatch.manifest import (
+    SLICE_MANIFEST,
+    STATUS_OK,
+    TABLES,
+    header_line,
+    read_table,
+    schema_of,
+    slice_schema,
+)
 from ctpatch.meta import FORMAT_VERSION, PATCH_META, DropRule, PatchMeta, TableInfo, now_utc, one_or_pair
 from ctpatch.output import OutputFolder
 from ctpatch.plan import SplitPlan
-from ctpatch.receipt import Receipt
+from ctpatch.receipt import Receipt, refuse_changed_sources
 
 MAX_SHOWN = 100
 _COPY_BYTES = 1 << 20
@@ -68,10 +77,29 @@ class Totals:
                 yield Notice("stated-range", mismatch)
 
 
-def merge_parts(job: Job, plan: SplitPlan, output: OutputFolder) -> tuple[PatchMeta, Totals]:
+def totals_of_set(folder: Path, meta: PatchMeta) -> Totals:
+    """What a summary says of a set that was complete already."""
+    slices = read_table(folder / SLICE_MANIFEST, slice_schema(tuple(meta.arrays)))
+    skipped = slices.filter(pl.col("status") != STATUS_OK)
+    without = slices.filter((pl.col("status") == STATUS_OK) & (pl.col("num_windows") == 0))
+    return Totals(
+        skipped=skipped["reason"].head(MAX_SHOWN).to_list(),
+        without_windows=without["src_path"].head(MAX_SHOWN).to_list(),
+        num_without_windows=without.height,
+    )
+
+
+def merge_parts(job: Job, plan: SplitPlan, output: OutputFolder, *, from_sources: bool) -> tuple[PatchMeta, Totals]:
     """Write the tables and then the meta; the set is complete when this returns.
 
+    Args:
+        job: what all parts share.
+        plan: the slices.
+        output: the set's folder, held.
+        from_sources: whether the parts were made from source slices, which must still be what was read.
+
     Raises:
+        SourceChangedError: a source slice was changed while the build went on.
         FormatError: a receipt or a part's rows are not what they were.
         SystemFailureError: the system refused a write.
     """
@@ -82,6 +110,8 @@ def merge_parts(job: Job, plan: SplitPlan, output: OutputFolder) -> tuple[PatchM
         writers = {table: stack.enter_context(_TableWriter(job, table)) for table in TABLES}
         for part in plan.parts(job.layout):
             receipt = _receipt(job, part.number)
+            if from_sources:
+                refuse_changed_sources(job, part, receipt, strict=False)
             for _ in totals.add(receipt):
                 pass
             for index, digests in receipt.sources:

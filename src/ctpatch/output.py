@@ -175,14 +175,17 @@ class OutputFolder:
         Raises:
             OutputConflictError: there are files of names that the build would write, and they are not ours.
         """
-        foreign = next(self._named_like(build), None)
-        if foreign is not None:
-            raise OutputConflictError(
-                f"{self.folder.name} holds {foreign}, which this build would write and ctpatch did not put there; "
-                "move it away, or choose another --out"
-            )
+        self._refuse_foreign(build, set())
         write_atomic(self.state / _BUILD, build.to_bytes())
         self.make_folders(build)
+
+    def _refuse_foreign(self, build: Begun, ours: set[Path]) -> None:
+        for name in self._named_like(build):
+            if self.folder / name not in ours:
+                raise OutputConflictError(
+                    f"{self.folder.name} holds {name}, which this build would write and ctpatch did not put there; "
+                    "move it away, or choose another --out"
+                )
 
     def make_folders(self, build: Begun) -> None:
         """Make the folders that the layout needs."""
@@ -216,11 +219,14 @@ class OutputFolder:
                         f"{folder}/{entry.name}".lstrip("/") for entry in entries if pattern.fullmatch(entry.name)
                     )
 
-    def clear(self) -> None:
+    def clear(self, build: Begun) -> None:
         """Remove what an earlier build put here and nothing else; goes on where an earlier clearing was cut off.
 
+        Args:
+            build: what is to be made next.
+
         Raises:
-            OutputConflictError: what is here was not written by ctpatch.
+            OutputConflictError: what is here was not written by ctpatch, or stands in the way of what is to be made.
         """
         marker = self.state / _CLEARING
         if not marker.exists():
@@ -228,6 +234,8 @@ class OutputFolder:
             begun = self.begun()
             if finished is None and begun is None:
                 return
+            if finished is not None and begun is None:
+                self._refuse_foreign(build, self._files_of(finished))
             write_atomic(marker, b"{}")
         # The set stops being complete before its first file goes; its manifest is the list of what to remove.
         # A clearing that was cut off may have moved neither of them, or one: what it moved is no longer here.
@@ -266,13 +274,18 @@ class OutputFolder:
             meta = read_meta(meta_path)
             folders.update(folders_of(meta.layout, tuple(meta.arrays)))
             if meta.layout != "index":
-                yield from self._recorded_files(meta)
+                yield from self._recorded_files(meta, self.state / PATCH_MANIFEST)
         for name in folders:
             with suppress(OSError):
                 (self.folder / name).rmdir()
 
-    def _recorded_files(self, meta: PatchMeta) -> Iterator[Path]:
-        table = self.state / PATCH_MANIFEST
+    def _files_of(self, meta: PatchMeta) -> set[Path]:
+        """The files of the finished set in the folder, its tables among them."""
+        tables = {self.folder / name for name in (PATCH_META, *TABLES)}
+        pixels = () if meta.layout == "index" else self._recorded_files(meta, self.folder / PATCH_MANIFEST)
+        return tables | set(pixels)
+
+    def _recorded_files(self, meta: PatchMeta, table: Path) -> Iterator[Path]:
         if not table.exists():
             return
         try:

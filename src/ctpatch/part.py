@@ -141,7 +141,12 @@ def cut_slice(job: Job, task: SliceTask, grid: Grid, rules: CompiledRules, buffe
     for info, path, image, (low, high) in zip(job.arrays.values(), task.paths, images, bounds, strict=True):
         if not info.labels:
             _check_range(image, path, low, high, job.config.value_range)
-    hits = rules.first_hits(rule_columns(task.slice_index, grid, statistics))
+    # Most sets are built without rules, and then nobody looks at the columns.
+    hits = (
+        rules.first_hits(rule_columns(task.slice_index, grid, statistics))
+        if rules.names
+        else np.full(len(grid), -1, np.int16)
+    )
     record = SliceRecord(
         slice_index=task.slice_index,
         paths=task.paths,
@@ -158,7 +163,7 @@ def cut_slice(job: Job, task: SliceTask, grid: Grid, rules: CompiledRules, buffe
 
 
 def _read_array(job: Job, task: SliceTask, path: str, array: str, buffer: SliceBuffer) -> NDArray[Any]:
-    image, _dtype = buffer.read(str(job.data_root / path), path, labels=array != "image")
+    image, _dtype = buffer.read(f"{job.data_root}/{path}", path, labels=array != "image")
     wanted = np.dtype(job.arrays[array].dtype)
     if image.shape != task.shape or image.dtype != wanted:
         raise SourceChangedError(

@@ -6,6 +6,7 @@ every pixel written has the digest on record.
 
 import json
 import os
+import time
 from dataclasses import asdict, dataclass, field, fields
 from pathlib import Path
 from typing import Any, Self
@@ -15,7 +16,7 @@ import polars as pl
 from numpy.typing import NDArray
 
 from ctpatch.atomic import system_errors, write_atomic, write_file
-from ctpatch.digest import array_digest, file_digest, json_digest
+from ctpatch.digest import array_digest, bytes_digest, file_digest, json_digest
 from ctpatch.errors import CtPatchError, SourceChangedError
 from ctpatch.grid import Grid
 from ctpatch.job import Job
@@ -71,6 +72,7 @@ class Receipt:
 
     Attributes:
         part: its number.
+        started_ns: when its first slice was read, nanoseconds since 1970.
         plan_digest: the plan it belongs to.
         num_slices, num_skipped: slices cut and left out.
         num_windows, num_patches: windows judged and kept.
@@ -87,6 +89,7 @@ class Receipt:
     """
 
     part: int
+    started_ns: int
     plan_digest: str
     num_slices: int
     num_skipped: int
@@ -132,6 +135,7 @@ class PartRows:
     split: str
     arrays: tuple[str, ...]
     rules: tuple[str, ...]
+    started_ns: int = field(default_factory=time.time_ns)
     records: list[SliceRecord] = field(default_factory=list)
     covered_pixels: int = 0
     _columns: dict[str, list[NDArray[Any]]] = field(default_factory=dict)
@@ -171,21 +175,23 @@ class PartRows:
             mine.extend(new)
         self._items.extend(addresses.items or [])
 
-    def finish(self, job: Job, part: Part, pixel_bytes: int) -> tuple[Receipt, list[Path]]:
+    def finish(self, job: Job, part: Part, pixel_bytes: int) -> tuple[Receipt, list[str]]:
         """Write the part's rows; returns the receipt to write when everything is durable, and the files of rows."""
         hits = np.concatenate(self._hits) if self._hits else np.empty(0, np.int16)
         patches, rejected = self._windows(job, hits)
         tables = {PATCH_MANIFEST: patches, REJECTED_PATCHES: rejected, SLICE_MANIFEST: self._slices()}
-        pieces = []
+        pieces = {}
         for table, frame in tables.items():
             path = job.piece(part.number, table)
             with system_errors("writing", path.name):
-                write_file(str(path), [rows_to_csv(frame)])
-            pieces.append(path)
+                content = rows_to_csv(frame) if frame.height else b""
+                write_file(str(path), [content])
+            pieces[table] = bytes_digest(content)
         counts = np.bincount(hits[hits >= 0], minlength=len(self.rules))
         done = [record for record in self.records if record.reason is None]
         receipt = Receipt(
             part=part.number,
+            started_ns=self.started_ns,
             plan_digest=job.plan_digest,
             num_slices=len(done),
             num_skipped=len(self.records) - len(done),
@@ -196,13 +202,13 @@ class PartRows:
             total_pixels=sum(record.shape[0] * record.shape[1] for record in done),
             pixel_bytes=pixel_bytes,
             sources=[(record.slice_index, list(record.digests)) for record in self.records],
-            pieces={path.name.partition(".")[2]: file_digest(path) for path in pieces},
+            pieces=pieces,
             skipped=[record.reason for record in self.records if record.reason is not None],
             mismatches=[record.mismatch for record in self.records if record.mismatch is not None],
             converted=sorted({record.src_dtype for record in done} - {"float32"}),
             without_windows=[record.paths[0] for record in done if record.num_windows == 0],
         )
-        return receipt, pieces
+        return receipt, [str(job.piece(part.number, table)) for table in tables]
 
     def _windows(self, job: Job, hits: NDArray[np.int16]) -> tuple[pl.DataFrame, pl.DataFrame]:
         """Rows of the manifest and of the rejected patches."""
@@ -213,10 +219,11 @@ class PartRows:
             prefix = "" if array == "image" else f"{array}_"
             addresses.append(pl.Series(f"{prefix}patch_path", paths, dtype=pl.String))
             addresses.append(pl.Series(f"{prefix}digest", digests or [None] * len(paths), dtype=pl.String))
-        names = pl.Series("rule", self.rules, dtype=pl.String)
         return (
             self._rows(job, kept, patch_columns, addresses),
-            self._rows(job, dropped, rejected_columns, [names.gather(hits[dropped])] if dropped.any() else []),
+            self._rows(
+                job, dropped, rejected_columns, [pl.Series("rule", [self.rules[hit] for hit in hits[dropped].tolist()])]
+            ),
         )
 
     def _rows(
@@ -225,19 +232,18 @@ class PartRows:
         """Rows for some of the windows; columns that are not known for them are null."""
         if not which.any():
             return pl.DataFrame(schema=schema)
-        columns = {name: np.concatenate(values)[which] for name, values in self._columns.items()}
+        columns: dict[str, Any] = {name: np.concatenate(values)[which] for name, values in self._columns.items()}
         slices = columns.pop("slice")
-        indices = np.array([record.slice_index for record in self.records], np.int64)
-        sources = pl.Series("src_path", [record.paths[0] for record in self.records], dtype=pl.String)
-        frame = pl.DataFrame([pl.Series(name, values) for name, values in columns.items()] + more).with_columns(
-            pl.Series("slice_index", indices[slices]), sources.gather(slices)
-        )
+        sources = [record.paths[0] for record in self.records]
+        columns["slice_index"] = np.array([record.slice_index for record in self.records], np.int64)[slices]
+        columns["src_path"] = [sources[number] for number in slices.tolist()]
+        columns |= {series.name: series for series in more}
         computed = {
             "patch_id": patch_ids(self.split, pl.col("slice_index"), pl.col("row"), pl.col("col")),
             "dtype": pl.lit(job.arrays["image"].dtype),
         }
-        return frame.select(
-            computed.get(name, pl.col(name) if name in frame.columns else pl.lit(None)).cast(kind).alias(name)
+        return pl.DataFrame(columns).select(
+            computed.get(name, pl.col(name) if name in columns else pl.lit(None)).cast(kind).alias(name)
             for name, kind in schema.items()
         )
 
@@ -288,7 +294,6 @@ def trusted_receipt(job: Job, part: Part, *, check_sources: bool) -> Receipt | N
     path = job.receipt(part.number)
     try:
         content = path.read_bytes()
-        written = path.stat().st_mtime_ns
     except OSError:
         return None
     receipt = Receipt.from_bytes(content)
@@ -296,14 +301,26 @@ def trusted_receipt(job: Job, part: Part, *, check_sources: bool) -> Receipt | N
         return None
     if [source[0] for source in receipt.sources] != [task.slice_index for task in part.slices]:
         return None
-    for task, (_index, digests) in zip(part.slices if check_sources else (), receipt.sources, strict=False):
-        for array, source, digest in zip(job.arrays, task.paths, digests, strict=True):
-            if source_changed(job.data_root, source, digest, written, labels=array != "image", strict=job.strict):
+    if check_sources:
+        refuse_changed_sources(job, part, receipt, strict=job.strict)
+    return receipt if _outputs_hold(job, part, receipt) else None
+
+
+def refuse_changed_sources(job: Job, part: Part, receipt: Receipt, *, strict: bool) -> None:
+    """Raise where a slice is no longer what its part read.
+
+    Raises:
+        SourceChangedError: names the slice.
+    """
+    for task, (_index, digests) in zip(part.slices, receipt.sources, strict=True):
+        # A slice that was left out has no digests.
+        for array, source, digest in zip(job.arrays, task.paths, digests, strict=False):
+            labels = array != "image"
+            if source_changed(job.data_root, source, digest, receipt.started_ns, labels=labels, strict=strict):
                 raise SourceChangedError(
-                    f"{source} has changed since an earlier run cut it; "
+                    f"{source} has changed since it was cut; "
                     "--overwrite starts anew with what is there now, or restore the file"
                 )
-    return receipt if _outputs_hold(job, part, receipt) else None
 
 
 def source_changed(data_root: Path, path: str, digest: str, since_ns: int, *, labels: bool, strict: bool) -> bool:

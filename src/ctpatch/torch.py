@@ -5,7 +5,7 @@ The only module that imports torch.
 
 import os
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from typing import Any
+from typing import Any, TypeAlias
 
 import numpy as np
 import torch
@@ -19,8 +19,8 @@ from ctpatch.sampling import SamplerOptions
 
 __all__ = ["FlipsAndRotations", "PatchDataset", "PatchLoader"]
 
-Sample = torch.Tensor | dict[str, torch.Tensor]
-TorchTransform = Callable[[Batch[torch.Tensor]], Batch[torch.Tensor]]
+Sample: TypeAlias = torch.Tensor | dict[str, torch.Tensor]
+TorchTransform: TypeAlias = Callable[[Batch[torch.Tensor]], Batch[torch.Tensor]]
 
 
 def _as_set(source: PatchSet | str | os.PathLike[str]) -> PatchSet:
@@ -58,7 +58,7 @@ class PatchDataset(Dataset[Sample]):
 
 
 class _TorchBuffers:
-    """Tensors whose memory NumPy fills; pinned where CUDA is there, so that copies to the device run beside the work."""
+    """Tensors whose memory NumPy fills; pinned where CUDA is there, so that copies to it run beside the work."""
 
     def __init__(self) -> None:
         self._pin = torch.cuda.is_available()

@@ -30,7 +30,7 @@ def starts_by_definition(length: int, size: int, stride: int, mode: PadMode) -> 
         starts = [0]
         while starts[-1] + size < length:
             starts.append(starts[-1] + stride)
-        return starts
+        return [start for start in starts if any(pixel < length for pixel in range(start, start + size))]
     if not fitting:
         return []
     stepped = [start for start in fitting if start % stride == 0]

@@ -44,7 +44,7 @@ def origins(length: int, size: int, stride: int, mode: PadMode) -> list[int]:
         found = [0]
         while found[-1] + size < length:
             found.append(found[-1] + stride)
-        return found
+        return [start for start in found if start < length]
     if span < 0:
         return []
     found = [start for start in range(span + 1) if start % stride == 0]

@@ -9,7 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ctpatch.config import LayoutName
-from ctpatch.digest import array_digest
+from ctpatch.digest import array_digests
 from ctpatch.patches import cut
 
 SHARDS_FOLDER = "shards"
@@ -80,7 +80,7 @@ class PartWriter(Protocol):
         """Write the kept patches of a slice."""
         ...
 
-    def finish(self) -> list[Path]:
+    def finish(self) -> list[str]:
         """End the part's files; returns them, not yet durable."""
         ...
 
@@ -105,7 +105,7 @@ def patch_blocks(piece: SliceToWrite, size: tuple[int, int]) -> Iterator[tuple[s
 
 def digests_of(patches: NDArray[Any]) -> list[str]:
     """The digest of each patch."""
-    return [array_digest(patch) for patch in patches]
+    return array_digests(patches)
 
 
 def array_suffix(array: str) -> str:

@@ -2,13 +2,12 @@
 
 import os
 from functools import lru_cache
-from pathlib import Path
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from ctpatch.atomic import system_errors, write_file
+from ctpatch.atomic import explain_os_error, write_file
 from ctpatch.layouts.base import Addresses, SliceToWrite, WriterOptions, digests_of, patch_blocks, patch_name
 from ctpatch.manifest import patch_id
 from ctpatch.npy import header_bytes
@@ -24,7 +23,7 @@ class FilesWriter:
 
     def __init__(self, options: WriterOptions) -> None:
         self._options = options
-        self._written: list[Path] = []
+        self._written: list[str] = []
         self.bytes_written = 0
 
     def write(self, piece: SliceToWrite) -> Addresses:
@@ -43,15 +42,19 @@ class FilesWriter:
         return Addresses([[options.path_prefix + path for path in names] for names in paths], None, digests)
 
     def _write_block(self, names: list[str], block: NDArray[Any]) -> None:
-        block = block.astype(block.dtype.newbyteorder("<"), copy=False)
+        block = np.ascontiguousarray(block, block.dtype.newbyteorder("<"))
         header = _header(block.shape[1:], block.dtype)
         folder = str(self._options.folder) + os.sep
-        for name, patch in zip(names, block, strict=True):
-            with system_errors("writing", name):
-                self.bytes_written += write_file(folder + name, [header, memoryview(patch.data).cast("B")])
-            self._written.append(self._options.folder / name)
+        name = ""
+        try:
+            for name, patch in zip(names, block, strict=True):
+                path = folder + name
+                self.bytes_written += write_file(path, [header, patch.data.cast("B")])
+                self._written.append(path)
+        except OSError as error:
+            raise explain_os_error(error, "writing", name) from error
 
-    def finish(self) -> list[Path]:
+    def finish(self) -> list[str]:
         """The files written; each is whole already."""
         return self._written
 

@@ -1,7 +1,5 @@
 """Layout `index`: no pixels at all; an address is a window in the source slice."""
 
-from pathlib import Path
-
 from ctpatch.layouts.base import Addresses, SliceToWrite, WriterOptions
 
 
@@ -17,7 +15,7 @@ class IndexWriter:
         """The addresses of a slice's kept patches: the slice itself."""
         return Addresses([[path] * len(piece.rows) for path in piece.src_paths], None)
 
-    def finish(self) -> list[Path]:
+    def finish(self) -> list[str]:
         """No file was written."""
         return []
 

@@ -1,7 +1,5 @@
 """Layout `shards`: the patches of a part in one .npy of shape `(n, h, w)` for each array."""
 
-from pathlib import Path
-
 from ctpatch.layouts.base import Addresses, SliceToWrite, WriterOptions, digests_of, patch_blocks, shard_name
 from ctpatch.layouts.packed import PackedFile
 
@@ -39,11 +37,11 @@ class ShardsWriter:
         """Bytes written so far."""
         return sum(file.size for file in self._files)
 
-    def finish(self) -> list[Path]:
+    def finish(self) -> list[str]:
         """End the part's files; there are none where no patch was kept."""
         for file in self._files:
             file.close()
-        return [file.path for file in self._files]
+        return [str(file.path) for file in self._files]
 
     def abandon(self) -> None:
         """Let go of open files after a fault."""

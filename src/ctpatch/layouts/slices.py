@@ -3,8 +3,6 @@
 A slice of which no window is kept is not stored: no pixel of it is in a patch.
 """
 
-from pathlib import Path
-
 import numpy as np
 
 from ctpatch.layouts.base import Addresses, SliceToWrite, WriterOptions, shard_name
@@ -46,12 +44,12 @@ class SlicesWriter:
         """Bytes written so far."""
         return sum(file.size for files in self._files.values() for file in files)
 
-    def finish(self) -> list[Path]:
+    def finish(self) -> list[str]:
         """End the part's files."""
         written = [file for files in self._files.values() for file in files]
         for file in written:
             file.close()
-        return [file.path for file in written]
+        return [str(file.path) for file in written]
 
     def abandon(self) -> None:
         """Let go of open files after a fault."""
