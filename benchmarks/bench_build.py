@@ -130,9 +130,9 @@ def bench_builds(bench: Bench, rounds: int) -> dict[str, float]:
         for name, work in works.items():
             os.sync()
             times[name].append(seconds(work))
+            for folder in bench.where.iterdir():
+                shutil.rmtree(folder)
         bench.round += 1
-        for folder in bench.where.iterdir():
-            shutil.rmtree(folder)
     return {name: statistics.median(values) for name, values in times.items()}
 
 

@@ -5,6 +5,7 @@ receipt. Whoever runs it, however often, even twice at the same time, the bytes 
 """
 
 from collections.abc import Iterator
+from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
 from typing import Any
 
@@ -27,6 +28,8 @@ from ctpatch.statistics import SliceStatistics, window_statistics
 
 _STATED_TOLERANCE = 1e-6
 
+Images = tuple[NDArray[Any], ...]
+
 
 @dataclass(frozen=True, slots=True)
 class CutSlice:
@@ -44,8 +47,8 @@ class CutSlice:
     grid: Grid
     statistics: SliceStatistics
     hits: NDArray[np.int16]
-    images: tuple[NDArray[Any], ...]
-    padded: tuple[NDArray[Any], ...]
+    images: Images
+    padded: Images
 
 
 def run_part(job: Job, part: Part) -> Receipt:
@@ -104,32 +107,37 @@ def cut_slices(job: Job, part: Part) -> Iterator[CutSlice | SliceRecord]:
     The pixels of a slice are valid until the next one is asked for.
     """
     rules = compile_rules(job.config.drop)
-    buffers = [SliceBuffer() for _ in job.arrays]
     grids: dict[tuple[int, int], Grid] = {}
-    for task in part.slices:
+    for task, reading in _read_ahead(job, part):
         try:
-            if task.problem is not None:
-                raise SliceError(task.problem)
+            images = reading.result()
             if task.shape not in grids:
                 grids[task.shape] = make_grid(*task.shape, job.config)
-            yield cut_slice(job, task, grids[task.shape], rules, buffers)
+            yield cut_slice(job, task, images, grids[task.shape], rules)
         except SliceError as error:
             if job.on_error == "stop":
                 raise
             yield SliceRecord.skipped(task, error.message)
 
 
-def cut_slice(job: Job, task: SliceTask, grid: Grid, rules: CompiledRules, buffers: list[SliceBuffer]) -> CutSlice:
-    """Read, check and judge one slice.
+def _read_ahead(job: Job, part: Part) -> Iterator[tuple[SliceTask, Future[Images]]]:
+    """The slices of a part while a thread reads the next one into the other of two sets of buffers."""
+    buffers = [[SliceBuffer() for _ in job.arrays] for _ in range(2)]
+    with ThreadPoolExecutor(1, "ctpatch-reader") as reader:
+        ahead = reader.submit(_read_slice, job, part.slices[0], buffers[0])
+        for number, task in enumerate(part.slices, 1):
+            here = ahead
+            if number < len(part.slices):
+                ahead = reader.submit(_read_slice, job, part.slices[number], buffers[number % 2])
+            yield task, here
+
+
+def cut_slice(job: Job, task: SliceTask, images: Images, grid: Grid, rules: CompiledRules) -> CutSlice:
+    """Check and judge one slice that was read.
 
     Raises:
-        SliceError: it cannot be used.
-        SourceChangedError: it has another shape than when the build was planned.
+        RangeError: it holds a value outside the range.
     """
-    images = [
-        _read_array(job, task, path, array, buffer)
-        for array, path, buffer in zip(job.arrays, task.paths, buffers, strict=True)
-    ]
     padded = [pad_slice(image, grid.padded_shape, job.config.pad_mode) for image in images]
     judged = list(job.arrays).index(job.config.rules_on)
     statistics = window_statistics(
@@ -159,7 +167,16 @@ def cut_slice(job: Job, task: SliceTask, grid: Grid, rules: CompiledRules, buffe
         num_patches=int((hits < 0).sum()),
         mismatch=_stated_mismatch(task, bounds[0]),
     )
-    return CutSlice(record, grid, statistics, hits, tuple(images), tuple(padded))
+    return CutSlice(record, grid, statistics, hits, images, tuple(padded))
+
+
+def _read_slice(job: Job, task: SliceTask, buffers: list[SliceBuffer]) -> Images:
+    if task.problem is not None:
+        raise SliceError(task.problem)
+    return tuple(
+        _read_array(job, task, path, array, buffer)
+        for array, path, buffer in zip(job.arrays, task.paths, buffers, strict=True)
+    )
 
 
 def _read_array(job: Job, task: SliceTask, path: str, array: str, buffer: SliceBuffer) -> NDArray[Any]:

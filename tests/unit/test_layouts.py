@@ -146,7 +146,7 @@ def write(
         )
         for image in (*lent, *lent_padded):
             image[...] = 77
-    outputs = writer.finish()
+    outputs = [Path(each) for each in writer.finish()]
     places = [place for each in sources for place in each.origins]
     items = [item for each in addresses for item in (each.items or [])]
     frame = pl.DataFrame(
