@@ -149,20 +149,33 @@ def bench_statistics(image: np.ndarray[Any, Any], rounds: int) -> tuple[float, f
 
 
 def bench_reading(sets: Mapping[str, PatchSet], rounds: int) -> dict[str, float]:
-    """Median seconds for a random batch of 64, warm; `memory` is np.take from one array into a given buffer."""
+    """Median seconds for a random batch of 64, warm.
+
+    `memory` is np.take from one array into a given buffer; `page cache` a bare loop that copies items of the mapped
+    shards: what the machine gives for pages of files, which it maps in small pages where memory has large ones.
+    """
     rng = np.random.Generator(np.random.Philox(7))
     count = len(sets["shards"])
     memory = sets["shards"].read(range(count))
     for ps in sets.values():
         ps.read(range(count))
     out = np.empty((64, PATCH, PATCH), np.float32)
-    times: dict[str, list[float]] = {name: [] for name in ("memory", *sets)}
+    shards = [np.load(path, mmap_mode="r") for path in sorted((sets["shards"].folder / "shards").glob("*.npy"))]
+    items = [np.asarray(shard)[item] for shard in shards for item in range(len(shard))]
+    times: dict[str, list[float]] = {name: [] for name in ("memory", "page cache", *sets)}
     for _ in range(rounds * 40):
         which = rng.permutation(count)[:64]
         times["memory"].append(seconds(partial(np.take, memory, which, axis=0, out=out, mode="clip")))
+        chosen = [items[patch] for patch in which.tolist()]
+        times["page cache"].append(seconds(partial(copy_items, chosen, out)))
         for name, ps in sets.items():
             times[name].append(seconds(partial(ps.read, which, out=out)))
     return {name: statistics.median(values) for name, values in times.items()}
+
+
+def copy_items(items: list[np.ndarray[Any, Any]], out: np.ndarray[Any, Any]) -> None:
+    for slot, item in zip(out, items, strict=True):
+        slot[...] = item
 
 
 def peak_memory(split: Path, out: Path, layout: str) -> float:
@@ -243,9 +256,12 @@ def main() -> None:
             build(bench.split, layout=layout, out=Path(on_disk) / layout)
             sets[layout] = open_set(Path(on_disk) / layout, sources)
         times = bench_reading(sets, options.rounds)
-        print("\n| random batches of 64, warm | us a patch | share of np.take in memory |\n|---|---|---|")
+        print(
+            "\n| random batches of 64, warm | us a patch | share of memory | share of the page cache |\n|---|---|---|---|"
+        )
         for name, value in times.items():
-            print(f"| `{name}` | {value / 64 * 1e6:.1f} | {times['memory'] / value:.2f} |")
+            shares = f"{times['memory'] / value:.2f} | {times['page cache'] / value:.2f}"
+            print(f"| `{name}` | {value / 64 * 1e6:.1f} | {shares} |")
         if Path("/proc/self/status").exists():
             print("\n| peak memory of a build, MB | " + " | ".join(LAYOUTS) + " |\n|---|---|---|---|---|")
             for factor in (1, 4):

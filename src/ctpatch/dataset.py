@@ -137,7 +137,15 @@ class PatchSet:
         """Where a file named in the manifest is: in the set's folder, or for the layout `index` in the data root."""
         if self.meta.layout == "index":
             return self.resolve_source(path)
-        return str(self.folder / path.removeprefix(patch_prefix(self.meta)))
+        return self._folder_text + path.removeprefix(self._prefix)
+
+    @cached_property
+    def _folder_text(self) -> str:
+        return str(self.folder) + os.sep
+
+    @cached_property
+    def _prefix(self) -> str:
+        return patch_prefix(self.meta)
 
     def resolve_source(self, path: str) -> str:
         """Where a source slice is.

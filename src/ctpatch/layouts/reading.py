@@ -11,6 +11,7 @@ import threading
 from collections import OrderedDict
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import cached_property
 from typing import Any
 
 import numpy as np
@@ -20,10 +21,11 @@ from numpy.typing import NDArray
 from ctpatch.config import MAX_PIXELS_PER_AXIS, LayoutName, PadMode
 from ctpatch.errors import FormatError, NpyError
 from ctpatch.grid import PADDING_MODES
-from ctpatch.npy import header_bytes, open_npy, read_header
+from ctpatch.npy import header_bytes, open_npy, read_exactly, read_header
 from ctpatch.patches import padded_window
 
-MAX_MAPPED_FILES = 128
+MAX_MAPPED_FILES = 2048
+"""Mapped files cost addresses, not memory or open files; systems allow some 65,000 for a process."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -156,7 +158,8 @@ class ArrayReader:
         self._resolve = resolve
         self._size = patch_size
         self._pad_mode = pad_mode
-        self._one_file_each = addresses.rows is None and bool((addresses.items < 0).all())
+        self._single_images = bool((addresses.items < 0).all())
+        self._one_file_each = addresses.rows is None and self._single_images
         self._header = header_bytes(patch_size, addresses.dtype)
 
     def read_into(self, which: NDArray[np.int64], out: NDArray[Any]) -> None:
@@ -166,32 +169,56 @@ class ArrayReader:
             NpyError: a file is missing or damaged; names it.
             FormatError: an address points outside its file.
         """
-        paths = self._addresses.paths.gather(which).to_list()
         if self._one_file_each:
-            for slot, path in zip(out, paths, strict=True):
-                self._read_file(path, slot)
-            return
-        items = self._addresses.items[which].tolist()
-        if self._addresses.rows is None or self._addresses.cols is None:
-            for slot, path, item in zip(out, paths, items, strict=True):
-                slot[...] = self._item(path, item, exact=True)
-            return
-        rows = self._addresses.rows[which].tolist()
-        cols = self._addresses.cols[which].tolist()
-        for slot, path, item, row, col in zip(out, paths, items, rows, cols, strict=True):
-            self._read_window(slot, self._item(path, item, exact=False), row, col, path)
+            self._read_files(which, out)
+        elif len(which):
+            self._read_mapped(which, out)
 
-    def _item(self, path: str, item: int, *, exact: bool) -> NDArray[Any]:
+    def _read_mapped(self, which: NDArray[np.int64], out: NDArray[Any]) -> None:
+        paths, codes = self._coded_paths
+        stacks: dict[int, NDArray[Any]] = {}
+        chosen = codes[which].tolist()
+        rows, cols = self._addresses.rows, self._addresses.cols
+        origins = None if rows is None or cols is None else (rows[which].tolist(), cols[which].tolist())
+        for place, (slot, code, item) in enumerate(zip(out, chosen, self._items[which].tolist(), strict=True)):
+            stack = stacks.get(code)
+            if stack is None:
+                stack = stacks[code] = self._stack(paths[code])
+            if not 0 <= item < len(stack):
+                raise FormatError(f"{paths[code]} holds {len(stack)} items, the manifest asks for item {item} of it")
+            if origins is None:
+                slot[...] = stack[item]
+            else:
+                self._read_window(slot, stack[item], origins[0][place], origins[1][place], paths[code])
+
+    @cached_property
+    def _coded_paths(self) -> tuple[list[str], NDArray[np.int64]]:
+        """The different files, and for each patch the number of its own."""
+        column = self._addresses.paths.alias("path").to_frame()
+        files = column.unique(maintain_order=True).with_row_index("code")
+        codes = column.join(files, on="path", how="left", maintain_order="left")["code"]
+        return files["path"].to_list(), codes.cast(pl.Int64).to_numpy()
+
+    @cached_property
+    def _items(self) -> NDArray[np.int64]:
+        """The item of each patch; 0 where its file is one image."""
+        items = self._addresses.items
+        return np.zeros_like(items) if self._single_images else items
+
+    def _stack(self, path: str) -> NDArray[Any]:
+        """The items of a file, `(n, H, W)`, of a dtype that can be read as the array's."""
         array = self._files.get(path)
-        if item >= 0:
-            if array.ndim != 3 or item >= len(array):  # noqa: PLR2004
-                raise FormatError(f"{path} has shape {array.shape}, the manifest asks for item {item} of it")
-            array = array[item]
-        kind_fits = np.can_cast(array.dtype, self._addresses.dtype, "same_kind")
-        if array.ndim != 2 or (exact and array.shape != self._size) or not kind_fits:  # noqa: PLR2004
+        if self._single_images and array.ndim == 2:  # noqa: PLR2004
+            array = array[np.newaxis]
+        holds_patches = self._addresses.rows is None
+        if (
+            array.ndim != 3  # noqa: PLR2004
+            or (holds_patches and array.shape[1:] != self._size)
+            or not np.can_cast(array.dtype, self._addresses.dtype, "same_kind")
+        ):
             raise FormatError(
-                f"{path} holds items of shape {array.shape} and dtype {array.dtype}, the set says "
-                f"{self._size} of {self._addresses.dtype}"
+                f"{path} has shape {array.shape} and dtype {array.dtype}, the set says items of "
+                f"{self._size if holds_patches else 'whole slices'} of {self._addresses.dtype}"
             )
         return array
 
@@ -208,30 +235,37 @@ class ArrayReader:
             raise FormatError(f"{path} has shape {image.shape}, the manifest asks for the window at ({row}, {col})")
         slot[...] = padded_window(image, (row, col), self._size, self._pad_mode)
 
-    def _read_file(self, path: str, slot: NDArray[Any]) -> None:
-        fd = open_patch_file(self._resolve(path), path, follow=False)
-        try:
-            whole = len(self._header) + slot.nbytes
-            if slot.flags.c_contiguous and slot.dtype == self._addresses.dtype and _READS_VECTORS:
-                head = bytearray(len(self._header))
+    def _read_files(self, which: NDArray[np.int64], out: NDArray[Any]) -> None:
+        """Patches that have a file each: header, pixels and what should not follow them, in one call."""
+        whole = len(self._header) + out[:1].nbytes
+        quick = _READS_VECTORS and out.dtype == self._addresses.dtype and out.dtype.isnative
+        head, behind = bytearray(len(self._header)), bytearray(1)
+        for slot, path in zip(out, self._addresses.paths.gather(which).to_list(), strict=True):
+            fd = open_patch_file(self._resolve(path), path, follow=False)
+            try:
                 if (
-                    os.fstat(fd).st_size == whole
-                    and os.readv(fd, [head, memoryview(slot.data).cast("B")]) == whole
-                    and head == self._header
+                    not quick
+                    or not slot.flags.c_contiguous
+                    or os.readv(fd, [head, slot.data.cast("B"), behind]) != whole
+                    or head != self._header
                 ):
-                    return
-                os.lseek(fd, 0, os.SEEK_SET)
-            header = read_header(fd, path)
-            if header.shape != self._size or not np.can_cast(header.dtype, self._addresses.dtype, "equiv"):
-                raise FormatError(
-                    f"{path} has shape {header.shape} and dtype {header.dtype}, the set says "
-                    f"{self._size} of {self._addresses.dtype}"
-                )
-            os.lseek(fd, header.offset, os.SEEK_SET)
-            with os.fdopen(fd, "rb", closefd=False) as file:
-                content = file.read(header.data_bytes)
-        finally:
-            os.close(fd)
+                    os.lseek(fd, 0, os.SEEK_SET)
+                    self._read_strictly(fd, path, slot)
+            except OSError as error:
+                raise NpyError(f"{path} cannot be read: {error.strerror}") from None
+            finally:
+                os.close(fd)
+
+    def _read_strictly(self, fd: int, path: str, slot: NDArray[Any]) -> None:
+        """A file that is not just as it was written: an error that says why, or the same pixels another way."""
+        header = read_header(fd, path)
+        if header.shape != self._size or not np.can_cast(header.dtype, self._addresses.dtype, "equiv"):
+            raise FormatError(
+                f"{path} has shape {header.shape} and dtype {header.dtype}, the set says "
+                f"{self._size} of {self._addresses.dtype}"
+            )
+        content = bytearray(header.data_bytes)
+        read_exactly(fd, memoryview(content), header.offset, path)
         order: Any = "F" if header.fortran_order else "C"
         slot[...] = np.frombuffer(content, header.dtype).reshape(header.shape, order=order)
 
