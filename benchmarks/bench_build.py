@@ -257,7 +257,8 @@ def main() -> None:
             sets[layout] = open_set(Path(on_disk) / layout, sources)
         times = bench_reading(sets, options.rounds)
         print(
-            "\n| random batches of 64, warm | us a patch | share of memory | share of the page cache |\n|---|---|---|---|"
+            "\n| random batches of 64, warm | us a patch | share of memory | share of the page cache |"
+            "\n|---|---|---|---|"
         )
         for name, value in times.items():
             shares = f"{times['memory'] / value:.2f} | {times['page cache'] / value:.2f}"

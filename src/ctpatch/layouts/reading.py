@@ -57,6 +57,10 @@ def addresses_of(frame: pl.DataFrame, layout: LayoutName, array: str, dtype: str
     items = frame["patch_index"]
     if (packed and items.has_nulls()) or frame[column].has_nulls():
         raise FormatError(f"the manifest has rows without an address ({column}, patch_index); the layout is {layout}")
+    negative = (items < 0).arg_true() if packed else ()
+    if len(negative):
+        at = int(negative[0])
+        raise FormatError(f"{frame[column][at]}: the manifest asks for item {items[at]} of it; wanted 0 or more")
     windows = layout in {"slices", "index"}
     return ArrayAddresses(
         frame[column],
@@ -185,7 +189,7 @@ class ArrayReader:
             if stack is None:
                 stack = stacks[code] = self._stack(paths[code])
             if not 0 <= item < len(stack):
-                raise FormatError(f"{paths[code]} holds {len(stack)} items, the manifest asks for item {item} of it")
+                raise FormatError(f"{paths[code]} has shape {stack.shape}, the manifest asks for item {item} of it")
             if origins is None:
                 slot[...] = stack[item]
             else:
@@ -208,7 +212,8 @@ class ArrayReader:
     def _stack(self, path: str) -> NDArray[Any]:
         """The items of a file, `(n, H, W)`, of a dtype that can be read as the array's."""
         array = self._files.get(path)
-        if self._single_images and array.ndim == 2:  # noqa: PLR2004
+        shape = array.shape
+        if self._single_images:
             array = array[np.newaxis]
         holds_patches = self._addresses.rows is None
         if (
@@ -217,8 +222,8 @@ class ArrayReader:
             or not np.can_cast(array.dtype, self._addresses.dtype, "same_kind")
         ):
             raise FormatError(
-                f"{path} has shape {array.shape} and dtype {array.dtype}, the set says items of "
-                f"{self._size if holds_patches else 'whole slices'} of {self._addresses.dtype}"
+                f"{path} has shape {shape} and dtype {array.dtype}, the set says "
+                f"{self._size} of {self._addresses.dtype}"
             )
         return array
 
