@@ -115,7 +115,7 @@ def publish(temporary: Path, path: Path) -> None:
     sync_folder(path.parent)
 
 
-def sync_file(path: str) -> None:
+def sync_file(path: str | Path) -> None:
     """Make a file's bytes durable. A failed fsync is never retried: the pages may be gone."""
     fd = os.open(path, os.O_RDWR | getattr(os, "O_BINARY", 0))
     try:
@@ -135,7 +135,7 @@ def sync_folder(folder: Path) -> None:
         os.close(fd)
 
 
-def sync_outputs(folder: Path, files: Sequence[str]) -> None:
+def sync_outputs(folder: Path, files: Sequence[str] | Sequence[Path]) -> None:
     """Make files below `folder` durable, with their names.
 
     A few files are synced one by one. Many are synced by one `syncfs` of their file system, which costs a

@@ -8,7 +8,7 @@ from typing import Any, Generic, Literal, TypeVar
 
 from ctpatch.atomic import explain_os_error
 from ctpatch.config import BuildConfig, LayoutName
-from ctpatch.errors import OutputConflictError, SliceError, SourceChangedError, WorkerLostError
+from ctpatch.errors import OutputConflictError, SliceError, SourceChangedError, SystemFailureError, WorkerLostError
 from ctpatch.events import Listener, WorkAdvanced, WorkFinished, WorkStarted
 from ctpatch.executors.base import Done, Executor, Failed
 from ctpatch.executors.processes import ProcessExecutor
@@ -222,6 +222,11 @@ def _raise(error: Exception, job: Job, part: Part, totals: Totals) -> None:
     kept = f" ({totals.parts} finished parts are kept; run the same command again to go on)" if totals.parts else ""
     if isinstance(error, SliceError | SourceChangedError):
         raise type(error)(f"{error.message}{kept}") from error
+    if isinstance(error, MemoryError):
+        raise SystemFailureError(
+            f"memory ran out on part {part.number} of {job.split}, from {part.slices[0].paths[0]} to "
+            f"{part.slices[-1].paths[0]}; use fewer workers or raise the limit, then run the same command again{kept}"
+        ) from error
     if isinstance(error, OSError):
         raise explain_os_error(error, "working on", f"part {part.number} of {job.split}") from error
     raise error

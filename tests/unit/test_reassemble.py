@@ -1,7 +1,7 @@
 """Reassembly against a plain loop over pixels, and the traps that other packages fell into."""
 
 import math
-from typing import Any
+from typing import Any, ClassVar
 
 import numpy as np
 import pytest
@@ -171,7 +171,7 @@ def test_wrong_arrays_are_refused() -> None:
 
 
 class TestReassembler:
-    SHAPES = {7: (12, 10), 3: (9, 9)}
+    SHAPES: ClassVar = {7: (12, 10), 3: (9, 9)}
 
     def make(self, window: WindowName = "hann") -> tuple[Reassembler, NDArray[Any], dict[int, NDArray[Any]]]:
         rng = np.random.default_rng(2)

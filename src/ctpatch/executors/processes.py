@@ -37,7 +37,12 @@ def _end_with(sentinel: int) -> None:
 def _work_on(item: Any) -> Any:
     assert _work is not None
     function, shared = _work
-    return function(shared, item)
+    try:
+        return function(shared, item)
+    except MemoryError:
+        # No better off than a process that the system kills for its memory, and with too little left to go on (a
+        # thread that cannot start may be waited for without end): the item is run again, alone and afresh.
+        os._exit(1)
 
 
 class ProcessExecutor:

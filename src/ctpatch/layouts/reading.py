@@ -57,9 +57,8 @@ def addresses_of(frame: pl.DataFrame, layout: LayoutName, array: str, dtype: str
     items = frame["patch_index"]
     if (packed and items.has_nulls()) or frame[column].has_nulls():
         raise FormatError(f"the manifest has rows without an address ({column}, patch_index); the layout is {layout}")
-    negative = (items < 0).arg_true() if packed else ()
-    if len(negative):
-        at = int(negative[0])
+    if packed and bool((items < 0).any()):
+        at = int((items < 0).arg_true()[0])
         raise FormatError(f"{frame[column][at]}: the manifest asks for item {items[at]} of it; wanted 0 or more")
     windows = layout in {"slices", "index"}
     return ArrayAddresses(

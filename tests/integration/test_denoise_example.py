@@ -1,0 +1,119 @@
+"""The training example: it runs as a user runs it, makes slices better, and says by how much."""
+
+import importlib.util
+import json
+import struct
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+from types import ModuleType
+from typing import Any
+
+import numpy as np
+import pytest
+
+import ctpatch
+from ctpatch.prepare.phantom import PhantomSplit, write_phantom
+
+torch = pytest.importorskip("torch", reason="the example trains with PyTorch, which is not installed")
+
+EXAMPLE = Path(__file__).parents[2] / "examples" / "denoise.py"
+
+
+@pytest.fixture(scope="module")
+def example() -> Iterator[ModuleType]:
+    """The example's functions; what they set for the whole process is set back."""
+    spec = importlib.util.spec_from_file_location("denoise_example", EXAMPLE)
+    assert spec is not None
+    assert spec.loader is not None
+    module = importlib.util.module_from_spec(spec)
+    sys.modules["denoise_example"] = module  # its dataclasses look themselves up there
+    spec.loader.exec_module(module)
+    yield module
+    torch.use_deterministic_algorithms(mode=False)
+    del sys.modules["denoise_example"]
+
+
+def small_data(folder: Path) -> None:
+    splits = [PhantomSplit("train", 1, 2), PhantomSplit("test", 1, 1)]
+    write_phantom(folder / "data", splits=splits, size=160)
+
+
+def test_eight_seconds_of_training_make_slices_better(tmp_path: Path) -> None:
+    command = [sys.executable, EXAMPLE, "--seconds", "8", "--data", tmp_path / "data", "--out", tmp_path / "out"]
+    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stdout + done.stderr
+    printed = done.stdout
+    report: dict[str, Any] = json.loads((tmp_path / "out" / "denoise.json").read_text(encoding="utf-8"))
+    before, blended, apart = report["low dose"], report["hann"], report["no overlap"]
+
+    assert before["psnr"] == pytest.approx(31.62, abs=0.01)  # the phantom is the same everywhere
+    assert blended["psnr"] > before["psnr"] + 0.5, printed
+    assert report["uniform"]["psnr"] > before["psnr"] + 0.5, printed
+    assert blended["psnr"] > apart["psnr"], printed
+    # Where patches do not overlap, errors are larger along their borders; a Hann window makes that go away.
+    assert apart["seam_hu"] > 1.05 * apart["inside_hu"], printed
+    assert blended["seam_hu"] < 1.03 * blended["inside_hu"], printed
+    for name in ("low dose", "no overlap", "uniform", "hann"):
+        assert f"\n{name:<12}{report[name]['psnr']:>9.2f}" in printed
+
+    if importlib.util.find_spec("skimage") is None:
+        assert blended["ssim"] is None
+        assert "no SSIM" in printed
+    else:
+        assert before["ssim"] == pytest.approx(0.8955, abs=0.001)
+        assert blended["ssim"] > before["ssim"] + 0.01
+    picture = tmp_path / "out" / "denoise.png"
+    if importlib.util.find_spec("matplotlib") is None:
+        assert "no picture" in printed
+    else:
+        width, height = struct.unpack(">II", picture.read_bytes()[16:24])
+        assert (width, height) == (1120, 600)
+
+
+def test_steps_and_seed_decide_the_result(
+    example: ModuleType, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """And where scikit-image and matplotlib are missing, it says so and goes on."""
+    monkeypatch.setattr(example, "METRICS", None)
+    monkeypatch.setattr(example, "PLOT", None)
+    small_data(tmp_path)
+    reports = []
+    for seed in ("0", "0", "1"):
+        options = ["--steps", "3", "--batch-size", "4", "--seed", seed, "--data", str(tmp_path / "data")]
+        example.main([*options, "--out", str(tmp_path)])
+        reports.append(json.loads((tmp_path / "denoise.json").read_text(encoding="utf-8")))
+    assert reports[0] == reports[1]
+    assert reports[0]["steps"] == 3
+    assert reports[0]["hann"] != reports[2]["hann"]
+    assert reports[0]["hann"]["ssim"] is None
+    printed = capsys.readouterr().out
+    assert printed.count("no SSIM") == printed.count("no picture") == 3
+    assert not (tmp_path / "denoise.png").exists()
+
+
+def test_an_untrained_network_changes_nothing(example: ModuleType, tmp_path: Path) -> None:
+    small_data(tmp_path)
+    _, test = example.cut_sets(tmp_path / "data")
+    before, results, picture = example.evaluate(example.Denoiser(), test)
+    assert picture["hann"] == pytest.approx(picture["low"], abs=1e-6)
+    for each in results.values():
+        assert each.psnr == pytest.approx(before.psnr, abs=1e-3)
+
+
+def test_numbers_are_those_of_their_definitions(example: ModuleType) -> None:
+    truth = np.full((40, 40), (example.LOW + example.HIGH) / 2, np.float32)
+    off = truth + np.float32(0.01 * (example.HIGH - example.LOW))  # 4 HU off everywhere: 1 % of the window
+    assert example.similarity(off, truth)[0] == pytest.approx(40.0, abs=1e-3)
+    assert example.windowed(np.array([[0.0, example.LOW, example.HIGH, 1.0]], np.float32)).tolist() == [[0, 0, 1, 1]]
+    qualities = [example.Quality(30.0, 0.5), example.Quality(40.0, 0.7)]
+    assert example.mean(qualities) == example.Quality(35.0, pytest.approx(0.6))
+
+
+def test_ways_cover_the_slice(example: ModuleType) -> None:
+    for config, _ in example.WAYS.values():
+        covered = np.zeros((362, 362), bool)
+        for row, col in ctpatch.sliding_window_coords(362, 362, config):
+            covered[row : row + example.PATCH, col : col + example.PATCH] = True
+        assert covered.all()
