@@ -150,6 +150,15 @@ def open_npy(path: str, *, follow: bool = True) -> int:
     return os.open(path, _OPEN_FLAGS if follow else _OPEN_FLAGS | getattr(os, "O_NOFOLLOW", 0))
 
 
+def _open_slice(path: str, name: str) -> int:
+    try:
+        return open_npy(path)
+    except FileNotFoundError:
+        raise NpyError(f"{name} does not exist; the manifest lists it, so prepare it or remove its row") from None
+    except OSError as error:
+        raise NpyError(f"{name} cannot be opened: {error.strerror}; check its permissions") from None
+
+
 def slice_header(path: str, name: str, *, labels: bool = False) -> NpyHeader:
     """Open, read and check the header of a source slice.
 
@@ -161,12 +170,7 @@ def slice_header(path: str, name: str, *, labels: bool = False) -> NpyHeader:
     Raises:
         NpyError: see `read_header`; or it is not 2-D, too large, empty, or of a dtype that is no pixel.
     """
-    try:
-        fd = open_npy(path)
-    except FileNotFoundError:
-        raise NpyError(f"{name} does not exist; the manifest lists it, so prepare it or remove its row") from None
-    except OSError as error:
-        raise NpyError(f"{name} cannot be opened: {error.strerror}; check its permissions") from None
+    fd = _open_slice(path, name)
     try:
         return check_slice_header(read_header(fd, name), name, labels=labels)
     finally:
@@ -208,12 +212,7 @@ class SliceBuffer:
         Raises:
             NpyError: see `slice_header`.
         """
-        try:
-            fd = open_npy(path)
-        except FileNotFoundError:
-            raise NpyError(f"{name} does not exist; prepare it again or remove its row from the manifest") from None
-        except OSError as error:
-            raise NpyError(f"{name} cannot be opened: {error.strerror}; check its permissions") from None
+        fd = _open_slice(path, name)
         try:
             header = check_slice_header(read_header(fd, name), name, labels=labels)
             array = self._read_data(fd, header, name)

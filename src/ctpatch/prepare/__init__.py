@@ -1,1 +1,1 @@
-"""."""
+"""From raw or made-up CT to prepared slices."""

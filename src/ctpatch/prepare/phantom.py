@@ -9,8 +9,8 @@ The same arguments give the same pixels on a machine, in whatever order or proce
 """
 
 import math
-from collections.abc import Iterable, Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Sequence
+from dataclasses import dataclass
 from functools import lru_cache
 from itertools import product
 from pathlib import Path
@@ -22,20 +22,18 @@ from numpy.typing import NDArray
 
 from ctpatch.atomic import system_errors
 from ctpatch.errors import ConfigError
+from ctpatch.prepare.anatomy import (
+    AIR,
+    NOISE,
+    Image,
+    draw_anatomy,
+    make_patient,
+    make_scene,
+    random_stream,
+)
 
-Image = NDArray[np.float32]
 Dose = Literal["full", "low"]
-Triple = tuple[float, float, float]  # row, col, z in mm: from the middle of the body, z from the lungs' top down
-
-FIELD_OF_VIEW_MM = 400.0
-SLICE_SPACING_MM = 6.0
 NOISE_HU: dict[Dose, float] = {"full": 8.0, "low": 26.0}  # standard deviation in the middle of the body
-AIR, LUNG, FAT, SOFT, MUSCLE, BLOOD, MARROW, BONE = -1000.0, -865.0, -100.0, 35.0, 60.0, 165.0, 190.0, 700.0
-
-_GAS_SHARE = 0.4  # of the loops of bowel
-_TORSO_MM = 330.0  # from the top of the lungs to the lower end of the kidneys
-_WARP_MM, _WARP_LIMIT_MM = 3.0, 7.0
-_ANATOMY, _WARP, _TEXTURE, _NOISE = range(4)  # what random numbers are for: each has a stream of its own
 _DOSE_STREAM: dict[Dose, int] = {"full": 0, "low": 1}
 _STREAK_ANGLES = np.deg2rad([-24, -11, -4, 3, 9, 21])  # along the wide way through the body, where photons are few
 
@@ -50,407 +48,6 @@ def hu_to_unit(hu: NDArray[np.floating]) -> Image:
     unit: Image = hu.astype(np.float32) * np.float32(0.01998 / largest)
     unit += np.float32(20.0 / largest)
     return np.clip(unit, np.float32(0.0), np.float32(1.0), out=unit)
-
-
-@dataclass(frozen=True, slots=True)
-class Organ:
-    """An ellipsoid of one material.
-
-    Attributes:
-        hu: value in HU.
-        centre, radii: (row, col, z) in mm; a radius of infinity makes a tube along the patient.
-        tilt: turn in the slice's plane, radians, from the column axis towards the row axis.
-        square: 0 an ellipse, towards 1 a rounded rectangle.
-        blunt: full width along most of z, as lungs have, rather than an ellipsoid's taper.
-        texture: mottling, HU.
-        level: where finite, only what lies above this row (mm) is drawn: gas over fluid.
-    """
-
-    hu: float
-    centre: Triple
-    radii: Triple
-    tilt: float = 0.0
-    square: float = 0.0
-    blunt: bool = False
-    texture: float = 4.0
-    level: float = math.inf
-
-    def at(self, z: float) -> list["Organ"]:
-        """Return the cross-section at height `z` in mm; nothing where the organ does not reach."""
-        reach = abs(z - self.centre[2]) / self.radii[2]
-        if reach >= 1.0:
-            return []
-        scale = (1.0 - reach**4) ** 0.25 if self.blunt else (1.0 - reach**2) ** 0.5
-        return [replace(self, radii=(self.radii[0] * scale, self.radii[1] * scale, math.inf))]
-
-
-@dataclass(frozen=True, slots=True)
-class Tree:
-    """Straight vessels from a root into an organ: ends (N, 3) and starts (N, 3) in mm, widths (N,) in mm."""
-
-    hu: float
-    starts: NDArray[np.float64]
-    ends: NDArray[np.float64]
-    widths: NDArray[np.float64]
-
-    def at(self, z: float) -> list[Organ]:
-        """Return the vessels' cross-sections at height `z`, long where a vessel runs along the slice."""
-        way = self.ends - self.starts
-        part = (z - self.starts[:, 2]) / way[:, 2]
-        found = []
-        for i in np.flatnonzero((part > 0.0) & (part < 1.0)):
-            row, col = (self.starts[i] + part[i] * way[i])[:2]
-            width = self.widths[i] * (1.0 - 0.6 * part[i])
-            stretch = min(math.hypot(way[i, 0], way[i, 1]) / abs(way[i, 2]), 7.0) + 1.0
-            tilt = math.atan2(way[i, 0], way[i, 1])
-            found.append(Organ(self.hu, (row, col, z), (width, width * stretch, math.inf), tilt=tilt, texture=0))
-        return found
-
-
-@dataclass(frozen=True, slots=True)
-class Patient:
-    """One made-up patient: sizes in mm, and what lies in chest and belly, in the order of painting."""
-
-    scale: tuple[float, float]
-    fat: float
-    start: float
-    spine_phase: float
-    organs: tuple[Organ | Tree, ...]
-
-    def height(self, slice_number: int) -> float:
-        """Return the z of a slice in mm; past the torso's end the way goes back up, so any number will do."""
-        way = (self.start + SLICE_SPACING_MM * slice_number) % (2.0 * _TORSO_MM)
-        return min(way, 2.0 * _TORSO_MM - way)
-
-    def body(self, z: float, inset: tuple[float, float], hu: float, row: float = 0.0) -> Organ:
-        """Return the body's outline at height `z`, made smaller by `inset` (rows, cols) in mm."""
-        rows = float(np.interp(z, [0, 80, 180, 330], [108, 121, 124, 116])) * self.scale[0] - inset[0]
-        cols = float(np.interp(z, [0, 80, 180, 330], [152, 166, 163, 150])) * self.scale[1] - inset[1]
-        return Organ(hu, (row, 0.0, z), (rows, cols, math.inf), square=0.6)
-
-
-@dataclass(frozen=True, slots=True)
-class _Scene:
-    """Where a slice's pixels lie (mm, warped so that nothing is a perfect ellipse), and its mottling."""
-
-    pixel: float
-    rows: Image
-    cols: Image
-    texture: Image
-
-
-def _random(seed: int, patient: int, number: int, purpose: int, stream: int = 0) -> np.random.Generator:
-    # The purpose stands in the counter's upper words, so no two streams meet before 2**64 draws.
-    counter = np.array([0, stream, number, purpose], dtype=np.uint64)
-    return np.random.Generator(np.random.Philox(key=np.array([seed, patient], dtype=np.uint64), counter=counter))
-
-
-def _tree(rng: np.random.Generator, organ: Organ, hu: float, root: Triple, count: int, width: float) -> Tree:
-    """Grow `count` vessels from the root and twice as many branches into an organ."""
-    aim = rng.normal(size=(count, 3))
-    aim *= (rng.uniform(0.55, 0.97, (count, 1))) / np.linalg.norm(aim, axis=1, keepdims=True)
-    ends = np.array(organ.centre) + aim * np.array(organ.radii)
-    starts = np.broadcast_to(np.array(root), ends.shape)
-    widths = rng.uniform(0.5, 1.0, count) * width
-    forks = np.concatenate([starts + part * (ends - starts) for part in (0.35, 0.6)])
-    tips = np.concatenate([ends, ends]) + rng.normal(size=forks.shape) * 0.22 * np.array(organ.radii)
-    return Tree(
-        hu,
-        np.concatenate([starts, forks]),
-        np.concatenate([ends, tips]),
-        np.concatenate([widths, 0.6 * widths, 0.45 * widths]),
-    )
-
-
-_LUNG_RIGHT = Organ(LUNG, (-2, -66, 122), (92, 58, 132), square=0.75, blunt=True, texture=22)
-_LUNG_LEFT = replace(_LUNG_RIGHT, centre=(-2, 66, 118))
-_LIVER = Organ(112, (-4, -62, 262), (93, 72, 92), square=0.4)
-_STOMACH = Organ(70, (-36, 54, 246), (36, 42, 48), tilt=-0.4)
-_CHEST = (
-    _LUNG_RIGHT,
-    _LUNG_LEFT,
-    Organ(FAT, (-4, 0, 92), (56, 32, 115), square=0.5, blunt=True),  # between the lungs
-    Organ(FAT, (-24, 20, 169), (52, 62, 58), tilt=0.5),  # around the heart
-    Organ(MUSCLE + 25, (-24, 20, 169), (46, 56, 50), tilt=0.5),
-    Organ(BLOOD, (-16, 36, 170), (22, 30, 38), tilt=0.6),  # its chambers
-    Organ(BLOOD - 10, (-36, -4, 170), (23, 26, 38), tilt=0.4),
-    Organ(BLOOD, (11, 4, 154), (15, 30, 25)),
-    Organ(BLOOD + 20, (-22, -10, 105), (15, 15, 58)),  # aorta: upwards, arch, to the head
-    Organ(BLOOD + 20, (4, 8, 66), (40, 12, 15), tilt=-0.45),
-    Organ(BLOOD + 20, (-14, -7, 20), (5, 5.5, 50), blunt=True),
-    Organ(BLOOD + 20, (-6, 9, 20), (5, 5.5, 50), blunt=True),
-    Organ(BLOOD + 20, (4, 17, 20), (5, 5.5, 50), blunt=True),
-    Organ(BLOOD + 60, (-14, -23, 75), (9, 8, 90), blunt=True),  # upper vena cava
-    Organ(BLOOD + 35, (-18, 20, 112), (15, 14, 24), tilt=0.5),  # arteries of the lungs
-    Organ(BLOOD + 35, (4, 0, 116), (9, 46, 15)),
-    Organ(SOFT, (13, -2, 50), (11, 11, 75), blunt=True),  # windpipe and its branches
-    Organ(AIR, (13, -2, 50), (8.5, 9, 72), blunt=True, texture=0),
-    Organ(AIR, (14, -22, 122), (6, 13, 14), texture=0),
-    Organ(AIR, (16, 20, 126), (5.5, 14, 14), texture=0),
-    Organ(SOFT + 10, (27, 3, 90), (6, 8, 140), blunt=True),  # gullet
-)
-_BELLY = (
-    _LIVER,
-    Organ(112, (-46, -4, 248), (32, 62, 56), tilt=-0.15),  # its left lobe
-    Organ(FAT, (2, -24, 268), (5, 22, 30), tilt=0.5),
-    Organ(15, (-40, -52, 288), (20, 15, 26), tilt=0.3, texture=1),  # gall bladder
-    _STOMACH,
-    replace(_STOMACH, hu=22, radii=(32, 38, 45), texture=14),
-    replace(_STOMACH, hu=AIR, radii=(32, 38, 45), texture=0, level=-45),
-    Organ(128, (32, 96, 240), (46, 27, 54), tilt=-0.25),  # spleen
-    Organ(98, (-6, 14, 272), (11, 44, 26), tilt=-0.35, texture=16),  # pancreas
-    Organ(MUSCLE, (58, -34, 330), (17, 14, 60)),  # psoas
-    Organ(MUSCLE, (58, 34, 330), (17, 14, 60)),
-    Organ(190, (43, -62, 298), (31, 26, 50), tilt=0.5),  # kidney: cortex, marrow, fat, vein
-    Organ(135, (43, -62, 298), (21, 15, 38), tilt=0.5),
-    Organ(FAT, (40, -52, 298), (9, 13, 24), tilt=0.3),
-    Organ(BLOOD, (34, -34, 294), (4, 18, 9), tilt=0.3),
-    Organ(190, (43, 62, 288), (31, 26, 50), tilt=-0.5),
-    Organ(135, (43, 62, 288), (21, 15, 38), tilt=-0.5),
-    Organ(FAT, (40, 52, 288), (9, 13, 24), tilt=-0.3),
-    Organ(BLOOD, (34, 34, 284), (4, 18, 9), tilt=-0.3),
-)
-_BACK_VESSELS = (
-    Organ(BLOOD + 15, (34, 16, 200), (11, 11, 150), blunt=True),  # aorta, downwards
-    Organ(BLOOD - 25, (20, -17, 270), (9, 12, 110), blunt=True),  # lower vena cava
-)
-_TREES = {  # vessels grown in the organ they are painted after: HU, root, how many, width in mm
-    _LUNG_RIGHT: (30.0, (4.0, -30.0, 120.0), 44, 4.2),
-    _LUNG_LEFT: (30.0, (4.0, 30.0, 122.0), 44, 4.2),
-    _LIVER: (160.0, (2.0, -30.0, 256.0), 9, 6.0),
-}
-
-
-def _bowel(rng: np.random.Generator) -> list[Organ]:
-    """Lay loops of bowel, some with gas over fluid."""
-    loops = []
-    for row, col in [(10.0, -98.0), (20.0, 98.0), *rng.uniform((-70, -85), (8, 95), (26, 2)).tolist()]:
-        height, width, length = rng.uniform((10, 10, 18), (18, 18, 42)).tolist()
-        wall = Organ(75, (row, col, rng.uniform(295, 345)), (height, width, length))
-        inside = (height - 3, width - 3, length)
-        loops += [wall, replace(wall, hu=rng.uniform(-20, 30), radii=inside, texture=20)]
-        if rng.random() < _GAS_SHARE:
-            loops.append(replace(wall, hu=AIR, radii=inside, level=row - rng.uniform(0, 6), texture=0))
-    return loops
-
-
-def _vary(organ: Organ, scale: tuple[float, float], move: Triple) -> Organ:
-    """Return one patient's version of an organ: a little elsewhere, and of another size."""
-    (row, col, z), radii = organ.centre, organ.radii
-    # The size follows the shift, so that what is nested in an organ keeps its share of it.
-    return replace(
-        organ,
-        centre=(row * scale[0] + move[0], col * scale[1] + move[1], z + move[2]),
-        radii=(
-            radii[0] * scale[0] * (1.0 + 0.017 * move[2]),
-            radii[1] * scale[1] * (1.0 + 0.017 * move[1]),
-            radii[2] * (1.0 + 0.017 * move[0]),
-        ),
-        level=organ.level * scale[0] + move[0],
-    )
-
-
-@lru_cache(maxsize=256)
-def _patient(seed: int, number: int) -> Patient:
-    rng = _random(seed, number, 0, _ANATOMY)
-    scale = (rng.uniform(0.9, 1.06), rng.uniform(0.9, 1.06))
-    fat, spine_phase = rng.uniform(9, 24), rng.uniform(0, 26)
-    organs: list[Organ | Tree] = []
-    moves: dict[Triple, Triple] = {}  # by place: what is nested in an organ moves with it
-    for organ in (*_CHEST, *_BELLY, *_bowel(rng), *_BACK_VESSELS):
-        row, col, z = np.clip(rng.normal(0, 3, 3), -6, 6).tolist()
-        varied = _vary(organ, scale, moves.setdefault(organ.centre, (row, col, z)))
-        organs.append(varied)
-        if organ in _TREES:
-            organs.append(_tree(rng, varied, *_TREES[organ]))
-    # Multiples of the golden ratio spread the patients evenly: a few of them show chest, heart and belly.
-    start = (number * 0.6180339887 % 1.0) * (_TORSO_MM - 50.0) + 20.0
-    return Patient(scale, fat, start, spine_phase, tuple(organs))
-
-
-@lru_cache(maxsize=8)
-def _axes(height: int, width: int) -> tuple[float, Image, Image]:
-    """Return the pixel size in mm and the pixels' middles in mm: rows (H, 1) and cols (1, W)."""
-    pixel = FIELD_OF_VIEW_MM / min(height, width)
-    rows = (np.arange(height, dtype=np.float32) - (height - 1) / 2)[:, None] * np.float32(pixel)
-    cols = (np.arange(width, dtype=np.float32) - (width - 1) / 2)[None, :] * np.float32(pixel)
-    # The body lies a little high, which leaves room for the table.
-    return pixel, (rows + 12.0).astype(np.float32), cols.astype(np.float32)
-
-
-@lru_cache(maxsize=32)
-def _steps(count: int, pixel: float, cell: float) -> tuple[NDArray[np.intp], Image, int]:
-    """Return each pixel's coarse cell on an axis, its way (0 to 1) to the next, and the number of cells."""
-    way = np.arange(count) * pixel / cell
-    cells = way.astype(np.intp)
-    part = way - cells
-    return cells, (part * part * (3.0 - 2.0 * part)).astype(np.float32), int(cells[-1]) + 2
-
-
-def _clouds(
-    shape: tuple[int, int], pixel: float, cell: float, coarse: Sequence[np.random.Generator], part: float
-) -> Image:
-    """Smooth noise (H, W), near unit variance: two coarse draws, blended by `part` and enlarged."""
-    rows, row_part, row_cells = _steps(shape[0], pixel, cell)
-    cols, col_part, col_cells = _steps(shape[1], pixel, cell)
-    above, below = (rng.standard_normal((row_cells, col_cells), dtype=np.float32) for rng in coarse)
-    grid = above * np.float32(1.0 - part) + below * np.float32(part)
-    grid *= np.float32(1.35 / math.hypot(part, 1.0 - part))  # what the blending takes from the spread
-    tall = grid[rows] + (grid[rows + 1] - grid[rows]) * row_part[:, None]
-    clouds: Image = tall[:, cols]
-    clouds += (tall[:, cols + 1] - clouds) * col_part
-    return clouds
-
-
-def _scene(seed: int, patient: int, z: float, shape: tuple[int, int]) -> _Scene:
-    pixel, rows, cols = _axes(*shape)
-
-    def clouds(purpose: int, stream: int, cell: float, z_cell: float) -> Image:
-        layer = int(z // z_cell)
-        both = [_random(seed, patient, number, purpose, stream) for number in (layer, layer + 1)]
-        return _clouds(shape, pixel, cell, both, z / z_cell - layer)
-
-    row_warp, col_warp = (
-        np.clip(_WARP_MM * clouds(_WARP, stream, 48.0, 60.0), -_WARP_LIMIT_MM, _WARP_LIMIT_MM) for stream in (0, 1)
-    )
-    return _Scene(pixel, rows + row_warp, cols + col_warp, clouds(_TEXTURE, 0, 4.0, 9.0))
-
-
-def _coverage(scene: _Scene, organ: Organ) -> tuple[tuple[slice, slice], Image]:
-    """Return the box of pixels around a cross-section, and how much of each pixel it covers, 0 to 1.
-
-    The border is as wide as a pixel, 1.2 mm at least: partial volume, as a scanner's blur gives it.
-    """
-    sin, cos = math.sin(organ.tilt), math.cos(organ.tilt)
-    row_radius, col_radius, _ = organ.radii
-    _, row_axis, col_axis = _axes(*scene.rows.shape)
-    edge = max(1.2, scene.pixel)
-    box = []
-    for middle, reach, axis in (
-        (organ.centre[0], math.hypot(row_radius * cos, col_radius * sin), row_axis),
-        (organ.centre[1], math.hypot(col_radius * cos, row_radius * sin), col_axis),
-    ):
-        margin, way = reach + _WARP_LIMIT_MM + edge, middle - float(axis.flat[0])
-        low = max(math.ceil((way - margin) / scene.pixel), 0)
-        box.append(slice(low, max(math.floor((way + margin) / scene.pixel) + 1, low)))
-    where = (box[0], box[1])
-    rows, cols = (
-        scene.rows[where] - np.float32(organ.centre[0]),
-        scene.cols[where] - np.float32(organ.centre[1]),
-    )
-    if organ.tilt:
-        rows, cols = (
-            rows * np.float32(cos) - cols * np.float32(sin),
-            cols * np.float32(cos) + rows * np.float32(sin),
-        )
-    rows *= np.float32(1.0 / row_radius)
-    cols *= np.float32(1.0 / col_radius)
-    rows *= rows
-    cols *= cols
-    # 1 - d**2 is twice the way to the border there, in radii; no square root is needed.
-    inside = 1.0 - rows - cols
-    if organ.square:
-        inside += np.float32(organ.square) * rows * cols
-    inside *= np.float32(min(row_radius, col_radius) / (2.0 * edge))
-    inside += np.float32(0.5)
-    if organ.level < math.inf:
-        np.minimum(inside, (organ.level - scene.rows[where]) / np.float32(edge), out=inside)
-    return where, np.clip(inside, 0.0, 1.0, out=inside)
-
-
-def _paint(canvas: Image, scene: _Scene, organs: Iterable[Organ]) -> None:
-    """Paint cross-sections over the canvas (H, W), in HU, in their order."""
-    for organ in organs:
-        where, cover = _coverage(scene, organ)
-        value = organ.hu - canvas[where]
-        if organ.texture:
-            value += scene.texture[where] * np.float32(organ.texture)
-        value *= cover
-        canvas[where] += value
-
-
-def _ribs(cavity: Organ, z: float) -> list[Organ]:
-    """Cut the ribs: each falls as it runs round from spine to front, so a slice meets several."""
-    rows, cols = cavity.radii[0] + 7.0, cavity.radii[1] + 7.0
-    ribs = []
-    for number in range(11):
-        way = (z + 75.0 - 25.0 * number) / 115.0  # 0 at the spine, 1 at the breastbone
-        if not 0.0 < way < 1.0:
-            continue
-        size = min(1.0, 6.0 * way, 6.0 * (1.0 - way))  # ends taper, so slices change smoothly
-        angle = math.radians(68.0 - 135.0 * way)
-        place = rows * math.sin(angle) * 0.97, cols * math.cos(angle) * 1.02
-        for side in (-1.0, 1.0):
-            tilt = -side * math.atan2(rows * math.cos(angle), cols * math.sin(angle))
-            bone = Organ(
-                BONE - 150,
-                (place[0] + cavity.centre[0], side * place[1], z),
-                (4.6 * size, 14.0 * size, math.inf),
-                tilt=tilt,
-            )
-            ribs += [bone, replace(bone, hu=MARROW, radii=(2.4 * size, 11.0 * size, math.inf), texture=40)]
-    return ribs
-
-
-def _spine(row: float, z: float, phase: float) -> list[Organ]:
-    """Cut the spine: vertebra and disc take turns every 26 mm."""
-    wave = math.cos(2.0 * math.pi * (z + phase) / 26.0)
-    bone = min(max(0.5 + 2.5 * (wave + 0.55), 0.0), 1.0)  # 1 in a vertebra, 0 in a disc
-    arch = min(max(0.5 + 1.5 * (wave - 0.1), 0.0), 1.0)
-    size = 1.0 + 0.0006 * z
-    big, shell = (17.0 * size, 21.0 * size, math.inf), 90.0 + (BONE - 90.0) * bone
-    inner = (big[0] - 2.2, big[1] - 2.2, math.inf)
-    parts = [
-        Organ(MUSCLE + (BONE - 150) * arch, (row + 16, side * 25, z), (5.5, 13, math.inf), tilt=0.5 * side)
-        for side in (-1, 1)
-    ]
-    return [
-        *parts,  # processes to the sides
-        Organ(MUSCLE + (BONE - 100) * arch, (row + 42, 0, z), (14, 3.6, math.inf)),  # and to the back
-        Organ(BONE - 200, (row + 24, 0, z), (13, 15, math.inf), texture=30),
-        Organ(shell, (row, 0, z), big, square=0.3),
-        Organ(95.0 + (MARROW - 95.0) * bone, (row, 0, z), inner, square=0.3, texture=10 + 55 * bone),
-        Organ(SOFT - 15, (row + 23, 0, z), (8.5, 10.5, math.inf), texture=2),
-        Organ(SOFT + 5, (row + 23, 0, z), (4.5, 6, math.inf), texture=2),
-    ]
-
-
-def _anatomy(patient: Patient, scene: _Scene, z: float) -> tuple[Image, NDArray[np.bool_]]:
-    """Paint a slice without noise: HU (H, W), and where there is anything but air (H, W)."""
-    fat, top = patient.fat, patient.body(z, (0, 0), 0).radii
-    wall = 15.0
-    muscle = patient.body(z, (fat + 2, 0.9 * fat + 2), MUSCLE)
-    cavity = patient.body(z, (fat + wall + 4, 0.9 * fat + wall + 6), FAT, row=-3.0)
-    lying = Organ(-180, (top[0] + 16, 0, z), (11, 300, math.inf), square=0.9, texture=0)
-    hu = np.full(scene.rows.shape, AIR, dtype=np.float32)
-    _, rows, cols = _axes(*hu.shape)
-    trough = rows + 7.0 * (cols / np.float32(200.0)) ** 2  # the table's sides stand a little higher
-    flat = replace(scene, rows=trough, cols=np.broadcast_to(cols, hu.shape))
-    _paint(hu, flat, [lying, replace(lying, hu=-930, radii=(8.5, 298, math.inf))])
-    _paint(hu, scene, [patient.body(z, (0, 0), SOFT)])
-    matter = hu > AIR
-    _paint(hu, scene, [patient.body(z, (2, 2), FAT), muscle])
-    seam = (fat + 8, 0.9 * fat + 8)
-    _paint(hu, scene, [patient.body(z, seam, FAT + 40), patient.body(z, (seam[0], seam[1] + 2.5), MUSCLE)])
-
-    # The inside is painted on its own and set into the wall: so no organ grows through the ribs.
-    inside = np.full_like(hu, FAT)
-    _paint(inside, scene, (part for organ in patient.organs for part in organ.at(z)))
-    where, cover = _coverage(scene, cavity)
-    hu[where] += cover * (inside[where] - hu[where])
-
-    row = top[0] - fat - 55.0
-    back = [
-        Organ(MUSCLE, (row + 32, 31 * side, z), (19, 25, math.inf), tilt=0.25 * side, texture=9) for side in (-1, 1)
-    ]
-    blades = [
-        part
-        for side in (-1, 1)
-        for part in Organ(BONE - 150, (row + 14, side * 0.62 * top[1], 60), (3.6, 34, 75), tilt=-0.75 * side).at(z)
-    ]
-    breastbone = Organ(BONE - 350, (-cavity.radii[0] - 8, 0, 95), (6, 19, 85), blunt=True, texture=40).at(z)
-    _paint(hu, scene, [*_ribs(cavity, z), *breastbone, *blades, *back, *_spine(row, z, patient.spine_phase)])
-    return hu, matter
 
 
 @lru_cache(maxsize=4)
@@ -489,17 +86,17 @@ def _check(seed: int, patient: int, slice_number: int, size: int | tuple[int, in
 
 
 def _slices(seed: int, patient: int, number: int, shape: tuple[int, int], doses: Sequence[Dose]) -> list[Image]:
-    person = _patient(seed, patient)
+    person = make_patient(seed, patient)
     z = person.height(number)
-    scene = _scene(seed, patient, z, shape)
-    hu, matter = _anatomy(person, scene, z)
+    scene = make_scene(seed, patient, z, shape)
+    hu, matter = draw_anatomy(person, scene, z)
     # Rays through the middle lose most photons, so noise is strongest there.
     rows, cols, _ = person.body(z, (0, 0), 0).radii
     depth = np.maximum(1.0 - (scene.rows / np.float32(rows)) ** 2 - (scene.cols / np.float32(cols)) ** 2, 0.0)
     strength = np.float32(0.5) + np.float32(0.5) * depth
     pixels = []
     for dose in doses:
-        noise = _noise(_random(seed, patient, number, _NOISE, _DOSE_STREAM[dose]), shape)
+        noise = _noise(random_stream(seed, patient, number, NOISE, _DOSE_STREAM[dose]), shape)
         noise *= strength
         noise *= np.float32(NOISE_HU[dose])
         noise += hu
