@@ -4,7 +4,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 READY := $(VENV)/.ready
 
-.PHONY: demo test check format bench clean
+.PHONY: demo test torch check format bench clean
 
 demo: $(READY)
 	$(BIN)/ctpatch demo
@@ -21,6 +21,10 @@ check: $(READY)
 format: $(READY)
 	$(BIN)/ruff check --fix .
 	$(BIN)/ruff format .
+
+# The tests of ctpatch.torch run where torch is: this one version, as other builds cost gigabytes.
+torch: $(READY)
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check torch==2.13.0
 
 bench: $(READY)
 	$(BIN)/python benchmarks/bench_build.py
