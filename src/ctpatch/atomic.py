@@ -3,13 +3,14 @@
 import ctypes
 import errno
 import os
+import stat
 import sys
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
-from ctpatch.errors import SystemFailureError
+from ctpatch.errors import SystemFailureError, UsageError
 
 _Buffer = bytes | memoryview
 _HAS_WRITEV = hasattr(os, "writev")
@@ -43,6 +44,43 @@ def system_errors(doing: str, name: str) -> Iterator[None]:
         yield
     except OSError as error:
         raise explain_os_error(error, doing, name) from error
+
+
+def given_path(path: str | os.PathLike[str]) -> Path:
+    """A path as a user gave it.
+
+    Raises:
+        UsageError: the system can make nothing of it: a NUL, a name too long, links in a circle, no permission.
+    """
+    try:
+        os.stat(path)
+    except (FileNotFoundError, NotADirectoryError):
+        pass
+    except (OSError, ValueError) as error:
+        reason = getattr(error, "strerror", None) or getattr(error, "reason", None) or str(error)
+        raise UsageError(f"{ascii(os.fspath(path))[:200]} cannot be used as a path: {reason}") from None
+    return Path(path)
+
+
+def read_regular(path: Path, limit: int | None = None) -> bytes:
+    """The bytes of a file of ours; a link is not followed, and a pipe not waited for.
+
+    Raises:
+        OSError: it is not there, no regular file, or larger than `limit`.
+    """
+    try:
+        fd = os.open(path, os.O_RDONLY | getattr(os, "O_BINARY", 0) | getattr(os, "O_NONBLOCK", 0) | _NO_FOLLOW)
+    except OSError as error:
+        if error.errno == errno.ELOOP:
+            raise OSError(errno.ELOOP, "it is a link, which is not followed") from None
+        raise
+    with os.fdopen(fd, "rb") as file:
+        status = os.fstat(fd)
+        if not stat.S_ISREG(status.st_mode):
+            raise OSError(errno.EINVAL, "it is not a regular file")
+        if limit is not None and status.st_size > limit:
+            raise OSError(errno.EFBIG, f"it has {status.st_size} bytes, which no such file has; is it damaged?")
+        return file.read()
 
 
 def open_for_writing(path: str) -> int:

@@ -6,6 +6,7 @@ from pathlib import Path
 
 import polars as pl
 
+from ctpatch.atomic import given_path
 from ctpatch.config import BuildConfig, LayoutName, OnError, PatchConfig
 from ctpatch.errors import UsageError
 from ctpatch.events import Listener, Notice, ignore
@@ -92,7 +93,7 @@ def _output_folders(splits: list[SplitSource], out: str | os.PathLike[str] | Non
     folders = []
     for source in splits:
         if out is not None:
-            base = Path(out).resolve()
+            base = given_path(out).resolve()
             folders.append(base if one else base / source.split)
             continue
         wanted = source.data_root / PATCHES / source.dataset / source.split

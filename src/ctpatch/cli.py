@@ -295,6 +295,7 @@ def verify(
 
 def _sets(paths: tuple[Path, ...]) -> list[Path]:
     """The sets that are meant: each folder itself, or the sets in it where it is none."""
+    from ctpatch.atomic import given_path  # noqa: PLC0415
     from ctpatch.meta import PATCH_META  # noqa: PLC0415
     from ctpatch.output import STATE_FOLDER  # noqa: PLC0415
 
@@ -302,6 +303,7 @@ def _sets(paths: tuple[Path, ...]) -> list[Path]:
         raise UsageError("no patch set given: name its folder")
     found: list[Path] = []
     for path in paths:
+        given_path(path)
         marks = (PATCH_META, STATE_FOLDER)
         if not path.is_dir() or any((path / mark).exists() for mark in marks):
             found.append(path)
@@ -399,6 +401,11 @@ def main(arguments: list[str] | None = None) -> int:
         # Who reads our output has enough; nothing more can be said to them.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return EXIT_DATA
+    except OSError as error:
+        from ctpatch.atomic import explain_os_error  # noqa: PLC0415
+
+        name = os.path.basename(os.fsdecode(error.filename)) if error.filename else "a file"
+        return _report(explain_os_error(error, "working on", name), as_json="--json" in tokens)
 
 
 def _report(error: CtPatchError, *, as_json: bool) -> int:

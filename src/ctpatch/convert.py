@@ -14,6 +14,7 @@ import numpy as np
 import polars as pl
 from numpy.typing import NDArray
 
+from ctpatch.atomic import given_path
 from ctpatch.config import BuildConfig, LayoutName, PatchConfig, Rule
 from ctpatch.dataset import PatchSet, open_set
 from ctpatch.digest import json_digest
@@ -82,7 +83,7 @@ def convert(
         NpyError, SourceChangedError: whole slices are needed and the sources are gone or changed.
     """
     ps = open_set(path, data_root)
-    folder = Path(out).resolve()
+    folder = given_path(out).resolve()
     if folder == ps.folder or folder.is_relative_to(ps.folder) or ps.folder.is_relative_to(folder):
         raise UsageError(f"{str(out)!r} overlaps the set that is converted; choose another folder")
     chosen = layout or ps.meta.layout

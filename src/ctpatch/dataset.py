@@ -12,6 +12,7 @@ import numpy as np
 import polars as pl
 from numpy.typing import ArrayLike, NDArray
 
+from ctpatch.atomic import given_path
 from ctpatch.config import PatchConfig
 from ctpatch.digest import array_digest
 from ctpatch.errors import FormatError, IncompleteError, NpyError, SourceChangedError, UsageError
@@ -48,9 +49,9 @@ class PatchSet:
     """
 
     def __init__(self, path: str | os.PathLike[str], data_root: str | os.PathLike[str] | None = None) -> None:
-        self.folder = _set_folder(Path(path))
+        self.folder = _set_folder(given_path(path))
         self.meta: PatchMeta = _finished_meta(self.folder)
-        self._given_root = None if data_root is None else Path(data_root).resolve()
+        self._given_root = None if data_root is None else given_path(data_root).resolve()
         self._lock = threading.RLock()
         self._readers: dict[str, ArrayReader] = {}
         if (self.folder / SHARDS_FOLDER).is_symlink():

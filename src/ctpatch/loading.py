@@ -7,7 +7,7 @@ interpreter free, so a thread costs nothing and no batch crosses a process borde
 import queue
 import threading
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field
 from typing import Any, Generic, Protocol, TypeVar
 
 import numpy as np
@@ -110,8 +110,10 @@ class _Slot:
 class BatchLoader:
     """Iterates over a set in batches, epoch after epoch.
 
-    Each pass over it is one epoch; `set_epoch` says which comes next. A batch is valid until the next one is asked
-    for, unless `copy` is set: then it is the caller's for ever.
+    Each pass over it is one epoch, from its first batch; `set_epoch` says which comes next. A pass that was left early
+    is begun anew by the next one, unless `load_state_dict` says where to go on.
+
+    A batch is valid until the next one is asked for, unless `copy` is set: then it is the caller's for ever.
 
     Args:
         ps: the set.
@@ -156,8 +158,12 @@ class BatchLoader:
         self._columns = {name: _numeric_column(ps.manifest, name) for name in columns}
         self._sampler = Sampler(ps.manifest, ps.slices, options)
         self._slots: list[_Slot] = []
+        clash = [name for name in columns if name in self.arrays]
+        if clash:
+            raise ConfigError(f"columns: {clash[0]!r} is the name of an array too; read one of the two")
         self._epoch = 0
         self._next_batch = 0
+        self._begin_at = 0
 
     def __len__(self) -> int:
         """Batches in an epoch."""
@@ -170,32 +176,35 @@ class BatchLoader:
 
     def set_epoch(self, epoch: int) -> None:
         """Begin with the first batch of an epoch at the next pass."""
-        self._epoch, self._next_batch = epoch, 0
+        self._epoch, self._next_batch, self._begin_at = epoch, 0, 0
 
-    def state_dict(self) -> dict[str, int]:
+    def _identity(self) -> dict[str, Any]:
+        """What decides the batches: a state belongs to a loader with the same."""
+        options = asdict(self.options)
+        del options["rank"]
+        return {**options, "batch_size": self.batch_size, "patches": len(self.ps)}
+
+    def state_dict(self) -> dict[str, Any]:
         """Where the loader stands: `load_state_dict` goes on with the batch behind the last one given out."""
-        return {
-            "epoch": self._epoch,
-            "next_batch": self._next_batch,
-            "seed": self.options.seed,
-            "patches": len(self.ps),
-        }
+        return {"epoch": self._epoch, "next_batch": self._next_batch, **self._identity()}
 
-    def load_state_dict(self, state: Mapping[str, int]) -> None:
-        """Go on where `state_dict` was taken.
+    def load_state_dict(self, state: Mapping[str, Any]) -> None:
+        """Go on where `state_dict` was taken: the next pass begins there.
 
         Raises:
-            ConfigError: it was taken with another seed, or from another set.
+            ConfigError: it was taken with other options, or from another set.
         """
-        for name, here in (("seed", self.options.seed), ("patches", len(self.ps))):
+        for name, here in self._identity().items():
             if state.get(name) != here:
-                raise ConfigError(f"state: {name} was {state.get(name)}, this loader has {here}")
-        self._epoch, self._next_batch = int(state["epoch"]), int(state["next_batch"])
+                raise ConfigError(f"state: {name} was {state.get(name)!r}, this loader has {here!r}")
+        self._epoch = int(state["epoch"])
+        self._next_batch = self._begin_at = int(state["next_batch"])
 
     def __iter__(self) -> Iterator[Batch[Any]]:
         order = self._sampler.epoch(self._epoch)
         bounds = batch_bounds(len(order), self.batch_size, drop_last=self.options.drop_last)
-        first = self._next_batch
+        first, self._begin_at = self._begin_at, 0
+        self._next_batch = first
         for batch in self._batches(order, bounds[first:]):
             self._next_batch += 1
             yield batch

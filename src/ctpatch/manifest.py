@@ -10,6 +10,7 @@ from pathlib import Path
 
 import polars as pl
 
+from ctpatch.atomic import read_regular
 from ctpatch.errors import FormatError
 
 PATCH_MANIFEST = "patch_manifest.csv"
@@ -109,7 +110,7 @@ def read_table(path: Path, schema: Schema, *, has_header: bool = True) -> pl.Dat
         FormatError: the file is missing, its columns are others, or a cell does not fit its column.
     """
     try:
-        content = path.read_bytes()
+        content = read_regular(path)
     except FileNotFoundError:
         raise FormatError(f"{path.name} is missing from the patch set; build it again") from None
     except OSError as error:

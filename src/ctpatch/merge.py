@@ -11,7 +11,7 @@ import polars as pl
 import xxhash
 
 from ctpatch._version import __version__
-from ctpatch.atomic import end_file, open_for_writing, system_errors, write_atomic, write_buffers
+from ctpatch.atomic import end_file, explain_os_error, open_for_writing, system_errors, write_atomic, write_buffers
 from ctpatch.digest import json_digest
 from ctpatch.errors import FormatError
 from ctpatch.events import Notice
@@ -131,8 +131,10 @@ def merge_parts(job: Job, plan: SplitPlan, output: OutputFolder, *, from_sources
 def _receipt(job: Job, number: int) -> Receipt:
     try:
         receipt = Receipt.from_bytes(job.receipt(number).read_bytes())
-    except OSError:
+    except FileNotFoundError:
         receipt = None
+    except OSError as error:
+        raise explain_os_error(error, "reading", job.receipt(number).name) from None
     if receipt is None:
         raise FormatError(f"the receipt of part {number} is gone or damaged; run the same command again")
     return receipt

@@ -8,6 +8,7 @@ from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
+from ctpatch.atomic import read_regular
 from ctpatch.config import LayoutName, PadMode, PatchConfig, Rule
 from ctpatch.digest import json_digest
 from ctpatch.errors import FormatError, UsageError
@@ -131,10 +132,7 @@ def read_meta(path: Path) -> PatchMeta:
         FileNotFoundError: there is none.
     """
     try:
-        size = path.stat().st_size
-        if size > _MAX_META_BYTES:
-            raise FormatError(f"{path.name} has {size} bytes, which no meta file has; is it damaged?")
-        content: Any = json.loads(path.read_bytes())
+        content: Any = json.loads(read_regular(path, _MAX_META_BYTES))
     except (ValueError, RecursionError):
         raise FormatError(f"{path.name} is not valid JSON; it is damaged, build the set again") from None
     except FileNotFoundError:
@@ -149,7 +147,7 @@ def read_meta(path: Path) -> PatchMeta:
             f"{path.name} has no format_version: the folder was not written by ctpatch (by the notebook, perhaps); "
             "build the set again into another folder"
         )
-    if version != FORMAT_VERSION:
+    if version != FORMAT_VERSION or type(version) is not int:
         raise FormatError(
             f"{path.name} has format_version {repr(version)[:20]}, this ctpatch reads {FORMAT_VERSION}; "
             "use the version of ctpatch that wrote it, or build the set again"

@@ -5,6 +5,7 @@ header and exactly the data that the header promises, or it is refused.
 """
 
 import ast
+import errno
 import io
 import os
 import re
@@ -19,8 +20,9 @@ import numpy as np
 from numpy.lib import format as npy_format
 from numpy.typing import NDArray
 
+from ctpatch.atomic import explain_os_error
 from ctpatch.config import MAX_PIXELS_PER_AXIS
-from ctpatch.errors import NpyError
+from ctpatch.errors import CtPatchError, NpyError
 
 PAGE_BYTES = 4096
 """Data of packed files begin here, so that they can be mapped and read in whole pages."""
@@ -156,7 +158,17 @@ def _open_slice(path: str, name: str) -> int:
     except FileNotFoundError:
         raise NpyError(f"{name} does not exist; the manifest lists it, so prepare it or remove its row") from None
     except OSError as error:
-        raise NpyError(f"{name} cannot be opened: {error.strerror}; check its permissions") from None
+        raise _not_readable(error, name, "opened", "check its permissions") from None
+
+
+def _not_readable(error: OSError, name: str, done: str, cure: str) -> CtPatchError:
+    """The error for a file that the system does not give: a fault of this file, or of the machine at this moment.
+
+    Only the first is a reason to leave a slice out of a set.
+    """
+    if error.errno in {errno.EMFILE, errno.ENFILE, errno.ENOMEM}:
+        return explain_os_error(error, "reading", name)
+    return NpyError(f"{name} cannot be {done}: {error.strerror}; {cure}")
 
 
 def slice_header(path: str, name: str, *, labels: bool = False) -> NpyHeader:
@@ -173,6 +185,8 @@ def slice_header(path: str, name: str, *, labels: bool = False) -> NpyHeader:
     fd = _open_slice(path, name)
     try:
         return check_slice_header(read_header(fd, name), name, labels=labels)
+    except OSError as error:
+        raise _not_readable(error, name, "read", "check the disk, or restore the file") from None
     finally:
         os.close(fd)
 
@@ -216,6 +230,8 @@ class SliceBuffer:
         try:
             header = check_slice_header(read_header(fd, name), name, labels=labels)
             array = self._read_data(fd, header, name)
+        except OSError as error:
+            raise _not_readable(error, name, "read", "check the disk, or restore the file") from None
         finally:
             os.close(fd)
         return self._convert(array, labels=labels), header.dtype

@@ -10,6 +10,7 @@ import re
 import shutil
 import socket
 import sys
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
@@ -19,7 +20,7 @@ from typing import Any
 import polars as pl
 from filelock import FileLock, Timeout
 
-from ctpatch.atomic import remove_file, sync_folder, system_errors, write_atomic
+from ctpatch.atomic import explain_os_error, remove_file, sync_folder, system_errors, write_atomic
 from ctpatch.config import LayoutName
 from ctpatch.errors import FormatError, OutputConflictError, OutputLockedError
 from ctpatch.events import Listener, Notice
@@ -33,6 +34,9 @@ _BUILD = "build.json"
 _CLEARING = "clearing.json"
 _LOCK = "lock"
 _OWNER = "owner.json"
+_LOOKS = 20
+_LOOK_AGAIN = 0.1
+"""Seconds between two looks at who holds a folder."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -75,7 +79,6 @@ class OutputFolder:
         existed = self.folder.exists()
         with system_errors("making the folder", self.folder.name):
             self.folder.mkdir(parents=True, exist_ok=True)
-            self.state.mkdir(exist_ok=True)
         if self.state.is_symlink():
             raise OutputConflictError(
                 f"{self.folder.name}/{STATE_FOLDER} is a link, which is not followed; "
@@ -83,21 +86,40 @@ class OutputFolder:
             )
         lock = FileLock(self.state / _LOCK, timeout=0)
         with system_errors("locking", self.folder.name):
-            try:
-                lock.acquire()
-            except Timeout:  # an OSError itself
-                raise OutputLockedError(
-                    f"{self.folder.name} is being written by {self._owner() or 'another process'}; "
-                    "wait until it has ended, or choose another --out"
-                ) from None
+            self._acquire(lock)
         try:
             self._take_over()
             yield
         finally:
             self._let_go(lock, remove_folder=not existed)
 
+    def _acquire(self, lock: Any) -> None:
+        """Take the lock, or say who has it.
+
+        Who is just coming has not written its name yet, and the name of one that died may still stand there; who is
+        just leaving removes the folder: only a name that stays for a moment is that of the holder.
+        """
+        seen = None
+        for look in range(_LOOKS):
+            time.sleep(_LOOK_AGAIN if look else 0)
+            try:
+                self.state.mkdir(parents=True, exist_ok=True)
+                lock.acquire()
+                return
+            except Timeout:  # an OSError itself
+                owner = self._owner()
+                if owner is not None and owner == seen:
+                    break
+                seen = owner
+            except FileNotFoundError:
+                seen = None
+        raise OutputLockedError(
+            f"{self.folder.name} is being written by {seen or 'another process'}; "
+            "wait until it has ended, or choose another --out"
+        )
+
     def _owner(self) -> str | None:
-        with suppress(OSError, ValueError, KeyError, TypeError):
+        with suppress(OSError, ValueError, KeyError, TypeError, RecursionError):
             owner = json.loads((self.state / _OWNER).read_bytes())
             return f"process {int(owner['pid'])} on {str(owner['host'])[:100]!r} since {str(owner['since'])[:30]}"
         return None
@@ -118,19 +140,22 @@ class OutputFolder:
     def _let_go(self, lock: Any, *, remove_folder: bool) -> None:
         """Release; what is left in the state folder is for the next run, and goes where there is nothing left."""
         owner = self.state / _OWNER
-        with suppress(OSError, ValueError, KeyError):
+        with suppress(OSError, ValueError, KeyError, TypeError, RecursionError):
             content = json.loads(owner.read_bytes())
             # In containers, processes of many machines have the same number.
             if (content["pid"], content["host"]) == (os.getpid(), socket.gethostname()):
                 owner.unlink()
-        idle = self.state.is_dir() and not (set(os.listdir(self.state)) - {_LOCK})
+        idle = False
+        with suppress(OSError):  # what failed before is to be said, not what fails on the way out
+            idle = not (set(os.listdir(self.state)) - {_LOCK})
         if idle and sys.platform != "win32":
             # While the lock is held: a process that opened the file before finds that its name is gone.
             with suppress(OSError):
                 (self.state / _LOCK).unlink()
                 self.state.rmdir()
         lock.release()
-        if idle:
+        if idle and sys.platform == "win32":
+            # A file that another process has opened cannot be removed there; here it would be the next one's lock.
             with suppress(OSError):
                 (self.state / _LOCK).unlink()
             with suppress(OSError):
@@ -158,12 +183,16 @@ class OutputFolder:
     def begun(self) -> Begun | None:
         """The build that was begun in the folder and not finished, or None."""
         try:
-            content = json.loads((self.state / _BUILD).read_bytes())
-            content["arrays"] = tuple(content["arrays"])
-            return Begun(**content)
+            raw = (self.state / _BUILD).read_bytes()
         except FileNotFoundError:
             return None
-        except (OSError, ValueError, TypeError, KeyError):
+        except OSError as error:
+            raise explain_os_error(error, "reading", f"{STATE_FOLDER}/{_BUILD}") from None
+        try:
+            content = json.loads(raw)
+            content["arrays"] = tuple(content["arrays"])
+            return Begun(**content)
+        except (ValueError, TypeError, KeyError, RecursionError):
             raise OutputConflictError(
                 f"{self.folder.name}: the record of an unfinished build ({STATE_FOLDER}/{_BUILD}) is damaged; "
                 "remove the folder, or choose another --out"
@@ -311,12 +340,13 @@ class OutputFolder:
 
     def end(self) -> None:
         """The set is complete: remove all that was needed to get there, save the lock."""
-        for entry in list(self.state.iterdir()) if self.state.is_dir() else []:
-            if entry.name not in {_LOCK, _OWNER}:
-                if entry.is_dir() and not entry.is_symlink():
-                    shutil.rmtree(entry)
-                else:
-                    remove_file(entry)
+        with system_errors("removing what was needed to make", self.folder.name):
+            for entry in list(self.state.iterdir()) if self.state.is_dir() else []:
+                if entry.name not in {_LOCK, _OWNER}:
+                    if entry.is_dir() and not entry.is_symlink():
+                        shutil.rmtree(entry)
+                    else:
+                        remove_file(entry)
 
 
 def patch_prefix(meta: PatchMeta) -> str:
@@ -338,6 +368,6 @@ def unfinished_build(folder: Path) -> dict[str, Any]:
     """What is known of an unfinished build in a folder: its options, and how many parts are done."""
     state = folder / STATE_FOLDER
     known: dict[str, Any] = {"parts_done": len(list(state.glob(f"*{RECEIPT_SUFFIX}")))}
-    with suppress(OSError, ValueError, KeyError):
+    with suppress(OSError, ValueError, KeyError, TypeError, RecursionError):
         known["options"] = json.loads((state / _BUILD).read_bytes())["options"]
     return known

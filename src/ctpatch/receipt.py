@@ -15,9 +15,9 @@ import numpy as np
 import polars as pl
 from numpy.typing import NDArray
 
-from ctpatch.atomic import system_errors, write_atomic, write_file
+from ctpatch.atomic import explain_os_error, system_errors, write_atomic, write_file
 from ctpatch.digest import array_digest, bytes_digest, file_digest, json_digest
-from ctpatch.errors import CtPatchError, SourceChangedError
+from ctpatch.errors import CtPatchError, SourceChangedError, SystemFailureError
 from ctpatch.grid import Grid
 from ctpatch.job import Job
 from ctpatch.layouts.base import Addresses
@@ -124,7 +124,7 @@ class Receipt:
             if set(values) != {each.name for each in fields(cls)} - {"reused"}:
                 return None
             return cls(**values, reused=True)
-        except (ValueError, KeyError, TypeError, AttributeError):
+        except (ValueError, KeyError, TypeError, AttributeError, RecursionError):
             return None
 
 
@@ -332,12 +332,17 @@ def source_changed(data_root: Path, path: str, digest: str, since_ns: int, *, la
     """
     try:
         status = os.stat(data_root / path)
-    except OSError:
+    except FileNotFoundError:
         return True
-    if not strict and max(status.st_mtime_ns, status.st_ctime_ns) < since_ns:
+    except OSError as error:
+        raise explain_os_error(error, "looking at", path) from None
+    # Where `since_ns` is still to come, the clock was ahead then, and the times since prove nothing.
+    if not strict and max(status.st_mtime_ns, status.st_ctime_ns) < since_ns <= time.time_ns():
         return False
     try:
         image, _dtype = SliceBuffer().read(str(data_root / path), path, labels=labels)
+    except SystemFailureError:
+        raise
     except CtPatchError:
         return True
     return array_digest(image) != digest

@@ -9,6 +9,7 @@ from pathlib import Path
 
 import polars as pl
 
+from ctpatch.atomic import given_path
 from ctpatch.config import check_name
 from ctpatch.errors import ConfigError, NpyError, SourceManifestError, UsageError
 from ctpatch.npy import slice_header
@@ -69,7 +70,7 @@ def find_splits(sources: Sequence[SourcePath], data_root: SourcePath | None) -> 
     root = None if data_root is None else _existing_folder(data_root)
     splits: list[SplitSource] = []
     for source in sources:
-        for manifest, split in _manifests(Path(source)):
+        for manifest, split in _manifests(given_path(source)):
             splits.append(_split_source(manifest.resolve(), split, root))
     seen: dict[tuple[str, str], Path] = {}
     for each in splits:
@@ -84,7 +85,7 @@ def find_splits(sources: Sequence[SourcePath], data_root: SourcePath | None) -> 
 
 
 def _existing_folder(path: str | os.PathLike[str]) -> Path:
-    folder = Path(path)
+    folder = given_path(path)
     if not folder.is_dir():
         raise UsageError(f"the data root {str(path)!r} is not a folder; give the folder above 'prepared'")
     return folder.resolve()

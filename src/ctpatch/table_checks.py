@@ -1,5 +1,6 @@
 """Checks on the tables of a set: counts, ids, coordinates, ranges, rules; no pixel is read."""
 
+import errno
 import json
 import os
 from collections.abc import Iterator
@@ -37,6 +38,8 @@ def check_files(ps: PatchSet) -> Iterator[Finding]:
             continue
         path = ps.folder / name
         try:
+            if path.is_symlink():
+                raise OSError(errno.ELOOP, "it is a link, which is not followed")
             size = path.stat().st_size
             if size != info.bytes:
                 yield Finding("table-size", name, None, f"has {size} bytes, wanted {info.bytes}; was it edited or cut?")

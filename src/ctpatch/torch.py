@@ -147,7 +147,7 @@ class PatchLoader:
         """Batches in an epoch."""
         return len(self._loader)
 
-    def __iter__(self) -> Iterator[Sample]:
+    def __iter__(self) -> Iterator[Any]:
         for batch in self._loader:
             together = {**batch.arrays, **batch.columns}
             yield next(iter(together.values())) if len(together) == 1 else together
@@ -156,15 +156,15 @@ class PatchLoader:
         """Begin with the first batch of an epoch at the next pass."""
         self._loader.set_epoch(epoch)
 
-    def state_dict(self) -> dict[str, int]:
+    def state_dict(self) -> dict[str, Any]:
         """Where the loader stands; `load_state_dict` goes on with the next batch."""
         return self._loader.state_dict()
 
-    def load_state_dict(self, state: Mapping[str, int]) -> None:
+    def load_state_dict(self, state: Mapping[str, Any]) -> None:
         """Go on where `state_dict` was taken.
 
         Raises:
-            ConfigError: it was taken with another seed, or from another set.
+            ConfigError: it was taken with other options, or from another set.
         """
         self._loader.load_state_dict(state)
 

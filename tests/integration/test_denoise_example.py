@@ -2,6 +2,7 @@
 
 import importlib.util
 import json
+import os
 import struct
 import subprocess
 import sys
@@ -30,7 +31,10 @@ def example() -> Iterator[ModuleType]:
     module = importlib.util.module_from_spec(spec)
     sys.modules["denoise_example"] = module  # its dataclasses look themselves up there
     spec.loader.exec_module(module)
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)  # tests run beside each other
     yield module
+    torch.set_num_threads(threads)
     torch.use_deterministic_algorithms(mode=False)
     del sys.modules["denoise_example"]
 
@@ -41,29 +45,29 @@ def small_data(folder: Path) -> None:
 
 
 def test_eight_seconds_of_training_make_slices_better(tmp_path: Path) -> None:
-    command = [sys.executable, EXAMPLE, "--seconds", "8", "--data", tmp_path / "data", "--out", tmp_path / "out"]
-    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    write_phantom(tmp_path / "data", splits=[PhantomSplit("train", 4, 6), PhantomSplit("test", 2, 1)])
+    folders = ["--data", str(tmp_path / "data"), "--out", str(tmp_path / "out")]
+    command = [sys.executable, str(EXAMPLE), "--seconds", "8", "--batch-size", "4", *folders]
+    one_thread = {**os.environ, "OMP_NUM_THREADS": "1"}  # tests run beside each other
+    done = subprocess.run(command, capture_output=True, text=True, check=False, env=one_thread)
     assert done.returncode == 0, done.stdout + done.stderr
     printed = done.stdout
     report: dict[str, Any] = json.loads((tmp_path / "out" / "denoise.json").read_text(encoding="utf-8"))
-    before, blended, apart = report["low dose"], report["hann"], report["no overlap"]
+    before = report["low dose"]
 
-    assert before["psnr"] == pytest.approx(31.62, abs=0.01)  # the phantom is the same everywhere
-    assert blended["psnr"] > before["psnr"] + 0.5, printed
-    assert report["uniform"]["psnr"] > before["psnr"] + 0.5, printed
-    assert blended["psnr"] > apart["psnr"], printed
-    # Where patches do not overlap, errors are larger along their borders; a Hann window makes that go away.
-    assert apart["seam_hu"] > 1.05 * apart["inside_hu"], printed
-    assert blended["seam_hu"] < 1.03 * blended["inside_hu"], printed
+    assert before["psnr"] == pytest.approx(32.85, abs=0.01)  # the phantom is the same everywhere
+    # A machine with much else to do trains for few batches: a small part of what an idle one gains is enough.
+    for name in ("no overlap", "uniform", "hann"):
+        assert report[name]["psnr"] > before["psnr"] + 0.15, printed
     for name in ("low dose", "no overlap", "uniform", "hann"):
         assert f"\n{name:<12}{report[name]['psnr']:>9.2f}" in printed
 
     if importlib.util.find_spec("skimage") is None:
-        assert blended["ssim"] is None
+        assert report["hann"]["ssim"] is None
         assert "no SSIM" in printed
     else:
-        assert before["ssim"] == pytest.approx(0.8955, abs=0.001)
-        assert blended["ssim"] > before["ssim"] + 0.01
+        assert before["ssim"] == pytest.approx(0.9358, abs=0.001)
+        assert report["hann"]["ssim"] > before["ssim"]
     picture = tmp_path / "out" / "denoise.png"
     if importlib.util.find_spec("matplotlib") is None:
         assert "no picture" in printed
@@ -91,6 +95,18 @@ def test_steps_and_seed_decide_the_result(
     printed = capsys.readouterr().out
     assert printed.count("no SSIM") == printed.count("no picture") == 3
     assert not (tmp_path / "denoise.png").exists()
+
+
+def test_blending_takes_seams_away(example: ModuleType, tmp_path: Path) -> None:
+    small_data(tmp_path)
+    example.main(["--steps", "60", "--batch-size", "4", "--data", str(tmp_path / "data"), "--out", str(tmp_path)])
+    report = json.loads((tmp_path / "denoise.json").read_text(encoding="utf-8"))
+    before, apart, uniform, hann = (report[name] for name in ("low dose", "no overlap", "uniform", "hann"))
+    assert hann["psnr"] > before["psnr"] + 0.4
+    assert hann["psnr"] > uniform["psnr"] > apart["psnr"]
+    seams = [each["seam_hu"] / each["inside_hu"] for each in (apart, uniform, hann)]
+    assert seams[0] > 1.1
+    assert seams[0] > seams[1] > seams[2]
 
 
 def test_an_untrained_network_changes_nothing(example: ModuleType, tmp_path: Path) -> None:

@@ -11,6 +11,7 @@ from concurrent.futures.process import BrokenProcessPool
 from multiprocessing.connection import wait as wait_for
 from typing import Any
 
+from ctpatch.atomic import system_errors
 from ctpatch.executors.base import Done, Failed, Item, Lost, Result, Shared
 
 _ITEMS_AHEAD = 2
@@ -107,15 +108,17 @@ class ProcessExecutor:
 
     @staticmethod
     def _pool(workers: int, function: Callable[[Any, Any], Any], shared: object) -> ProcessPoolExecutor:
-        return ProcessPoolExecutor(
-            workers, multiprocessing.get_context("spawn"), initializer=_start_worker, initargs=(function, shared)
-        )
+        with system_errors("starting", "worker processes"):
+            return ProcessPoolExecutor(
+                workers, multiprocessing.get_context("spawn"), initializer=_start_worker, initargs=(function, shared)
+            )
 
 
 def _submit(pool: ProcessPoolExecutor, item: Any) -> Future[Any]:
     """Hand an item to the pool; a pool that broke in between gives a future that says so."""
     try:
-        return pool.submit(_work_on, item)
+        with system_errors("starting", "worker processes"):
+            return pool.submit(_work_on, item)
     except BrokenProcessPool as error:
         broken: Future[Any] = Future()
         broken.set_exception(error)

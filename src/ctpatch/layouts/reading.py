@@ -54,13 +54,14 @@ def addresses_of(frame: pl.DataFrame, layout: LayoutName, array: str, dtype: str
     """
     column = "patch_path" if array == "image" else f"{array}_patch_path"
     packed = layout in {"shards", "slices"}
+    windows = layout in {"slices", "index"}
     items = frame["patch_index"]
-    if (packed and items.has_nulls()) or frame[column].has_nulls():
-        raise FormatError(f"the manifest has rows without an address ({column}, patch_index); the layout is {layout}")
+    needed = [column, *(["patch_index"] if packed else []), *(["row", "col"] if windows else [])]
+    if any(frame[name].has_nulls() for name in needed):
+        raise FormatError(f"the manifest has rows without an address ({', '.join(needed)}); the layout is {layout}")
     if packed and bool((items < 0).any()):
         at = int((items < 0).arg_true()[0])
         raise FormatError(f"{frame[column][at]}: the manifest asks for item {items[at]} of it; wanted 0 or more")
-    windows = layout in {"slices", "index"}
     return ArrayAddresses(
         frame[column],
         items.to_numpy() if packed else np.full(frame.height, -1, np.int64),
