@@ -1,0 +1,191 @@
+"""Power cuts: a loop ext4 that is shut down without flushing, at any moment; what is on record is there, whole."""
+
+import random
+import shutil
+import subprocess
+import sys
+import time
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from ctpatch.digest import bytes_digest
+from ctpatch.receipt import Receipt
+from helpers import Prepared, assert_same_tree, csv_columns, tree_bytes
+from reliability.common import (
+    FULL,
+    TIMEOUT,
+    Count,
+    build_arguments,
+    command,
+    environment,
+    finished_tree,
+    mounted,
+    need_program,
+    need_root,
+    run_here,
+    set_state,
+    small_split,
+)
+from reliability.driver import shut_down
+
+pytestmark = pytest.mark.skipif(not sys.platform.startswith("linux"), reason="needs a loop device with ext4")
+
+ROUNDS = 5 if FULL else 1
+CASES = (
+    ("files", "call"),
+    ("files", "time"),
+    ("shards", "call"),
+    ("shards", "time"),
+    ("slices", "call"),
+    ("index", "call"),
+)
+SAMPLE = {("files", "call"), ("shards", "time")}
+SLICES = 12
+CONDITIONS: dict[str, Any] = {"plan": {"PART_SLICES": 2, "SHARD_BYTES": 60_000}}
+MEGABYTES = 48
+
+
+@dataclass
+class Disk:
+    """A file with an ext4 in it, and the folder it is mounted on."""
+
+    image: Path
+    folder: Path
+
+    @property
+    def out(self) -> Path:
+        return self.folder / "train"
+
+    @contextmanager
+    def mounted(self) -> Iterator[None]:
+        with mounted(self.folder, "-o", "loop", str(self.image)):
+            yield
+
+
+@pytest.fixture
+def disk(tmp_path: Path) -> Disk:
+    """An empty file system that can be cut off; the test is skipped where there is none."""
+    need_root()
+    need_program("mkfs.ext4", "mount")
+    made = Disk(tmp_path / "disk.img", tmp_path / "disk")
+    _format(made)
+    with made.mounted():
+        try:
+            shut_down(str(made.folder))
+        except OSError as error:
+            pytest.skip(f"FS_IOC_SHUTDOWN: {error}")
+    _format(made)
+    return made
+
+
+def _format(disk: Disk) -> None:
+    with disk.image.open("wb") as file:
+        file.truncate(MEGABYTES << 20)
+    made = subprocess.run(["mkfs.ext4", "-q", "-F", str(disk.image)], capture_output=True, text=True, check=False)
+    if made.returncode != 0:
+        pytest.skip(f"mkfs.ext4: {made.stderr.strip()}")
+
+
+@pytest.mark.parametrize(("layout", "moment"), CASES)
+def test_what_is_on_record_survives_a_power_cut(
+    tmp_path: Path, disk: Disk, layout: str, moment: str, count: Count
+) -> None:
+    if not FULL and (layout, moment) not in SAMPLE:
+        pytest.skip("a part of the full suite: make reliability")
+    split = small_split(tmp_path / "data", SLICES)
+    undisturbed = tmp_path / "undisturbed" / "train"
+    assert run_here(build_arguments(split, layout, "--out", undisturbed), CONDITIONS).status == 0
+    wanted = tree_bytes(undisturbed)
+    rng = random.Random(f"{layout} {moment}")
+    with disk.mounted():
+        calls, seconds = _measure(split, layout, disk)
+    for number in range(ROUNDS):
+        _format(disk)
+        with disk.mounted():
+            if moment == "call":  # spread evenly over all that makes durable, and gives names
+                _cut_after(split, layout, disk, call=1 + (number * 2 + 1) * calls // (2 * ROUNDS))
+            else:
+                _cut_at(split, layout, disk, rng.uniform(0, seconds))
+        with disk.mounted():
+            recorded, torn = _check_records(disk.out, wanted)
+            count("power loss: rounds")
+            count("power loss: parts on record, all whole", recorded)
+            count("power loss: torn receipts", torn)
+            if set_state(disk.out, data_root=split.root) == "complete":
+                assert finished_tree(disk.out) == wanted
+                count("power loss: sets complete after the cut")
+            again = run_here(build_arguments(split, layout, "--out", disk.out), CONDITIONS)
+            assert again.status == 0, again.err
+            assert_same_tree(tree_bytes(disk.out), wanted)
+
+
+def _measure(split: Prepared, layout: str, disk: Disk) -> tuple[int, float]:
+    """How many calls an undisturbed build makes that make durable or give names, and how long it writes."""
+    log = disk.image.with_suffix(".calls")
+    conditions = {**CONDITIONS, "shutdown": [str(disk.folder), -1], "log": str(log)}
+    process = _start(split, layout, disk, conditions)
+    began = _wait_for_state(disk, process)
+    assert process.wait(TIMEOUT) == 0
+    seconds = time.monotonic() - began
+    shutil.rmtree(disk.out)
+    return int(log.read_text()), seconds
+
+
+def _start(split: Prepared, layout: str, disk: Disk, conditions: Mapping[str, Any]) -> subprocess.Popen[bytes]:
+    words = command(build_arguments(split, layout, "--out", disk.out), conditions)
+    return subprocess.Popen(words, env=environment(), stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+
+
+def _wait_for_state(disk: Disk, process: subprocess.Popen[bytes]) -> float:
+    limit = time.monotonic() + TIMEOUT
+    while not (disk.out / ".ctpatch").exists() and process.poll() is None and time.monotonic() < limit:
+        time.sleep(0.001)
+    return time.monotonic()
+
+
+def _cut_after(split: Prepared, layout: str, disk: Disk, call: int) -> None:
+    process = _start(split, layout, disk, {**CONDITIONS, "shutdown": [str(disk.folder), call]})
+    process.wait(TIMEOUT)
+
+
+def _cut_at(split: Prepared, layout: str, disk: Disk, seconds: float) -> None:
+    process = _start(split, layout, disk, CONDITIONS)
+    _wait_for_state(disk, process)
+    time.sleep(seconds)
+    shut_down(str(disk.folder))
+    process.wait(TIMEOUT)
+
+
+def _check_records(out: Path, wanted: dict[str, bytes]) -> tuple[int, int]:
+    """Every part with a receipt has all its pixels; returns how many there are, and how many receipts are torn."""
+    recorded = torn = 0
+    for path in sorted(out.glob(".ctpatch/*.receipt.json")):
+        receipt = Receipt.from_bytes(path.read_bytes())
+        if receipt is None:
+            torn += 1
+            continue
+        recorded += 1
+        for table in receipt.pieces:
+            piece = out / ".ctpatch" / path.name.replace("receipt.json", table)
+            rows = piece.read_bytes()
+            assert rows in wanted[table], f"{piece.name} is damaged"
+            assert bytes_digest(rows) == receipt.pieces[table], f"{piece.name} is damaged"
+            if table == "patch_manifest.csv":
+                _check_files(out, rows.decode(), wanted)
+    assert torn == 0  # a receipt gets its name when it is durable
+    return recorded, torn
+
+
+def _check_files(out: Path, rows: str, wanted: dict[str, bytes]) -> None:
+    """Each pixel file that the rows name is the one of an undisturbed build, byte for byte."""
+    folder = out.parent.parent / "undisturbed" / "train"
+    columns = [at for at, name in enumerate(csv_columns(folder / "patch_manifest.csv")) if name.endswith("patch_path")]
+    names = {line.split(",")[at] for line in rows.splitlines() for at in columns}
+    assert names
+    for name in names - {name for name in names if name.startswith("prepared/")}:  # the layout index has no pixels
+        assert (out / name).read_bytes() == wanted[name], f"{name} is damaged, and on record"
