@@ -4,13 +4,18 @@ VENV := .venv
 BIN := $(VENV)/bin
 READY := $(VENV)/.ready
 
-.PHONY: demo test torch check format bench clean
+.PHONY: demo test reliability torch check format bench clean
 
 demo: $(READY)
 	$(BIN)/ctpatch demo
 
 test: $(READY)
 	$(BIN)/python -m pytest -n auto
+
+# Injects faults and prints how many. What needs root, strace or a loop device is skipped, with its reason, where there
+# is none.
+reliability: $(READY)
+	CTPATCH_RELIABILITY=full $(BIN)/python -m pytest -n auto tests/reliability -q -s
 
 check: $(READY)
 	$(BIN)/ruff check .

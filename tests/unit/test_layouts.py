@@ -336,9 +336,9 @@ class TestContract:
                 continue
             frame = written.frame.with_columns(pl.when(pl.col("row") > 0).then(column).otherwise(pl.lit(None, kind)))
             message = fault(FormatError, partial(written.reader, "image", frame))
-            assert message == (
-                f"the manifest has rows without an address (patch_path, patch_index); the layout is {layout}"
-            )
+            assert message.startswith("the manifest has rows without an address (patch_path")
+            assert message.endswith(f"; the layout is {layout}")
+            assert column in message
 
 
 def contents(written: Written) -> dict[str, bytes]:

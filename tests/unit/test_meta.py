@@ -180,7 +180,7 @@ def test_a_huge_file_is_not_even_read(tmp_path: Path) -> None:
     path = put(tmp_path, b"{")
     with path.open("r+b") as file:
         file.truncate((64 << 20) + 1)
-    assert f"has {(64 << 20) + 1} bytes, which no meta file has" in refusal(lambda: read_meta(path))
+    assert f"has {(64 << 20) + 1} bytes, which no such file has" in refusal(lambda: read_meta(path))
 
 
 def test_no_file_is_no_damage(tmp_path: Path) -> None:
