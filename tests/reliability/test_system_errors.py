@@ -82,7 +82,7 @@ def test_a_call_that_fails_is_named_and_the_next_run_goes_on(
     wanted = tree_bytes(small.out)
     # A call that failed undisturbed is one whose failure is expected.
     fitting = [call for call in calls if call.kind in kinds and "= -1 E" not in call.line]
-    for call in spread_over_kinds(fitting, 14 if FULL else 2):
+    for call in spread_over_kinds(fitting, (14 if fault == "EIO" else 6) if FULL else 2):
         restore(small.root / "patches", None)
         ran = disturb(command, CONDITIONS, call, f"error={fault}", log)
         happened = "(INJECTED)" in log.read_text(errors="replace")
