@@ -234,7 +234,5 @@ def _pixels(
 
 def _whole(ps: PatchSet, record: dict[str, Any], array: str, kept: pl.DataFrame) -> NDArray[Any]:
     if ps.meta.layout == "slices":
-        first = kept.row(0, named=True)
-        column = "patch_path" if array == "image" else f"{array}_patch_path"
-        return ps.stored_slice(first[column], first["patch_index"], array)
+        return ps.stored_slice(kept.row(0, named=True), array)
     return ps.read_checked_source(record, array)

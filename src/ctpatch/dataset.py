@@ -174,30 +174,40 @@ class PatchSet:
             FormatError: a row has no address, or one outside the set.
         """
         addresses = addresses_of(rows, self.meta.layout, array, self.meta.arrays[array].dtype)
-        unsafe = addresses.paths.str.contains(_UNSAFE_PATH).arg_true()
+        self._refuse_outside(addresses.paths, rows["patch_id"])
+        return ArrayReader(addresses, self._files, self.resolve_patch, self.patch_size, self.config.pad_mode)
+
+    def _refuse_outside(self, paths: pl.Series, patch_ids: pl.Series) -> None:
+        """Raise at the first file that is not below the set, by its name or through a link."""
+        unsafe = paths.str.contains(_UNSAFE_PATH).arg_true()
         if len(unsafe):
             at = int(unsafe[0])
             raise FormatError(
-                f"{PATCH_MANIFEST}: {addresses.paths[at][:200]!r} (patch {str(rows['patch_id'][at])[:100]!r}) is no "
+                f"{PATCH_MANIFEST}: {paths[at][:200]!r} (patch {str(patch_ids[at])[:100]!r}) is no "
                 "path below the set; the manifest was not written by ctpatch"
             )
         if self.meta.layout != "index":
-            for folder in addresses.paths.str.replace(r"[^/]*$", "").unique():
+            for folder in paths.str.replace(r"[^/]*$", "").unique():
                 where = os.path.dirname(self.resolve_patch(f"{folder}_"))
                 if os.path.realpath(where) != os.path.normpath(where):
                     raise FormatError(f"{PATCH_MANIFEST}: {folder[:200]!r} leads through a link, which is not followed")
-        return ArrayReader(addresses, self._files, self.resolve_patch, self.patch_size, self.config.pad_mode)
 
     @cached_property
     def _files(self) -> MappedFiles:
         return MappedFiles(self.resolve_patch, follow_links=self.meta.layout == "index")
 
-    def stored_slice(self, path: str, item: int | None, array: str) -> NDArray[Any]:
+    def stored_slice(self, row: dict[str, Any], array: str) -> NDArray[Any]:
         """The whole slice that a patch's address points into, in the array's dtype (layouts `slices`, `index`).
 
+        Args:
+            row: the patch, as a row of the manifest.
+            array: which array.
+
         Raises:
-            NpyError, FormatError: the file is missing or damaged, or has no such item.
+            NpyError, FormatError: the file is missing or damaged, lies outside the set, or has no such item.
         """
+        path, item = row["patch_path" if array == "image" else f"{array}_patch_path"], row["patch_index"]
+        self._refuse_outside(pl.Series([path], dtype=pl.String), pl.Series([row["patch_id"]]))
         stored = self._files.get(path)
         if item is not None:
             if stored.ndim != 3 or not 0 <= item < len(stored):  # noqa: PLR2004
@@ -299,10 +309,9 @@ class PatchSet:
         return images if len(images) > 1 else images["image"]
 
     def _slice_array(self, record: dict[str, Any], array: str) -> NDArray[Any]:
-        prefix = "" if array == "image" else f"{array}_"
         if self.meta.layout == "slices" and record["num_patches"]:
             row = self.manifest.filter(pl.col("slice_index") == record["slice_index"]).row(0, named=True)
-            return self.stored_slice(row[f"{prefix}patch_path"], row["patch_index"], array)
+            return self.stored_slice(row, array)
         return self.read_checked_source(record, array)
 
     def read_checked_source(self, record: dict[str, Any], array: str) -> NDArray[Any]:

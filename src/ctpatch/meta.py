@@ -33,7 +33,7 @@ class DropRule(_Record):
 class ArrayInfo(_Record):
     """An array of the set; `labels` arrays (masks) keep their dtype and have no range."""
 
-    dtype: str
+    dtype: Annotated[str, Field(pattern=r"^(float(16|32|64)|bool|u?int(8|16|32|64))$")]
     labels: bool
 
 

@@ -73,7 +73,7 @@ def _check_stored_slice(ps: PatchSet, record: dict[str, Any], first: dict[str, A
         prefix = "" if array == "image" else f"{array}_"
         path = first[f"{prefix}patch_path"]
         try:
-            stored = ps.stored_slice(path, first["patch_index"], array)
+            stored = ps.stored_slice(first, array)
         except CtPatchError as error:
             yield Finding("file", path, None, error.message)
             continue

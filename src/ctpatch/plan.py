@@ -17,7 +17,9 @@ from ctpatch.meta import ArrayInfo, one_or_pair
 from ctpatch.npy import PAGE_BYTES, header_bytes
 from ctpatch.rules import compile_rules
 from ctpatch.sources import (
+    PIECE_ROWS,
     SourcePath,
+    SourceTable,
     SplitSource,
     as_sources,
     find_splits,
@@ -319,12 +321,23 @@ def plan(
 def plan_split(source: SplitSource, cfg: PatchConfig, *, skip_faulty: bool = False) -> SplitPlan:
     """The plan of one split; see `plan`."""
     compile_rules(cfg.drop)
-    table = read_source_manifest(source)
-    if cfg.rules_on not in table.arrays:
-        raise ConfigError(
-            f"rules_on: there is no array {cfg.rules_on!r} in {source.manifest_path}; it has {', '.join(table.arrays)}"
-        )
-    slices = scan_headers(table, source.data_root, skip_faulty=skip_faulty)
+
+    def look(piece: SourceTable) -> pl.DataFrame:
+        if cfg.rules_on not in piece.arrays:
+            raise ConfigError(
+                f"rules_on: there is no array {cfg.rules_on!r} in {source.manifest_path}; "
+                f"it has {', '.join(piece.arrays)}"
+            )
+        slices = scan_headers(piece, source.data_root, skip_faulty=skip_faulty)
+        if slices.height >= PIECE_ROWS and not slices["problem"].null_count():
+            raise SourceManifestError(
+                f"{source.manifest_path}: {slices.height:,} slices in a row cannot be used, the first since "
+                f"{slices['problem'][0]}; check the data root"
+            )
+        return slices
+
+    table = read_source_manifest(source, look)
+    slices = table.frame
     arrays = {"image": ArrayInfo(dtype="float32", labels=False)}
     for array in table.arrays[1:]:
         arrays[array] = _array_info(array, slices, source)

@@ -3,7 +3,7 @@
 import os
 import posixpath
 import re
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -22,6 +22,9 @@ _PLAIN_MANIFEST = "manifest.csv"
 _ARRAY_SUFFIX = "_path"
 _MAX_SLICE_INDEX = 10**12
 _MAX_PATH_CHARACTERS = 4096
+PIECE_ROWS = 50_000
+"""Rows of a manifest that are read at a time."""
+_KNOWN_FOLDERS = 10_000
 # Everything but the plainest relative path is looked at one by one.
 _UNUSUAL_PATH = r"[\\:\x00-\x1f\x7f]|^/|//|(^|/)\.{1,2}(/|$)|/$"
 _CONTROL = re.compile(r"[\x00-\x1f\x7f]")
@@ -167,51 +170,89 @@ class SourceTable:
     arrays: tuple[str, ...]
 
 
-def read_source_manifest(source: SplitSource) -> SourceTable:
-    """Read and check the manifest of a split.
+def read_source_manifest(
+    source: SplitSource, look: Callable[[SourceTable], pl.DataFrame] = lambda table: table.frame
+) -> SourceTable:
+    """Read and check the manifest of a split, a piece at a time: rubbish is refused before all of it is in memory.
+
+    Args:
+        source: the split.
+        look: done with each piece of the table as it is read; gives the piece's frame, with more columns.
 
     Raises:
         SourceManifestError: it is empty, has no column `path`, or a cell breaks the rules; names file and row.
     """
     name = source.manifest_path
-    raw = _read_csv(source.manifest, name)
-    if "path" not in raw.columns:
-        hint = "; the columns are separated by ';', wanted ','" if any(";" in column for column in raw.columns) else ""
-        raise SourceManifestError(
-            f"{name} has no column 'path' (it has {', '.join(raw.columns)[:200] or 'none'}){hint}; "
-            "each row needs the path of a slice, relative to the data root"
-        )
-    if raw.height == 0:
+    pieces: list[pl.DataFrame] = []
+    arrays: tuple[str, ...] = ()
+    rows = 0
+    blank = None
+    for raw in _read_csv(source.manifest, name):
+        filled = _without_blank_end(raw)
+        if blank is not None and filled.height:
+            raise SourceManifestError(f"{name} row {_row(blank)} is empty, and rows follow it; remove it")
+        if blank is None and filled.height < raw.height:
+            blank = rows + filled.height
+        if filled.height:
+            table = _checked(filled, source, rows)
+            pieces.append(look(table))
+            arrays = table.arrays
+        rows += raw.height
+    if not pieces:
         raise SourceManifestError(f"{name} lists no slices: it has a header and no rows; prepare the split first")
+    frame = pl.concat(pieces)
+    if len(pieces) > 1:
+        _refuse_repeats(frame["slice_index"], "index", name, 0)
+        _refuse_repeats(frame["src_path"], "path", name, 0)
+    return SourceTable(frame, arrays)
+
+
+def _checked(raw: pl.DataFrame, source: SplitSource, first: int) -> SourceTable:
+    """The rows of a manifest from the row `first` on."""
+    name = source.manifest_path
     arrays = ("image", *_array_names(raw.columns, name))
-    columns = {"slice_index": _slice_indices(raw, name), "src_path": _paths(raw["path"], source, name)}
-    _refuse_repeats(columns["src_path"], "path", name)
+    columns = {"slice_index": _slice_indices(raw, name, first), "src_path": _paths(raw["path"], source, first)}
+    _refuse_repeats(columns["src_path"], "path", name, first)
     for array in arrays[1:]:
-        columns[f"{array}_path"] = _paths(raw[f"{array}_path"], source, name)
+        columns[f"{array}_path"] = _paths(raw[f"{array}_path"], source, first)
     columns["patient_id"] = _texts(raw, "patient_id")
-    columns["stated_min"] = _numbers(raw, "min", name)
-    columns["stated_max"] = _numbers(raw, "max", name)
+    columns["stated_min"] = _numbers(raw, "min", name, first)
+    columns["stated_max"] = _numbers(raw, "max", name, first)
     return SourceTable(pl.DataFrame(columns), arrays)
 
 
-def _read_csv(path: Path, name: str) -> pl.DataFrame:
+def _read_csv(path: Path, name: str) -> Iterator[pl.DataFrame]:
+    """The rows of a CSV as texts, so many at a time that memory does not grow with the file."""
     try:
-        content = path.read_bytes()
-        if not content.strip():
-            raise SourceManifestError(f"{name} is empty; wanted a header with 'path' and a row for each slice")
-        frame = pl.read_csv(content, infer_schema=False)
-        twice = [column for column in frame.columns if "_duplicated_" in column]
-        if twice:
-            raise SourceManifestError(
-                f"{name} has two columns {twice[0].partition('_duplicated_')[0]!r}; each column is there once"
-            )
-        frame = frame.rename({column: column.strip() for column in frame.columns})
+        empty = SourceManifestError(f"{name} is empty; wanted a header with 'path' and a row for each slice")
+        if path.stat().st_size == 0:
+            raise empty
+        table = pl.scan_csv(path, infer_schema=False, glob=False)
+        columns = table.collect_schema().names()
+        if not any(column.strip() for column in columns):
+            raise empty
+        _check_columns(columns, name)
+        table = table.rename({column: column.strip() for column in columns})
+        yield from table.collect_batches(chunk_size=PIECE_ROWS, maintain_order=True, lazy=True)
     except OSError as error:
         raise SourceManifestError(f"{name} cannot be read: {error.strerror}") from None
     except (pl.exceptions.PolarsError, UnicodeDecodeError) as error:
         reason = str(error).splitlines()[0][:200]
         raise SourceManifestError(f"{name} is not a CSV in UTF-8 with as many cells in each row: {reason}") from None
-    return _without_blank_end(frame)
+
+
+def _check_columns(columns: Sequence[str], name: str) -> None:
+    twice = [column for column in columns if "_duplicated_" in column]
+    if twice:
+        raise SourceManifestError(
+            f"{name} has two columns {twice[0].partition('_duplicated_')[0]!r}; each column is there once"
+        )
+    if "path" not in [column.strip() for column in columns]:
+        hint = "; the columns are separated by ';', wanted ','" if any(";" in column for column in columns) else ""
+        raise SourceManifestError(
+            f"{name} has no column 'path' (it has {', '.join(columns)[:200] or 'none'}){hint}; "
+            "each row needs the path of a slice, relative to the data root"
+        )
 
 
 def _without_blank_end(frame: pl.DataFrame) -> pl.DataFrame:
@@ -239,29 +280,30 @@ def _row(position: int) -> int:
     return position + 2
 
 
-def _slice_indices(raw: pl.DataFrame, name: str) -> pl.Series:
+def _slice_indices(raw: pl.DataFrame, name: str, first: int) -> pl.Series:
     if "index" not in raw.columns:
-        return pl.Series("slice_index", range(raw.height), dtype=pl.Int64)
+        return pl.Series("slice_index", range(first, first + raw.height), dtype=pl.Int64)
     texts = raw["index"].str.strip_chars()
     numbers = texts.str.to_integer(strict=False, dtype=pl.Int64)
     wrong = (numbers.is_null() | (numbers < 0) | (numbers > _MAX_SLICE_INDEX)).arg_true()
     if len(wrong):
         at = int(wrong[0])
         raise SourceManifestError(
-            f"{name} row {_row(at)}, column index: {texts[at]!r}, wanted a whole number from 0 to {_MAX_SLICE_INDEX}"
+            f"{name} row {_row(first + at)}, column index: {texts[at]!r}, "
+            f"wanted a whole number from 0 to {_MAX_SLICE_INDEX}"
         )
-    _refuse_repeats(numbers, "index", name)
+    _refuse_repeats(numbers, "index", name, first)
     return numbers.alias("slice_index")
 
 
-def _refuse_repeats(values: pl.Series, column: str, name: str) -> None:
+def _refuse_repeats(values: pl.Series, column: str, name: str, first: int) -> None:
     repeated = values.is_duplicated()
     if not repeated.any():
         return
-    first = int(repeated.arg_true()[0])
-    rows = (values == values[first]).arg_true().to_list()[:2]
+    value = values[int(repeated.arg_true()[0])]
+    rows = [first + at for at in (values == value).arg_true().to_list()[:2]]
     raise SourceManifestError(
-        f"{name} rows {_row(rows[0])} and {_row(rows[1])}, column {column}: both have {str(values[first])[:200]!r}; "
+        f"{name} rows {_row(rows[0])} and {_row(rows[1])}, column {column}: both have {str(value)[:200]!r}; "
         "each slice is listed once"
     )
 
@@ -273,29 +315,30 @@ def _texts(raw: pl.DataFrame, column: str) -> pl.Series:
     return pl.select(pl.when(texts == "").then(None).otherwise(texts)).to_series().alias(column)
 
 
-def _numbers(raw: pl.DataFrame, column: str, name: str) -> pl.Series:
+def _numbers(raw: pl.DataFrame, column: str, name: str, first: int) -> pl.Series:
     texts = _texts(raw, column)
     numbers = texts.cast(pl.Float64, strict=False)
     wrong = (numbers.is_null() & texts.is_not_null()).arg_true()
     if len(wrong):
         at = int(wrong[0])
-        raise SourceManifestError(f"{name} row {_row(at)}, column {column}: {texts[at]!r} is not a number")
+        raise SourceManifestError(f"{name} row {_row(first + at)}, column {column}: {texts[at]!r} is not a number")
     return numbers.alias(f"stated_{column}")
 
 
-def _paths(texts: pl.Series, source: SplitSource, name: str) -> pl.Series:
+def _paths(texts: pl.Series, source: SplitSource, first: int) -> pl.Series:
+    name = source.manifest_path
     stripped = texts.str.strip_chars().fill_null("")
     column = texts.name
     unusual = (stripped.str.contains(_UNUSUAL_PATH) | (stripped.str.len_chars() == 0)).arg_true().to_list()
     too_long = (stripped.str.len_bytes() > _MAX_PATH_CHARACTERS).arg_true()
     if len(too_long):
-        raise SourceManifestError(f"{name} row {_row(int(too_long[0]))}, column {column}: the path is too long")
+        raise SourceManifestError(f"{name} row {_row(first + int(too_long[0]))}, column {column}: the path is too long")
     if unusual:
         values = stripped.to_list()
         for at in unusual:
-            values[at] = _plain_path(values[at], f"{name} row {_row(at)}, column {column}")
+            values[at] = _plain_path(values[at], f"{name} row {_row(first + at)}, column {column}")
         stripped = pl.Series(values, dtype=pl.String)
-    _refuse_leaving_links(stripped, source.data_root, name, column)
+    _refuse_leaving_links(stripped, source, column, first)
     return stripped.alias("src_path" if column == "path" else column)
 
 
@@ -317,21 +360,23 @@ def _plain_path(text: str, where: str) -> str:
     return plain
 
 
-def _refuse_leaving_links(paths: pl.Series, data_root: Path, name: str, column: str) -> None:
+def _refuse_leaving_links(paths: pl.Series, source: SplitSource, column: str, first: int) -> None:
     """Refuse paths that leave the data root through a link in a folder or at the file itself."""
-    root = os.path.realpath(data_root)
+    root = os.path.realpath(source.data_root)
     inside = root.rstrip(os.sep) + os.sep
     folders: dict[str, bool] = {}
     for at, path in enumerate(paths):
         folder, _, _file = path.rpartition("/")
         if folder not in folders:
+            if len(folders) == _KNOWN_FOLDERS:
+                folders.clear()
             real = os.path.realpath(os.path.join(root, folder))
             folders[folder] = real == root or real.startswith(inside)
         full = os.path.join(root, path)
         if not folders[folder] or (os.path.islink(full) and not os.path.realpath(full).startswith(inside)):
             raise SourceManifestError(
-                f"{name} row {_row(at)}, column {column}: {path[:200]!r} leaves the data root through a link; "
-                "copy the file, or give a --data-root above both"
+                f"{source.manifest_path} row {_row(first + at)}, column {column}: {path[:200]!r} "
+                "leaves the data root through a link; copy the file, or give a --data-root above both"
             )
 
 

@@ -6,8 +6,8 @@ import numpy as np
 import pytest
 
 import ctpatch
-from ctpatch.errors import EXIT_USAGE, OutputConflictError, RuleError, SourceChangedError, UsageError
-from helpers import LAYOUTS, SMALL, Prepared, assert_same_tree, build_one, make_split, tree_bytes
+from ctpatch.errors import EXIT_USAGE, FormatError, OutputConflictError, RuleError, SourceChangedError, UsageError
+from helpers import LAYOUTS, SMALL, Prepared, assert_same_tree, build_one, make_split, rewrite_table, tree_bytes
 
 AIR = "air: air_fraction > 0.5"
 
@@ -98,3 +98,18 @@ def test_what_cannot_be_converted_is_refused(tmp_path: Path, prepared: Prepared)
     with pytest.raises(UsageError, match="no patch set"):
         ctpatch.convert(prepared.folder, tmp_path / "b", layout="shards")
     assert not (tmp_path / "b").exists()
+
+
+def test_a_stored_slice_outside_the_set_is_not_read(tmp_path: Path) -> None:
+    prepared = make_split(tmp_path / "root")
+    build_one(prepared, layout="slices")
+    np.save(tmp_path / "secret.npy", np.zeros((2, 40, 50), np.float32))
+    out = prepared.out
+    depth = len(out.relative_to(tmp_path).parts)
+    rewrite_table(out, "patch_manifest.csv", 0, "patch_path", "../" * depth + "secret.npy")
+    ps = ctpatch.open(out)
+    with pytest.raises(FormatError, match="is no path below the set"):
+        ps.slice(int(ps.slices["slice_index"][0]))
+    with pytest.raises(FormatError, match="is no path below the set"):
+        ctpatch.convert(out, tmp_path / "other", layout="shards")
+    assert ctpatch.verify(out).status == "failed"

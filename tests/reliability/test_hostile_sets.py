@@ -547,7 +547,7 @@ RUBBISH: dict[str, tuple[str, Callable[[int], str], str]] = {
     "bad at the end": (
         "path",
         lambda number: f"prepared/{number:08d}.npy" if number < ROWS - 1 else "/etc/passwd",
-        f"row {ROWS + 1}, column path",
+        "prepared/00000000.npy",
     ),
     "bad index": ("path,index", lambda number: f"prepared/{number:08d}.npy,x", "row 2, column index"),
     "folders": ("path", lambda number: f"p/{number:08d}/x.npy", "p/00000000/x.npy"),

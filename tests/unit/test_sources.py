@@ -7,6 +7,7 @@ from pathlib import Path, PurePosixPath
 from typing import Any
 
 import numpy as np
+import polars as pl
 import pytest
 
 from ctpatch.errors import ConfigError, CtPatchError, NpyError, SourceManifestError, UsageError
@@ -462,3 +463,48 @@ class TestHeaders:
 )  # fmt: skip
 def test_labels_are_told_by_name_or_by_whole_numbers(array: str, kind: str, *, wanted: bool) -> None:
     assert is_labels(array, kind) is wanted
+
+
+class TestPieces:
+    """The manifest is read a piece at a time: what a message says must not depend on where pieces end."""
+
+    @pytest.fixture(autouse=True, params=[1, 2, 3])
+    def _small_pieces(self, request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> None:
+        monkeypatch.setattr("ctpatch.sources.PIECE_ROWS", request.param)
+
+    def test_all_rows_come_in_order(self, tmp_path: Path) -> None:
+        table = read(tmp_path, "path,min,patient_id\n" + "".join(f"{n}.npy,{n}.5,p{n}\n" for n in range(11)))
+        assert table.frame["src_path"].to_list() == [f"{n}.npy" for n in range(11)]
+        assert table.frame["slice_index"].to_list() == list(range(11))
+        assert table.frame["stated_min"].to_list() == [n + 0.5 for n in range(11)]
+        assert table.frame["patient_id"].to_list() == [f"p{n}" for n in range(11)]
+
+    @pytest.mark.parametrize(
+        ("rows", "said"),
+        [
+            (["a,0", "b,1", "c,2", "/d,3", "e,4"], "row 5, column path: '/d' is an absolute path"),
+            (["a,0", "b,1", "c,2", "d,x", "e,4"], "row 5, column index: 'x'"),
+            (["a,0", "b,1", "c,2", "d,3", "b,4"], "rows 3 and 6, column path: both have 'b'"),
+            (["a,0", "b,1", "c,2", "d,3", "e,1"], "rows 3 and 6, column index: both have '1'"),
+            (["a,0", "b,1", "c,2", f"{'x' * 5000},3"], "row 5, column path: the path is too long"),
+            (["a,0", "b,1", ",", ",", "e,4"], "row 4"),
+            (["a,0", "b,1", "c,2", "d,3,4"], "as many cells in each row"),
+        ],
+    )
+    def test_faults_are_named_by_their_row(self, tmp_path: Path, rows: list[str], said: str) -> None:
+        assert said in refused(tmp_path, "path,index\n" + "\n".join(rows) + "\n")
+
+    def test_what_is_not_needed_any_more_is_not_read(self, tmp_path: Path) -> None:
+        seen = []
+
+        def look(table: SourceTable) -> pl.DataFrame:
+            seen.append(table.frame.height)
+            if len(seen) == 2:
+                raise NpyError("enough")
+            return table.frame
+
+        path = manifest(tmp_path, "path\n" + "".join(f"{n}.npy\n" for n in range(20)))
+        with pytest.raises(NpyError, match="enough"):
+            read_source_manifest(SplitSource("ds", "train", path, tmp_path), look)
+        assert len(seen) == 2
+        assert sum(seen) <= 6
