@@ -18,6 +18,9 @@ FORMAT_VERSION = 1
 _MAX_META_BYTES = 64 << 20
 
 
+Count = Annotated[int, Field(ge=0, le=2**62)]
+
+
 class _Record(BaseModel):
     model_config = ConfigDict(frozen=True, extra="ignore", strict=False)
 
@@ -27,7 +30,7 @@ class DropRule(_Record):
 
     name: str
     condition: str
-    dropped: int
+    dropped: Count
 
 
 class ArrayInfo(_Record):
@@ -40,21 +43,21 @@ class ArrayInfo(_Record):
 class TableInfo(_Record):
     """Size and digest of one of the CSV files."""
 
-    bytes: int
+    bytes: Count
     digest: str
 
 
 class PatchMeta(_Record):
     """Everything a reader needs to know of a set; `docs/format-1.md` describes each field."""
 
-    num_slices: int
-    num_patches: int
+    num_slices: Count
+    num_patches: Count
     patch_size: int | tuple[int, int]
     stride: int | tuple[int, int]
     source_manifest: str
     patch_dir: str
     created: Annotated[str, Field(pattern=r"^\d{4}-\d{2}-\d{2}T\d{2}:\d{2}:\d{2}Z$")]
-    format_version: int
+    format_version: Count
     ctpatch_version: str
     dataset: str
     split: str
@@ -64,14 +67,14 @@ class PatchMeta(_Record):
     value_range: tuple[float, float]
     air_level: float
     drop_rules: tuple[DropRule, ...]
-    num_rejected: int
+    num_rejected: Count
     coverage: float
     fingerprint: str
     source_digest: str
     rules_on: str
-    num_skipped: int
-    num_windows: int
-    pixel_bytes: int
+    num_skipped: Count
+    num_windows: Count
+    pixel_bytes: Count
     paths_relative_to: Literal["data_root", "patch_dir"]
     tables: dict[str, TableInfo]
     meta_digest: str = ""

@@ -344,7 +344,7 @@ JSON: Any = st.recursive(
 )
 
 
-@pytest.mark.parametrize("layout", LAYOUTS if FULL else ["shards", "index"])
+@pytest.mark.parametrize("layout", LAYOUTS if FULL else ["index"])
 def test_metas_with_wrong_values(tmp_path_factory: pytest.TempPathFactory, layout: Any, count: Count) -> None:
     """Any field of the meta may hold anything, with the right digest: refused or found, never another error."""
     prepared = make_split(tmp_path_factory.mktemp("meta"), [(40, 50)] * 2, arrays={"mask": np.uint8})
@@ -507,7 +507,7 @@ def test_rows_that_point_elsewhere(tmp_path: Path, prepared: Prepared, layout: A
     assert ctpatch.verify(prepared.out, deep=True).ok
 
 
-@pytest.mark.parametrize("layout", LAYOUTS if FULL else ["files", "index"])
+@pytest.mark.parametrize("layout", LAYOUTS if FULL else ["slices"])
 def test_no_file_outside_is_touched(tmp_path: Path, prepared: Prepared, layout: Any, count: Count) -> None:
     outside = tmp_path / "outside"
     outside.mkdir()

@@ -26,8 +26,8 @@ from reliability.tracing import Call, disturb, need_strace, spread_over_kinds, t
 
 pytestmark = pytest.mark.skipif(not sys.platform.startswith("linux"), reason="strace is there on Linux alone")
 
-POINTS = 17 if FULL else 3
-SAMPLE = ("files", "slices", "files to shards", "overwrite files")
+POINTS = 14 if FULL else 3
+SAMPLE = ("slices", "overwrite files")
 CONDITIONS = {"plan": SMALL_PARTS}
 
 Words = list[str | Path]

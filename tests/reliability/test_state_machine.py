@@ -216,7 +216,7 @@ class OneSet(RuleBasedStateMachine):
 
 
 OneSet.TestCase.settings = settings(
-    max_examples=80 if FULL else 8,
+    max_examples=60 if FULL else 8,
     stateful_step_count=40 if FULL else 15,
     deadline=None,
     derandomize=not FULL,
