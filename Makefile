@@ -4,7 +4,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 READY := $(VENV)/.ready
 
-.PHONY: demo test reliability torch check format bench clean
+.PHONY: demo test reliability torch check format bench bench-peers clean
 
 demo: $(READY)
 	$(BIN)/ctpatch demo
@@ -33,9 +33,20 @@ torch: $(READY)
 
 bench: $(READY)
 	$(BIN)/python benchmarks/bench_build.py
+	$(BIN)/python benchmarks/bench_read.py
+
+# What users have today, in an environment of its own; one that does not install is left out, and the tables say so.
+bench-peers:
+	$(PYTHON) -m venv .venv-peers
+	.venv-peers/bin/python -m pip install --quiet --disable-pip-version-check torch==2.13.0 -e ".[fast]"
+	grep -v '^#' benchmarks/peers.txt | while read peer; do \
+		.venv-peers/bin/python -m pip install --quiet --disable-pip-version-check torch==2.13.0 "$$peer" \
+			|| echo "left out: $$peer"; \
+	done
+	.venv-peers/bin/python benchmarks/bench_peers.py
 
 clean:
-	rm -rf $(VENV) build dist ctpatch-demo
+	rm -rf $(VENV) .venv-peers build dist ctpatch-demo
 
 $(READY): pyproject.toml
 	$(PYTHON) -m venv $(VENV)

@@ -8,24 +8,21 @@ nothing; "disk" writes where you say and includes making the bytes durable, for 
 import argparse
 import csv
 import os
-import platform
 import shutil
 import statistics
 import subprocess
 import sys
 import tempfile
-import time
-from collections.abc import Callable, Mapping
-from datetime import UTC, datetime
+from collections.abc import Callable
 from functools import partial
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+from measure import machine, seconds
 
 from ctpatch.build import build
 from ctpatch.config import LayoutName
-from ctpatch.dataset import PatchSet, open_set
 from ctpatch.npy import header_bytes
 from ctpatch.prepare.phantom import PhantomSplit, write_phantom
 from ctpatch.statistics import use_compiled, window_statistics
@@ -34,12 +31,6 @@ SIZE, PATCH, STRIDE = 362, 128, 64
 STARTS = [0, 64, 128, 192]
 LAYOUTS: tuple[LayoutName, ...] = ("files", "shards", "slices", "index")
 MEMORY_DISK = Path("/dev/shm")
-
-
-def seconds(work: Callable[[], object]) -> float:
-    start = time.perf_counter()
-    work()
-    return time.perf_counter() - start
 
 
 class Bench:
@@ -148,36 +139,6 @@ def bench_statistics(image: np.ndarray[Any, Any], rounds: int) -> tuple[float, f
     return statistics.median(few), statistics.median(all_of)
 
 
-def bench_reading(sets: Mapping[str, PatchSet], rounds: int) -> dict[str, float]:
-    """Median seconds for a random batch of 64, warm.
-
-    `memory` is np.take from one array into a given buffer; `page cache` a bare loop that copies items of the mapped
-    shards: what the machine gives for pages of files, which it maps in small pages where memory has large ones.
-    """
-    rng = np.random.Generator(np.random.Philox(7))
-    count = len(sets["shards"])
-    memory = sets["shards"].read(range(count))
-    for ps in sets.values():
-        ps.read(range(count))
-    out = np.empty((64, PATCH, PATCH), np.float32)
-    shards = [np.load(path, mmap_mode="r") for path in sorted((sets["shards"].folder / "shards").glob("*.npy"))]
-    items = [np.asarray(shard)[item] for shard in shards for item in range(len(shard))]
-    times: dict[str, list[float]] = {name: [] for name in ("memory", "page cache", *sets)}
-    for _ in range(rounds * 40):
-        which = rng.permutation(count)[:64]
-        times["memory"].append(seconds(partial(np.take, memory, which, axis=0, out=out, mode="clip")))
-        chosen = [items[patch] for patch in which.tolist()]
-        times["page cache"].append(seconds(partial(copy_items, chosen, out)))
-        for name, ps in sets.items():
-            times[name].append(seconds(partial(ps.read, which, out=out)))
-    return {name: statistics.median(values) for name, values in times.items()}
-
-
-def copy_items(items: list[np.ndarray[Any, Any]], out: np.ndarray[Any, Any]) -> None:
-    for slot, item in zip(out, items, strict=True):
-        slot[...] = item
-
-
 def peak_memory(split: Path, out: Path, layout: str) -> float:
     """Peak resident MB of a build in a process of its own."""
     # VmHWM, not ru_maxrss: that one remembers the process it was forked from.
@@ -227,10 +188,8 @@ def main() -> None:
     options = parser.parse_args()
     compiled = use_compiled(not options.numpy)
     patients = max(options.slices // 32, 1)
-    kind = f"{os.cpu_count()} cores, {platform.machine()}, {platform.system()}, Python {platform.python_version()}"
     print(
-        f"{datetime.now(UTC):%Y-%m-%d}, {kind}, numpy {np.__version__}, "
-        f"statistics by {'numba' if compiled else 'numpy'}; {patients * 32} slices of 362x362, one process"
+        f"{machine()}, statistics by {'numba' if compiled else 'numpy'}; {patients * 32} slices of 362x362, one process"
     )
     with tempfile.TemporaryDirectory(dir=options.dir) as on_disk:
         sources = Path(on_disk) / "sources"
@@ -251,18 +210,6 @@ def main() -> None:
         print(
             f"\nStatistics of 16 windows: {all_of * 1e6:.0f} us, {all_of / few:.1f} np.min passes ({few * 1e6:.1f} us)"
         )
-        sets: dict[str, PatchSet] = {}
-        for layout in LAYOUTS:
-            build(bench.split, layout=layout, out=Path(on_disk) / layout)
-            sets[layout] = open_set(Path(on_disk) / layout, sources)
-        times = bench_reading(sets, options.rounds)
-        print(
-            "\n| random batches of 64, warm | us a patch | share of memory | share of the page cache |"
-            "\n|---|---|---|---|"
-        )
-        for name, value in times.items():
-            shares = f"{times['memory'] / value:.2f} | {times['page cache'] / value:.2f}"
-            print(f"| `{name}` | {value / 64 * 1e6:.1f} | {shares} |")
         if Path("/proc/self/status").exists():
             print("\n| peak memory of a build, MB | " + " | ".join(LAYOUTS) + " |\n|---|---|---|---|---|")
             for factor in (1, 4):

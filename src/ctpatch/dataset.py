@@ -17,6 +17,7 @@ from ctpatch.config import PatchConfig
 from ctpatch.digest import array_digest
 from ctpatch.errors import FormatError, IncompleteError, NpyError, SourceChangedError, UsageError
 from ctpatch.layouts.base import SHARDS_FOLDER
+from ctpatch.layouts.memory import Slabs, require_memory
 from ctpatch.layouts.reading import ArrayReader, MappedFiles, addresses_of
 from ctpatch.loading import BatchLoader, Transform
 from ctpatch.manifest import (
@@ -48,14 +49,30 @@ class PatchSet:
         meta: what the set is.
     """
 
-    def __init__(self, path: str | os.PathLike[str], data_root: str | os.PathLike[str] | None = None) -> None:
+    def __init__(
+        self,
+        path: str | os.PathLike[str],
+        data_root: str | os.PathLike[str] | None = None,
+        *,
+        in_memory: bool = False,
+    ) -> None:
         self.folder = _set_folder(given_path(path))
         self.meta: PatchMeta = _finished_meta(self.folder)
+        self._in_memory = in_memory
         self._given_root = None if data_root is None else given_path(data_root).resolve()
         self._lock = threading.RLock()
         self._readers: dict[str, ArrayReader] = {}
         if (self.folder / SHARDS_FOLDER).is_symlink():
             raise FormatError(f"{self.folder.name}/{SHARDS_FOLDER} is a link, which is not followed")
+        if in_memory:
+            require_memory(self._bytes_to_keep(), f"{self.meta.dataset}/{self.meta.split}")
+
+    def _bytes_to_keep(self) -> int:
+        if self.meta.layout != "index":
+            return self.meta.pixel_bytes
+        used = self.slices.filter(pl.col("num_patches") > 0)
+        pixels = int((used["height"].cast(pl.Int64) * used["width"].cast(pl.Int64)).sum())
+        return pixels * sum(np.dtype(info.dtype).itemsize for info in self.meta.arrays.values())
 
     def __repr__(self) -> str:
         return (
@@ -194,7 +211,8 @@ class PatchSet:
 
     @cached_property
     def _files(self) -> MappedFiles:
-        return MappedFiles(self.resolve_patch, follow_links=self.meta.layout == "index")
+        slabs = Slabs() if self._in_memory else None
+        return MappedFiles(self.resolve_patch, follow_links=self.meta.layout == "index", slabs=slabs)
 
     def stored_slice(self, row: dict[str, Any], array: str) -> NDArray[Any]:
         """The whole slice that a patch's address points into, in the array's dtype (layouts `slices`, `index`).
@@ -456,17 +474,22 @@ def _finished_meta(folder: Path) -> PatchMeta:
     raise UsageError(f"{folder.name} is no patch set: it has no {PATCH_META}{hint}")
 
 
-def open_set(path: str | os.PathLike[str], data_root: str | os.PathLike[str] | None = None) -> PatchSet:
+def open_set(
+    path: str | os.PathLike[str], data_root: str | os.PathLike[str] | None = None, *, in_memory: bool = False
+) -> PatchSet:
     """Open a finished patch set, of any layout.
 
     Args:
         path: the set's folder.
         data_root: where source paths begin; only needed for sets outside a data root (`--out`), and only where
             source slices are read (layout `index`, `slice`, `verify --deep`).
+        in_memory: keep pixels once they were read: later reads copy memory, several times as fast as out of files.
+            Takes as much memory as the pixels have bytes, in each process that reads.
 
     Raises:
         UsageError: there is no patch set.
         IncompleteError: its build has not finished.
         FormatError: its meta is damaged or of another format version.
+        SystemFailureError: `in_memory`, and the set has more bytes than there is memory.
     """
-    return PatchSet(path, data_root)
+    return PatchSet(path, data_root, in_memory=in_memory)

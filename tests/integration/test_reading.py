@@ -14,7 +14,7 @@ import numpy as np
 import pytest
 
 import ctpatch
-from ctpatch.errors import FormatError, NpyError, SourceChangedError, UsageError
+from ctpatch.errors import FormatError, NpyError, SourceChangedError, SystemFailureError, UsageError
 from helpers import LAYOUTS, SMALL, Prepared, assert_bits, build_one, make_split, reference_set, rewrite_table
 
 
@@ -335,3 +335,51 @@ def test_rejected_windows_can_be_read_as_a_table(tmp_path: Path) -> None:
     assert ps.rejected["rule"].to_list() == ["top"] * 15
     assert ps.rejected["row"].to_list() == [0] * 15
     assert ps.slices["num_patches"].to_list() == [15] * 3
+
+
+@pytest.mark.parametrize("layout", LAYOUTS)
+@pytest.mark.parametrize("pad_mode", ["none", "reflect"])
+def test_in_memory_reads_the_same_patches_once(tmp_path: Path, layout: Any, pad_mode: Any) -> None:
+    prepared = make_split(tmp_path, [(40, 50), (30, 44), (40, 50)], arrays={"target": "f4", "mask": "u1"})
+    config = ctpatch.PatchConfig(patch_size=16, stride=12, pad_mode=pad_mode)
+    build_one(prepared, config, layout=layout)
+    plain = ctpatch.open(prepared.out)
+    wanted = plain.read(range(len(plain)))
+    kept = ctpatch.open(prepared.out, in_memory=True)
+    rng = np.random.Generator(np.random.Philox(3))
+    for _ in range(3):  # with repeats, and with what is there already
+        which = rng.integers(0, len(plain), 20)
+        for name, patches in kept.read(which).items():
+            assert np.array_equal(patches, wanted[name][which])
+    kept.read(range(len(kept)))
+    for path in [*prepared.out.rglob("*.npy"), *prepared.folder.glob("*.npy")]:
+        path.unlink()
+    for name, patches in kept.read(range(len(kept))).items():
+        assert patches.dtype == wanted[name].dtype
+        assert np.array_equal(patches, wanted[name])
+    kept.close()
+    with pytest.raises(NpyError, match="missing"):
+        kept.read([0])
+
+
+@pytest.mark.parametrize("layout", LAYOUTS)
+def test_in_memory_survives_pickling(prepared: Prepared, layout: Any) -> None:
+    build_one(prepared, layout=layout)
+    kept = ctpatch.open(prepared.out, in_memory=True)
+    before = kept.read([3, 0])
+    again = pickle.loads(pickle.dumps(kept))
+    assert np.array_equal(again.read([3, 0]), before)
+
+
+@pytest.mark.parametrize("layout", LAYOUTS)
+def test_in_memory_is_refused_where_memory_is_short(
+    prepared: Prepared, layout: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    build_one(prepared, layout=layout)
+    ps = ctpatch.open(prepared.out)
+    pixels = sum(image.nbytes for image in prepared.images["image"]) if layout == "index" else ps.meta.pixel_bytes
+    monkeypatch.setattr("ctpatch.layouts.memory._free_memory", lambda: pixels - 1)
+    with pytest.raises(SystemFailureError, match="GB of pixels, the system has"):
+        ctpatch.open(prepared.out, in_memory=True)
+    monkeypatch.setattr("ctpatch.layouts.memory._free_memory", lambda: pixels)
+    ctpatch.open(prepared.out, in_memory=True)

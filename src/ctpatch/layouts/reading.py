@@ -2,14 +2,16 @@
 
 A file that holds many patches, or whole slices, is mapped into memory when it is first needed; at most
 `MAX_MAPPED_FILES` are mapped at a time. A file's size is checked against its header before it is mapped, so that a
-file that was cut short gives an error and not the end of the process.
+file that was cut short gives an error and not the end of the process. A set opened with `in_memory` is read instead,
+each file once, and kept.
 """
 
+import math
 import mmap
 import os
 import threading
 from collections import OrderedDict
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from functools import cached_property
 from typing import Any
@@ -21,6 +23,7 @@ from numpy.typing import NDArray
 from ctpatch.config import MAX_PIXELS_PER_AXIS, LayoutName, PadMode
 from ctpatch.errors import FormatError, NpyError
 from ctpatch.grid import PADDING_MODES
+from ctpatch.layouts.memory import Slabs
 from ctpatch.npy import header_bytes, open_npy, read_exactly, read_header
 from ctpatch.patches import padded_window
 
@@ -72,9 +75,10 @@ def addresses_of(frame: pl.DataFrame, layout: LayoutName, array: str, dtype: str
 
 
 class MappedFiles:
-    """Opens .npy files as arrays in memory and keeps the last ones; safe between threads."""
+    """Opens .npy files as arrays in memory and keeps the last ones, or with `slabs` all; safe between threads."""
 
-    def __init__(self, resolve: Callable[[str], str], *, follow_links: bool) -> None:
+    def __init__(self, resolve: Callable[[str], str], *, follow_links: bool, slabs: Slabs | None = None) -> None:
+        self.slabs = slabs
         self._resolve = resolve
         self._follow = follow_links
         self._open: OrderedDict[str, NDArray[Any]] = OrderedDict()
@@ -94,7 +98,7 @@ class MappedFiles:
         array = self._map(path)
         with self._lock:
             self._open[path] = array
-            while len(self._open) > MAX_MAPPED_FILES:
+            while self.slabs is None and len(self._open) > MAX_MAPPED_FILES:
                 self._open.popitem(last=False)
         return array
 
@@ -104,9 +108,13 @@ class MappedFiles:
             header = read_header(fd, path)
             if header.data_bytes == 0:
                 return np.empty(header.shape, header.dtype)
+            if self.slabs is not None:
+                flat = self.slabs.make((math.prod(header.shape),), header.dtype)
+                read_exactly(fd, flat.view(np.uint8).data, header.offset, path)
+                return flat.reshape(header.shape, order="F" if header.fortran_order else "C")
             mapped = mmap.mmap(fd, 0, access=mmap.ACCESS_READ)
         except OSError as error:
-            raise NpyError(f"{path} cannot be mapped into memory: {error.strerror}") from None
+            raise NpyError(f"{path} cannot be read into memory: {error.strerror}") from None
         finally:
             os.close(fd)
         flat = np.frombuffer(mapped, header.dtype, offset=header.offset)
@@ -174,7 +182,10 @@ class ArrayReader:
             FormatError: an address points outside its file.
         """
         if self._one_file_each:
-            self._read_files(which, out)
+            if self._files.slabs is None or out.dtype != self._addresses.dtype:
+                self._read_files(which, out)
+            else:
+                self._read_kept(which, out)
         elif len(which):
             self._read_mapped(which, out)
 
@@ -240,12 +251,31 @@ class ArrayReader:
             raise FormatError(f"{path} has shape {image.shape}, the manifest asks for the window at ({row}, {col})")
         slot[...] = padded_window(image, (row, col), self._size, self._pad_mode)
 
-    def _read_files(self, which: NDArray[np.int64], out: NDArray[Any]) -> None:
-        """Patches that have a file each: header, pixels and what should not follow them, in one call."""
+    def _read_kept(self, which: NDArray[np.int64], out: NDArray[Any]) -> None:
+        """Patches that have a file each, of which each is read once."""
+        pixels, there = self._kept
+        missing = np.unique(which[~there[which]])
+        self._read_files(missing, pixels, missing.tolist())
+        there[missing] = True
+        np.take(pixels, which, axis=0, out=out, mode="clip")
+
+    @cached_property
+    def _kept(self) -> tuple[NDArray[Any], NDArray[np.bool_]]:
+        """Room for all patches, and which are in it."""
+        count = len(self._addresses.items)
+        return np.empty((count, *self._size), self._addresses.dtype), np.zeros(count, bool)
+
+    def _read_files(self, which: NDArray[np.int64], out: NDArray[Any], slots: Iterable[int] | None = None) -> None:
+        """Patches that have a file each: header, pixels and what should not follow them, in one call.
+
+        They go into `out`, in the order asked or into the given slots of it.
+        """
         whole = len(self._header) + out[:1].nbytes
         quick = _READS_VECTORS and out.dtype == self._addresses.dtype and out.dtype.isnative
         head, behind = bytearray(len(self._header)), bytearray(1)
-        for slot, path in zip(out, self._addresses.paths.gather(which).to_list(), strict=True):
+        places = range(len(which)) if slots is None else slots
+        for place, path in zip(places, self._addresses.paths.gather(which).to_list(), strict=True):
+            slot = out[place]
             fd = open_patch_file(self._resolve(path), path, follow=False)
             try:
                 if (
