@@ -40,7 +40,8 @@ bench-peers:
 	$(PYTHON) -m venv .venv-peers
 	.venv-peers/bin/python -m pip install --quiet --disable-pip-version-check torch==2.13.0 -e ".[fast]"
 	grep -v '^#' benchmarks/peers.txt | while read peer; do \
-		.venv-peers/bin/python -m pip install --quiet --disable-pip-version-check torch==2.13.0 "$$peer" \
+		.venv-peers/bin/python -m pip install --quiet --disable-pip-version-check torch==2.13.0 "numpy>=2" "$$peer" \
+			|| .venv-peers/bin/python -m pip install --quiet --disable-pip-version-check --no-deps "$$peer" \
 			|| echo "left out: $$peer"; \
 	done
 	.venv-peers/bin/python benchmarks/bench_peers.py

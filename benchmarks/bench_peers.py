@@ -11,6 +11,7 @@ import tempfile
 import time
 import warnings
 from collections.abc import Callable, Iterator
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -36,10 +37,8 @@ def ours(folder: Path, sources: Path) -> dict[str, Make]:
     for in_memory in (False, True):
         for layout in LAYOUTS:
             ps = open_set(folder / layout, sources, in_memory=in_memory)
-            loader = PatchLoader(ps, BATCH, shuffle=True)
-            made[f"ctpatch PatchLoader, {layout}{', in_memory' if in_memory else ''}"] = lambda loader=loader: iter(
-                loader
-            )  # type: ignore[misc]
+            name = f"ctpatch PatchLoader, {layout}{', in_memory' if in_memory else ''}"
+            made[name] = partial(iter, PatchLoader(ps, BATCH, shuffle=True))
     return made
 
 
@@ -85,7 +84,7 @@ def print_loaders(bench: Bench, folder: Path, sources: Path, rounds: int) -> Non
             failed[name] = f"{type(error).__name__}: {str(error).splitlines()[0][:120] if str(error) else ''}"
     failed["FFCV"] = "needs OpenCV and a compiler to install; not in the environment"
     seen: dict[str, int] = {}
-    works = {name: lambda make=make, name=name: epoch(make, seen, name) for name, make in makes.items()}  # type: ignore[misc]
+    works = {name: partial(epoch, make, seen, name) for name, make in makes.items()}
     for work in works.values():
         work()
     times = medians(works, rounds)

@@ -101,7 +101,7 @@ def training_step(target: float) -> Callable[[], object]:
 
 def stall(loader: Any, step: Callable[[], object]) -> float:
     """Median seconds that a step waits for its batch."""
-    waits = []
+    waits: list[float] = []
     batches = iter(loader)
     while True:
         start = time.perf_counter()

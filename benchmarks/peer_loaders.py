@@ -34,8 +34,8 @@ def torch_npy(bench: Bench, workers: int) -> Make:
     import torch
     from torch.utils.data import DataLoader
 
-    dataset = _NpyDataset(bench.patches)
-    loader = DataLoader(
+    dataset: Any = _NpyDataset(bench.patches)
+    loader: Any = DataLoader(
         dataset, BATCH, shuffle=True, num_workers=workers, persistent_workers=workers > 0, collate_fn=torch.stack
     )
     return lambda: iter(loader)
@@ -72,7 +72,7 @@ def monai_patches(bench: Bench) -> Make:
 
     crops = RandSpatialCropSamples(roi_size=(PATCH, PATCH), num_samples=16, random_size=False)
     dataset = PatchDataset(data=_Slices(bench.slices), patch_func=crops, samples_per_image=16)
-    loader = DataLoader(dataset, batch_size=BATCH, shuffle=True, num_workers=0)
+    loader = DataLoader(dataset, batch_size=BATCH, num_workers=0)
     return lambda: iter(loader)
 
 
@@ -197,7 +197,7 @@ def grain(bench: Bench) -> Make:
 PEERS: dict[str, Callable[[Bench], Make]] = {
     "torch Dataset of np.load, 0 workers": lambda bench: torch_npy(bench, 0),
     "torch Dataset of np.load, 2 workers": lambda bench: torch_npy(bench, 2),
-    "MONAI PatchDataset (random crops)": monai_patches,
+    "MONAI PatchDataset (random crops, slices in order)": monai_patches,
     "MONAI GridPatchDataset (in order)": monai_grid,
     "TorchIO Queue, UniformSampler": torchio_uniform,
     "TorchIO GridSampler (in order)": torchio_grid,

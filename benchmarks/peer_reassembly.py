@@ -18,7 +18,7 @@ Merger = Callable[[np.ndarray[Any, Any], int, int], tuple[np.ndarray[Any, Any], 
 
 def ours(image: np.ndarray[Any, Any], size: int, stride: int, window: Any) -> tuple[np.ndarray[Any, Any], Merge]:
     config = ctpatch.PatchConfig(patch_size=size, stride=stride)
-    coords = ctpatch.sliding_window_coords(*image.shape, config)
+    coords = ctpatch.sliding_window_coords(image.shape[0], image.shape[1], config)
     patches = np.array([image[r : r + size, c : c + size] for r, c in coords])
     height, width = image.shape
     return patches, lambda: ctpatch.reassemble(patches, coords, (height, width), window=window)
@@ -47,7 +47,7 @@ def monai(image: np.ndarray[Any, Any], size: int, stride: int) -> tuple[np.ndarr
     from monai.inferers import AvgMerger
 
     config = ctpatch.PatchConfig(patch_size=size, stride=stride)
-    coords = ctpatch.sliding_window_coords(*image.shape, config)
+    coords = ctpatch.sliding_window_coords(image.shape[0], image.shape[1], config)
     patches = torch.stack([torch.from_numpy(image[r : r + size, c : c + size]) for r, c in coords])[:, None, None]
 
     def merge() -> np.ndarray[Any, Any]:
@@ -135,10 +135,14 @@ def judged(merger: Merger, image: np.ndarray[Any, Any], size: int, stride: int) 
     expected = image.astype(np.float64)
     unsaid = np.isnan(made) & ~np.isnan(expected)
     wrong = ~unsaid & ~(np.isnan(made) & np.isnan(expected))
-    wrong &= ~(np.abs(made.astype(np.float64) - expected) <= (1e-6 if image.dtype == np.float32 else 1e-3))
+    error = np.nan_to_num(np.abs(made.astype(np.float64) - expected), nan=np.inf)
+    wrong &= error > (1e-6 if image.dtype == np.float32 else 1e-3)
     parts = []
     if wrong.any():
-        parts.append(f"{int(wrong.sum()):,} pixels wrong")
+        worst = float(error[wrong].max())
+        parts.append(
+            f"{int(wrong.sum()):,} pixels off by up to {worst:.1g}" if worst < np.inf else "NaN where none was"
+        )
     if unsaid.any():
         parts.append(f"{int(unsaid.sum()):,} NaN, not covered")
     return ", ".join(parts) or "right"
