@@ -4,9 +4,9 @@ import json
 import os
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, Literal, Self
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
 from ctpatch.atomic import read_regular
 from ctpatch.config import LayoutName, PadMode, PatchConfig, Rule
@@ -78,6 +78,13 @@ class PatchMeta(_Record):
     paths_relative_to: Literal["data_root", "patch_dir"]
     tables: dict[str, TableInfo]
     meta_digest: str = ""
+
+    @model_validator(mode="after")
+    def _arrays_are_there(self) -> Self:
+        for name in ("image", self.rules_on):
+            if name not in self.arrays:
+                raise ValueError(f"arrays: there is no {name[:100]!r} among them")
+        return self
 
     def patch_config(self) -> PatchConfig:
         """The options the patches were cut with."""

@@ -225,8 +225,9 @@ def _read_csv(path: Path, name: str) -> Iterator[pl.DataFrame]:
     """The rows of a CSV as texts, so many at a time that memory does not grow with the file."""
     try:
         empty = SourceManifestError(f"{name} is empty; wanted a header with 'path' and a row for each slice")
-        if path.stat().st_size == 0:
-            raise empty
+        with path.open("rb") as file:  # what the system says of a file it does not give is lost in polars
+            if not file.read(1):
+                raise empty
         table = pl.scan_csv(path, infer_schema=False, glob=False)
         columns = table.collect_schema().names()
         if not any(column.strip() for column in columns):

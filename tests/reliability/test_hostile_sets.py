@@ -358,7 +358,7 @@ def test_metas_with_wrong_values(tmp_path_factory: pytest.TempPathFactory, layou
     ]
 
     @settings(
-        max_examples=600 if FULL else 40, deadline=None, derandomize=not FULL, suppress_health_check=list(HealthCheck)
+        max_examples=600 if FULL else 40, deadline=None, derandomize=True, suppress_health_check=list(HealthCheck)
     )
     @given(st.sampled_from(places), JSON)
     def check(place: tuple[Any, ...], value: Any) -> None:

@@ -216,10 +216,10 @@ class OneSet(RuleBasedStateMachine):
 
 
 OneSet.TestCase.settings = settings(
-    max_examples=60 if FULL else 8,
+    max_examples=40 if FULL else 8,
     stateful_step_count=40 if FULL else 15,
     deadline=None,
-    derandomize=not FULL,
+    derandomize=True,
     phases=[Phase.explicit, Phase.reuse, Phase.generate],  # shrinking builds takes minutes
     suppress_health_check=list(HealthCheck),
 )

@@ -148,7 +148,7 @@ def test_many_begin_again_and_again(tmp_path: Path, prepared: Prepared, count: C
     rng = random.Random(1)
     out = tmp_path / "set"
     with builders(4 if FULL else 3) as crowd:
-        for _ in range(150 if FULL else 10):
+        for _ in range(100 if FULL else 10):
             at = time.time() + 0.005
             for builder in crowd:
                 overwrite = rng.random() < 0.3
