@@ -2,7 +2,8 @@
 
 `memory` is np.take from one array in memory into a given buffer: the limit. `page cache` is a bare loop that copies
 items of the mapped shards: what the machine gives for pages of files, which it maps in small pages where memory has
-large ones. Every round measures everything once; medians, warm, batches of 64 in random order: `make bench`.
+large ones. Every round measures everything once, some batches in a row; medians, warm, batches of 64 in random
+order: `make bench`.
 """
 
 import argparse
@@ -19,13 +20,16 @@ from measure import machine, medians, seconds
 from ctpatch.build import build
 from ctpatch.config import LayoutName
 from ctpatch.dataset import PatchSet, open_set
+from ctpatch.layouts.memory import empty_buffer
 from ctpatch.prepare.phantom import PhantomSplit, write_phantom
 
 PATCH, BATCH = 128, 64
+IN_A_ROW = 32
 LAYOUTS: tuple[LayoutName, ...] = ("files", "shards", "slices", "index")
 REACH = {"shards, in_memory": 0.7, "slices, in_memory": 0.6, "shards": 0.7, "slices": 0.6}
 
 Floats = np.ndarray[Any, np.dtype[np.float32]]
+Indices = np.ndarray[Any, np.dtype[np.int64]]
 
 
 def copy_items(items: list[Floats], out: Floats) -> None:
@@ -37,25 +41,28 @@ def bench_batches(sets: dict[str, PatchSet], memory: Floats, rounds: int) -> dic
     """Median seconds of one random batch."""
     rng = np.random.Generator(np.random.Philox(7))
     count = len(memory)
-    out = np.empty((BATCH, PATCH, PATCH), np.float32)
+    out = empty_buffer((BATCH, PATCH, PATCH), np.dtype(np.float32))
+    plain = np.empty((BATCH, PATCH, PATCH), np.float32)  # 16 bytes behind a page: see docs/design/015-copying.md
     shards = [np.load(path, mmap_mode="r") for path in sorted((sets["shards"].folder / "shards").glob("*.npy"))]
     items = [np.asarray(shard)[item] for shard in shards for item in range(len(shard))]
-    which = rng.permutation(count)[:BATCH]
 
-    def draw() -> None:
-        which[:] = rng.permutation(count)[:BATCH]
+    def in_a_row(read: Callable[[Indices], object]) -> None:
+        """Batch after batch, as in an epoch: what one kind leaves in the caches of the processor, it may use."""
+        for _ in range(IN_A_ROW):
+            read(rng.permutation(count)[:BATCH])
 
-    works: dict[str, Callable[[], object]] = {
-        "draw": draw,
-        "memory": lambda: np.take(memory, which, axis=0, out=out, mode="clip"),
-        "page cache": lambda: copy_items([items[patch] for patch in which.tolist()], out),
-        **{name: partial(ps.read, which, out=out) for name, ps in sets.items()},
+    readers: dict[str, Callable[[Indices], object]] = {
+        "memory": lambda which: np.take(memory, which, axis=0, out=out, mode="clip"),
+        "page cache": lambda which: copy_items([items[patch] for patch in which.tolist()], out),
+        "page cache, into np.empty": lambda which: copy_items([items[patch] for patch in which.tolist()], plain),
+        "shards, into np.empty": partial(sets["shards"].read, out=plain),
+        **{name: partial(ps.read, out=out) for name, ps in sets.items()},
     }
     for ps in sets.values():
         ps.read(range(count))
-    found = medians(works, rounds)
-    del found["draw"]
-    return found
+    drawing = medians({"": partial(in_a_row, lambda _which: None)}, 20)[""]
+    found = medians({name: partial(in_a_row, read) for name, read in readers.items()}, rounds)
+    return {name: (value - drawing) / IN_A_ROW for name, value in found.items()}
 
 
 def walk(batches: Iterator[Any]) -> int:
@@ -89,11 +96,11 @@ def walk_all(loader: Any) -> int:
 
 def training_step(target: float) -> Callable[[], object]:
     """Work of about so many seconds that holds the interpreter as a training step does: hardly."""
-    size = 64
+    size = 256
     while True:
         a = np.ones((size, size), np.float32)
         a @ a
-        if seconds(lambda a=a: a @ a) * 4 > target:  # type: ignore[misc]
+        if min(seconds(lambda a=a: a @ a) for _ in range(5)) * 4 > target:  # type: ignore[misc]
             break
         size = int(size * 1.25)
     return lambda: [a @ a for _ in range(4)]
@@ -116,7 +123,7 @@ def stall(loader: Any, step: Callable[[], object]) -> float:
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--slices", type=int, default=512, help="phantom slices of 362x362, 16 patches each")
-    parser.add_argument("--rounds", type=int, default=200, help="batches of each kind")
+    parser.add_argument("--rounds", type=int, default=25, help=f"times {IN_A_ROW} batches of each kind")
     parser.add_argument("--dir", type=Path, default=None, help="a folder on the disk to measure [the system's]")
     options = parser.parse_args()
     patients = max(options.slices // 32, 1)
@@ -138,7 +145,7 @@ def main() -> None:
         for name, value in times.items():
             shares = f"{times['memory'] / value:.2f} | {times['page cache'] / value:.2f}"
             print(f"| {name} | {value / BATCH * 1e6:.1f} | {shares} | {REACH.get(name, '')} |")
-        epochs = bench_loaders(sets, max(options.rounds // 40, 3))
+        epochs = bench_loaders(sets, max(options.rounds // 5, 3))
         print("\n| an epoch | us a patch | share of `ps.read` | to reach |\n|---|---|---|---|")
         for name, value in epochs.items():
             each = value / len(memory)

@@ -17,7 +17,7 @@ from ctpatch.config import PatchConfig
 from ctpatch.digest import array_digest
 from ctpatch.errors import FormatError, IncompleteError, NpyError, SourceChangedError, UsageError
 from ctpatch.layouts.base import SHARDS_FOLDER
-from ctpatch.layouts.memory import Slabs, require_memory
+from ctpatch.layouts.memory import Slabs, empty_buffer, require_memory
 from ctpatch.layouts.reading import ArrayReader, MappedFiles, addresses_of
 from ctpatch.loading import BatchLoader, Transform
 from ctpatch.manifest import (
@@ -289,7 +289,7 @@ class PatchSet:
             dtype = np.dtype(self.meta.arrays[name].dtype)
             target = given.get(name)
             if target is None:
-                target = np.empty(shape, dtype)
+                target = empty_buffer(shape, dtype)
             elif target.shape != shape or target.dtype != dtype or not target.flags.writeable:
                 raise ValueError(
                     f"out for {name} has shape {target.shape} of {target.dtype}, wanted {shape} of {dtype}"

@@ -15,6 +15,7 @@ import polars as pl
 from numpy.typing import NDArray
 
 from ctpatch.errors import ConfigError
+from ctpatch.layouts.memory import empty_buffer
 from ctpatch.meta import PatchMeta
 from ctpatch.sampling import Sampler, SamplerOptions, batch_bounds, symmetries
 
@@ -93,7 +94,7 @@ class NumpyBuffers:
 
     def make(self, shape: tuple[int, ...], dtype: np.dtype[Any]) -> tuple[NDArray[Any], Any]:
         """A new array, twice."""
-        buffer = np.empty(shape, dtype)
+        buffer = empty_buffer(shape, dtype)
         return buffer, buffer
 
     def column(self, values: NDArray[Any]) -> Any:

@@ -15,6 +15,7 @@ import pytest
 
 import ctpatch
 from ctpatch.errors import FormatError, NpyError, SourceChangedError, SystemFailureError, UsageError
+from ctpatch.layouts.memory import empty_buffer
 from helpers import LAYOUTS, SMALL, Prepared, assert_bits, build_one, make_split, reference_set, rewrite_table
 
 
@@ -383,3 +384,20 @@ def test_in_memory_is_refused_where_memory_is_short(
         ctpatch.open(prepared.out, in_memory=True)
     monkeypatch.setattr("ctpatch.layouts.memory._free_memory", lambda: pixels)
     ctpatch.open(prepared.out, in_memory=True)
+
+
+@pytest.mark.parametrize("layout", ["shards", "slices"])
+@pytest.mark.parametrize("in_memory", [False, True])
+@pytest.mark.parametrize("offset", [0, 8, 16, 64, 128, 144])
+def test_wherever_the_buffer_lies_the_patches_are_right(
+    tmp_path: Path, layout: Any, in_memory: bool, offset: int
+) -> None:
+    prepared = make_split(tmp_path, [(80, 90)] * 2)
+    build_one(prepared, ctpatch.PatchConfig(patch_size=64, stride=8), layout=layout)
+    ps = ctpatch.open(prepared.out, in_memory=in_memory)
+    which = [7, 0, 3, 3]
+    out = empty_buffer((4, 64, 64), np.dtype(np.float32), offset)
+    ps.read(which, out=out)
+    for slot, row in zip(out, ps.manifest[which].iter_rows(named=True), strict=True):
+        image = prepared.images["image"][row["slice_index"]]
+        assert_bits(slot, image[row["row"] : row["row"] + 64, row["col"] : row["col"] + 64])

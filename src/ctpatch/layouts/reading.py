@@ -23,7 +23,7 @@ from numpy.typing import NDArray
 from ctpatch.config import MAX_PIXELS_PER_AXIS, LayoutName, PadMode
 from ctpatch.errors import FormatError, NpyError
 from ctpatch.grid import PADDING_MODES
-from ctpatch.layouts.memory import Slabs
+from ctpatch.layouts.memory import Slabs, copies_slowly, copy_in_runs
 from ctpatch.npy import header_bytes, open_npy, read_exactly, read_header
 from ctpatch.patches import padded_window
 
@@ -191,18 +191,22 @@ class ArrayReader:
 
     def _read_mapped(self, which: NDArray[np.int64], out: NDArray[Any]) -> None:
         paths, codes = self._coded_paths
-        stacks: dict[int, NDArray[Any]] = {}
+        stacks: dict[int, tuple[NDArray[Any], bool]] = {}
         chosen = codes[which].tolist()
         rows, cols = self._addresses.rows, self._addresses.cols
         origins = None if rows is None or cols is None else (rows[which].tolist(), cols[which].tolist())
         for place, (slot, code, item) in enumerate(zip(out, chosen, self._items[which].tolist(), strict=True)):
-            stack = stacks.get(code)
-            if stack is None:
-                stack = stacks[code] = self._stack(paths[code])
+            if code not in stacks:
+                opened = self._stack(paths[code])
+                stacks[code] = opened, origins is None and copies_slowly(out, opened)
+            stack, slow = stacks[code]
             if not 0 <= item < len(stack):
                 raise FormatError(f"{paths[code]} has shape {stack.shape}, the manifest asks for item {item} of it")
             if origins is None:
-                slot[...] = stack[item]
+                if slow:
+                    copy_in_runs(slot, stack[item])
+                else:
+                    slot[...] = stack[item]
             else:
                 self._read_window(slot, stack[item], origins[0][place], origins[1][place], paths[code])
 
@@ -263,7 +267,8 @@ class ArrayReader:
     def _kept(self) -> tuple[NDArray[Any], NDArray[np.bool_]]:
         """Room for all patches, and which are in it."""
         count = len(self._addresses.items)
-        return np.empty((count, *self._size), self._addresses.dtype), np.zeros(count, bool)
+        assert self._files.slabs is not None
+        return self._files.slabs.make((count, *self._size), self._addresses.dtype), np.zeros(count, bool)
 
     def _read_files(self, which: NDArray[np.int64], out: NDArray[Any], slots: Iterable[int] | None = None) -> None:
         """Patches that have a file each: header, pixels and what should not follow them, in one call.
