@@ -191,24 +191,25 @@ class ArrayReader:
 
     def _read_mapped(self, which: NDArray[np.int64], out: NDArray[Any]) -> None:
         paths, codes = self._coded_paths
-        stacks: dict[int, tuple[NDArray[Any], bool]] = {}
-        chosen = codes[which].tolist()
+        chosen, items = codes[which].tolist(), self._items[which].tolist()
+        stacks = {code: self._stack(paths[code]) for code in dict.fromkeys(chosen)}
         rows, cols = self._addresses.rows, self._addresses.cols
-        origins = None if rows is None or cols is None else (rows[which].tolist(), cols[which].tolist())
-        for place, (slot, code, item) in enumerate(zip(out, chosen, self._items[which].tolist(), strict=True)):
-            if code not in stacks:
-                opened = self._stack(paths[code])
-                stacks[code] = opened, origins is None and copies_slowly(out, opened)
-            stack, slow = stacks[code]
-            if not 0 <= item < len(stack):
-                raise FormatError(f"{paths[code]} has shape {stack.shape}, the manifest asks for item {item} of it")
-            if origins is None:
-                if slow:
-                    copy_in_runs(slot, stack[item])
-                else:
-                    slot[...] = stack[item]
+        code = item = 0
+        try:
+            if rows is not None and cols is not None:
+                places = zip(chosen, items, rows[which].tolist(), cols[which].tolist(), strict=True)
+                for slot, (code, item, row, col) in zip(out, places, strict=True):
+                    self._read_window(slot, stacks[code][item], row, col, paths[code])
+            elif any(copies_slowly(out, stack) for stack in stacks.values()):
+                for slot, code, item in zip(out, chosen, items, strict=True):
+                    copy_in_runs(slot, stacks[code][item])
             else:
-                self._read_window(slot, stack[item], origins[0][place], origins[1][place], paths[code])
+                for slot, code, item in zip(out, chosen, items, strict=True):
+                    slot[...] = stacks[code][item]
+        except IndexError:
+            raise FormatError(
+                f"{paths[code]} has shape {stacks[code].shape}, the manifest asks for item {item} of it"
+            ) from None
 
     @cached_property
     def _coded_paths(self) -> tuple[list[str], NDArray[np.int64]]:
