@@ -296,8 +296,8 @@ def verify(
 def _sets(paths: tuple[Path, ...]) -> list[Path]:
     """The sets that are meant: each folder itself, or the sets in it where it is none."""
     from ctpatch.atomic import given_path  # noqa: PLC0415
+    from ctpatch.held import STATE_FOLDER  # noqa: PLC0415
     from ctpatch.meta import PATCH_META  # noqa: PLC0415
-    from ctpatch.output import STATE_FOLDER  # noqa: PLC0415
 
     if not paths:
         raise UsageError("no patch set given: name its folder")
