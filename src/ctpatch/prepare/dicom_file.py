@@ -5,6 +5,7 @@ what cannot be read is named, not raised.
 """
 
 import io
+import logging
 import math
 import os
 import stat
@@ -133,6 +134,10 @@ def import_pydicom() -> Any:
         import pydicom  # noqa: PLC0415
     except ImportError:
         raise UsageError("reading DICOM needs pydicom; pip install 'ctpatch[prepare]'") from None
+    # Its warnings quote values, which may be private: without a handler they would be printed.
+    logger = logging.getLogger("pydicom")
+    if not logger.handlers:
+        logger.addHandler(logging.NullHandler())
     return pydicom
 
 
@@ -274,7 +279,8 @@ def _other_storage(uid: str) -> FileProblemError:
     """Something else than a CT slice, by the name that the standard gives it; an unknown UID is not repeated."""
     if uid == _DICOMDIR:
         return FileProblemError("dicomdir", "it is the index of a medium")
-    known = str(import_pydicom().uid.UID(uid).name)
+    pydicom = import_pydicom()
+    known = str(pydicom.uid.UID(uid, validation_mode=pydicom.config.IGNORE).name)
     name = "unknown storage" if known == uid else known
     return FileProblemError(name.lower().replace(" ", "-"), f"it holds no CT slice but {name}")
 
