@@ -95,3 +95,24 @@ def unit_of(stored: NDArray[Any], low: float = -1024.0, high: float = 3072.0) ->
     for place, value in np.ndenumerate(stored):
         out[place] = min(max((float(value) - 1024.0 - low) / (high - low), 0.0), 1.0)
     return out
+
+
+def write_phantom_dicom(folder: Path) -> None:
+    """Five phantom patients, each with three slices at low and at full dose, as two series."""
+    from ctpatch.prepare.mapping import MU_MAX, MU_WATER
+    from ctpatch.prepare.phantom import phantom_pair
+
+    for patient in range(5):
+        for number in range(3):
+            for dose, unit in zip(("Low", "Full"), phantom_pair(0, patient, number, 160), strict=True):
+                hu = (unit.astype(np.float64) * MU_MAX - MU_WATER) / 0.01998
+                write_ct(
+                    folder / f"C{patient:03d}/{dose} Dose Images/1-{3 - number:03d}.dcm",
+                    (np.rint(hu) + 1024).astype(np.int16),
+                    PatientID=f"C{patient:03d}",
+                    StudyInstanceUID=f"{ROOT}{patient + 1}",
+                    SeriesInstanceUID=f"{ROOT}{patient + 1}.{1 + (dose == 'Low')}",
+                    SeriesDescription=f"{dose} Dose Images",
+                    ImagePositionPatient=[-180.0, -180.0, -6.0 * number],
+                    PixelSpacing=[2.25, 2.25],
+                )

@@ -306,7 +306,7 @@ def summary(result: "PrepareResult") -> str:
     meta = result.meta
     verb = {"prepared": "prepared", "resumed": "gone on with and finished", "complete": "is complete; nothing to do"}
     rows = [
-        (name, f"{info.num_slices:,} slices of {info.num_patients:,} patients: {info.manifest}")
+        (name, f"{_many(info.num_slices, 'slice')} of {_many(info.num_patients, 'patient')}: {info.manifest}")
         for name, info in meta.splits.items()
     ]
     arrays = ", ".join(f"{name} ({dtype})" for name, dtype in meta.arrays.items())
@@ -324,6 +324,10 @@ def summary(result: "PrepareResult") -> str:
     lines = [f"{meta.dataset} {verb[result.outcome]}: {shown_path(result.folder)}"]
     lines += [f"  {name:<11} {text}" for name, text in rows]
     return "\n".join(printable(line) for line in lines)
+
+
+def _many(count: int, what: str) -> str:
+    return f"{count:,} {what}" if count == 1 else f"{count:,} {what}s"
 
 
 def _values(mapping: dict[str, Any]) -> str:

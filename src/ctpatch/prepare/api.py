@@ -262,8 +262,7 @@ def prepare(inputs: Sequence[Input], options: CommonOptions, match_by: MatchBy, 
     plan = PreparePlan(arrays, geometry, tasks, _described(inputs, options, match_by, how, mapping, pseudonyms))
     asked = [name for name, share in shares.splits if share > 0]
     notice_splits(plan, [] if given_splits(rows) is not None or table is not None else asked, listener)
-    for note in found.notes:
-        listener(Notice(note.kind, f"{note.message} (series {pseudonyms.series(note.series)})"))
+    _tell(found.notes, pseudonyms, listener)
     result = make_prepared(
         plan,
         _facts(options, inputs, mapping, found, rows, pseudonyms),
@@ -374,6 +373,14 @@ def _nothing(inputs: Sequence[Input], found: _Found) -> str:
     example = next((f" ({each.where}: {each.reason})" for _, each in found.left_out), "")
     arrays = " and ".join(each.array for each in inputs)
     return f"no slices to prepare as {arrays} in {Path(inputs[0].source).name}: {seen}{example}"
+
+
+def _tell(notes: Sequence[SeriesNote], pseudonyms: Pseudonyms, listener: Listener) -> None:
+    """Say what is odd, once for each kind; the meta has all."""
+    for kind in dict.fromkeys(note.kind for note in notes):
+        first, *more = [note for note in notes if note.kind == kind]
+        others = f"; {len(more)} more series are like it, see prepare_meta.json" if more else ""
+        listener(Notice(kind, f"{first.message} (series {pseudonyms.series(first.series)}{others})"))
 
 
 def _described(

@@ -168,9 +168,9 @@ def oddities(name: str, series: list[Placed]) -> Iterator[SeriesNote]:
     first = series[0]
     count = len(series)
     if first.turn:
-        yield SeriesNote("turned", name, f"{count} slices lay turned (prone or on a side) and were made upright")
+        yield SeriesNote("turned", name, f"the patient lay prone or on a side: slices were made upright ({count})")
     if first.axes is not None and upright_turn(first.axes) is None:
-        yield SeriesNote("not-axial", name, f"{count} slices are not axial; they are kept as they lie")
+        yield SeriesNote("not-axial", name, f"its slices are not axial ({count}); they are kept as they lie")
     positions = [each.position_mm for each in series if each.position_mm is not None]
     if len(positions) < count:
         yield SeriesNote("no-position", name, f"{count - len(positions)} of {count} slices do not say where they lie")

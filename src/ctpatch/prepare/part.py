@@ -23,7 +23,7 @@ from ctpatch.errors import CtPatchError, SliceError
 from ctpatch.npy import SliceBuffer, header_bytes
 from ctpatch.prepare.folder import RECEIPT_SUFFIX, slice_name
 from ctpatch.prepare.geometry import Geometry, whole_numbers
-from ctpatch.prepare.mapping import STORED, Mapping
+from ctpatch.prepare.mapping import AIR_HU, STORED, Mapping
 from ctpatch.prepare.raw import RawSlice, Reader
 
 Image = NDArray[Any]
@@ -243,6 +243,9 @@ def _prepare(job: PrepareJob, source: ArraySource, task: PrepareTask, raw_slice:
         raise SliceError(f"{raw_slice.file}: item {raw_slice.item} holds values that are not finite")
     labels = source.mapping is None
     mapping = STORED if raw_slice.unit == "mapped" else source.mapping
+    if not labels and raw_slice.unit == "HU":
+        # Whatever a scanner puts around its circle, declared as padding or not, is air; before pixels are mixed.
+        raw = np.maximum(raw, np.float32(AIR_HU))
     image = job.geometry.apply(raw, raw_slice.spacing_mm, labels=labels)
     if image.shape != task.shape:
         raise SliceError(f"{raw_slice.file}: it becomes {image.shape}, its image {task.shape}")
