@@ -12,6 +12,7 @@ import polars as pl
 import pytest
 
 import ctpatch
+from ctpatch import atomic
 from ctpatch.cli import main
 from ctpatch.errors import CtPatchError, OutputConflictError, SliceError, SourceManifestError, UsageError
 from ctpatch.events import WorkAdvanced
@@ -205,7 +206,7 @@ def test_blank_ids_are_said(tmp_path: Path, key: Path) -> None:
     assert result.meta.grouped_by == {"study": 2}
 
 
-SECRETS = {
+SECRETS: dict[str, Any] = {
     "PatientName": "Doe^Janet^Q",
     "PatientID": "HOSP-8842-7719",
     "PatientBirthDate": "19420317",
@@ -243,7 +244,7 @@ def test_nothing_private_is_in_any_byte_of_the_output(
     out = tmp_path / "out/data"
     written: list[int] = []
     if interrupted:
-        real = part_module.write_atomic
+        real = atomic.write_atomic
 
         def cut_off(path: Path, content: bytes) -> None:
             real(path, content)
@@ -316,8 +317,6 @@ def test_cut_off_anywhere_and_run_again_gives_the_same_bytes(
     options: dict[str, Any] = {"split": ["train=0.6", "test=0.4"], "key": key}
     prepare_dicom(root, tmp_path / "whole", "set", **options)
     wanted = tree_bytes(tmp_path / "whole")
-    from ctpatch import atomic
-
     real = atomic.publish
     for place in range(1, 12):
         out = tmp_path / f"cut{place}"

@@ -4,6 +4,7 @@ import os
 import shutil
 import sys
 import zlib
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -123,7 +124,7 @@ def test_rescale_is_that_of_each_file(tmp_path: Path) -> None:
     np.testing.assert_array_equal(second, pixels.astype(np.float32))
 
 
-ORIENTATIONS = {
+ORIENTATIONS: dict[str, tuple[list[int], Callable[[Any], Any]]] = {
     "supine": ([1, 0, 0, 0, 1, 0], lambda image: image),
     "prone": ([-1, 0, 0, 0, -1, 0], lambda image: image[::-1, ::-1]),
     "mirrored": ([-1, 0, 0, 0, 1, 0], lambda image: image[:, ::-1]),
@@ -179,7 +180,7 @@ def test_series_split_by_uid_orientation_size_and_spacing(tmp_path: Path) -> Non
 
 
 def test_gaps_mixed_spacing_and_tilt_are_reported(tmp_path: Path) -> None:
-    for number, z in enumerate([0, 2, 4, 10, 12]):
+    for number, z in enumerate([0.0, 2, 4, 10, 12]):
         write_ct(tmp_path / f"gap/{number}", pixels_of(number), ImagePositionPatient=[0, 0, z])
     for number, z in enumerate([0, 2, 4, 6.5, 8.5]):
         uid = f"{pixels_of(0).shape[0]}.7"
