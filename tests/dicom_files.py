@@ -1,11 +1,18 @@
 """Small DICOM files for the tests, written by pydicom."""
 
+import multiprocessing
+import os
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
 from numpy.typing import NDArray
+
+from ctpatch.prepare.dicom import DicomReader
+from ctpatch.prepare.raw import RawSlice
 
 pydicom = pytest.importorskip("pydicom", reason="pydicom is not installed")
 
@@ -15,6 +22,18 @@ DEFLATED = "1.2.840.10008.1.2.1.99"
 J2K = "1.2.840.10008.1.2.4.90"
 RLE = "1.2.840.10008.1.2.5"
 ROOT = "1.2.826.0.1.3680043.8.498."
+
+
+@dataclass(frozen=True)
+class DeadlyReader(DicomReader):
+    """Reads DICOM, and ends its process at a file named `deadly`, as the system does where memory runs out."""
+
+    def read(self, root: Path, slices: Iterable[RawSlice]) -> Iterator[NDArray[np.float32]]:
+        for each in slices:
+            if each.file.endswith("deadly"):
+                assert multiprocessing.parent_process() is not None
+                os._exit(9)
+            yield from DicomReader.read(self, root, [each])
 
 
 def pixels_of(seed: int, shape: tuple[int, int] = (40, 50)) -> NDArray[np.int16]:

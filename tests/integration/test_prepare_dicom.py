@@ -14,12 +14,20 @@ import pytest
 import ctpatch
 from ctpatch import atomic
 from ctpatch.cli import main
-from ctpatch.errors import CtPatchError, OutputConflictError, SliceError, SourceManifestError, UsageError
+from ctpatch.errors import (
+    CtPatchError,
+    OutputConflictError,
+    SliceError,
+    SourceManifestError,
+    UsageError,
+    WorkerLostError,
+)
 from ctpatch.events import WorkAdvanced
 from ctpatch.prepare import part as part_module
-from ctpatch.prepare.api import prepare_dicom
+from ctpatch.prepare.api import CommonOptions, Input, prepare, prepare_dicom
+from ctpatch.prepare.mapping import PRESETS
 from ctpatch.prepare.pseudonyms import load_key
-from dicom_files import ROOT, pixels_of, unit_of, write_ct, write_series
+from dicom_files import ROOT, DeadlyReader, pixels_of, unit_of, write_ct, write_series
 from helpers import Heard, data_folder
 
 
@@ -416,6 +424,24 @@ def test_damaged_slices_stop_or_are_skipped(tree: Path, tmp_path: Path, key: Pat
     assert not result.complete
     assert result.faults[0].startswith("b/002")
     assert manifest(tmp_path / "data", "set", "train").height == 7
+
+
+def test_a_slice_that_ends_its_process_is_named_and_the_others_are_prepared(tmp_path: Path, key: Path) -> None:
+    write_series(tmp_path / "raw", 3)
+    (tmp_path / "raw/002").rename(tmp_path / "raw/deadly")
+    inputs = [Input("image", DeadlyReader(), tmp_path / "raw", None, PRESETS["full"])]
+
+    def run(on_error: Any) -> Any:
+        options = CommonOptions(tmp_path / "data", "set", ["train=1"], key=key, workers=2, on_error=on_error)
+        return prepare(inputs, options, "position", {})
+
+    with pytest.raises(WorkerLostError, match=r"1 slice\(s\) end the process that prepares them, twice each: deadly"):
+        run("stop")
+    assert not (tmp_path / "data/prepared/set/prepare_meta.json").exists()
+    result = run("skip")
+    assert not result.complete
+    assert result.faults[0].startswith("deadly: its process was ended twice")
+    assert manifest(tmp_path / "data", "set", "train")["index"].to_list() == [0, 2]
 
 
 @pytest.mark.parametrize(

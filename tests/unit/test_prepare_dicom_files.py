@@ -14,7 +14,7 @@ import pytest
 from ctpatch.errors import SliceError
 from ctpatch.prepare import dicom_file
 from ctpatch.prepare.dicom import DicomReader
-from ctpatch.prepare.dicom_pixels import _j2k_size, _jpeg_size
+from ctpatch.prepare.dicom_pixels import _j2k_size, _jpeg_size, _unpacked_bytes
 from ctpatch.prepare.dicom_series import upright_turn
 from ctpatch.prepare.raw import Scan, SeriesNote
 from dicom_files import DEFLATED, J2K, RLE, ct_dataset, pixels_of, pydicom, write_ct, write_series
@@ -297,6 +297,21 @@ def test_a_compressed_image_larger_than_its_header_is_not_decoded(tmp_path: Path
     dataset.PixelData = pydicom.encaps.encapsulate([bytes(frame)])
     dataset.save_as(tmp_path / "a")
     with pytest.raises(SliceError, match="header says 512x512 pixels of one value, its compressed image 30000x30000"):
+        read(tmp_path)
+
+
+def test_an_rle_image_that_unpacks_to_too_much_is_not_decoded(tmp_path: Path) -> None:
+    pixels = np.abs(pixels_of(1, (64, 64)))
+    dataset = ct_dataset(pixels)
+    dataset.compress(RLE, generate_instance_uid=False)
+    frame = pydicom.encaps.get_frame(dataset.PixelData, 0, number_of_frames=1)
+    # each of the two segments can end in a byte of padding
+    assert 0 <= _unpacked_bytes(frame) - pixels.nbytes <= 2
+    bomb = (1).to_bytes(4, "little") + (64).to_bytes(4, "little") + bytes(56) + b"\x81\0" * 2_200_000
+    assert _unpacked_bytes(bomb) == 2_200_000 * 128
+    dataset.PixelData = pydicom.encaps.encapsulate([bomb])
+    dataset.save_as(tmp_path / "a", enforce_file_format=True)
+    with pytest.raises(SliceError, match="unpacks to more than its header says"):
         read(tmp_path)
 
 
