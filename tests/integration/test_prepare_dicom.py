@@ -24,7 +24,8 @@ from ctpatch.errors import (
 )
 from ctpatch.events import WorkAdvanced
 from ctpatch.prepare import part as part_module
-from ctpatch.prepare.api import CommonOptions, Input, prepare, prepare_dicom
+from ctpatch.prepare.api import CommonOptions, prepare, prepare_dicom
+from ctpatch.prepare.inputs import Input
 from ctpatch.prepare.mapping import PRESETS
 from ctpatch.prepare.pseudonyms import load_key
 from dicom_files import ROOT, DeadlyReader, pixels_of, unit_of, write_ct, write_series
@@ -166,6 +167,8 @@ def test_pairs_from_one_tree_by_series_or_refused(tmp_path: Path, key: Path) -> 
     options: dict[str, Any] = {"split": ["train=1"], "key": key}
     prepare_dicom(tmp_path / "raw", tmp_path / "data", "set", series="*b70*", target_series="*B40*", **options)
     assert manifest(tmp_path / "data", "set", "train").height == 2
+    alone = prepare_dicom(tmp_path / "raw", tmp_path / "data", "alone", series="*b70*", **options)
+    assert alone.meta.num_left_out == {"other-series": 2}
     with pytest.raises(UsageError, match=r"no slice of target fits '\*B41\*'"):
         prepare_dicom(tmp_path / "raw", tmp_path / "data", "two", target_series="*B41*", **options)
     with pytest.raises(UsageError, match="are the same slices"):
