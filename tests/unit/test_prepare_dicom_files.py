@@ -17,7 +17,7 @@ from ctpatch.prepare.dicom import DicomReader
 from ctpatch.prepare.dicom_pixels import _j2k_size, _jpeg_size, _unpacked_bytes
 from ctpatch.prepare.dicom_series import upright_turn
 from ctpatch.prepare.raw import Scan, SeriesNote
-from dicom_files import DEFLATED, J2K, RLE, ct_dataset, pixels_of, pydicom, write_ct, write_series
+from dicom_files import DEFLATED, J2K, RLE, ct_dataset, jpeg_lossless, pixels_of, pydicom, write_ct, write_series
 
 TEST_FILES = Path(pydicom.__file__).parent / "data/test_files"
 
@@ -79,6 +79,18 @@ def test_jpeg_and_jpeg_ls_of_other_makers_are_decoded(tmp_path: Path, name: str)
             delattr(dataset, tag)
     dataset.save_as(tmp_path / "a")
     np.testing.assert_array_equal(read(tmp_path, keep_orientation=True)[0], wanted * 2 - 1000)
+
+
+@pytest.mark.parametrize("syntax", ["1.2.840.10008.1.2.4.57", "1.2.840.10008.1.2.4.70"])
+def test_jpeg_lossless_gives_every_pixel(tmp_path: Path, syntax: str) -> None:
+    pytest.importorskip("libjpeg", reason="pylibjpeg-libjpeg is not installed")
+    pixels = np.abs(pixels_of(1)).astype(np.uint16)
+    dataset = ct_dataset(pixels, PixelRepresentation=0, TransferSyntaxUID=syntax)
+    dataset.PixelData = pydicom.encaps.encapsulate([jpeg_lossless(pixels)])
+    dataset["PixelData"].VR = "OB"
+    dataset["PixelData"].is_undefined_length = True
+    dataset.save_as(tmp_path / "a", enforce_file_format=True)
+    np.testing.assert_array_equal(read(tmp_path)[0], pixels.astype(np.float32) - 1024)
 
 
 def test_a_dataset_without_preamble_is_found(tmp_path: Path) -> None:
@@ -262,6 +274,12 @@ def test_what_is_no_slice_is_counted_by_kind(tmp_path: Path, tags: dict[str, Any
 def test_a_header_that_promises_more_pixels_is_refused(tmp_path: Path) -> None:
     write_ct(tmp_path / "a", pixels_of(0), Rows=4000, Columns=4000)
     with pytest.raises(SliceError, match="promises 32000000 bytes of pixels, it holds 4000"):
+        read(tmp_path)
+
+
+def test_a_file_with_more_than_a_slice_of_pixels_is_refused(tmp_path: Path) -> None:
+    write_ct(tmp_path / "a", pixels_of(0), Rows=20)
+    with pytest.raises(SliceError, match="promises one slice of 2000 bytes, it holds 4000"):
         read(tmp_path)
 
 

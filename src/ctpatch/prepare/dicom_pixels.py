@@ -79,6 +79,10 @@ def _decode(dataset: Any) -> NDArray[Any]:
             raise FileProblemError(
                 "damaged", f"its header promises {frame_bytes} bytes of pixels, it holds {len(data)}", fault=True
             )
+        if len(data) >= 2 * frame_bytes:
+            raise FileProblemError(
+                "damaged", f"its header promises one slice of {frame_bytes} bytes, it holds {len(data)}", fault=True
+            )
     else:
         _refuse_lies(pydicom, dataset, syntax, shape, frame_bytes)
     try:
