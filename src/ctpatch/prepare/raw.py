@@ -1,0 +1,118 @@
+"""Raw slices as a reader finds them in a source tree, before anything is decided about them."""
+
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Literal, Protocol
+
+import numpy as np
+from numpy.typing import NDArray
+
+GroupKind = Literal["patient", "study", "series", "folder", "file"]
+Unit = Literal["HU", "mapped"]
+
+
+@dataclass(frozen=True, slots=True)
+class RawSlice:
+    """One slice that could be prepared.
+
+    Identifiers stand here as the source has them: they never reach an output file, only keyed pseudonyms of them do.
+
+    Attributes:
+        file: the file it is in, relative to the source folder, with `/`.
+        item: which frame, plane or row of that file; 0 where there is one.
+        shape: `(H, W)` in pixels.
+        group: what must not be divided between splits.
+        group_kind: what `group` is: the patient, or, where that is blank, the next wider thing that is known.
+        series: what belongs together as one stack.
+        order: place in its series, from 0, along the slice normal.
+        position_mm: position along the slice normal; None where the source does not say.
+        spacing_mm: distance of pixel centres along rows and columns, `(row, col)`; None where the source does not say.
+        unit: `HU`, or `mapped` where values are in [0, 1] already.
+        split: the split that the source itself gives; None where it gives none.
+        label: what a series is called in the source, for `--series` patterns; never written.
+        origin_mm: centre of the first pixel in the patient; None where the source does not say.
+        axes: directions of the columns' and the rows' numbers in the patient, six cosines; None where unknown.
+    """
+
+    file: str
+    item: int
+    shape: tuple[int, int]
+    group: str
+    group_kind: GroupKind
+    series: str
+    order: int
+    position_mm: float | None = None
+    spacing_mm: tuple[float, float] | None = None
+    unit: Unit = "HU"
+    split: str | None = None
+    label: str = ""
+    origin_mm: tuple[float, float, float] | None = None
+    axes: tuple[float, float, float, float, float, float] | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class LeftOut:
+    """A file or slice that is not prepared, and why.
+
+    Attributes:
+        where: the file, relative to the source folder, with the item where it has several.
+        kind: a short stable word, by which they are counted: `not-dicom`, `other-modality`, `duplicate` …
+        reason: a sentence, which is written to the output: no name of a file or person, no id, no date stands in it.
+        fault: whether it is a slice that cannot be used rather than something that was never meant: `on_error` decides.
+    """
+
+    where: str
+    kind: str
+    reason: str
+    fault: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class SeriesNote:
+    """What a user should know of one series: a gap, a tilt, mixed spacing.
+
+    Attributes:
+        kind: a short stable word.
+        series: the series as its slices name it; its pseudonym is written.
+        message: a sentence, written to the output: no name of a file or person, no id, no date stands in it.
+    """
+
+    kind: str
+    series: str
+    message: str
+
+
+@dataclass(slots=True)
+class Scan:
+    """What a reader found in a source tree.
+
+    Attributes:
+        slices: in a fixed order: by series, then along the slice normal.
+        left_out: what is not prepared.
+        notes: what a user should know. A plain sentence is shown and never written, as it may hold names.
+    """
+
+    slices: list[RawSlice] = field(default_factory=list)
+    left_out: list[LeftOut] = field(default_factory=list)
+    notes: list[str | SeriesNote] = field(default_factory=list)
+
+
+class Reader(Protocol):
+    """Finds and reads the slices of one format; small, and safe to send to another process.
+
+    `advance` is called with the number of files looked at, for progress.
+    """
+
+    @property
+    def name(self) -> str:
+        """Kind of the raw files, as the meta records it."""
+        ...
+
+    def scan(self, root: Path, advance: Callable[[int], None]) -> Scan:
+        """Find the slices below a folder (or in a file) without keeping pixels."""
+        ...
+
+    def read(self, root: Path, slices: Iterable[RawSlice]) -> Iterable[NDArray[np.float32]]:
+        """Read slices of one file, in order: `(H, W)` float32 each, in the unit their record says."""
+        ...
