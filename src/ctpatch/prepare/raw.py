@@ -30,6 +30,9 @@ class RawSlice:
         spacing_mm: distance of pixel centres along rows and columns, `(row, col)`; None where the source does not say.
         unit: `HU`, or `mapped` where values are in [0, 1] already.
         split: the split that the source itself gives; None where it gives none.
+        label: what a series is called in the source, for `--series` patterns; never written.
+        origin_mm: centre of the first pixel in the patient; None where the source does not say.
+        axes: directions of the columns' and the rows' numbers in the patient, six cosines; None where unknown.
     """
 
     file: str
@@ -43,6 +46,9 @@ class RawSlice:
     spacing_mm: tuple[float, float] | None = None
     unit: Unit = "HU"
     split: str | None = None
+    label: str = ""
+    origin_mm: tuple[float, float, float] | None = None
+    axes: tuple[float, float, float, float, float, float] | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -52,12 +58,29 @@ class LeftOut:
     Attributes:
         where: the file, relative to the source folder, with the item where it has several.
         kind: a short stable word, by which they are counted: `not-dicom`, `other-modality`, `duplicate` …
-        reason: a sentence.
+        reason: a sentence, which is written to the output: no name of a file or person, no id, no date stands in it.
+        fault: whether it is a slice that cannot be used rather than something that was never meant: `on_error` decides.
     """
 
     where: str
     kind: str
     reason: str
+    fault: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class SeriesNote:
+    """What a user should know of one series: a gap, a tilt, mixed spacing.
+
+    Attributes:
+        kind: a short stable word.
+        series: the series as its slices name it; its pseudonym is written.
+        message: a sentence, written to the output: no name of a file or person, no id, no date stands in it.
+    """
+
+    kind: str
+    series: str
+    message: str
 
 
 @dataclass(slots=True)
@@ -67,12 +90,12 @@ class Scan:
     Attributes:
         slices: in a fixed order: by series, then along the slice normal.
         left_out: what is not prepared.
-        notes: what a user should know: gaps, tilt, mixed spacing.
+        notes: what a user should know. A plain sentence is shown and never written, as it may hold names.
     """
 
     slices: list[RawSlice] = field(default_factory=list)
     left_out: list[LeftOut] = field(default_factory=list)
-    notes: list[str] = field(default_factory=list)
+    notes: list[str | SeriesNote] = field(default_factory=list)
 
 
 class Reader(Protocol):
