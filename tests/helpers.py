@@ -26,6 +26,12 @@ Image = NDArray[Any]
 Origin = tuple[int, int]
 
 
+def data_folder() -> Path:
+    """Real CT, where it is there: what CTPATCH_DATA names, else `shared/data` beside the checkout."""
+    given = os.environ.get("CTPATCH_DATA")
+    return Path(given) if given else Path(__file__).resolve().parents[2] / "shared/data"
+
+
 @dataclass
 class Prepared:
     """A split on disk, and the pixels that were written."""

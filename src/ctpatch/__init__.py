@@ -25,6 +25,8 @@ if TYPE_CHECKING:
     from ctpatch.patches import extract_patches_2d
     from ctpatch.plan import plan
     from ctpatch.predict import predict
+    from ctpatch.prepare.api import prepare_dicom, prepare_lodopab, prepare_nifti
+    from ctpatch.prepare.run import PrepareResult
     from ctpatch.reassemble import Reassembler, reassemble, seam_error
     from ctpatch.verify import verify
 
@@ -34,6 +36,7 @@ _HOMES = {
     "CtPatchError": "ctpatch.errors",
     "PatchConfig": "ctpatch.config",
     "PatchSet": "ctpatch.dataset",
+    "PrepareResult": "ctpatch.prepare.run",
     "Reassembler": "ctpatch.reassemble",
     "Rule": "ctpatch.config",
     "build": "ctpatch.build",
@@ -42,6 +45,9 @@ _HOMES = {
     "open": "ctpatch.dataset",
     "plan": "ctpatch.plan",
     "predict": "ctpatch.predict",
+    "prepare_dicom": "ctpatch.prepare.api",
+    "prepare_lodopab": "ctpatch.prepare.api",
+    "prepare_nifti": "ctpatch.prepare.api",
     "reassemble": "ctpatch.reassemble",
     "seam_error": "ctpatch.reassemble",
     "sliding_window_coords": "ctpatch.grid",
@@ -54,6 +60,7 @@ __all__ = [
     "CtPatchError",
     "PatchConfig",
     "PatchSet",
+    "PrepareResult",
     "Reassembler",
     "Rule",
     "__version__",
@@ -63,6 +70,9 @@ __all__ = [
     "open",
     "plan",
     "predict",
+    "prepare_dicom",
+    "prepare_lodopab",
+    "prepare_nifti",
     "reassemble",
     "seam_error",
     "sliding_window_coords",

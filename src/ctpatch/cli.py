@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 from cyclopts import App, CycloptsError, Parameter
 
 from ctpatch._version import __version__
+from ctpatch.cli_prepare import prepare_app
 from ctpatch.errors import EXIT_DATA, EXIT_DONE, EXIT_USAGE, ConfigError, CtPatchError, UsageError
 
 if TYPE_CHECKING:
@@ -33,6 +34,7 @@ app = App(
     help_format="markdown",
     default_parameter=Parameter(negative=""),
 )
+app.command(prepare_app)
 
 
 def _pixels(text: str | None, option: str) -> int | tuple[int, int] | None:
@@ -296,8 +298,8 @@ def verify(
 def _sets(paths: tuple[Path, ...]) -> list[Path]:
     """The sets that are meant: each folder itself, or the sets in it where it is none."""
     from ctpatch.atomic import given_path  # noqa: PLC0415
+    from ctpatch.held import STATE_FOLDER  # noqa: PLC0415
     from ctpatch.meta import PATCH_META  # noqa: PLC0415
-    from ctpatch.output import STATE_FOLDER  # noqa: PLC0415
 
     if not paths:
         raise UsageError("no patch set given: name its folder")

@@ -27,7 +27,7 @@ class ConsoleListener:
     def __init__(self, *, quiet: bool = False) -> None:
         self._console = Console(stderr=True, highlight=False, soft_wrap=True)
         self._quiet = quiet
-        self._tasks: dict[str, tuple[TaskID, float, int]] = {}
+        self._tasks: dict[str, tuple[TaskID, float, int, int, str]] = {}
         self._progress = Progress(
             TextColumn("{task.description}"),
             BarColumn(),
@@ -53,13 +53,15 @@ class ConsoleListener:
         """Show an event."""
         if isinstance(event, WorkStarted):
             task = self._progress.add_task(printable(event.task), total=event.total, unit=event.unit, rate="")
-            self._tasks[event.task] = (task, time.perf_counter(), 0)
+            self._tasks[event.task] = (task, time.perf_counter(), 0, 0, event.unit)
         elif isinstance(event, WorkAdvanced):
-            task, started, patches = self._tasks[event.task]
+            task, started, steps, patches, unit = self._tasks[event.task]
+            steps += 0 if event.reused else event.steps
             patches += 0 if event.reused else event.patches
-            self._tasks[event.task] = (task, started, patches)
-            rate = patches / max(time.perf_counter() - started, 1e-9)
-            self._progress.update(task, advance=event.steps, rate=f"{rate:,.0f} patches/s" if patches else "")
+            self._tasks[event.task] = (task, started, steps, patches, unit)
+            count, what = (patches, "patches") if patches else (steps, unit)
+            rate = count / max(time.perf_counter() - started, 1e-9)
+            self._progress.update(task, advance=event.steps, rate=f"{rate:,.0f} {what}/s" if count else "")
         elif isinstance(event, WorkFinished):
             self._progress.remove_task(self._tasks.pop(event.task)[0])
         elif not self._quiet:

@@ -16,6 +16,7 @@ from ctpatch.atomic import given_path
 from ctpatch.config import PatchConfig
 from ctpatch.digest import array_digest
 from ctpatch.errors import FormatError, IncompleteError, NpyError, SourceChangedError, UsageError
+from ctpatch.held import STATE_FOLDER
 from ctpatch.layouts.base import SHARDS_FOLDER
 from ctpatch.layouts.reading import ArrayReader, MappedFiles, addresses_of
 from ctpatch.loading import BatchLoader, Transform
@@ -29,7 +30,7 @@ from ctpatch.manifest import (
 )
 from ctpatch.meta import PATCH_META, PatchMeta, read_meta
 from ctpatch.npy import SliceBuffer
-from ctpatch.output import STATE_FOLDER, patch_prefix
+from ctpatch.output import patch_prefix
 from ctpatch.reassemble import WindowName, reassemble
 from ctpatch.sampling import SamplerOptions
 

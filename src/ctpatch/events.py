@@ -6,10 +6,10 @@ from dataclasses import dataclass
 
 @dataclass(frozen=True, slots=True)
 class WorkStarted:
-    """Long work begins: `total` steps of the named unit are ahead."""
+    """Long work begins: `total` steps of the named unit are ahead; None where that is not known."""
 
     task: str
-    total: int
+    total: int | None
     unit: str
 
 

@@ -110,6 +110,14 @@ def test_code_runs(page: Path, demo: Path, tmp_path: Path, monkeypatch: pytest.M
     if "import torch\n" in text_of(page):
         pytest.importorskip("torch", reason=f"{page.name} is about PyTorch, which is not installed")
     shutil.copytree(demo / "ctpatch-demo", tmp_path / "ctpatch-demo")
+    if "ctpatch prepare dicom " in text_of(page) or "prepare_dicom(" in text_of(page):
+        pytest.importorskip("pydicom", reason=f"{page.name} is about DICOM, and pydicom is not installed")
+        pytest.importorskip("skimage", reason=f"{page.name} resamples, and scikit-image is not installed")
+        from dicom_files import write_phantom_dicom
+
+        write_phantom_dicom(tmp_path / "raw")
+    monkeypatch.setenv("XDG_CONFIG_HOME", str(tmp_path / "settings"))
+    monkeypatch.setenv("APPDATA", str(tmp_path / "settings"))
     monkeypatch.chdir(tmp_path)
     names: dict[str, Any] = {"__name__": "page"}
     for block in blocks_of(page):

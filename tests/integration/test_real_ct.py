@@ -1,6 +1,5 @@
 """Real CT: DICOM slices to [0, 1], centre crops of 362x362, through every layout."""
 
-import os
 from pathlib import Path
 from typing import Any
 
@@ -8,15 +7,9 @@ import numpy as np
 import pytest
 
 import ctpatch
-from helpers import LAYOUTS, Image, assert_bits, build_one, make_split, reference_set
+from helpers import LAYOUTS, Image, assert_bits, build_one, data_folder, make_split, reference_set
 
-HERE = Path(__file__).resolve()
 SIDE = 362
-
-
-def data_folder() -> Path:
-    given = os.environ.get("CTPATCH_DATA")
-    return Path(given) if given else HERE.parents[2].parent / "shared/data"
 
 
 def slices_of(collection: str, count: int) -> list[Image]:

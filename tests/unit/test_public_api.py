@@ -12,8 +12,9 @@ import pytest
 import ctpatch
 
 NAMES = {
-    "BuildResult", "CtPatchError", "PatchConfig", "PatchSet", "Reassembler", "Rule", "__version__", "build", "convert",
-    "extract_patches_2d", "open", "plan", "predict", "reassemble", "seam_error", "sliding_window_coords", "verify",
+    "BuildResult", "CtPatchError", "PatchConfig", "PatchSet", "PrepareResult", "Reassembler", "Rule", "__version__",
+    "build", "convert", "extract_patches_2d", "open", "plan", "predict", "prepare_dicom", "prepare_lodopab",
+    "prepare_nifti", "reassemble", "seam_error", "sliding_window_coords", "verify",
 }  # fmt: skip
 FUNCTIONS = [
     "build",
@@ -22,12 +23,15 @@ FUNCTIONS = [
     "open",
     "plan",
     "predict",
+    "prepare_dicom",
+    "prepare_lodopab",
+    "prepare_nifti",
     "reassemble",
     "seam_error",
     "sliding_window_coords",
     "verify",
 ]
-CLASSES = ["BuildResult", "CtPatchError", "PatchConfig", "PatchSet", "Reassembler", "Rule"]
+CLASSES = ["BuildResult", "CtPatchError", "PatchConfig", "PatchSet", "PrepareResult", "Reassembler", "Rule"]
 
 
 def fresh(code: str) -> Any:

@@ -1,0 +1,443 @@
+"""What users call: raw CT of one kind to a prepared data set."""
+
+import os
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from ctpatch.atomic import given_path
+from ctpatch.config import BuildConfig, OnError, check_name
+from ctpatch.errors import ConfigError, SliceError, UsageError
+from ctpatch.events import Listener, Notice, WorkAdvanced, WorkFinished, WorkStarted, ignore
+from ctpatch.prepare.dicom import DicomReader
+from ctpatch.prepare.dicom_series import GroupBy
+from ctpatch.prepare.geometry import Geometry
+from ctpatch.prepare.mapping import STORED, Mapping, choose_mapping
+from ctpatch.prepare.names_file import Name, refuse_inside, write_names
+from ctpatch.prepare.pairs import MatchBy, match, of_series
+from ctpatch.prepare.part import ArraySource, without_names
+from ctpatch.prepare.planning import PreparePlan, Row, fitting_rows, given_splits, make_tasks
+from ctpatch.prepare.prepared_meta import NoteInfo
+from ctpatch.prepare.pseudonyms import Pseudonyms, load_key
+from ctpatch.prepare.raw import LeftOut, RawSlice, Reader, Scan, SeriesNote
+from ctpatch.prepare.run import Facts, LeftOutRow, PrepareResult, make_prepared, notice_splits
+from ctpatch.prepare.splits import DEFAULT_SPLITS, PatientTable, Shares, assign
+
+SourcePath = str | os.PathLike[str]
+_NAMES_SHOWN = 5
+
+
+@dataclass(frozen=True, slots=True)
+class CommonOptions:
+    """What all kinds of raw CT have in common.
+
+    Attributes:
+        out: the data root; the set goes to `prepared/<dataset>` in it.
+        dataset: its name.
+        split: shares of the patients, as `train=0.8`.
+        seed: chooses the assignment.
+        patients: a CSV with `patient_id` and, where splits are given, `split`.
+        stratify: a column of that table within whose values the shares are kept.
+        crop: pixels cut out of the middle, `(H, W)`.
+        spacing: millimetres between pixels, `(row, col)`, to resample to.
+        key: file of the key that pseudonyms are made with; None takes the user's own.
+        names: file that is to say, for the user's eyes alone, what stands for whom; None writes none.
+        workers: processes that work.
+        on_error: whether a slice that cannot be used stops the run or is skipped.
+        overwrite: start anew over an earlier set of ours.
+        listener: is told what happens.
+    """
+
+    out: SourcePath
+    dataset: str
+    split: Sequence[str] = DEFAULT_SPLITS
+    seed: int = 0
+    patients: SourcePath | None = None
+    stratify: str | None = None
+    crop: tuple[int, int] | None = None
+    spacing: tuple[float, float] | None = None
+    key: SourcePath | None = None
+    names: SourcePath | None = None
+    workers: int = 1
+    on_error: OnError = "stop"
+    overwrite: bool = False
+    listener: Listener = ignore
+
+
+@dataclass(frozen=True, slots=True)
+class Input:
+    """One array that is asked for.
+
+    Attributes:
+        array: its name.
+        reader: what finds and reads its slices.
+        source: the folder or file.
+        pattern: which series are meant; None means all.
+        mapping: from HU to [0, 1]; None for a mask.
+    """
+
+    array: str
+    reader: Reader
+    source: SourcePath
+    pattern: str | None
+    mapping: Mapping | None
+
+
+@dataclass(slots=True)
+class _Found:
+    """What scanning and matching gave."""
+
+    rows: list[Row] = field(default_factory=list)
+    left_out: list[tuple[str, LeftOut]] = field(default_factory=list)
+    notes: list[SeriesNote] = field(default_factory=list)
+
+
+def prepare_dicom(
+    source: SourcePath,
+    out: SourcePath,
+    dataset: str,
+    *,
+    target: SourcePath | None = None,
+    mask: SourcePath | None = None,
+    series: str | None = None,
+    target_series: str | None = None,
+    match_by: MatchBy = "position",
+    window: tuple[float, float] | None = None,
+    preset: str | None = None,
+    group_by: GroupBy = "patient",
+    keep_orientation: bool = False,
+    allow_deflated: bool = False,
+    **common: Any,
+) -> PrepareResult:
+    """Prepare the CT slices in a tree of DICOM files.
+
+    Args:
+        source: the tree.
+        out: the data root; the set goes to `prepared/<dataset>` in it.
+        dataset: its name.
+        target: a second tree, whose slices become the array `target`.
+        mask: a tree of masks, stored as CT slices; they become the array `mask`, unchanged.
+        series: pattern (`*B70f*`) of the paths, descriptions or kernels that become `image`.
+        target_series: the same for `target`, in the second tree where there is one, else in the first.
+        match_by: partners by `position` (patient and place) or by `path`.
+        window: lowest and highest HU, mapped to 0 and 1; None takes -1024 and 3072.
+        preset: `full`, `abdomen`, `lung`, `liver`, `brain` or `lodopab`, instead of a window.
+        group_by: what must not be divided between splits.
+        keep_orientation: leave prone and decubitus slices as they are stored.
+        allow_deflated: read deflated files, within bounds.
+        **common: see `CommonOptions`.
+
+    Returns:
+        What was done.
+
+    Raises:
+        ConfigError, UsageError: the call makes no sense; nothing was written.
+        SliceError: a slice cannot be used (with `on_error="stop"`).
+        SourceManifestError: the table of patients breaks the rules.
+        OutputConflictError: the output holds something else.
+        OutputLockedError: another process writes it.
+        SystemFailureError: the system refused a read or a write.
+    """
+    options = _options(out, dataset, common)
+    mapping = choose_mapping(window, preset)
+    reader = DicomReader(group_by, allow_deflated, keep_orientation, workers=options.workers)
+    inputs = [Input("image", reader, source, series, mapping)]
+    if target is not None or target_series is not None:
+        inputs.append(Input("target", reader, source if target is None else target, target_series, mapping))
+    if mask is not None:
+        labels = DicomReader(group_by, allow_deflated, keep_orientation, labels=True, workers=options.workers)
+        inputs.append(Input("mask", labels, mask, None, None))
+    how = {"group_by": group_by, "keep_orientation": keep_orientation}
+    return prepare(inputs, options, match_by, how)
+
+
+def prepare_nifti(
+    source: SourcePath,
+    out: SourcePath,
+    dataset: str,
+    *,
+    target: SourcePath | None = None,
+    mask: SourcePath | None = None,
+    series: str | None = None,
+    target_series: str | None = None,
+    match_by: MatchBy = "path",
+    window: tuple[float, float] | None = None,
+    preset: str | None = None,
+    **common: Any,
+) -> PrepareResult:
+    """Prepare the axial slices of NIfTI volumes in HU; see `prepare_dicom` for what the options mean."""
+    from ctpatch.prepare.nifti import NiftiReader  # noqa: PLC0415
+
+    options = _options(out, dataset, common)
+    mapping = choose_mapping(window, preset)
+    inputs = [Input("image", NiftiReader(), source, series, mapping)]
+    if target is not None or target_series is not None:
+        inputs.append(Input("target", NiftiReader(), source if target is None else target, target_series, mapping))
+    if mask is not None:
+        inputs.append(Input("mask", NiftiReader(), mask, None, None))
+    return prepare(inputs, options, match_by, {})
+
+
+def prepare_lodopab(
+    source: SourcePath,
+    out: SourcePath,
+    dataset: str,
+    *,
+    pairs: bool = False,
+    keep_orientation: bool = False,
+    **common: Any,
+) -> PrepareResult:
+    """Prepare the HDF5 files of LoDoPaB-CT, in the splits they come in.
+
+    Args:
+        source: the folder of the files.
+        out: the data root; the set goes to `prepared/<dataset>` in it.
+        dataset: its name.
+        pairs: filtered back-projections of the observations become `image`, the ground truth `target`.
+        keep_orientation: leave images as they are stored: transposed, the patient on the side.
+        **common: see `CommonOptions`.
+    """
+    from ctpatch.prepare.lodopab import LodopabReader  # noqa: PLC0415
+
+    options = _options(out, dataset, common)
+    truth = LodopabReader(kind="ground_truth", keep_orientation=keep_orientation)
+    inputs = [Input("image", truth, source, None, STORED)]
+    if pairs:
+        low = LodopabReader(kind="observation", keep_orientation=keep_orientation)
+        inputs = [Input("image", low, source, None, STORED), Input("target", truth, source, None, STORED)]
+    return prepare(inputs, options, "order", {"pairs": pairs, "keep_orientation": keep_orientation})
+
+
+def _options(out: SourcePath, dataset: str, common: dict[str, Any]) -> CommonOptions:
+    unknown = sorted(set(common) - set(CommonOptions.__slots__))
+    if unknown:
+        raise ConfigError(f"there is no option {unknown[0]!r}; options are {', '.join(CommonOptions.__slots__)}")
+    options = CommonOptions(out, check_name(dataset, "the dataset"), **common)
+    BuildConfig(workers=options.workers, on_error=options.on_error, overwrite=options.overwrite)
+    if isinstance(options.split, str):
+        raise ConfigError(
+            f"split: {options.split!r}, wanted one text for each split, such as ['train=0.8', 'test=0.2']"
+        )
+    return options
+
+
+def prepare(inputs: Sequence[Input], options: CommonOptions, match_by: MatchBy, how: dict[str, Any]) -> PrepareResult:
+    """Prepare any kind of raw CT; see `prepare_dicom` for what is raised.
+
+    Args:
+        inputs: `image` first, then the arrays beside it.
+        options: what all kinds have in common.
+        match_by: how partners are found.
+        how: what else decides the result, by name, for the record.
+    """
+    listener = options.listener
+    geometry = Geometry(options.spacing, options.crop)
+    shares = Shares.parse(options.split, options.seed)
+    table = None if options.patients is None else PatientTable.read(options.patients)
+    if options.stratify is not None and table is None:
+        raise ConfigError(f"stratify: {options.stratify!r} is a column of the table of patients, and none is given")
+    data_root = given_path(options.out).resolve()
+    if options.names is not None:
+        refuse_inside(options.names, data_root)
+    arrays = tuple(_array_source(each, data_root / "prepared" / options.dataset) for each in inputs)
+    pseudonyms, key_file, made = load_key(options.key, (data_root, *(source.folder for source in arrays)))
+    if made:
+        listener(
+            Notice("key", f"made the key {key_file}: pseudonyms are made with it; keep it, and keep it to yourself")
+        )
+    found = _find(inputs, arrays, match_by, listener)
+    _refuse_faults(found, options.on_error)
+    rows, unfit = fitting_rows(found.rows, geometry)
+    found.left_out.extend(("image", each) for each in unfit)
+    if not rows:
+        raise SliceError(_nothing(inputs, found))
+    patients = {row[0].group: pseudonyms.patient(row[0].group) for row in rows}
+    splits = given_splits(rows)
+    if splits is None or table is not None:
+        splits = assign(patients, shares, table, options.stratify)
+    order = [name for name, _ in shares.splits]
+    tasks = make_tasks(rows, splits, order, geometry, pseudonyms)
+    mapping = inputs[0].mapping or STORED
+    plan = PreparePlan(arrays, geometry, tasks, _described(inputs, options, match_by, how, mapping, pseudonyms))
+    asked = [name for name, share in shares.splits if share > 0]
+    notice_splits(plan, [] if given_splits(rows) is not None or table is not None else asked, listener)
+    _tell(found.notes, pseudonyms, listener)
+    result = make_prepared(
+        plan,
+        _facts(options, inputs, mapping, found, rows, pseudonyms),
+        data_root,
+        workers=options.workers,
+        on_error=options.on_error,
+        overwrite=options.overwrite,
+        listener=listener,
+    )
+    if options.names is not None:
+        write_names(options.names, _names(rows, found, pseudonyms))
+    if result.meta.num_identical:
+        listener(
+            Notice(
+                "identical",
+                f"{result.meta.num_identical} slices have the raw pixels of another one; "
+                "source_digest in the manifests shows which",
+            )
+        )
+    result.left_out.extend(f"{each.where}: {each.reason} [{each.kind}]" for _, each in found.left_out)
+    result.faults.extend(f"{each.where}: {each.reason}" for _, each in found.left_out if each.fault)
+    return result
+
+
+def _array_source(each: Input, output: Path) -> ArraySource:
+    root = given_path(each.source)
+    if not root.exists():
+        raise UsageError(f"{str(root)!r} does not exist; give the folder of the raw CT that becomes {each.array}")
+    source = ArraySource(each.array, each.reader, root.resolve(), each.mapping)
+    if output.resolve().is_relative_to(source.folder):
+        raise UsageError(
+            f"the output {output.name} would lie in the source {source.root.name}; choose an --out that is not in it"
+        )
+    if source.root.is_relative_to(output.resolve()):
+        raise UsageError(f"the source {source.root.name} lies in the output; raw CT does not belong there")
+    return source
+
+
+def _find(inputs: Sequence[Input], arrays: Sequence[ArraySource], match_by: MatchBy, listener: Listener) -> _Found:
+    """Scan each source once, then give every slice its partners."""
+    scans: dict[tuple[Path, Reader], Scan] = {}
+    found = _Found()
+    for each, source in zip(inputs, arrays, strict=True):
+        where = (source.root, each.reader)
+        if where in scans:
+            continue
+        scans[where] = scan = _scan(source, listener)
+        found.left_out.extend((each.array, left) for left in scan.left_out)
+        for note in scan.notes:
+            if isinstance(note, SeriesNote):
+                found.notes.append(note)
+            else:
+                listener(Notice("source", note))
+    chosen = [
+        of_series(scans[source.root, each.reader].slices, each.pattern)
+        for each, source in zip(inputs, arrays, strict=True)
+    ]
+    for each, slices in zip(inputs, chosen, strict=True):
+        if each.pattern is not None and not slices:
+            raise UsageError(f"no slice of {each.array} fits {each.pattern!r}; patterns are those of a shell: '*B40f*'")
+    _refuse_same(inputs, arrays)
+    _pair(inputs, chosen, match_by, found)
+    return found
+
+
+def _refuse_same(inputs: Sequence[Input], arrays: Sequence[ArraySource]) -> None:
+    seen: dict[Any, str] = {}
+    for each, source in zip(inputs, arrays, strict=True):
+        what = (source.root, each.reader, each.pattern)
+        if what in seen:
+            raise UsageError(f"{seen[what]} and {each.array} are the same slices; name the series that are meant")
+        seen[what] = each.array
+
+
+def _pair(inputs: Sequence[Input], chosen: list[list[RawSlice]], match_by: MatchBy, found: _Found) -> None:
+    rows: list[Row] = [(image,) for image in chosen[0]]
+    for each, others in zip(inputs[1:], chosen[1:], strict=True):
+        matching = match([row[0] for row in rows], others, match_by)
+        found.left_out.extend(("image", left) for left in matching.images_left)
+        found.left_out.extend((each.array, left) for left in matching.others_left)
+        rows = [(*row, matching.partners[row[0]]) for row in rows if row[0] in matching.partners]
+    found.rows = rows
+
+
+def _scan(source: ArraySource, listener: Listener) -> Scan:
+    task = f"looking at {source.root.name}"
+    listener(WorkStarted(task, None, "files"))
+    advance: Callable[[int], None] = lambda count: listener(WorkAdvanced(task, count))  # noqa: E731 - one line says it
+    try:
+        return source.reader.scan(source.root, advance)
+    finally:
+        listener(WorkFinished(task))
+
+
+def _refuse_faults(found: _Found, on_error: OnError) -> None:
+    faults = [each for _, each in found.left_out if each.fault]
+    if faults and on_error == "stop":
+        first = "; ".join(f"{each.where}: {each.reason}" for each in faults[:_NAMES_SHOWN])
+        more = f" (and {len(faults) - _NAMES_SHOWN} more)" if len(faults) > _NAMES_SHOWN else ""
+        raise SliceError(f"{first}{more}; mend or remove them, or leave them out with --on-error skip")
+
+
+def _nothing(inputs: Sequence[Input], found: _Found) -> str:
+    kinds: dict[str, int] = {}
+    for _, each in found.left_out:
+        kinds[each.kind] = kinds.get(each.kind, 0) + 1
+    seen = ", ".join(f"{count} {kind}" for kind, count in sorted(kinds.items())) or "no files"
+    example = next((f" ({each.where}: {each.reason})" for _, each in found.left_out), "")
+    arrays = " and ".join(each.array for each in inputs)
+    return f"no slices to prepare as {arrays} in {Path(inputs[0].source).name}: {seen}{example}"
+
+
+def _tell(notes: Sequence[SeriesNote], pseudonyms: Pseudonyms, listener: Listener) -> None:
+    """Say what is odd, once for each kind; the meta has all."""
+    for kind in dict.fromkeys(note.kind for note in notes):
+        first, *more = [note for note in notes if note.kind == kind]
+        others = f"; {len(more)} more series are like it, see prepare_meta.json" if more else ""
+        listener(Notice(kind, f"{first.message} (series {pseudonyms.series(first.series)}{others})"))
+
+
+def _described(
+    inputs: Sequence[Input],
+    options: CommonOptions,
+    match_by: MatchBy,
+    how: dict[str, Any],
+    mapping: Mapping,
+    pseudonyms: Pseudonyms,
+) -> dict[str, Any]:
+    """What decides the result, as plain values. Patterns can hold names: their pseudonyms stand here."""
+    split_by = "table" if options.patients is not None and options.stratify is None else "hash"
+    return {
+        "source": inputs[0].reader.name,
+        "arrays": [each.array for each in inputs],
+        "series": [None if each.pattern is None else pseudonyms.series(each.pattern) for each in inputs],
+        "match": match_by if len(inputs) > 1 else None,
+        "mapping": mapping.as_dict(),
+        "crop": None if options.crop is None else list(options.crop),
+        "spacing_mm": None if options.spacing is None else list(options.spacing),
+        "split_by": split_by,
+        "split": list(options.split),
+        "seed": options.seed,
+        "stratified": options.stratify is not None,
+        "key_id": pseudonyms.key_id,
+        **how,
+    }
+
+
+def _facts(
+    options: CommonOptions,
+    inputs: Sequence[Input],
+    mapping: Mapping,
+    found: _Found,
+    rows: Sequence[Row],
+    pseudonyms: Pseudonyms,
+) -> Facts:
+    left_out = tuple(
+        LeftOutRow(pseudonyms.file(each.where), array, each.kind, _written(each)) for array, each in found.left_out
+    )
+    used = {raw.series for row in rows for raw in row}
+    notes = tuple(
+        NoteInfo(kind=note.kind, series=pseudonyms.series(note.series), message=note.message)
+        for note in found.notes
+        if note.series in used
+    )
+    return Facts(options.dataset, inputs[0].reader.name, mapping.as_dict(), pseudonyms.key_id, left_out, notes)
+
+
+def _written(left: LeftOut) -> str:
+    """A reason as it may be written; readers keep names out of it, and this makes sure of those it knows."""
+    return without_names(left.reason, [RawSlice(left.where, 0, (1, 1), left.where, "file", left.where, 0)])
+
+
+def _names(rows: Sequence[Row], found: _Found, pseudonyms: Pseudonyms) -> list[Name]:
+    names = {Name("patient", row[0].group, pseudonyms.patient(row[0].group)) for row in rows}
+    names |= {Name("series", raw.series, pseudonyms.series(raw.series)) for row in rows for raw in row}
+    names |= {Name("file", raw.file, pseudonyms.file(raw.file)) for row in rows for raw in row}
+    names |= {Name("left-out", left.where, pseudonyms.file(left.where)) for _, left in found.left_out}
+    return sorted(names)

@@ -1,0 +1,137 @@
+"""Slices to their partners: by patient and place, or by path; every one without a partner is named."""
+
+from bisect import bisect_left, bisect_right
+from collections import Counter
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from fnmatch import fnmatchcase
+from typing import Literal
+
+from ctpatch.prepare.raw import LeftOut, RawSlice
+
+MatchBy = Literal["position", "path", "order"]
+
+POSITION_TOLERANCE_MM = 0.1
+_AXES_TOLERANCE = 1e-3
+_SPACING_TOLERANCE = 1e-3
+
+
+@dataclass(slots=True)
+class Matching:
+    """What came of matching.
+
+    Attributes:
+        partners: for each slice that has one, its partner.
+        images_left, others_left: those without, and why.
+    """
+
+    partners: dict[RawSlice, RawSlice] = field(default_factory=dict)
+    images_left: list[LeftOut] = field(default_factory=list)
+    others_left: list[LeftOut] = field(default_factory=list)
+
+
+def of_series(slices: Sequence[RawSlice], pattern: str | None) -> list[RawSlice]:
+    """The slices whose path, or whose series' description or kernel, fits a pattern; letter case does not matter."""
+    if pattern is None:
+        return list(slices)
+    wanted = pattern.lower()
+    return [
+        each for each in slices if fnmatchcase(each.file.lower(), wanted) or fnmatchcase(each.label.lower(), wanted)
+    ]
+
+
+def match(images: Sequence[RawSlice], others: Sequence[RawSlice], by: MatchBy) -> Matching:
+    """Find for each slice the one that shows the same place of the same patient.
+
+    Args:
+        images: the slices.
+        others: what their partners are among.
+        by: `position`: the same patient and place along the normal, to 0.1 mm; `path`: the same path in its tree;
+            `order`: the same series and place in it.
+
+    Returns:
+        The partners, one for each; shapes, spacing and place in the plane agree.
+    """
+    found = Matching()
+    candidates = _by_position(images, others) if by == "position" else _by_key(images, others, by)
+    for image, near in zip(images, candidates, strict=True):
+        fitting = [other for other in near if difference(image, other) is None]
+        if len(fitting) == 1:
+            found.partners[image] = fitting[0]
+        else:
+            found.images_left.append(_left(image, near, fitting, by))
+    claims = Counter(found.partners.values())
+    for image, other in list(found.partners.items()):
+        if claims[other] > 1:
+            del found.partners[image]
+            reason = "its partner is that of another slice as well; name the series that are meant (--series)"
+            found.images_left.append(_left_out(image, "pair-ambiguous", reason))
+    taken = set(found.partners.values())
+    found.others_left = [
+        _left_out(other, "unmatched", "it is nobody's partner") for other in others if other not in taken
+    ]
+    return found
+
+
+def _left_out(one: RawSlice, kind: str, reason: str) -> LeftOut:
+    return LeftOut(f"{one.file}[{one.item}]" if one.item else one.file, kind, reason)
+
+
+def _left(image: RawSlice, near: list[RawSlice], fitting: list[RawSlice], by: MatchBy) -> LeftOut:
+    if len(fitting) > 1:
+        reason = f"{len(fitting)} slices could be its partner; name the series that are meant (--target-series)"
+        return _left_out(image, "pair-ambiguous", reason)
+    if near:
+        return _left_out(image, "pair-differs", f"its partner differs: {difference(image, near[0])}")
+    if by == "position" and image.position_mm is None:
+        return _left_out(image, "unmatched", "it does not say where it lies; --match path takes paths instead")
+    return _left_out(image, "unmatched", f"it has no partner of the same {by}")
+
+
+def _by_key(images: Sequence[RawSlice], others: Sequence[RawSlice], by: MatchBy) -> list[list[RawSlice]]:
+    places: dict[tuple[str, int], list[RawSlice]] = {}
+    for other in others:
+        places.setdefault(_key(other, by), []).append(other)
+    return [places.get(_key(image, by), []) for image in images]
+
+
+def _key(each: RawSlice, by: MatchBy) -> tuple[str, int]:
+    return (each.file, each.item) if by == "path" else (each.series, each.order)
+
+
+def _by_position(images: Sequence[RawSlice], others: Sequence[RawSlice]) -> list[list[RawSlice]]:
+    groups: dict[str, list[tuple[float, int]]] = {}
+    for number, other in enumerate(others):
+        if other.position_mm is not None:
+            groups.setdefault(other.group, []).append((other.position_mm, number))
+    for group in groups.values():
+        group.sort()
+    near = []
+    for image in images:
+        group = groups.get(image.group, [])
+        if image.position_mm is None:
+            near.append([])
+            continue
+        low = bisect_left(group, (image.position_mm - POSITION_TOLERANCE_MM, -1))
+        high = bisect_right(group, (image.position_mm + POSITION_TOLERANCE_MM, len(others)))
+        near.append([others[number] for _, number in group[low:high]])
+    return near
+
+
+def difference(image: RawSlice, other: RawSlice) -> str | None:
+    """What keeps two slices from lying on each other, pixel on pixel; None where nothing does."""
+    if image.shape != other.shape:
+        return f"{other.shape[0]}x{other.shape[1]} pixels instead of {image.shape[0]}x{image.shape[1]}"
+    if image.spacing_mm and other.spacing_mm and _apart(image.spacing_mm, other.spacing_mm) > _SPACING_TOLERANCE:
+        return f"a spacing of {other.spacing_mm[0]:g} mm instead of {image.spacing_mm[0]:g} mm"
+    if image.axes and other.axes and _apart(image.axes, other.axes) > _AXES_TOLERANCE:
+        return "another orientation"
+    if image.origin_mm and other.origin_mm:
+        shift = _apart(image.origin_mm, other.origin_mm)
+        if shift > POSITION_TOLERANCE_MM:
+            return f"it is shifted by {shift:.2f} mm"
+    return None
+
+
+def _apart(one: Sequence[float], other: Sequence[float]) -> float:
+    return max(abs(a - b) for a, b in zip(one, other, strict=True))

@@ -1,0 +1,318 @@
+"""One part of a preparation, from its raw slices to its receipt.
+
+As in a build: a part reads its slices, writes them, makes them durable, and only then writes its receipt. Whoever runs
+it, however often, the bytes are the same. Nothing in a receipt names a patient or a file of the source.
+"""
+
+import json
+import os
+import time
+from collections.abc import Iterator, Sequence
+from dataclasses import asdict, dataclass, field
+from itertools import groupby
+from pathlib import Path
+from typing import Any, Self
+
+import numpy as np
+from numpy.typing import NDArray
+
+from ctpatch.atomic import sync_outputs, system_errors, write_atomic, write_file
+from ctpatch.config import OnError
+from ctpatch.digest import array_digest, json_digest
+from ctpatch.errors import CtPatchError, SliceError
+from ctpatch.npy import SliceBuffer, header_bytes
+from ctpatch.prepare.folder import RECEIPT_SUFFIX, slice_name
+from ctpatch.prepare.geometry import Geometry, whole_numbers
+from ctpatch.prepare.mapping import AIR_HU, STORED, Mapping
+from ctpatch.prepare.raw import RawSlice, Reader
+
+Image = NDArray[Any]
+
+
+@dataclass(frozen=True, slots=True)
+class ArraySource:
+    """Where an array's slices come from.
+
+    Attributes:
+        array: its name.
+        reader: what reads them.
+        root: the source folder.
+        mapping: from HU to [0, 1]; None for a mask, which is kept as it is.
+    """
+
+    array: str
+    reader: Reader
+    root: Path
+    mapping: Mapping | None
+
+    @property
+    def folder(self) -> Path:
+        """What names of files are relative to: the source, or the folder that the one file lies in."""
+        return self.root if self.root.is_dir() else self.root.parent
+
+    @property
+    def dtype(self) -> str:
+        """Of the prepared slices."""
+        return "int16" if self.mapping is None else "float32"
+
+
+@dataclass(frozen=True, slots=True)
+class PrepareJob:
+    """What all parts share; small, and safe to send to another process.
+
+    Attributes:
+        folder: the data set's folder; absolute.
+        state: the folder of receipts.
+        path_prefix: what stands before a slice's path in the manifests.
+        arrays: `image` and those beside it.
+        geometry: cropping and resampling.
+        plan_digest: what a receipt must agree with.
+        on_error: whether a faulty slice stops the run.
+    """
+
+    folder: Path
+    state: Path
+    path_prefix: str
+    arrays: tuple[ArraySource, ...]
+    geometry: Geometry
+    plan_digest: str
+    on_error: OnError
+
+    def receipt(self, number: int) -> Path:
+        """The receipt of a part."""
+        return self.state / f"{number:06d}{RECEIPT_SUFFIX}"
+
+
+@dataclass(frozen=True, slots=True)
+class PrepareTask:
+    """One slice to prepare.
+
+    Attributes:
+        index: its number in its split.
+        split: the split.
+        slices: the raw slice of each array.
+        shape: the prepared shape.
+        patient, series, file: pseudonyms.
+        spacing_mm: of the prepared slice.
+        problem: why it cannot be used; None where nothing is known against it.
+    """
+
+    index: int
+    split: str
+    slices: tuple[RawSlice, ...]
+    shape: tuple[int, int]
+    patient: str
+    series: str
+    file: str
+    spacing_mm: tuple[float, float] | None
+    problem: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class PreparePart:
+    """A run of slices of one split: the unit of work."""
+
+    number: int
+    tasks: tuple[PrepareTask, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class PrepareReceipt:
+    """What a finished part did.
+
+    Attributes:
+        part: its number.
+        plan_digest: the plan it belongs to.
+        started_ns: when it began to read, nanoseconds since 1970.
+        rows: of its split's manifest.
+        digests: of the prepared slices, by file.
+        left_out: slices that could not be used: pseudonym of the file, and why.
+        reused: whether an earlier run had done the part; not on disk.
+    """
+
+    part: int
+    plan_digest: str
+    started_ns: int
+    rows: list[dict[str, Any]]
+    digests: dict[str, str]
+    left_out: list[list[str]]
+    reused: bool = field(default=False, compare=False)
+
+    def to_bytes(self) -> bytes:
+        """The file's content."""
+        content = asdict(self)
+        del content["reused"]
+        return json.dumps({**content, "digest": json_digest(content)}, separators=(",", ":")).encode()
+
+    @classmethod
+    def from_bytes(cls, content: bytes) -> Self | None:
+        """The receipt in a file's content, or None where it is damaged or of another version."""
+        try:
+            values = json.loads(content)
+            if values.pop("digest") != json_digest(values):
+                return None
+            return cls(**values, reused=True)
+        except (ValueError, KeyError, TypeError, AttributeError, RecursionError):
+            return None
+
+
+def run_part(job: PrepareJob, part: PreparePart) -> PrepareReceipt:
+    """Do one part, or find that it is done.
+
+    Raises:
+        SliceError: a slice cannot be used, and faulty slices are not to be skipped.
+        SystemFailureError: the system refused a read or a write.
+    """
+    done = _trusted(job, part)
+    if done is not None:
+        return done
+    started = time.time_ns()
+    rows: list[dict[str, Any]] = []
+    digests: dict[str, str] = {}
+    left_out: list[list[str]] = []
+    for task, images in prepared_images(job, part):
+        if isinstance(images, SliceError):
+            if job.on_error == "stop":
+                raise images
+            left_out.append([task.file, without_names(images.message, task.slices)])
+            continue
+        for (image, _), source in zip(images, job.arrays, strict=True):
+            name = slice_name(task.split, source.array, task.index)
+            with system_errors("writing", name):
+                write_file(str(job.folder / name), [header_bytes(image.shape, image.dtype), image.data.cast("B")])
+            digests[name] = array_digest(image)
+        rows.append(_row(job, task, images))
+    receipt = PrepareReceipt(part.number, job.plan_digest, started, rows, digests, left_out)
+    sync_outputs(job.folder, [str(job.folder / name) for name in digests])
+    write_atomic(job.receipt(part.number), receipt.to_bytes())
+    return receipt
+
+
+def probe_part(job: PrepareJob, part: PreparePart) -> int:
+    """Read and map slices without writing, to find one that ends its process."""
+    return sum(1 for _ in prepared_images(job, part))
+
+
+def prepared_images(
+    job: PrepareJob, part: PreparePart
+) -> Iterator[tuple[PrepareTask, list[tuple[Image, str]] | SliceError]]:
+    """For each slice of a part its arrays, prepared, with the digest of the raw pixels; or what is wrong with it."""
+    readings = [
+        _read_all(source, [task.slices[place] for task in part.tasks]) for place, source in enumerate(job.arrays)
+    ]
+    for task, *raws in zip(part.tasks, *readings, strict=True):
+        fault = next((raw for raw in raws if isinstance(raw, SliceError)), None)
+        if task.problem is not None:
+            fault = SliceError(task.problem)
+        if fault is not None:
+            yield task, fault
+            continue
+        try:
+            yield (
+                task,
+                [
+                    (_prepare(job, source, task, raw_slice, raw), array_digest(raw))
+                    for source, raw_slice, raw in zip(job.arrays, task.slices, raws, strict=True)
+                    if not isinstance(raw, SliceError)
+                ],
+            )
+        except SliceError as error:
+            yield task, error
+
+
+def _read_all(source: ArraySource, slices: Sequence[RawSlice]) -> Iterator[Image | SliceError]:
+    """Slices in order; one that cannot be read gives its error, and reading goes on behind it."""
+    for _, run in groupby(slices, key=lambda each: each.file):
+        left = list(run)
+        while left:
+            images = iter(source.reader.read(source.root, left))
+            try:
+                while left:
+                    image = next(images, None)
+                    if image is None:
+                        raise SliceError(f"{left[0].file}: it holds fewer slices than when it was looked at")
+                    left.pop(0)
+                    yield image
+            except SliceError as error:
+                left.pop(0)
+                yield error
+
+
+def _prepare(job: PrepareJob, source: ArraySource, task: PrepareTask, raw_slice: RawSlice, raw: Image) -> Image:
+    if raw.ndim != 2 or not np.isfinite(raw).all():  # noqa: PLR2004
+        raise SliceError(f"{raw_slice.file}: item {raw_slice.item} holds values that are not finite")
+    labels = source.mapping is None
+    mapping = STORED if raw_slice.unit == "mapped" else source.mapping
+    if not labels and raw_slice.unit == "HU":
+        # Whatever a scanner puts around its circle, declared as padding or not, is air; before pixels are mixed.
+        raw = np.maximum(raw, np.float32(AIR_HU))
+    image = job.geometry.apply(raw, raw_slice.spacing_mm, labels=labels)
+    if image.shape != task.shape:
+        raise SliceError(f"{raw_slice.file}: it becomes {image.shape}, its image {task.shape}")
+    if source.mapping is None or mapping is None:
+        return np.ascontiguousarray(whole_numbers(image, raw_slice.file))
+    return np.ascontiguousarray(mapping.apply(image))
+
+
+def _row(job: PrepareJob, task: PrepareTask, images: list[tuple[Image, str]]) -> dict[str, Any]:
+    first, digest = images[0]
+    spacing = task.spacing_mm or (None, None)
+    row: dict[str, Any] = {
+        "index": task.index,
+        "path": job.path_prefix + slice_name(task.split, "image", task.index),
+        "min": float(first.min()),
+        "max": float(first.max()),
+        "patient_id": task.patient,
+        "series": task.series,
+        "position_mm": task.slices[0].position_mm,
+        "spacing_row_mm": spacing[0],
+        "spacing_col_mm": spacing[1],
+        "source_digest": digest,
+    }
+    for source, (_, more) in zip(job.arrays[1:], images[1:], strict=True):
+        row[f"{source.array}_path"] = job.path_prefix + slice_name(task.split, source.array, task.index)
+        row[f"{source.array}_source_digest"] = more
+    return row
+
+
+def without_names(message: str, slices: Sequence[RawSlice]) -> str:
+    """A message as it may be written: the names of the source's files taken out."""
+    names = {name for each in slices for name in (each.file, *each.file.split("/"), each.group, each.series) if name}
+    for name in sorted(names, key=len, reverse=True):
+        message = message.replace(name, "the file")
+    return message
+
+
+def _trusted(job: PrepareJob, part: PreparePart) -> PrepareReceipt | None:
+    """The receipt of an earlier run where all it says still holds, else None: the part is done again."""
+    try:
+        receipt = PrepareReceipt.from_bytes(job.receipt(part.number).read_bytes())
+    except OSError:
+        return None
+    if receipt is None or receipt.plan_digest != job.plan_digest or receipt.left_out:
+        return None
+    if [row["index"] for row in receipt.rows] != [task.index for task in part.tasks]:
+        return None
+    if any(touched_since(job.arrays, task, receipt.started_ns) for task in part.tasks):
+        return None
+    buffer = SliceBuffer()
+    for name, digest in receipt.digests.items():
+        try:
+            image, _ = buffer.read(str(job.folder / name), name, labels=True)
+        except CtPatchError:
+            return None
+        if array_digest(image) != digest:
+            return None
+    return receipt
+
+
+def touched_since(arrays: Sequence[ArraySource], task: PrepareTask, since_ns: int) -> bool:
+    """Whether a file of a task was written or put in place since a moment, or is gone."""
+    for source, raw in zip(arrays, task.slices, strict=True):
+        try:
+            status = os.stat(source.folder / raw.file)
+        except OSError:
+            return True
+        if max(status.st_mtime_ns, status.st_ctime_ns) >= since_ns or since_ns > time.time_ns():
+            return True
+    return False

@@ -1,0 +1,179 @@
+"""Which split a patient goes to: by a keyed hash, so that more patients move nobody; or as a table says."""
+
+import hashlib
+import os
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import polars as pl
+
+from ctpatch.atomic import given_path
+from ctpatch.config import check_name
+from ctpatch.errors import ConfigError, SourceManifestError
+
+DEFAULT_SPLITS = ("train=0.8", "validation=0.1", "test=0.1")
+_HASH_BITS = 64
+_SUM_TOLERANCE = 1e-6
+_NAMES_SHOWN = 5
+
+
+@dataclass(frozen=True, slots=True)
+class Shares:
+    """Splits by share of the patients.
+
+    Attributes:
+        splits: names and shares, in the order given; the shares sum to 1.
+        seed: chooses the assignment.
+    """
+
+    splits: tuple[tuple[str, float], ...]
+    seed: int = 0
+
+    @classmethod
+    def parse(cls, texts: Sequence[str], seed: int = 0) -> "Shares":
+        """Shares as `train=0.8`, one text for each split.
+
+        Raises:
+            ConfigError: a text cannot be read, a name comes twice, or the shares do not sum to 1.
+        """
+        splits: list[tuple[str, float]] = []
+        for text in texts:
+            name, equals, share_text = text.partition("=")
+            try:
+                share = float(share_text)
+            except ValueError:
+                share = -1.0
+            if not equals or not 0 <= share <= 1:
+                raise ConfigError(f"split: {text!r}, wanted a name and a share from 0 to 1, such as train=0.8")
+            splits.append((check_name(name.strip(), "the split"), share))
+        names = [name for name, _ in splits]
+        if len(set(names)) < len(names) or not names:
+            raise ConfigError(f"split: {', '.join(names) or 'nothing'}; wanted each split once, such as train=0.8")
+        total = sum(share for _, share in splits)
+        if abs(total - 1) > _SUM_TOLERANCE:
+            raise ConfigError(f"split: the shares {', '.join(texts)} sum to {total:g}, wanted 1")
+        return cls(tuple(splits), seed)
+
+    def place(self, patient: str) -> float:
+        """Where a patient falls in [0, 1): of patient and seed alone."""
+        key = hashlib.sha256(f"ctpatch split {self.seed}".encode()).digest()
+        digest = hashlib.blake2b(patient.encode("utf-8", "surrogateescape"), key=key, digest_size=_HASH_BITS // 8)
+        return int.from_bytes(digest.digest(), "big") / 2**_HASH_BITS
+
+    def split_at(self, place: float) -> str:
+        """The split that a place in [0, 1) falls into."""
+        upper = 0.0
+        for name, share in self.splits:
+            upper += share
+            if place < upper:
+                return name
+        return next(name for name, share in reversed(self.splits) if share > 0)
+
+
+@dataclass(frozen=True, slots=True)
+class PatientTable:
+    """What a user's CSV says of patients.
+
+    Attributes:
+        name: the file's name, for messages.
+        rows: for each patient, as named there, the cells of its row.
+        columns: the table's columns.
+    """
+
+    name: str
+    rows: dict[str, dict[str, str]]
+    columns: tuple[str, ...]
+
+    @classmethod
+    def read(cls, path: str | os.PathLike[str]) -> "PatientTable":
+        """Read a CSV with a column `patient_id`.
+
+        Raises:
+            SourceManifestError: it cannot be read, has no such column, or a patient comes twice with other cells.
+        """
+        file = given_path(path)
+        frame = _read_csv(file)
+        if "patient_id" not in frame.columns:
+            raise SourceManifestError(
+                f"{file.name} has the columns {', '.join(frame.columns)[:200]}, wanted patient_id among them"
+            )
+        rows: dict[str, dict[str, str]] = {}
+        for number, row in enumerate(frame.iter_rows(named=True), start=2):
+            cells = {name: (value or "").strip() for name, value in row.items()}
+            patient = cells.pop("patient_id")
+            if not patient:
+                raise SourceManifestError(f"{file.name} row {number}, column patient_id: it is empty")
+            if rows.setdefault(patient, cells) != cells:
+                raise SourceManifestError(
+                    f"{file.name} row {number}: the patient {patient[:60]!r} stands there before, with other cells; "
+                    "a patient is in one split"
+                )
+        return cls(file.name, rows, tuple(frame.columns))
+
+    def cell(self, patient: str, pseudonym: str, column: str) -> str | None:
+        """A patient's cell, by its id or by its pseudonym; None where the patient is not listed."""
+        row = self.rows.get(patient) or self.rows.get(pseudonym)
+        return None if row is None else row[column]
+
+
+def _read_csv(file: Path) -> pl.DataFrame:
+    try:
+        frame = pl.read_csv(file.read_bytes(), infer_schema=False)
+    except OSError as error:
+        raise SourceManifestError(f"{file.name} cannot be read: {error.strerror}") from None
+    except (pl.exceptions.PolarsError, UnicodeDecodeError) as error:
+        reason = str(error).splitlines()[0][:200]
+        raise SourceManifestError(f"{file.name} is not a CSV in UTF-8 with a header: {reason}") from None
+    return frame.rename({column: column.strip() for column in frame.columns})
+
+
+def assign(
+    patients: Mapping[str, str], shares: Shares, table: PatientTable | None = None, stratify: str | None = None
+) -> dict[str, str]:
+    """The split of each patient.
+
+    Args:
+        patients: ids as the source has them, and their pseudonyms.
+        shares: by hash, where no table says otherwise.
+        table: given splits, in its column `split`, or the column to stratify by.
+        stratify: keep the shares within each value of this column of the table, to a patient.
+
+    Raises:
+        ConfigError: the table is needed and not given, or has no such column.
+        SourceManifestError: a patient is not in the table, or its cell is empty.
+    """
+    if stratify is not None:
+        if table is None or stratify not in table.columns:
+            have = "no table is given" if table is None else f"{table.name} has {', '.join(table.columns)}"
+            raise ConfigError(f"stratify: {stratify!r} must be a column of the patients' table; {have}")
+        return _stratified(patients, shares, _cells(patients, table, stratify))
+    if table is not None and "split" in table.columns:
+        return {patient: check_name(name, "the split") for patient, name in _cells(patients, table, "split").items()}
+    if table is not None:
+        raise ConfigError(f"{table.name} has no column split, and no column of it is named to stratify by")
+    return {patient: shares.split_at(shares.place(patient)) for patient in patients}
+
+
+def _cells(patients: Mapping[str, str], table: PatientTable, column: str) -> dict[str, str]:
+    cells = {patient: table.cell(patient, pseudonym, column) for patient, pseudonym in patients.items()}
+    missing = [patient for patient, cell in cells.items() if not cell]
+    if missing:
+        raise SourceManifestError(
+            f"{table.name} says nothing in column {column} for {len(missing)} of {len(cells)} patients: "
+            f"{', '.join(repr(each[:60]) for each in missing[:_NAMES_SHOWN])}; add them"
+        )
+    return {patient: cell for patient, cell in cells.items() if cell}
+
+
+def _stratified(patients: Iterable[str], shares: Shares, strata: Mapping[str, str]) -> dict[str, str]:
+    """Shares held within each stratum: its patients in the order of their hashes, cut at the rounded shares."""
+    members: dict[str, list[str]] = {}
+    for patient in patients:
+        members.setdefault(strata[patient], []).append(patient)
+    split = {}
+    for group in members.values():
+        ordered = sorted(group, key=lambda patient: (shares.place(patient), patient))
+        for number, patient in enumerate(ordered):
+            split[patient] = shares.split_at((number + 0.5) / len(ordered))
+    return split
