@@ -14,7 +14,7 @@ from contextlib import AbstractContextManager
 from dataclasses import dataclass, field
 from itertools import groupby
 from pathlib import Path
-from typing import ClassVar, Literal
+from typing import Literal
 
 import numpy as np
 from numpy.typing import NDArray
@@ -75,7 +75,7 @@ class LodopabReader:
     filter_name: FilterName = "hann"
     frequency_scaling: float = 1.0
 
-    name: ClassVar[str] = "lodopab"
+    name: str = field(default="lodopab", init=False)
 
     def __post_init__(self) -> None:
         if self.kind not in _SHAPES:
@@ -179,7 +179,7 @@ class LodopabReader:
             SliceError: a file is damaged or not what it should be.
             RangeError: ground truth outside [0, 1], or values that are not finite.
         """
-        for file, rows in groupby(slices, key=lambda each: each.file):
+        for file, rows in groupby(list(slices), key=lambda each: each.file):
             with _opened(root, file, self.kind) as array:
                 blocks = _Blocks(array)
                 for one in rows:

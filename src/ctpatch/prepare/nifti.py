@@ -2,10 +2,10 @@
 
 import re
 from collections.abc import Callable, Iterable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from itertools import groupby
 from pathlib import Path
-from typing import Any, ClassVar, Literal, get_args
+from typing import Any, Literal, get_args
 
 import numpy as np
 from numpy.typing import NDArray
@@ -40,7 +40,7 @@ class NiftiReader:
 
     group_by: GroupBy = "folder"
 
-    name: ClassVar[str] = "nifti"
+    name: str = field(default="nifti", init=False)
 
     def __post_init__(self) -> None:
         if self.group_by not in get_args(GroupBy):
@@ -99,7 +99,7 @@ class NiftiReader:
             SliceError: a file is damaged or not what its header says.
             RangeError: values are not finite.
         """
-        for file, group in groupby(slices, key=lambda each: each.file):
+        for file, group in groupby(list(slices), key=lambda each: each.file):
             rows = list(group)
             path = source_file(root, file)
             header = parse_header(_first_bytes(path, file), file)

@@ -213,7 +213,7 @@ class AxialGrid:
     def position(self, number: int) -> float:
         """Place of a slice along the normal of the slices, growing towards the head."""
         normal = np.cross(self.cosines[:3], self.cosines[3:])
-        return float(np.dot(self.origin(number), normal))
+        return round(float(np.dot(self.origin(number), normal)), 6)
 
 
 def axial_grid(header: NiftiHeader) -> AxialGrid:
@@ -239,8 +239,9 @@ def axial_grid(header: NiftiHeader) -> AxialGrid:
         steps.append(header.affine[:3, axis] * (-1 if reverse else 1))
     to_dicom = np.array([-1.0, -1.0, 1.0])
     down, across, ahead = (step * to_dicom for step in steps)
-    spacing = (float(np.linalg.norm(down)), float(np.linalg.norm(across)))
-    down_unit, across_unit = down / spacing[0], across / spacing[1]
+    # Headers hold float32: 0.9 mm is to read as 0.9.
+    spacing = (round(float(np.linalg.norm(down)), 6), round(float(np.linalg.norm(across)), 6))
+    down_unit, across_unit = down / np.linalg.norm(down), across / np.linalg.norm(across)
     normal = np.cross(across_unit, down_unit)
     tilt = math.degrees(math.acos(min(1.0, float(normal[2] / np.linalg.norm(normal)))))
     origin = (header.affine @ first)[:3] * to_dicom
