@@ -25,7 +25,7 @@ def scan(reader: LodopabReader, root: Path) -> Scan:
 def tiny(number: int) -> Image:
     """A slice that says its number, brighter to the right and, less so, downwards."""
     rows, cols = np.mgrid[:362, :362].astype(np.float32) / 362
-    return (0.1 + 0.002 * (number % 100) + 0.4 * cols + 0.2 * rows).astype(np.float32)
+    return np.asarray(0.1 + 0.002 * (number % 100) + 0.4 * cols + 0.2 * rows, dtype=np.float32)
 
 
 @pytest.fixture(scope="module")
@@ -72,7 +72,8 @@ def test_slices_stand_upright_in_order_with_their_patients(tmp_path: Path) -> No
     chosen = [found.slices[k] for k in (0, 7, 8, 127, 128, 139)]
     for one, image in zip(chosen, LodopabReader().read(tmp_path, chosen), strict=True):
         np.testing.assert_array_equal(image, tiny(one.order))
-        assert (image.dtype, image.flags.c_contiguous) == (np.float32, True)
+        assert image.dtype == np.float32
+        assert image.flags.c_contiguous
     kept = list(LodopabReader(keep_orientation=True).read(tmp_path, chosen))
     np.testing.assert_array_equal(kept[1], tiny(7).T)
 
@@ -86,7 +87,8 @@ def test_reconstruction_is_aligned_upright_and_in_the_truths_unit(tmp_path: Path
     assert [(a.series, a.order) for a in truths] == [(b.series, b.order) for b in lows] == [("test", 0)]
     (image,) = low.read(tmp_path, lows)
     (target,) = truth.read(tmp_path, truths)
-    assert (image.shape, image.dtype) == ((362, 362), np.float32)
+    assert image.shape == (362, 362)
+    assert image.dtype == np.float32
     assert 0.0 <= float(image.min()) <= float(image.max()) <= 1.0
     best = psnr(image, target)
     assert 28 < best < 33

@@ -3,7 +3,6 @@
 import gzip
 import math
 import os
-
 import struct
 import subprocess
 import sys
@@ -15,7 +14,9 @@ from typing import Any
 import numpy as np
 import pytest
 
-nib = pytest.importorskip("nibabel", reason="nibabel is not installed")
+pytest.importorskip("nibabel", reason="nibabel is not installed")
+
+import nibabel as nib
 
 import ctpatch
 from ctpatch.errors import CtPatchError, RangeError, SliceError
