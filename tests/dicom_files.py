@@ -1,11 +1,18 @@
 """Small DICOM files for the tests, written by pydicom."""
 
+import multiprocessing
+import os
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
 from numpy.typing import NDArray
+
+from ctpatch.prepare.dicom import DicomReader
+from ctpatch.prepare.raw import RawSlice
 
 pydicom = pytest.importorskip("pydicom", reason="pydicom is not installed")
 
@@ -15,6 +22,18 @@ DEFLATED = "1.2.840.10008.1.2.1.99"
 J2K = "1.2.840.10008.1.2.4.90"
 RLE = "1.2.840.10008.1.2.5"
 ROOT = "1.2.826.0.1.3680043.8.498."
+
+
+@dataclass(frozen=True)
+class DeadlyReader(DicomReader):
+    """Reads DICOM, and ends its process at a file named `deadly`, as the system does where memory runs out."""
+
+    def read(self, root: Path, slices: Iterable[RawSlice]) -> Iterator[NDArray[np.float32]]:
+        for each in slices:
+            if each.file.endswith("deadly"):
+                assert multiprocessing.parent_process() is not None
+                os._exit(9)
+            yield from DicomReader.read(self, root, [each])
 
 
 def pixels_of(seed: int, shape: tuple[int, int] = (40, 50)) -> NDArray[np.int16]:
@@ -116,3 +135,37 @@ def write_phantom_dicom(folder: Path) -> None:
                     ImagePositionPatient=[-180.0, -180.0, -6.0 * number],
                     PixelSpacing=[2.25, 2.25],
                 )
+
+
+def jpeg_lossless(image: NDArray[np.uint16]) -> bytes:
+    """A JPEG lossless image (ISO 10918-1, annex H), predictor 1, every Huffman code five bits long."""
+    height, width = image.shape
+    values = image.astype(np.int64)
+    predicted = np.empty_like(values)
+    predicted[:, 1:] = values[:, :-1]
+    predicted[1:, 0] = values[:-1, 0]
+    predicted[0, 0] = 1 << 15
+    bits = []
+    for difference in ((values - predicted + (1 << 15)) % (1 << 16) - (1 << 15)).ravel().tolist():
+        category = abs(difference).bit_length()
+        bits.append(f"{category:05b}")
+        if 0 < category < 16:
+            number = difference if difference > 0 else difference + (1 << category) - 1
+            bits.append(f"{number:0{category}b}")
+    text = "".join(bits)
+    text += "1" * (-len(text) % 8)
+    packed = int(text, 2).to_bytes(len(text) // 8, "big").replace(b"\xff", b"\xff\0")
+
+    def segment(marker: int, content: bytes) -> bytes:
+        return bytes([0xFF, marker]) + (len(content) + 2).to_bytes(2, "big") + content
+
+    frame = bytes([16]) + height.to_bytes(2, "big") + width.to_bytes(2, "big") + bytes([1, 1, 0x11, 0])
+    counts = bytes([0, 0, 0, 0, 17] + [0] * 11)
+    return (
+        b"\xff\xd8"
+        + segment(0xC3, frame)
+        + segment(0xC4, b"\0" + counts + bytes(range(17)))
+        + segment(0xDA, bytes([1, 1, 0, 1, 0, 0]))
+        + packed
+        + b"\xff\xd9"
+    )

@@ -32,7 +32,7 @@ Dataset = Annotated[str, Parameter(help="Name of the data set.")]
 Target = Annotated[Path | None, Parameter(help="A second source, whose slices become the array target.")]
 Mask = Annotated[Path | None, Parameter(help="A source of masks, kept as they are.")]
 Series = Annotated[
-    str | None, Parameter(help="Which series become image: a pattern of paths, descriptions or kernels, '*B70f*'.")
+    str | None, Parameter(help="Which series become image: a pattern of paths, descriptions or kernels, `*B70f*`.")
 ]
 TargetSeries = Annotated[str | None, Parameter(help="Which series become target, of --target or of the same source.")]
 Match = Annotated[

@@ -12,13 +12,23 @@ import polars as pl
 import pytest
 
 import ctpatch
+from ctpatch import atomic
 from ctpatch.cli import main
-from ctpatch.errors import CtPatchError, OutputConflictError, SliceError, SourceManifestError, UsageError
+from ctpatch.errors import (
+    CtPatchError,
+    OutputConflictError,
+    SliceError,
+    SourceManifestError,
+    UsageError,
+    WorkerLostError,
+)
 from ctpatch.events import WorkAdvanced
 from ctpatch.prepare import part as part_module
-from ctpatch.prepare.api import prepare_dicom
+from ctpatch.prepare.api import CommonOptions, prepare, prepare_dicom
+from ctpatch.prepare.inputs import Input
+from ctpatch.prepare.mapping import PRESETS
 from ctpatch.prepare.pseudonyms import load_key
-from dicom_files import ROOT, pixels_of, unit_of, write_ct, write_series
+from dicom_files import ROOT, DeadlyReader, pixels_of, unit_of, write_ct, write_series
 from helpers import Heard, data_folder
 
 
@@ -157,6 +167,8 @@ def test_pairs_from_one_tree_by_series_or_refused(tmp_path: Path, key: Path) -> 
     options: dict[str, Any] = {"split": ["train=1"], "key": key}
     prepare_dicom(tmp_path / "raw", tmp_path / "data", "set", series="*b70*", target_series="*B40*", **options)
     assert manifest(tmp_path / "data", "set", "train").height == 2
+    alone = prepare_dicom(tmp_path / "raw", tmp_path / "data", "alone", series="*b70*", **options)
+    assert alone.meta.num_left_out == {"other-series": 2}
     with pytest.raises(UsageError, match=r"no slice of target fits '\*B41\*'"):
         prepare_dicom(tmp_path / "raw", tmp_path / "data", "two", target_series="*B41*", **options)
     with pytest.raises(UsageError, match="are the same slices"):
@@ -205,7 +217,7 @@ def test_blank_ids_are_said(tmp_path: Path, key: Path) -> None:
     assert result.meta.grouped_by == {"study": 2}
 
 
-SECRETS = {
+SECRETS: dict[str, Any] = {
     "PatientName": "Doe^Janet^Q",
     "PatientID": "HOSP-8842-7719",
     "PatientBirthDate": "19420317",
@@ -243,7 +255,7 @@ def test_nothing_private_is_in_any_byte_of_the_output(
     out = tmp_path / "out/data"
     written: list[int] = []
     if interrupted:
-        real = part_module.write_atomic
+        real = atomic.write_atomic
 
         def cut_off(path: Path, content: bytes) -> None:
             real(path, content)
@@ -316,8 +328,6 @@ def test_cut_off_anywhere_and_run_again_gives_the_same_bytes(
     options: dict[str, Any] = {"split": ["train=0.6", "test=0.4"], "key": key}
     prepare_dicom(root, tmp_path / "whole", "set", **options)
     wanted = tree_bytes(tmp_path / "whole")
-    from ctpatch import atomic
-
     real = atomic.publish
     for place in range(1, 12):
         out = tmp_path / f"cut{place}"
@@ -417,6 +427,24 @@ def test_damaged_slices_stop_or_are_skipped(tree: Path, tmp_path: Path, key: Pat
     assert not result.complete
     assert result.faults[0].startswith("b/002")
     assert manifest(tmp_path / "data", "set", "train").height == 7
+
+
+def test_a_slice_that_ends_its_process_is_named_and_the_others_are_prepared(tmp_path: Path, key: Path) -> None:
+    write_series(tmp_path / "raw", 3)
+    (tmp_path / "raw/002").rename(tmp_path / "raw/deadly")
+    inputs = [Input("image", DeadlyReader(), tmp_path / "raw", None, PRESETS["full"])]
+
+    def run(on_error: Any) -> Any:
+        options = CommonOptions(tmp_path / "data", "set", ["train=1"], key=key, workers=2, on_error=on_error)
+        return prepare(inputs, options, "position", {})
+
+    with pytest.raises(WorkerLostError, match=r"1 slice\(s\) end the process that prepares them, twice each: deadly"):
+        run("stop")
+    assert not (tmp_path / "data/prepared/set/prepare_meta.json").exists()
+    result = run("skip")
+    assert not result.complete
+    assert result.faults[0].startswith("deadly: its process was ended twice")
+    assert manifest(tmp_path / "data", "set", "train")["index"].to_list() == [0, 2]
 
 
 @pytest.mark.parametrize(

@@ -1,6 +1,7 @@
 """LoDoPaB-CT's files to prepared slices: quirks, patients, orientation, reconstruction."""
 
 import math
+import os
 from itertools import product
 from pathlib import Path
 
@@ -16,6 +17,8 @@ from ctpatch.prepare.phantom import phantom_slice
 from ctpatch.prepare.raw import Scan, SeriesNote
 from helpers import Image, csv_rows
 from lodopab_files import low_dose, project, psnr, write_ground_truth, write_observation, write_patients
+
+DATA = Path(os.environ.get("CTPATCH_DATA") or Path(__file__).resolve().parents[2].parent / "shared/data")
 
 
 def scan(reader: LodopabReader, root: Path) -> Scan:
@@ -121,6 +124,23 @@ def test_pairs_go_through_to_prepared_slices(tmp_path: Path, pair: tuple[Image, 
         for row, truth in zip(rows, (upright, upright[:, ::-1]), strict=True):
             np.testing.assert_array_equal(np.load(out / row["target_path"]), truth)
             assert psnr(np.load(out / row["path"]), truth) > 28
+
+
+def test_real_slice_comes_back(tmp_path: Path) -> None:
+    pydicom = pytest.importorskip("pydicom", reason="pydicom is not installed")
+    files = sorted((DATA / "lung_pet_ct_dx").rglob("*B40f*/1-15.dcm"))
+    if not files:
+        pytest.skip("no lung_pet_ct_dx: set CTPATCH_DATA to the folder that holds it")
+    dataset = pydicom.dcmread(files[0])
+    hu = dataset.pixel_array[75:-75, 75:-75] * float(dataset.RescaleSlope) + float(dataset.RescaleIntercept)
+    upright = np.clip((hu * 0.01998 + 20) / 81.35858, 0, 1).astype(np.float32)
+    write_ground_truth(tmp_path, "validation", 0, [upright])
+    write_observation(tmp_path, "validation", 0, [low_dose(project(upright))])
+    (target,) = LodopabReader().read(tmp_path, scan(LodopabReader(), tmp_path).slices)
+    np.testing.assert_array_equal(target, upright)
+    low = LodopabReader(kind="observation")
+    (image,) = low.read(tmp_path, scan(low, tmp_path).slices)
+    assert 29 < psnr(image, target) < 32
 
 
 def test_challenge_has_observations_alone(tmp_path: Path, pair: tuple[Image, Image]) -> None:

@@ -85,7 +85,7 @@ def test_all_axis_orders_and_flips(tmp_path: Path, order: tuple[int, ...], signs
 @pytest.mark.parametrize("version", [1, 2])
 def test_types_scaling_and_four_dimensions(tmp_path: Path, dtype: str, ending: str, version: int) -> None:
     values = np.random.default_rng(1).integers(0, 100, (5, 4, 3, 2)).astype(dtype)
-    kind = nib.Nifti1Image if version == 1 else nib.Nifti2Image
+    kind: Any = nib.Nifti1Image if version == 1 else nib.Nifti2Image
     image = kind(values, oriented((0, 1, 2), (1, 1, -1)), dtype=values.dtype)
     image.header.set_data_dtype(values.dtype)
     path = tmp_path / f"v{ending}"

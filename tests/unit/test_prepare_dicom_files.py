@@ -4,6 +4,7 @@ import os
 import shutil
 import sys
 import zlib
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -13,10 +14,10 @@ import pytest
 from ctpatch.errors import SliceError
 from ctpatch.prepare import dicom_file
 from ctpatch.prepare.dicom import DicomReader
-from ctpatch.prepare.dicom_pixels import _j2k_size, _jpeg_size
+from ctpatch.prepare.dicom_pixels import _j2k_size, _jpeg_size, _unpacked_bytes
 from ctpatch.prepare.dicom_series import upright_turn
 from ctpatch.prepare.raw import Scan, SeriesNote
-from dicom_files import DEFLATED, J2K, RLE, ct_dataset, pixels_of, pydicom, write_ct, write_series
+from dicom_files import DEFLATED, J2K, RLE, ct_dataset, jpeg_lossless, pixels_of, pydicom, write_ct, write_series
 
 TEST_FILES = Path(pydicom.__file__).parent / "data/test_files"
 
@@ -80,6 +81,18 @@ def test_jpeg_and_jpeg_ls_of_other_makers_are_decoded(tmp_path: Path, name: str)
     np.testing.assert_array_equal(read(tmp_path, keep_orientation=True)[0], wanted * 2 - 1000)
 
 
+@pytest.mark.parametrize("syntax", ["1.2.840.10008.1.2.4.57", "1.2.840.10008.1.2.4.70"])
+def test_jpeg_lossless_gives_every_pixel(tmp_path: Path, syntax: str) -> None:
+    pytest.importorskip("libjpeg", reason="pylibjpeg-libjpeg is not installed")
+    pixels = np.abs(pixels_of(1)).astype(np.uint16)
+    dataset = ct_dataset(pixels, PixelRepresentation=0, TransferSyntaxUID=syntax)
+    dataset.PixelData = pydicom.encaps.encapsulate([jpeg_lossless(pixels)])
+    dataset["PixelData"].VR = "OB"
+    dataset["PixelData"].is_undefined_length = True
+    dataset.save_as(tmp_path / "a", enforce_file_format=True)
+    np.testing.assert_array_equal(read(tmp_path)[0], pixels.astype(np.float32) - 1024)
+
+
 def test_a_dataset_without_preamble_is_found(tmp_path: Path) -> None:
     pixels = pixels_of(2)
     dataset = ct_dataset(pixels)
@@ -123,7 +136,7 @@ def test_rescale_is_that_of_each_file(tmp_path: Path) -> None:
     np.testing.assert_array_equal(second, pixels.astype(np.float32))
 
 
-ORIENTATIONS = {
+ORIENTATIONS: dict[str, tuple[list[int], Callable[[Any], Any]]] = {
     "supine": ([1, 0, 0, 0, 1, 0], lambda image: image),
     "prone": ([-1, 0, 0, 0, -1, 0], lambda image: image[::-1, ::-1]),
     "mirrored": ([-1, 0, 0, 0, 1, 0], lambda image: image[:, ::-1]),
@@ -179,7 +192,7 @@ def test_series_split_by_uid_orientation_size_and_spacing(tmp_path: Path) -> Non
 
 
 def test_gaps_mixed_spacing_and_tilt_are_reported(tmp_path: Path) -> None:
-    for number, z in enumerate([0, 2, 4, 10, 12]):
+    for number, z in enumerate([0.0, 2, 4, 10, 12]):
         write_ct(tmp_path / f"gap/{number}", pixels_of(number), ImagePositionPatient=[0, 0, z])
     for number, z in enumerate([0, 2, 4, 6.5, 8.5]):
         uid = f"{pixels_of(0).shape[0]}.7"
@@ -264,6 +277,12 @@ def test_a_header_that_promises_more_pixels_is_refused(tmp_path: Path) -> None:
         read(tmp_path)
 
 
+def test_a_file_with_more_than_a_slice_of_pixels_is_refused(tmp_path: Path) -> None:
+    write_ct(tmp_path / "a", pixels_of(0), Rows=20)
+    with pytest.raises(SliceError, match="promises one slice of 2000 bytes, it holds 4000"):
+        read(tmp_path)
+
+
 def test_a_cut_file_is_refused(tmp_path: Path) -> None:
     path = write_ct(tmp_path / "a", pixels_of(0))
     path.write_bytes(path.read_bytes()[:-1000])
@@ -296,6 +315,21 @@ def test_a_compressed_image_larger_than_its_header_is_not_decoded(tmp_path: Path
     dataset.PixelData = pydicom.encaps.encapsulate([bytes(frame)])
     dataset.save_as(tmp_path / "a")
     with pytest.raises(SliceError, match="header says 512x512 pixels of one value, its compressed image 30000x30000"):
+        read(tmp_path)
+
+
+def test_an_rle_image_that_unpacks_to_too_much_is_not_decoded(tmp_path: Path) -> None:
+    pixels = np.abs(pixels_of(1, (64, 64)))
+    dataset = ct_dataset(pixels)
+    dataset.compress(RLE, generate_instance_uid=False)
+    frame = pydicom.encaps.get_frame(dataset.PixelData, 0, number_of_frames=1)
+    # each of the two segments can end in a byte of padding
+    assert 0 <= _unpacked_bytes(frame) - pixels.nbytes <= 2
+    bomb = (1).to_bytes(4, "little") + (64).to_bytes(4, "little") + bytes(56) + b"\x81\0" * 2_200_000
+    assert _unpacked_bytes(bomb) == 2_200_000 * 128
+    dataset.PixelData = pydicom.encaps.encapsulate([bomb])
+    dataset.save_as(tmp_path / "a", enforce_file_format=True)
+    with pytest.raises(SliceError, match="unpacks to more than its header says"):
         read(tmp_path)
 
 

@@ -1,31 +1,28 @@
 """What users call: raw CT of one kind to a prepared data set."""
 
-import os
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from ctpatch.atomic import given_path
 from ctpatch.config import BuildConfig, OnError, check_name
 from ctpatch.errors import ConfigError, SliceError, UsageError
-from ctpatch.events import Listener, Notice, WorkAdvanced, WorkFinished, WorkStarted, ignore
+from ctpatch.events import Listener, Notice, ignore
 from ctpatch.prepare.dicom import DicomReader
 from ctpatch.prepare.dicom_series import GroupBy
 from ctpatch.prepare.geometry import Geometry
+from ctpatch.prepare.inputs import Found, Input, SourcePath, find, nothing_found, refuse_faults
 from ctpatch.prepare.mapping import STORED, Mapping, choose_mapping
 from ctpatch.prepare.names_file import Name, refuse_inside, write_names
-from ctpatch.prepare.pairs import MatchBy, match, of_series
+from ctpatch.prepare.pairs import MatchBy
 from ctpatch.prepare.part import ArraySource, without_names
 from ctpatch.prepare.planning import PreparePlan, Row, fitting_rows, given_splits, make_tasks
 from ctpatch.prepare.prepared_meta import NoteInfo
 from ctpatch.prepare.pseudonyms import Pseudonyms, load_key
-from ctpatch.prepare.raw import LeftOut, RawSlice, Reader, Scan, SeriesNote
+from ctpatch.prepare.raw import LeftOut, RawSlice, SeriesNote
 from ctpatch.prepare.run import Facts, LeftOutRow, PrepareResult, make_prepared, notice_splits
 from ctpatch.prepare.splits import DEFAULT_SPLITS, PatientTable, Shares, assign
-
-SourcePath = str | os.PathLike[str]
-_NAMES_SHOWN = 5
 
 
 @dataclass(frozen=True, slots=True)
@@ -63,34 +60,6 @@ class CommonOptions:
     on_error: OnError = "stop"
     overwrite: bool = False
     listener: Listener = ignore
-
-
-@dataclass(frozen=True, slots=True)
-class Input:
-    """One array that is asked for.
-
-    Attributes:
-        array: its name.
-        reader: what finds and reads its slices.
-        source: the folder or file.
-        pattern: which series are meant; None means all.
-        mapping: from HU to [0, 1]; None for a mask.
-    """
-
-    array: str
-    reader: Reader
-    source: SourcePath
-    pattern: str | None
-    mapping: Mapping | None
-
-
-@dataclass(slots=True)
-class _Found:
-    """What scanning and matching gave."""
-
-    rows: list[Row] = field(default_factory=list)
-    left_out: list[tuple[str, LeftOut]] = field(default_factory=list)
-    notes: list[SeriesNote] = field(default_factory=list)
 
 
 def prepare_dicom(
@@ -246,12 +215,12 @@ def prepare(inputs: Sequence[Input], options: CommonOptions, match_by: MatchBy, 
         listener(
             Notice("key", f"made the key {key_file}: pseudonyms are made with it; keep it, and keep it to yourself")
         )
-    found = _find(inputs, arrays, match_by, listener)
-    _refuse_faults(found, options.on_error)
+    found = find(inputs, arrays, match_by, listener)
+    refuse_faults(found, options.on_error)
     rows, unfit = fitting_rows(found.rows, geometry)
     found.left_out.extend(("image", each) for each in unfit)
     if not rows:
-        raise SliceError(_nothing(inputs, found))
+        raise SliceError(nothing_found(inputs, found))
     patients = {row[0].group: pseudonyms.patient(row[0].group) for row in rows}
     splits = given_splits(rows)
     if splits is None or table is not None:
@@ -301,80 +270,6 @@ def _array_source(each: Input, output: Path) -> ArraySource:
     return source
 
 
-def _find(inputs: Sequence[Input], arrays: Sequence[ArraySource], match_by: MatchBy, listener: Listener) -> _Found:
-    """Scan each source once, then give every slice its partners."""
-    scans: dict[tuple[Path, Reader], Scan] = {}
-    found = _Found()
-    for each, source in zip(inputs, arrays, strict=True):
-        where = (source.root, each.reader)
-        if where in scans:
-            continue
-        scans[where] = scan = _scan(source, listener)
-        found.left_out.extend((each.array, left) for left in scan.left_out)
-        for note in scan.notes:
-            if isinstance(note, SeriesNote):
-                found.notes.append(note)
-            else:
-                listener(Notice("source", note))
-    chosen = [
-        of_series(scans[source.root, each.reader].slices, each.pattern)
-        for each, source in zip(inputs, arrays, strict=True)
-    ]
-    for each, slices in zip(inputs, chosen, strict=True):
-        if each.pattern is not None and not slices:
-            raise UsageError(f"no slice of {each.array} fits {each.pattern!r}; patterns are those of a shell: '*B40f*'")
-    _refuse_same(inputs, arrays)
-    _pair(inputs, chosen, match_by, found)
-    return found
-
-
-def _refuse_same(inputs: Sequence[Input], arrays: Sequence[ArraySource]) -> None:
-    seen: dict[Any, str] = {}
-    for each, source in zip(inputs, arrays, strict=True):
-        what = (source.root, each.reader, each.pattern)
-        if what in seen:
-            raise UsageError(f"{seen[what]} and {each.array} are the same slices; name the series that are meant")
-        seen[what] = each.array
-
-
-def _pair(inputs: Sequence[Input], chosen: list[list[RawSlice]], match_by: MatchBy, found: _Found) -> None:
-    rows: list[Row] = [(image,) for image in chosen[0]]
-    for each, others in zip(inputs[1:], chosen[1:], strict=True):
-        matching = match([row[0] for row in rows], others, match_by)
-        found.left_out.extend(("image", left) for left in matching.images_left)
-        found.left_out.extend((each.array, left) for left in matching.others_left)
-        rows = [(*row, matching.partners[row[0]]) for row in rows if row[0] in matching.partners]
-    found.rows = rows
-
-
-def _scan(source: ArraySource, listener: Listener) -> Scan:
-    task = f"looking at {source.root.name}"
-    listener(WorkStarted(task, None, "files"))
-    advance: Callable[[int], None] = lambda count: listener(WorkAdvanced(task, count))  # noqa: E731 - one line says it
-    try:
-        return source.reader.scan(source.root, advance)
-    finally:
-        listener(WorkFinished(task))
-
-
-def _refuse_faults(found: _Found, on_error: OnError) -> None:
-    faults = [each for _, each in found.left_out if each.fault]
-    if faults and on_error == "stop":
-        first = "; ".join(f"{each.where}: {each.reason}" for each in faults[:_NAMES_SHOWN])
-        more = f" (and {len(faults) - _NAMES_SHOWN} more)" if len(faults) > _NAMES_SHOWN else ""
-        raise SliceError(f"{first}{more}; mend or remove them, or leave them out with --on-error skip")
-
-
-def _nothing(inputs: Sequence[Input], found: _Found) -> str:
-    kinds: dict[str, int] = {}
-    for _, each in found.left_out:
-        kinds[each.kind] = kinds.get(each.kind, 0) + 1
-    seen = ", ".join(f"{count} {kind}" for kind, count in sorted(kinds.items())) or "no files"
-    example = next((f" ({each.where}: {each.reason})" for _, each in found.left_out), "")
-    arrays = " and ".join(each.array for each in inputs)
-    return f"no slices to prepare as {arrays} in {Path(inputs[0].source).name}: {seen}{example}"
-
-
 def _tell(notes: Sequence[SeriesNote], pseudonyms: Pseudonyms, listener: Listener) -> None:
     """Say what is odd, once for each kind; the meta has all."""
     for kind in dict.fromkeys(note.kind for note in notes):
@@ -414,7 +309,7 @@ def _facts(
     options: CommonOptions,
     inputs: Sequence[Input],
     mapping: Mapping,
-    found: _Found,
+    found: Found,
     rows: Sequence[Row],
     pseudonyms: Pseudonyms,
 ) -> Facts:
@@ -435,7 +330,7 @@ def _written(left: LeftOut) -> str:
     return without_names(left.reason, [RawSlice(left.where, 0, (1, 1), left.where, "file", left.where, 0)])
 
 
-def _names(rows: Sequence[Row], found: _Found, pseudonyms: Pseudonyms) -> list[Name]:
+def _names(rows: Sequence[Row], found: Found, pseudonyms: Pseudonyms) -> list[Name]:
     names = {Name("patient", row[0].group, pseudonyms.patient(row[0].group)) for row in rows}
     names |= {Name("series", raw.series, pseudonyms.series(raw.series)) for row in rows for raw in row}
     names |= {Name("file", raw.file, pseudonyms.file(raw.file)) for row in rows for raw in row}

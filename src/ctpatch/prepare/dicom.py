@@ -14,6 +14,7 @@ from ctpatch.digest import array_digest
 from ctpatch.errors import SliceError
 from ctpatch.executors.base import Done, Failed
 from ctpatch.executors.choose import local_executor
+from ctpatch.executors.processes import ProcessExecutor
 from ctpatch.prepare.dicom_file import CtHeader, FileProblemError, import_pydicom, look_at
 from ctpatch.prepare.dicom_pixels import read_hu
 from ctpatch.prepare.dicom_series import (
@@ -114,7 +115,8 @@ class DicomReader:
                 lost.extend(outcome.item)
             advance(len(outcome.item))
         if lost:
-            for outcome in local_executor(2).run(_look_at_all, shared, [(file,) for file in lost]):
+            alone: list[tuple[str, ...]] = [(file,) for file in lost]
+            for outcome in ProcessExecutor(1).run(_look_at_all, shared, alone):
                 if isinstance(outcome, Done):
                     yield from outcome.result
                 elif isinstance(outcome, Failed):

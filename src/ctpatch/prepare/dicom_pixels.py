@@ -79,6 +79,10 @@ def _decode(dataset: Any) -> NDArray[Any]:
             raise FileProblemError(
                 "damaged", f"its header promises {frame_bytes} bytes of pixels, it holds {len(data)}", fault=True
             )
+        if len(data) >= 2 * frame_bytes:
+            raise FileProblemError(
+                "damaged", f"its header promises one slice of {frame_bytes} bytes, it holds {len(data)}", fault=True
+            )
     else:
         _refuse_lies(pydicom, dataset, syntax, shape, frame_bytes)
     try:
@@ -106,10 +110,8 @@ def _refuse_lies(pydicom: Any, dataset: Any, syntax: str, shape: tuple[int, int]
     """
     frame = pydicom.encaps.get_frame(bytes(dataset.PixelData), 0, number_of_frames=1)
     if syntax == _RLE:
-        if frame_bytes > _MAX_DECODED_BYTES or len(frame) * _MAX_RLE_GAIN > max(
-            _MAX_DECODED_BYTES, frame_bytes * _MAX_RLE_GAIN
-        ):
-            raise FileProblemError("too-large", "its RLE image could be too large to decode", fault=True)
+        if len(frame) * _MAX_RLE_GAIN > _MAX_DECODED_BYTES and _unpacked_bytes(frame) > frame_bytes + len(frame):
+            raise FileProblemError("too-large", "its RLE image unpacks to more than its header says", fault=True)
         return
     size = _j2k_size(frame) if syntax.startswith(_J2K_PREFIXES) else _jpeg_size(frame)
     if size is None:
@@ -121,6 +123,20 @@ def _refuse_lies(pydicom: Any, dataset: Any, syntax: str, shape: tuple[int, int]
             f"{size[0]}x{size[1]} of {size[2]}",
             fault=True,
         )
+
+
+def _unpacked_bytes(frame: bytes) -> int:
+    """Bytes that an RLE frame unpacks to (DICOM PS3.5, annex G): after a header of 64, runs and literals."""
+    at, total = 64, 0
+    while at < len(frame):
+        control = frame[at]
+        if control < 128:  # noqa: PLR2004 - a literal of control + 1 bytes
+            at, total = at + control + 2, total + control + 1
+        elif control > 128:  # noqa: PLR2004 - one byte, 257 - control times
+            at, total = at + 2, total + 257 - control
+        else:
+            at += 1
+    return total
 
 
 def _j2k_size(frame: bytes) -> tuple[int, int, int] | None:

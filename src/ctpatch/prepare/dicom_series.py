@@ -85,8 +85,8 @@ def place(header: CtHeader, *, keep_orientation: bool) -> Placed:
             corner += along_rows * (spacing[0] * (shape[0] - 1) * turn.flip_rows)
             origin = (float(corner[0]), float(corner[1]), float(corner[2]))
         signs = (-1.0 if turn.flip_cols else 1.0, -1.0 if turn.flip_rows else 1.0)
-        values = [*(along_cols * signs[0]), *(along_rows * signs[1])]
-        axes = tuple(float(each) for each in values)
+        a, b = (along_cols * signs[0]).tolist(), (along_rows * signs[1]).tolist()
+        axes = (a[0], a[1], a[2], b[0], b[1], b[2])
     return Placed(header, turn, shape, spacing, origin, axes, _position(header, origin, axes))
 
 

@@ -91,7 +91,7 @@ def _resize(image: NDArray[Any], shape: tuple[int, int], *, labels: bool) -> NDA
     except ImportError:
         raise UsageError("resampling needs scikit-image; pip install 'ctpatch[prepare]'") from None
     smaller = shape[0] < image.shape[0] or shape[1] < image.shape[1]
-    out: NDArray[Any] = resize(
+    out: NDArray[Any] = resize(  # type: ignore[no-untyped-call, unused-ignore]
         image,
         shape,
         order=0 if labels else 1,

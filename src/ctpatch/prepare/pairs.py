@@ -106,7 +106,7 @@ def _by_position(images: Sequence[RawSlice], others: Sequence[RawSlice]) -> list
             groups.setdefault(other.group, []).append((other.position_mm, number))
     for group in groups.values():
         group.sort()
-    near = []
+    near: list[list[RawSlice]] = []
     for image in images:
         group = groups.get(image.group, [])
         if image.position_mm is None:

@@ -197,13 +197,15 @@ def prepared_images(
     job: PrepareJob, part: PreparePart
 ) -> Iterator[tuple[PrepareTask, list[tuple[Image, str]] | SliceError]]:
     """For each slice of a part its arrays, prepared, with the digest of the raw pixels; or what is wrong with it."""
-    readings = [
-        _read_all(source, [task.slices[place] for task in part.tasks]) for place, source in enumerate(job.arrays)
-    ]
-    for task, *raws in zip(part.tasks, *readings, strict=True):
-        fault = next((raw for raw in raws if isinstance(raw, SliceError)), None)
+    # What is known to be wrong is not opened again: it may have ended a process.
+    sound = [task for task in part.tasks if task.problem is None]
+    readings = [_read_all(source, [task.slices[place] for task in sound]) for place, source in enumerate(job.arrays)]
+    for task in part.tasks:
         if task.problem is not None:
-            fault = SliceError(task.problem)
+            yield task, SliceError(task.problem)
+            continue
+        raws = [next(reading) for reading in readings]
+        fault = next((raw for raw in raws if isinstance(raw, SliceError)), None)
         if fault is not None:
             yield task, fault
             continue
@@ -225,7 +227,7 @@ def _read_all(source: ArraySource, slices: Sequence[RawSlice]) -> Iterator[Image
     for _, run in groupby(slices, key=lambda each: each.file):
         left = list(run)
         while left:
-            images = iter(source.reader.read(source.root, left))
+            images = iter(source.reader.read(source.root, tuple(left)))
             try:
                 while left:
                     image = next(images, None)

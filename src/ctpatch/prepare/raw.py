@@ -104,7 +104,10 @@ class Reader(Protocol):
     `advance` is called with the number of files looked at, for progress.
     """
 
-    name: str
+    @property
+    def name(self) -> str:
+        """Kind of the raw files, as the meta records it."""
+        ...
 
     def scan(self, root: Path, advance: Callable[[int], None]) -> Scan:
         """Find the slices below a folder (or in a file) without keeping pixels."""

@@ -59,7 +59,7 @@ class Shares:
         """Where a patient falls in [0, 1): of patient and seed alone."""
         key = hashlib.sha256(f"ctpatch split {self.seed}".encode()).digest()
         digest = hashlib.blake2b(patient.encode("utf-8", "surrogateescape"), key=key, digest_size=_HASH_BITS // 8)
-        return int.from_bytes(digest.digest(), "big") / 2**_HASH_BITS
+        return int.from_bytes(digest.digest(), "big") / float(1 << _HASH_BITS)
 
     def split_at(self, place: float) -> str:
         """The split that a place in [0, 1) falls into."""
