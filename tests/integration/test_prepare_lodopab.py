@@ -145,7 +145,9 @@ def test_real_slice_comes_back(tmp_path: Path) -> None:
 
 def test_challenge_has_observations_alone(tmp_path: Path, pair: tuple[Image, Image]) -> None:
     write_observation(tmp_path, "challenge", 28, [pair[1]] * 96)
-    assert not scan(LodopabReader(), tmp_path).slices
+    without = scan(LodopabReader(), tmp_path)
+    assert not without.slices
+    assert [note for note in without.notes if str(note).startswith("no ground_truth file of LoDoPaB-CT was found")]
     found = scan(LodopabReader(kind="observation"), tmp_path)
     assert len(found.slices) == 94
     assert {(each.group, each.group_kind, each.split) for each in found.slices} == {
@@ -154,6 +156,18 @@ def test_challenge_has_observations_alone(tmp_path: Path, pair: tuple[Image, Ima
     notes = {note.kind: note.message for note in found.notes if isinstance(note, SeriesNote)}
     assert set(notes) == {"missing-files", "incomplete", "no-patients"}
     assert notes["incomplete"] == "94 of the 3678 slices published are there"
+
+
+def test_damaged_files_are_left_out_and_named(tmp_path: Path) -> None:
+    path = write_ground_truth(tmp_path, "train", 0, [tiny(0)], rows=1)
+    write_ground_truth(tmp_path, "train", 1, [tiny(1)], rows=1)
+    path.write_bytes(path.read_bytes()[:5000])
+    found = scan(LodopabReader(), tmp_path)
+    assert [each.file for each in found.slices] == ["ground_truth_train_001.hdf5"]
+    (left,) = found.left_out
+    assert (left.where, left.kind, left.fault) == (path.name, "damaged", True)
+    assert left.reason.startswith("cannot be read as HDF5")
+    assert {note.kind for note in found.notes if isinstance(note, SeriesNote)} == {"incomplete", "no-patients"}
 
 
 def test_lists_of_patients_are_held_to_their_form(tmp_path: Path) -> None:

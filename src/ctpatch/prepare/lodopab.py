@@ -91,9 +91,10 @@ class LodopabReader:
         """
         names, left_out = find_files(root)
         scan = Scan(left_out=left_out)
-        for split, found in sorted(self._splits(root, names, scan, advance).items()):
+        splits = self._splits(root, names, scan, advance)
+        for split, found in sorted(splits.items()):
             self._scan_split(root, split, found, scan)
-        if not scan.slices:
+        if not any(found.files(self.kind) for found in splits.values()):
             scan.notes.append(
                 f"no {self.kind} file of LoDoPaB-CT was found; wanted {self.kind}_<split>_<number>.hdf5, unpacked"
             )
