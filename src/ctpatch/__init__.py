@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any
 from ctpatch._version import __version__
 
 if TYPE_CHECKING:
+    from ctpatch.audit import AuditReport, audit
     from ctpatch.build import build
     from ctpatch.config import PatchConfig, Rule
     from ctpatch.convert import convert
@@ -30,12 +31,14 @@ if TYPE_CHECKING:
 
 # Imported when first used: `import ctpatch` costs next to nothing, and nobody pays for what they do not need.
 _HOMES = {
+    "AuditReport": "ctpatch.audit",
     "BuildResult": "ctpatch.make",
     "CtPatchError": "ctpatch.errors",
     "PatchConfig": "ctpatch.config",
     "PatchSet": "ctpatch.dataset",
     "Reassembler": "ctpatch.reassemble",
     "Rule": "ctpatch.config",
+    "audit": "ctpatch.audit",
     "build": "ctpatch.build",
     "convert": "ctpatch.convert",
     "extract_patches_2d": "ctpatch.patches",
@@ -50,6 +53,7 @@ _HOMES = {
 _OTHER_NAMES = {"open": "open_set"}
 
 __all__ = [
+    "AuditReport",
     "BuildResult",
     "CtPatchError",
     "PatchConfig",
@@ -57,6 +61,7 @@ __all__ = [
     "Reassembler",
     "Rule",
     "__version__",
+    "audit",
     "build",
     "convert",
     "extract_patches_2d",

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 from cyclopts import App, CycloptsError, Parameter
 
 from ctpatch._version import __version__
+from ctpatch.cli_audit import audit
 from ctpatch.errors import EXIT_DATA, EXIT_DONE, EXIT_USAGE, ConfigError, CtPatchError, UsageError
 
 if TYPE_CHECKING:
@@ -33,6 +34,7 @@ app = App(
     help_format="markdown",
     default_parameter=Parameter(negative=""),
 )
+app.command(audit)
 
 
 def _pixels(text: str | None, option: str) -> int | tuple[int, int] | None:
