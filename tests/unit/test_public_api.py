@@ -12,10 +12,12 @@ import pytest
 import ctpatch
 
 NAMES = {
-    "BuildResult", "CtPatchError", "PatchConfig", "PatchSet", "Reassembler", "Rule", "__version__", "build", "convert",
-    "extract_patches_2d", "open", "plan", "predict", "reassemble", "seam_error", "sliding_window_coords", "verify",
+    "AuditReport", "BuildResult", "CtPatchError", "PatchConfig", "PatchSet", "Reassembler", "Rule", "__version__",
+    "audit", "build", "convert", "extract_patches_2d", "open", "plan", "predict", "reassemble", "seam_error",
+    "sliding_window_coords", "verify",
 }  # fmt: skip
 FUNCTIONS = [
+    "audit",
     "build",
     "convert",
     "extract_patches_2d",
@@ -27,7 +29,7 @@ FUNCTIONS = [
     "sliding_window_coords",
     "verify",
 ]
-CLASSES = ["BuildResult", "CtPatchError", "PatchConfig", "PatchSet", "Reassembler", "Rule"]
+CLASSES = ["AuditReport", "BuildResult", "CtPatchError", "PatchConfig", "PatchSet", "Reassembler", "Rule"]
 
 
 def fresh(code: str) -> Any:

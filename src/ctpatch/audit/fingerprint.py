@@ -73,13 +73,29 @@ def permutation(symmetry: int, side: int) -> NDArray[np.intp]:
 
 
 @lru_cache(maxsize=64)
-def _shares(length: int) -> NDArray[np.float32]:
-    """Share of each pixel of an axis in each of its `FINE` blocks, `(FINE, length)`; rows sum to 1."""
-    edges = np.arange(FINE + 1) * (length / FINE)
-    pixels = np.arange(length)
-    overlap = np.minimum(edges[1:, None], pixels + 1) - np.maximum(edges[:-1, None], pixels)
-    shares: NDArray[np.float32] = (np.clip(overlap, 0, 1) * (FINE / length)).astype(np.float32)
-    return shares
+def _edges(length: int) -> tuple[NDArray[np.intp], NDArray[np.float32]]:
+    """Where the `FINE` blocks of an axis begin, and the last one ends: whole pixels, and the share of the next one."""
+    edges = np.arange(FINE + 1) * length / FINE
+    whole = np.floor(edges).astype(np.intp)
+    return whole, (edges - whole).astype(np.float32)
+
+
+def _sums_down(pixels: NDArray[np.float32]) -> NDArray[np.float32]:
+    """Sums of the rows of each block, `(FINE, W)`; a row on a border counts to each side by its share.
+
+    No matrix product: on small matrices the threads of one wait for each other longer than they work.
+    """
+    whole, share = _edges(len(pixels))
+    sums = np.add.reduceat(pixels, whole[:-1], axis=0)
+    sums[whole[:-1] == whole[1:]] = 0  # reduceat gives the first row where there is none
+    border = pixels[np.minimum(whole, len(pixels) - 1)] * share[:, None]
+    sums += border[1:]
+    sums -= border[:-1]
+    return sums
+
+
+def _block_sums(pixels: NDArray[np.float32]) -> NDArray[np.float32]:
+    return _sums_down(np.ascontiguousarray(_sums_down(pixels).T)).T
 
 
 def block_means(image: NDArray[Any], covered: NDArray[np.bool_] | None = None) -> NDArray[np.float32]:
@@ -92,16 +108,16 @@ def block_means(image: NDArray[Any], covered: NDArray[np.bool_] | None = None) -
     Returns:
         `(32, 32)` float32. A block of which less than half is known is NaN, as are blocks with a pixel that is.
     """
-    rows, cols = (_shares(side) for side in image.shape)
+    area = np.float32(image.shape[0] * image.shape[1] / FINE**2)
     pixels = image.astype(np.float32, copy=False)
     with np.errstate(invalid="ignore", over="ignore"):
         if covered is None:
-            whole: NDArray[np.float32] = rows @ pixels @ cols.T
+            whole: NDArray[np.float32] = _block_sums(pixels) / area
             return whole
-        known = rows @ covered.astype(np.float32) @ cols.T
-        sums = rows @ np.where(covered, pixels, np.float32(0)) @ cols.T
-        means: NDArray[np.float32] = (sums / np.maximum(known, _HALF)).astype(np.float32)
-        means[known < _HALF] = np.nan
+        known = _block_sums(covered.astype(np.float32))
+        means = _block_sums(np.where(covered, pixels, np.float32(0)))
+        means /= np.maximum(known, np.float32(_HALF) * area)
+        means[known < np.float32(_HALF) * area] = np.nan
         return means
 
 
