@@ -12,7 +12,7 @@ import pytest
 import ctpatch
 from ctpatch.audit import AuditReport, audit
 from ctpatch.cli import main
-from helpers import LAYOUTS, SMALL, Heard, Image, build_one, csv_rows, make_split, write_manifest
+from helpers import LAYOUTS, SMALL, Heard, Image, build_one, csv_rows, make_split, rewrite_table, write_manifest
 
 SHAPE = (48, 56)
 
@@ -219,6 +219,46 @@ def test_sets_of_the_notebook(tmp_path: Path, absolute: bool) -> None:
     assert report.faults == []
     assert ["patients" for note in report.not_checked if "no column patient_id" in note.why] == ["patients"] * 2
     assert main(["audit", str(tmp_path / "patches" / "old")]) == 1
+
+
+@pytest.mark.parametrize(("column", "value"), [("row", "-5"), ("col", "90000"), ("row", "here"), ("row", "1e300")])
+def test_a_window_that_no_slice_has_is_named_and_patches_are_compared(tmp_path: Path, column: str, value: str) -> None:
+    train = own(3)
+    folder = notebook_set(tmp_path, "old", "train", train)
+    notebook_set(tmp_path, "old", "test", [train[1], picture(50)])
+    rows = csv_rows(folder / "patch_manifest.csv")
+    windows = len(ctpatch.sliding_window_coords(*SHAPE, SMALL))
+    rows[windows + 3][column] = value
+    write_manifest(folder / "patch_manifest.csv", {name: [row[name] for row in rows] for name in rows[0]})
+    report = audit(tmp_path / "patches" / "old")
+    assert [(fault.row.split, fault.row.row) for fault in report.faults] == [("old/train", 2 + windows)]
+    assert report.counts == {"identical-patch": windows}
+
+
+def test_a_patch_manifest_of_nothing_but_paths(tmp_path: Path) -> None:
+    train = own(2)
+    for split, images in (("train", train), ("test", [picture(50), train[1]])):
+        folder = notebook_set(tmp_path, "old", split, images)
+        (folder / "patch_meta.json").unlink()
+        paths = [row["patch_path"] for row in csv_rows(folder / "patch_manifest.csv")]
+        write_manifest(folder / "patch_manifest.csv", {"patch_path": paths})
+    report = audit(tmp_path / "patches" / "old")
+    windows = len(ctpatch.sliding_window_coords(*SHAPE, SMALL))
+    assert report.counts == {"identical-patch": windows}
+    assert report.findings[0].first.row == 2 + windows
+    assert any("does not say where" in note.why for note in report.not_checked)
+
+
+def test_a_hostile_slice_manifest_of_ours_leads_nowhere(tmp_path: Path) -> None:
+    secret = tmp_path / "secret.npy"
+    np.save(secret, picture(50))
+    root = tmp_path / "root"
+    dataset = build(make_sets(root, own(3), [picture(50)]), "index", root)
+    for number, path in enumerate(["../secret.npy", str(secret), "nul\x00.npy"]):
+        rewrite_table(dataset / "train", "slice_manifest.csv", number, "src_path", path)
+    report = audit(dataset)
+    assert {fault.row.row for fault in report.faults if fault.row.file == "slice_manifest.csv"} == {2, 3, 4}
+    assert report.num_findings == 0
 
 
 def test_our_set_against_a_manifest_of_nothing_but_paths(tmp_path: Path) -> None:

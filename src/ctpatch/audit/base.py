@@ -52,6 +52,7 @@ class Seen:
         whole: whether these are the pixels of the source slice, all of them.
         why: why there are no pixels where that is in the nature of the set.
         fault: why there are no pixels where there should be.
+        patches_too: whether the slice's patches are worth reading all the same.
     """
 
     image: NDArray[Any] | None = None
@@ -59,6 +60,7 @@ class Seen:
     whole: bool = True
     why: str | None = None
     fault: str | None = None
+    patches_too: bool = False
 
 
 @dataclass(frozen=True, slots=True)

@@ -90,11 +90,10 @@ def mirrored_slices(first: SeenSplit, second: SeenSplit) -> Iterator[tuple[int, 
     groups = groups.group_by("key", maintain_order=True).agg(pl.col("at", "array", "digest"))
     for row in theirs.join(groups, on="key", how="inner", maintain_order="left").iter_rows(named=True):
         candidates = zip(row["at_right"], row["array_right"], row["digest_right"], strict=True)
-        others = [(at, array) for at, array, digest in candidates if digest != row["digest"]][:_MOST_CANDIDATES]
-        if len(others) < len(row["at_right"]):
-            # The same digest is there: an identical slice, and told as such.
+        if row["digest"] in row["digest_right"]:
+            # An identical slice, and told as such.
             continue
-        for at, array in others:
+        for at, array, _digest in list(candidates)[:_MOST_CANDIDATES]:
             symmetry = _symmetry(first, at, array, second, row["at"], row["array"])
             if symmetry:
                 leak = Leak(

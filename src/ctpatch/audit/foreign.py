@@ -59,13 +59,16 @@ class ForeignRun:
         if len({(patch.shape, patch.dtype) for patch in patches}) > 1:
             return Seen(why="its patches are not of one shape and dtype")
         rows, cols = self._origins(place)
+        if rows.dtype.kind != "i" or cols.dtype.kind != "i":
+            return Seen(fault="row or col of one of its patches is no whole number", patches_too=True)
         source = self._source(place, patches[0], int(rows[0]), int(cols[0]))
         if source is not None:
             return Seen(source)
         height, width = patches[0].shape
         shape = (int(rows.max()) + height, int(cols.max()) + width)
         if min(int(rows.min()), int(cols.min())) < 0 or max(shape) > MAX_PIXELS_PER_AXIS:
-            return Seen(fault=f"its windows reach from row {rows.min()}, col {cols.min()} to {shape}")
+            fault = f"its windows begin at row {rows.min()}, col {cols.min()} and end at {shape}, which no slice does"
+            return Seen(fault=fault, patches_too=True)
         if len(patches) * height * width * 4 < shape[0] * shape[1]:
             return Seen(why="its source slice is not there, and its patches cover less than a quarter of it")
         seen = paste(shape, rows, cols, np.stack(patches))
@@ -147,7 +150,7 @@ def read_foreign(manifest: Path, split: str, dataset: str, folder: str, data_roo
         column: texts(raw, column).cast(pl.Float64, strict=False).cast(pl.Int64, strict=False)
         for column in ("row", "col")
     }
-    placed = group is not None and not any(column.null_count() for column in origins.values())
+    placed = group is not None and {"row", "col"} <= set(raw.columns)
     keys = texts(raw, group) if group is not None else pl.Series([None] * raw.height, dtype=pl.String)
     # A row that names no slice stands for one of its own.
     keys = pl.Series([f"?{number}" if key is None else f"={key}" for number, key in enumerate(keys)], dtype=pl.String)

@@ -79,7 +79,7 @@ def look_at(task: LookTask, run: Run) -> Looked:
                     blocks[place] = means
                     partly[place] = seen.covered is not None
                     looked.pasted += not seen.whole
-            if seen.fault is None:
+            if seen.fault is None or seen.patches_too:
                 for each in reader.patches(place, array):
                     if each.fault is not None:
                         looked.patch_faults.append((each.row, f"{array}: {each.fault}"))

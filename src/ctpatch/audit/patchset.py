@@ -75,6 +75,8 @@ class SetRun:
             raise
         except CtPatchError as error:
             return Seen(fault=error.message)
+        except ValueError:
+            return Seen(fault=f"{SLICE_MANIFEST} has a path that is none; run ctpatch verify")
 
     def patches(self, place: int, array: str) -> list[PatchSeen]:
         """The digests of a slice's patches, where its layout has none on record."""
@@ -112,7 +114,7 @@ class SetRun:
             return Seen(self.ps.read_checked_source(record, array))
         except SystemFailureError:
             raise
-        except CtPatchError:
+        except (CtPatchError, ValueError):  # a NUL in a path is a ValueError
             return None
 
     def _from_patches(self, place: int, array: str, record: dict[str, Any]) -> Seen:
