@@ -33,6 +33,7 @@ torch: $(READY)
 
 bench: $(READY)
 	$(BIN)/python benchmarks/bench_build.py
+	$(BIN)/python benchmarks/bench_audit.py
 
 clean:
 	rm -rf $(VENV) build dist ctpatch-demo

@@ -78,7 +78,7 @@ class NotChecked:
     count: int | None = None
 
     def __str__(self) -> str:
-        count = "" if self.count is None else f" ({self.count:,})"
+        count = "" if self.count is None else f", {self.count:,} slice{'' if self.count == 1 else 's'}"
         return f"{self.split}: {self.what}{count}: {self.why}"
 
 
