@@ -11,8 +11,21 @@ import pytest
 
 import ctpatch
 from ctpatch.audit import AuditReport, audit
+from ctpatch.audit.find import find_audited
+from ctpatch.audit.look import look_at_all
 from ctpatch.cli import main
-from helpers import LAYOUTS, SMALL, Heard, Image, build_one, csv_rows, make_split, rewrite_table, write_manifest
+from helpers import (
+    LAYOUTS,
+    PAD_MODES,
+    SMALL,
+    Heard,
+    Image,
+    build_one,
+    csv_rows,
+    make_split,
+    rewrite_table,
+    write_manifest,
+)
 
 SHAPE = (48, 56)
 
@@ -259,6 +272,20 @@ def test_a_hostile_slice_manifest_of_ours_leads_nowhere(tmp_path: Path) -> None:
     report = audit(dataset)
     assert {fault.row.row for fault in report.faults if fault.row.file == "slice_manifest.csv"} == {2, 3, 4}
     assert report.num_findings == 0
+
+
+@pytest.mark.parametrize("pad_mode", PAD_MODES)
+def test_patches_without_a_digest_on_record_get_the_one_they_would_have(tmp_path: Path, pad_mode: Any) -> None:
+    prepared = make_split(tmp_path, images=[picture(number, (37, 45)) for number in range(2)])
+    config = ctpatch.PatchConfig(patch_size=16, stride=12, pad_mode=pad_mode)
+    folders = [
+        build_one(prepared, config, layout=layout, out=tmp_path / "patches" / layout).folder for layout in LAYOUTS
+    ]
+    splits = find_audited(folders, tmp_path)
+    files, *others = (seen.patches for seen in look_at_all(splits, 1, Heard()))
+    assert files["digest"].to_list() == [row["digest"] for row in csv_rows(folders[0] / "patch_manifest.csv")]
+    for other in others:
+        assert other["digest"].to_list() == files["digest"].to_list()
 
 
 def test_our_set_against_a_manifest_of_nothing_but_paths(tmp_path: Path) -> None:

@@ -80,8 +80,8 @@ class RunReader(Protocol):
         """A slice of the run."""
         ...
 
-    def patches(self, place: int, array: str) -> list[PatchSeen]:
-        """The patches of a slice, where their digests are not on record; else none."""
+    def patches(self, place: int, array: str, image: NDArray[Any] | None) -> list[PatchSeen]:
+        """The patches of a slice, where their digests are not on record; else none. `image` is the slice."""
         ...
 
 

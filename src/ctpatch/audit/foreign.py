@@ -75,7 +75,7 @@ class ForeignRun:
         # Where the source ends is not known, so its digest cannot be either.
         return Seen(seen.image, seen.covered, whole=False)
 
-    def patches(self, place: int, array: str) -> list[PatchSeen]:  # noqa: ARG002 - there is only `image`
+    def patches(self, place: int, array: str, image: object) -> list[PatchSeen]:  # noqa: ARG002 - files of their own
         """The digests of a slice's patches."""
         found = []
         for row, patch in zip(self.run.rows_of(place).tolist(), self._patches(place), strict=True):

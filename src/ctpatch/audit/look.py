@@ -80,7 +80,7 @@ def look_at(task: LookTask, run: Run) -> Looked:
                     partly[place] = seen.covered is not None
                     looked.pasted += not seen.whole
             if seen.fault is None or seen.patches_too:
-                for each in reader.patches(place, array):
+                for each in reader.patches(place, array, seen.image):
                     if each.fault is not None:
                         looked.patch_faults.append((each.row, f"{array}: {each.fault}"))
                     patches.append((each.row, each.digest, each.constant))

@@ -9,15 +9,17 @@ import polars as pl
 from numpy.typing import NDArray
 
 from ctpatch.audit.base import AuditedSplit, PatchSeen, Run, Seen, digest_column
+from ctpatch.audit.fingerprint import is_constant
 from ctpatch.config import MAX_PIXELS_PER_AXIS
 from ctpatch.dataset import PatchSet, open_set
-from ctpatch.digest import array_digest, array_digests
+from ctpatch.digest import array_digest
 from ctpatch.errors import CtPatchError, FormatError, SystemFailureError, UsageError
+from ctpatch.grid import PADDING_MODES
 from ctpatch.layouts.reading import ArrayReader
 from ctpatch.manifest import PATCH_MANIFEST, SLICE_MANIFEST, STATUS_OK
+from ctpatch.patches import padded_window
 
 _LEAST_COVERED = 0.25
-_PATCHES_AT_ONCE = 256
 
 
 def paste(
@@ -78,26 +80,38 @@ class SetRun:
         except ValueError:
             return Seen(fault=f"{SLICE_MANIFEST} has a path that is none; run ctpatch verify")
 
-    def patches(self, place: int, array: str) -> list[PatchSeen]:
-        """The digests of a slice's patches, where its layout has none on record."""
-        if self.ps.meta.layout in {"files", "shards"} or not (self.has_root or self.ps.meta.layout == "slices"):
+    def patches(self, place: int, array: str, image: NDArray[Any] | None) -> list[PatchSeen]:
+        """The digests of a slice's patches, where its layout has none on record: they are cut from the slice."""
+        if image is None or self.ps.meta.layout in {"files", "shards"}:
             return []
         assert self.run.patches is not None
-        known = self.run.patches["constant"]
-        found = []
         rows = self.run.rows_of(place)
-        for start in range(0, len(rows), _PATCHES_AT_ONCE):
-            block = rows[start : start + _PATCHES_AT_ONCE]
-            try:
-                patches = self._read(block, array)
-            except SystemFailureError:
-                raise
-            except CtPatchError as error:
-                return [PatchSeen(int(row), None, None, error.message) for row in rows[:1]]
-            for row, digest, patch in zip(block.tolist(), array_digests(patches), patches, strict=True):
-                constant = None if known[row] is not None and array == self.ps.meta.rules_on else _is_flat(patch)
-                found.append(PatchSeen(row, digest, constant))
+        windows = self.run.patches[int(rows[0]) : int(rows[-1]) + 1]
+        judged = array == self.ps.meta.rules_on
+        found = []
+        columns = (windows[name].to_list() for name in ("row", "col", "constant"))
+        for number, row, col, constant in zip(rows.tolist(), *columns, strict=True):
+            patch = self._window(image, row, col)
+            if patch is None:
+                fault = f"no window of {image.shape[0]}x{image.shape[1]} pixels begins at ({row}, {col})"
+                found.append(PatchSeen(number, None, None, fault))
+                continue
+            flat = None if judged and constant is not None else is_constant(patch)
+            found.append(PatchSeen(number, array_digest(patch), flat))
         return found
+
+    def _window(self, image: NDArray[Any], row: int | None, col: int | None) -> NDArray[Any] | None:
+        """A patch, padded where its set pads; None where there is no such window."""
+        if row is None or col is None or min(row, col) < 0:
+            return None
+        size = self.ps.patch_size
+        patch = image[row : row + size[0], col : col + size[1]]
+        if patch.shape == size:
+            return patch
+        mode = self.ps.config.pad_mode
+        if mode not in PADDING_MODES or max(row - image.shape[0], col - image.shape[1]) >= MAX_PIXELS_PER_AXIS:
+            return None
+        return padded_window(image, (row, col), size, mode)
 
     def _stored(self, place: int, array: str, record: dict[str, Any]) -> Seen:
         assert self.run.patches is not None
@@ -138,10 +152,6 @@ class SetRun:
         patches = np.empty((len(rows), *self.ps.patch_size), np.dtype(self.ps.meta.arrays[array].dtype))
         self._readers[array].read_into(rows, patches)
         return patches
-
-
-def _is_flat(patch: NDArray[Any]) -> bool:
-    return bool((patch == patch[0, 0]).all())
 
 
 def _checked(image: NDArray[Any], record: dict[str, Any], array: str, path: str) -> Seen:

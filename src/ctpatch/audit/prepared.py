@@ -159,7 +159,7 @@ class SourceRun:
             return Seen(why="whole numbers are labels, which are not compared")
         return Seen(image)
 
-    def patches(self, place: int, array: str) -> list[PatchSeen]:  # noqa: ARG002 - there are none
+    def patches(self, place: int, array: str, image: object) -> list[PatchSeen]:  # noqa: ARG002 - there are none
         """There are none."""
         return []
 
