@@ -138,6 +138,7 @@ def test_a_constant_slice_has_no_vector(value: float) -> None:
     assert not found.detail[:2].any()
 
 
+@settings(deadline=None)
 @given(
     arrays.arrays(np.float32, st.tuples(st.integers(1, 9), st.integers(1, 9)), elements=st.floats(0, 1, width=32)),
     st.sampled_from(range(8)),
@@ -155,6 +156,7 @@ def test_turning_is_what_its_name_says_and_changes_no_key(image: Array, symmetry
     assert turned(image, back).tobytes() == found.tobytes()
 
 
+@settings(deadline=None)
 @given(
     arrays.arrays(np.float32, (6, 6), elements=st.floats(0, 1, width=32)),
     st.integers(0, 35),
@@ -167,7 +169,7 @@ def test_another_pixel_is_another_slice(image: Array, place: int, change: float)
     assert symmetry_between(other, image) is None
 
 
-@settings(max_examples=40)
+@settings(max_examples=40, deadline=None)
 @given(st.integers(0, 2**32 - 1), st.sampled_from(range(8)))
 def test_turning_a_slice_permutes_its_blocks(seed: int, symmetry: int) -> None:
     image = picture(np.random.default_rng(seed), (45, 38))
