@@ -11,9 +11,12 @@ import pytest
 
 import ctpatch
 from ctpatch.audit import AuditReport, audit
+from ctpatch.audit import checks as checks_module
+from ctpatch.audit import report as report_module
 from ctpatch.audit.find import find_audited
 from ctpatch.audit.look import look_at_all
 from ctpatch.cli import main
+from ctpatch.cli_audit import audit_text
 from helpers import (
     LAYOUTS,
     PAD_MODES,
@@ -386,6 +389,19 @@ def test_an_unfinished_set_is_no_clean_one(tmp_path: Path) -> None:
     (dataset / "test" / "patch_meta.json").unlink()
     (dataset / "test" / ".ctpatch").mkdir()
     assert main(["audit", str(dataset)]) == 1
+
+
+def test_findings_beyond_the_limit_are_counted(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(report_module, "MAX_KEPT", 3)
+    monkeypatch.setattr(checks_module, "MAX_KEPT", 3)
+    train = own(5)
+    notebook_set(tmp_path, "old", "train", [*train, picture(90)])
+    notebook_set(tmp_path, "old", "test", train)
+    report = audit(tmp_path / "patches" / "old")
+    windows = len(ctpatch.sliding_window_coords(*SHAPE, SMALL))
+    assert report.counts == {"near-slice": 5, "identical-patch": 5 * windows}
+    assert [leak.check for leak in report.findings] == ["near-slice"] * 3 + ["identical-patch"] * 3
+    assert "and 3 more" in audit_text(report, 2)
 
 
 def test_the_text_names_both_rows_and_json_has_them(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -9,7 +9,7 @@ from numpy.typing import NDArray
 from ctpatch.audit.fingerprint import SYMMETRIES, is_constant, symmetry_between
 from ctpatch.audit.look import SeenSplit
 from ctpatch.audit.near import near_matches
-from ctpatch.audit.report import Leak, SplitSummary
+from ctpatch.audit.report import MAX_KEPT, Leak, SplitSummary
 from ctpatch.errors import CtPatchError
 
 _MOST_CANDIDATES = 8
@@ -152,13 +152,16 @@ def near_slices(
     return leaks, alike
 
 
-def identical_patches(first: SeenSplit, second: SeenSplit, explained: NDArray[np.bool_]) -> tuple[list[Leak], int]:
-    """Patches of the second split with the digest of one of the first, and how many more their slices explain.
+def identical_patches(first: SeenSplit, second: SeenSplit, explained: NDArray[np.bool_]) -> tuple[list[Leak], int, int]:
+    """Patches of the second split with the digest of one of the first.
 
     Args:
         first: the split whose patches are looked up.
         second: the split that is gone through.
         explained: slices of the second split that are findings themselves.
+
+    Returns:
+        The leaks, at most `MAX_KEPT`; how many more there are; and how many the slices explain.
     """
     groups = _compared(first).group_by("digest", maintain_order=True)
     mine = groups.agg(pl.col("number", "array", "constant").first(), pl.len().alias("count"))
@@ -166,10 +169,14 @@ def identical_patches(first: SeenSplit, second: SeenSplit, explained: NDArray[np
     found = theirs.join(mine, on="digest", how="inner", maintain_order="left")
     slices = pl.Series("explained", explained).gather(found["at"].cast(pl.UInt32))
     implied = int(slices.sum())
-    leaks = []
+    leaks: list[Leak] = []
+    more = 0
     flat: dict[str, bool] = {}
     for row in found.filter(~slices).iter_rows(named=True):
         if _is_flat(second, row, flat):
+            continue
+        if len(leaks) >= MAX_KEPT:
+            more += 1
             continue
         leaks.append(
             Leak(
@@ -180,7 +187,7 @@ def identical_patches(first: SeenSplit, second: SeenSplit, explained: NDArray[np
                 others=int(row["count"]) - 1,
             )
         )
-    return leaks, implied
+    return leaks, more, implied
 
 
 def _compared(seen: SeenSplit) -> pl.DataFrame:

@@ -118,9 +118,11 @@ def _compare(first: SeenSplit, second: SeenSplit, report: AuditReport, listener:
         listener(WorkFinished(task))
     report.alike += alike
     _add_all(report, leaks)
-    leaks, implied = identical_patches(first, second, told)
+    leaks, more, implied = identical_patches(first, second, told)
     report.implied_patches += implied
     _add_all(report, leaks)
+    if more:
+        report.counts["identical-patch"] += more
     _add_all(report, list(same_sources(first, second)))
 
 
