@@ -34,6 +34,7 @@ torch: $(READY)
 bench: $(READY)
 	$(BIN)/python benchmarks/bench_build.py
 	$(BIN)/python benchmarks/bench_read.py
+	$(BIN)/python benchmarks/bench_audit.py
 
 # What users have today, in an environment of its own; one that does not install is left out, and the tables say so.
 bench-peers:

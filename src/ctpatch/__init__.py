@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any
 from ctpatch._version import __version__
 
 if TYPE_CHECKING:
+    from ctpatch.audit import AuditReport, audit
     from ctpatch.build import build
     from ctpatch.config import PatchConfig, Rule
     from ctpatch.convert import convert
@@ -32,6 +33,7 @@ if TYPE_CHECKING:
 
 # Imported when first used: `import ctpatch` costs next to nothing, and nobody pays for what they do not need.
 _HOMES = {
+    "AuditReport": "ctpatch.audit",
     "BuildResult": "ctpatch.make",
     "CtPatchError": "ctpatch.errors",
     "PatchConfig": "ctpatch.config",
@@ -39,6 +41,7 @@ _HOMES = {
     "PrepareResult": "ctpatch.prepare.run",
     "Reassembler": "ctpatch.reassemble",
     "Rule": "ctpatch.config",
+    "audit": "ctpatch.audit",
     "build": "ctpatch.build",
     "convert": "ctpatch.convert",
     "extract_patches_2d": "ctpatch.patches",
@@ -56,6 +59,7 @@ _HOMES = {
 _OTHER_NAMES = {"open": "open_set"}
 
 __all__ = [
+    "AuditReport",
     "BuildResult",
     "CtPatchError",
     "PatchConfig",
@@ -64,6 +68,7 @@ __all__ = [
     "Reassembler",
     "Rule",
     "__version__",
+    "audit",
     "build",
     "convert",
     "extract_patches_2d",

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 from cyclopts import App, CycloptsError, Parameter
 
 from ctpatch._version import __version__
+from ctpatch.cli_audit import audit
 from ctpatch.cli_prepare import prepare_app
 from ctpatch.errors import EXIT_DATA, EXIT_DONE, EXIT_USAGE, ConfigError, CtPatchError, UsageError
 
@@ -35,6 +36,7 @@ app = App(
     default_parameter=Parameter(negative=""),
 )
 app.command(prepare_app)
+app.command(audit)
 
 
 def _pixels(text: str | None, option: str) -> int | tuple[int, int] | None:

@@ -12,11 +12,32 @@ import pytest
 import ctpatch
 
 NAMES = {
-    "BuildResult", "CtPatchError", "PatchConfig", "PatchSet", "PrepareResult", "Reassembler", "Rule", "__version__",
-    "build", "convert", "extract_patches_2d", "open", "plan", "predict", "prepare_dicom", "prepare_lodopab",
-    "prepare_nifti", "reassemble", "seam_error", "sliding_window_coords", "verify",
-}  # fmt: skip
+    "AuditReport",
+    "BuildResult",
+    "CtPatchError",
+    "PatchConfig",
+    "PatchSet",
+    "PrepareResult",
+    "Reassembler",
+    "Rule",
+    "__version__",
+    "audit",
+    "build",
+    "convert",
+    "extract_patches_2d",
+    "open",
+    "plan",
+    "predict",
+    "prepare_dicom",
+    "prepare_lodopab",
+    "prepare_nifti",
+    "reassemble",
+    "seam_error",
+    "sliding_window_coords",
+    "verify",
+}
 FUNCTIONS = [
+    "audit",
     "build",
     "convert",
     "extract_patches_2d",
@@ -31,7 +52,16 @@ FUNCTIONS = [
     "sliding_window_coords",
     "verify",
 ]
-CLASSES = ["BuildResult", "CtPatchError", "PatchConfig", "PatchSet", "PrepareResult", "Reassembler", "Rule"]
+CLASSES = [
+    "AuditReport",
+    "BuildResult",
+    "CtPatchError",
+    "PatchConfig",
+    "PatchSet",
+    "PrepareResult",
+    "Reassembler",
+    "Rule",
+]
 
 
 def fresh(code: str) -> Any:
