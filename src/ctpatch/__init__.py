@@ -26,6 +26,7 @@ if TYPE_CHECKING:
     from ctpatch.plan import plan
     from ctpatch.predict import predict
     from ctpatch.reassemble import Reassembler, reassemble, seam_error
+    from ctpatch.report import report
     from ctpatch.verify import verify
 
 # Imported when first used: `import ctpatch` costs next to nothing, and nobody pays for what they do not need.
@@ -43,6 +44,7 @@ _HOMES = {
     "plan": "ctpatch.plan",
     "predict": "ctpatch.predict",
     "reassemble": "ctpatch.reassemble",
+    "report": "ctpatch.report",
     "seam_error": "ctpatch.reassemble",
     "sliding_window_coords": "ctpatch.grid",
     "verify": "ctpatch.verify",
@@ -64,6 +66,7 @@ __all__ = [
     "plan",
     "predict",
     "reassemble",
+    "report",
     "seam_error",
     "sliding_window_coords",
     "verify",
