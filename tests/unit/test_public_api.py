@@ -13,7 +13,8 @@ import ctpatch
 
 NAMES = {
     "BuildResult", "CtPatchError", "PatchConfig", "PatchSet", "Reassembler", "Rule", "__version__", "build", "convert",
-    "extract_patches_2d", "open", "plan", "predict", "reassemble", "seam_error", "sliding_window_coords", "verify",
+    "extract_patches_2d", "open", "plan", "predict", "reassemble", "report", "seam_error", "sliding_window_coords",
+    "verify",
 }  # fmt: skip
 FUNCTIONS = [
     "build",
@@ -23,6 +24,7 @@ FUNCTIONS = [
     "plan",
     "predict",
     "reassemble",
+    "report",
     "seam_error",
     "sliding_window_coords",
     "verify",

@@ -1,6 +1,7 @@
 """The tile that stands for a window in a picture: windows overlap, tiles do not."""
 
 from collections.abc import Iterable, Sequence
+from itertools import pairwise
 
 
 def tiles(starts: Iterable[int], size: int, length: int) -> dict[int, tuple[float, float]]:
@@ -14,7 +15,7 @@ def tiles(starts: Iterable[int], size: int, length: int) -> dict[int, tuple[floa
     """
     origins: Sequence[int] = sorted(set(starts))
     centres = [start + size / 2 for start in origins]
-    between = [(before + after) / 2 for before, after in zip(centres, centres[1:], strict=False)]
+    between = [(before + after) / 2 for before, after in pairwise(centres)]
     found = {}
     for at, (start, centre) in enumerate(zip(origins, centres, strict=True)):
         before = between[at - 1] if at else None

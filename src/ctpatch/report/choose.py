@@ -67,7 +67,10 @@ def _slices_of(owner: SetWindows, count: int, seed: int) -> list[ChosenSlice]:
     some = count // 4
     reasons: dict[int, str] = {}
     if share.max() > share.min():
-        for order, why in ((np.lexsort((chance, -share)), "most dropped"), (np.lexsort((chance, share)), "least dropped")):
+        for order, why in (
+            (np.lexsort((chance, -share)), "most dropped"),
+            (np.lexsort((chance, share)), "least dropped"),
+        ):
             for at in [int(each) for each in order if int(each) not in reasons][:some]:
                 reasons[at] = why
     for at in np.argsort(chance, kind="stable").tolist():

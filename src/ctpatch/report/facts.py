@@ -124,7 +124,9 @@ def _row(row: SetRow, *, several: bool) -> dict[str, Any]:
 def _details(each: SetWindows) -> list[tuple[str, str]]:
     meta: PatchMeta = each.ps.meta
     low, high = meta.value_range
-    arrays = ", ".join(f"{name} ({info.dtype}{', labels' if info.labels else ''})" for name, info in meta.arrays.items())
+    arrays = ", ".join(
+        f"{name} ({info.dtype}{', labels' if info.labels else ''})" for name, info in meta.arrays.items()
+    )
     return [
         ("dataset, split", each.name),
         ("patches", f"{meta.num_patches:,} of {_pair(meta.patch_size)} pixels; {arrays}"),
@@ -152,10 +154,8 @@ def _patient_notes(rows: list[SetRow]) -> list[str]:
         return []
     named = [row.owner.name for row in rows if row.shared_patients]
     some = ", ".join(patient[:40] for patient in shared[:5]) + (" and more" if len(shared) > 5 else "")  # noqa: PLR2004
-    return [
-        f"Leak: {len(shared):,} patients are in more than one of {', '.join(named)} ({some}). "
-        "What is measured on one set is then no measure of new patients."
-    ]
+    leak = f"Leak: {len(shared):,} patients are in more than one of {', '.join(named)} ({some}). "
+    return [leak + "What is measured on one set is then no measure of new patients."]
 
 
 def _pixel_notes(gallery: Gallery) -> list[str]:
@@ -163,8 +163,9 @@ def _pixel_notes(gallery: Gallery) -> list[str]:
     notes = []
     if partly:
         notes.append(
-            f"The source of {len(partly):,} of the {len(gallery.slices):,} slices shown is gone or has changed. They are "
-            "put together from their kept patches; what no kept patch covers is black, and dropped windows have no picture."
+            f"The source of {len(partly):,} of the {len(gallery.slices):,} slices shown is gone or has changed. They "
+            "are put together from their kept patches; what no kept patch covers is black, and dropped windows have no "
+            "picture."
         )
     notes += [f"Not shown: {fault}" for fault in gallery.faults[:3]]
     if len(gallery.faults) > 3:  # noqa: PLR2004

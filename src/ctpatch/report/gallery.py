@@ -174,7 +174,9 @@ def _count_pixels(
     return np.asarray(rows, np.uint32), np.asarray(counts, np.uint32).reshape(-1, PIXEL_BARS)
 
 
-def slice_tiles(owner: SetWindows, shape: tuple[int, int], rows: Sequence[int], cols: Sequence[int]) -> list[list[float]]:
+def slice_tiles(
+    owner: SetWindows, shape: tuple[int, int], rows: Sequence[int], cols: Sequence[int]
+) -> list[list[float]]:
     """For each window its tile: row and col where it begins, height, width, in pixels of the slice."""
     size = owner.ps.patch_size
     down, across = tiles(rows, size[0], shape[0]), tiles(cols, size[1], shape[1])

@@ -8,8 +8,8 @@ from ctpatch.manifest import patch_id
 from ctpatch.report.blob import Blob
 from ctpatch.report.gallery import (
     PATCH_QUALITY,
-    SLICE_QUALITY,
     PIXEL_BARS,
+    SLICE_QUALITY,
     Gallery,
     GalleryPatch,
     GallerySlice,

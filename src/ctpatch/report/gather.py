@@ -54,9 +54,7 @@ class AllWindows:
     @cached_property
     def columns(self) -> dict[str, NDArray[np.float64]]:
         """What rules see, each `(N,)` float64."""
-        return {
-            name: np.concatenate([each.frame[name].to_numpy() for each in self.sets]) for name in RULE_COLUMNS
-        }
+        return {name: np.concatenate([each.frame[name].to_numpy() for each in self.sets]) for name in RULE_COLUMNS}
 
     @cached_property
     def hits(self) -> NDArray[np.int16]:
@@ -104,7 +102,8 @@ def _windows(ps: PatchSet) -> pl.DataFrame:
     name = f"{ps.meta.dataset}/{ps.meta.split}"
     frame = pl.concat([kept, dropped]).sort("slice_index", "row", "col", maintain_order=True)
     usable = frame.select(
-        pl.all_horizontal(pl.col(*RULE_COLUMNS).is_between(-_LARGEST, _LARGEST)).all() & pl.col("hit").is_not_null().all()
+        pl.all_horizontal(pl.col(*RULE_COLUMNS).is_between(-_LARGEST, _LARGEST)).all()
+        & pl.col("hit").is_not_null().all()
     ).item()
     if not usable:
         raise FormatError(

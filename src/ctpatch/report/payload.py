@@ -6,10 +6,11 @@ from typing import Any
 
 import numpy as np
 
+from ctpatch.config import PatchConfig, Rule
 from ctpatch.report.blob import Blob
-from ctpatch.report.gather import STATISTICS, AllWindows
 from ctpatch.report.gallery import Gallery
 from ctpatch.report.gallery_content import gallery_content
+from ctpatch.report.gather import STATISTICS, AllWindows
 from ctpatch.report.stops import Stops, make_stops
 from ctpatch.report.tunable import (
     Fixed,
@@ -19,11 +20,10 @@ from ctpatch.report.tunable import (
     TunableRule,
     fixed_of,
     offered_rules,
-    tests_of,
+    thresholds_of,
     tunable_rule,
 )
 from ctpatch.rules import RULE_COLUMNS, compile_rules
-from ctpatch.config import PatchConfig, Rule
 
 TITLES = {
     "std": "Standard deviation",
@@ -36,7 +36,12 @@ TITLES = {
     "slice_index": "Slice",
 }
 BARS = 64
-_STEPS = ((4000, STATISTICS), (1000, STATISTICS), (250, ("std", "air_fraction", "mean")), (100, ("std", "air_fraction", "mean")))
+_STEPS = (
+    (4000, STATISTICS),
+    (1000, STATISTICS),
+    (250, ("std", "air_fraction", "mean")),
+    (100, ("std", "air_fraction", "mean")),
+)
 """Stops of a slider and columns, from best to smallest: the first that fits the page is taken."""
 
 
@@ -74,7 +79,7 @@ def _payload(
     stops: dict[str, Stops] = {}
     every = list(rules)
     if most:
-        used = {test.column for rule in rules for test in tests_of(rule.root)}
+        used = {test.column for rule in rules for test in thresholds_of(rule.root)}
         for name in [*columns, *(each for each in RULE_COLUMNS if each in used and each not in columns)]:
             stops[name] = _stops_of(name, windows, rules, most)
         ends = {name: (float(each.values[0]), float(each.values[-1])) for name, each in stops.items()}
@@ -125,7 +130,7 @@ def _payload(
 def _stops_of(name: str, windows: AllWindows, rules: Sequence[TunableRule], most: int) -> Stops:
     values = windows.columns[name]
     low, high = (0.0, 1.0) if name == "air_fraction" else (float(values.min()), float(values.max()))
-    extra = [test.value for rule in rules for test in tests_of(rule.root) if test.column == name]
+    extra = [test.value for rule in rules for test in thresholds_of(rule.root) if test.column == name]
     return make_stops(low, high, extra, most=most, whole=name in {"row", "col", "slice_index"})
 
 

@@ -18,7 +18,7 @@ MOST_SLICE_SIDE = 400
 MOST_PATCH_SIDE = 128
 _CODES = 256
 _BY_FREQUENCY = 0.7
-"""Share of the steps that follow the pixels' frequency; the others are equal, so that rare values are told apart too."""
+"""Share of the steps that follow the pixels' frequency; the others are equal, so that rare values differ too."""
 _SAMPLE = 20_000
 
 

@@ -63,11 +63,14 @@ class Stops:
         return (below + upto).astype(np.uint16)
 
 
-def make_stops(low: float, high: float, extra: Iterable[float], *, most: int = MOST_STOPS, whole: bool = False) -> Stops:
+def make_stops(
+    low: float, high: float, extra: Iterable[float], *, most: int = MOST_STOPS, whole: bool = False
+) -> Stops:
     """Stops from `low` to `high` at round decimal distances.
 
     Args:
-        low, high: finite, `low <= high`; the first and last stop lie at or beyond them.
+        low: finite; the first stop lies at or below it.
+        high: finite, `low` or more; the last stop at equal distances lies at or above it.
         extra: values that must be stops too.
         most: at most about so many at equal distances.
         whole: only whole numbers.

@@ -1,6 +1,6 @@
 """Conditions as trees with thresholds that can be moved.
 
-A comparison of one column with a constant becomes a `Test` whose threshold a slider moves. What else a condition holds
+A comparison of one column with a constant becomes a `Threshold` that a slider moves. What else a condition holds
 (`std / mean < 0.1`) becomes a `Fixed` part: it is decided once, for each window, by `ctpatch.rules` itself.
 """
 
@@ -31,7 +31,7 @@ ADDED: tuple[tuple[str, str, Op], ...] = (
 
 
 @dataclass(frozen=True, slots=True)
-class Test:
+class Threshold:
     """A comparison of a column with a threshold."""
 
     column: str
@@ -61,7 +61,7 @@ class Joined:
     parts: tuple["Node", ...]
 
 
-Node = Test | Fixed | Negated | Joined
+Node = Threshold | Fixed | Negated | Joined
 
 
 @dataclass(frozen=True, slots=True)
@@ -104,12 +104,12 @@ def offered_rules(rules: Sequence[TunableRule], limits: Mapping[str, tuple[float
         if (column, op == "<") in present:
             continue
         free = next(each for each in (name, *(f"{name}_{k}" for k in range(2, len(taken) + 3))) if each not in taken)
-        offered.append(TunableRule(free, "", Test(column, op, limits[column][0 if op == "<" else 1])))
+        offered.append(TunableRule(free, "", Threshold(column, op, limits[column][0 if op == "<" else 1])))
     return offered
 
 
-def tests_of(node: Node) -> Iterator[Test]:
-    """The tests in a tree, from left to right."""
+def thresholds_of(node: Node) -> Iterator[Threshold]:
+    """The thresholds in a tree, from left to right."""
     return (test for test, _ in _directions(node))
 
 
@@ -126,7 +126,7 @@ def fixed_of(node: Node) -> Iterator[Fixed]:
 
 def decide(node: Node, columns: Mapping[str, NDArray[np.float64]]) -> NDArray[np.bool_]:
     """What a tree says of each window, shape `(N,)`."""
-    if isinstance(node, Test):
+    if isinstance(node, Threshold):
         hits: NDArray[np.bool_] = _UFUNCS[node.op](columns[node.column], node.value)
         return hits
     if isinstance(node, Fixed):
@@ -138,9 +138,9 @@ def decide(node: Node, columns: Mapping[str, NDArray[np.float64]]) -> NDArray[np
     return joined
 
 
-def _directions(node: Node, *, negated: bool = False) -> Iterator[tuple[Test, bool]]:
-    """Each test, and whether it drops what lies low."""
-    if isinstance(node, Test):
+def _directions(node: Node, *, negated: bool = False) -> Iterator[tuple[Threshold, bool]]:
+    """Each threshold, and whether it drops what lies low."""
+    if isinstance(node, Threshold):
         yield node, (node.op in {"<", "<="}) is not negated
     elif isinstance(node, Negated):
         yield from _directions(node.part, negated=not negated)
@@ -169,14 +169,14 @@ def _flat(by: str, parts: Iterable[Node]) -> Iterator[Node]:
             yield part
 
 
-def _comparison(tree: exp.Expression) -> Test | None:
+def _comparison(tree: exp.Expression) -> Threshold | None:
     op = _OPS.get(type(tree))
     if op is None:
         return None
     column, value = _column(tree.this), _constant(tree.expression)
     if column is None or value is None:
         column, value, op = _column(tree.expression), _constant(tree.this), _MIRRORED[op]
-    return None if column is None or value is None else Test(column, op, value)
+    return None if column is None or value is None else Threshold(column, op, value)
 
 
 def _between(tree: exp.Between) -> Node | None:
@@ -184,7 +184,7 @@ def _between(tree: exp.Between) -> Node | None:
     low, high = _constant(tree.args["low"]), _constant(tree.args["high"])
     if column is None or low is None or high is None:
         return None
-    return Joined("and", (Test(column, ">=", low), Test(column, "<=", high)))
+    return Joined("and", (Threshold(column, ">=", low), Threshold(column, "<=", high)))
 
 
 def _column(tree: exp.Expression) -> str | None:

@@ -147,7 +147,7 @@ class SetChart extends Chart {
     const totals = kept.map((counts) => counts.reduce((sum, count) => sum + count, 0));
     const joined = JOINED_BELOW.find(([below]) => Math.min(...totals) < below)?.[1] ?? 1;
     this.shares = kept.map((counts, k) => {
-      const wide = counts.map((_, at) => counts.slice(at - (at % joined), at - (at % joined) + joined));
+      const wide = Array.from(counts, (_, at) => counts.slice(at - (at % joined), at - (at % joined) + joined));
       return wide.map((some) => (100 * some.reduce((sum, count) => sum + count, 0)) / (totals[k] || 1));
     });
     this.update();

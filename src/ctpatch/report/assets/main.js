@@ -92,7 +92,7 @@ async function start() {
     const bars = new Map([...rules.columns.values()].map((column) => [column.name, rules.bars(column)]));
     charts.refresh(bars);
     panel?.refresh(bars);
-    viewer.refresh();
+    if (viewer.slices.length) viewer.follow();
     sheets.refresh();
   };
   const changed = () => {

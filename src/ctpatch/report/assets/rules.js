@@ -18,7 +18,9 @@ class Column {
     this.edges = Array.from({ length: this.bars + 1 }, (_, bar) => edge(bar));
     this.end = Math.max(regular.at(-1), values.at(-1));
     this.begin = values[0];
-    this.barOfCode = this.#barsOfCodes();
+    const barOfCode = this.#barsOfCodes();
+    this.barOfRow = Uint8Array.from(this.codes, (code) => barOfCode[code]);
+    this.all = new Map();
   }
 
   /** The bar each code falls into: a bar holds its lower edge, the last one its upper edge too. */
@@ -134,24 +136,28 @@ class Rules {
 
   /** How often each decision was taken among some rows. */
   counts(start = 0, count = this.rows) {
-    const found = new Array(this.rules.length + 1).fill(0);
+    const found = new Uint32Array(this.rules.length + 1);
+    const { decisions } = this;
     const end = start + count;
-    for (let i = start; i < end; i += 1) found[this.decisions[i]] += 1;
-    return found;
+    for (let i = start; i < end; i += 1) found[decisions[i]] += 1;
+    return Array.from(found);
   }
 
-  /** Bars of a column among some rows: how many windows, and how many of them are kept. */
+  /** Bars of a column among some rows: how many windows, which no rule changes, and how many of them are kept. */
   bars(column, start = 0, count = this.rows) {
-    const { codes, barOfCode, bars } = column;
-    const all = new Array(bars).fill(0);
-    const kept = new Array(bars).fill(0);
+    const { barOfRow, bars } = column;
+    const { decisions } = this;
     const end = start + count;
-    for (let i = start; i < end; i += 1) {
-      const bar = barOfCode[codes[i]];
-      all[bar] += 1;
-      if (this.decisions[i] === 0) kept[bar] += 1;
+    const place = `${start} ${count}`;
+    if (!column.all.has(place)) {
+      const all = new Uint32Array(bars);
+      for (let i = start; i < end; i += 1) all[barOfRow[i]] += 1;
+      column.all.set(place, all);
     }
-    return { all, kept };
+    // Dropped windows are counted too, behind the last bar: quicker than a branch.
+    const counted = new Uint32Array(2 * bars);
+    for (let i = start; i < end; i += 1) counted[barOfRow[i] + (decisions[i] === 0 ? 0 : bars)] += 1;
+    return { all: column.all.get(place), kept: counted.slice(0, bars) };
   }
 
   /** A rule as SQL: word for word as in the set, unless a threshold was moved. */

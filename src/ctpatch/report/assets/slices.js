@@ -133,15 +133,32 @@ class SliceViewer {
     this.refresh();
   }
 
-  /** Follow the rules, the view and the display window. */
-  refresh() {
+  /** Follow the rules. */
+  follow() {
     const { decisions } = this.rules;
     for (const slice of this.slices) {
-      Array.from(slice.small.children).forEach((tile, i) => tile.setAttribute("class", `tile ${decisionClass(decisions[slice.start + i])}`));
-      slice.said.textContent = `${this.#dropped(slice)} of ${slice.count} dropped`;
+      let changed = slice.drawn === undefined;
+      slice.drawn ??= [];
+      for (let i = 0; i < slice.count; i += 1) {
+        const decision = decisions[slice.start + i];
+        if (slice.drawn[i] === decision) continue;
+        slice.drawn[i] = decision;
+        changed = true;
+        slice.small.children[i].setAttribute("class", `tile ${decisionClass(decision)}`);
+        if (slice === this.slices[this.at]) this.tiles[i].setAttribute("class", `tile ${decisionClass(decision)}`);
+      }
+      if (changed) slice.said.textContent = `${this.#dropped(slice)} of ${slice.count} dropped`;
     }
     const slice = this.slices[this.at];
-    this.tiles.forEach((tile, i) => tile.setAttribute("class", `tile ${decisionClass(decisions[slice.start + i])}`));
+    if (this.view === "coverage") this.#paintStage(slice);
+    this.#describe(slice);
+    this.#showWindow();
+  }
+
+  /** Follow the view, the display window and the choice of a slice. */
+  refresh() {
+    const slice = this.slices[this.at];
+    this.tiles.forEach((tile, i) => tile.setAttribute("class", `tile ${decisionClass(this.rules.decisions[slice.start + i])}`));
     this.overlay.classList.toggle("no-tiles", this.view !== "windows");
     this.#paintStage(slice);
     this.#describe(slice);
