@@ -51,8 +51,9 @@ def open_page(browser: Any, page: Path) -> None:
     browser.get(page.as_uri())
     script = "return document.documentElement.dataset.ready !== undefined || !document.getElementById('trouble').hidden"
     WebDriverWait(browser, 30).until(lambda it: it.execute_script(script))
-    assert browser.execute_script("return document.getElementById('trouble').hidden")
-    assert browser.get_log("browser") == []
+    trouble = browser.execute_script("return document.getElementById('trouble').textContent")
+    complaints = [trouble, *(each["message"] for each in browser.get_log("browser"))]
+    assert not any(complaints), complaints
 
 
 def settle(browser: Any) -> None:

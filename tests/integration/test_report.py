@@ -18,9 +18,11 @@ from PIL import Image
 import ctpatch
 from ctpatch.cli import main
 from ctpatch.errors import ConfigError, FormatError, IncompleteError, OutputConflictError, UsageError
+from ctpatch.events import WorkAdvanced, WorkFinished, WorkStarted
 from ctpatch.report.page import MOST_BYTES
 from helpers import LAYOUTS, SMALL, Heard, Prepared, build_one, make_split, rewrite_table, tree_bytes
 
+FORMATS: tuple[Any, ...] = ("html", "png")
 RULES = ("air: air_fraction > 0.5", "flat: std < 0.001")
 CONFIG = SMALL.with_rules(*(ctpatch.Rule.parse(rule) for rule in RULES))
 
@@ -118,7 +120,8 @@ def test_sets_whose_sources_are_gone_are_still_shown(layout: Any, prepared: Prep
         assert "put together from their kept patches" in text
     groups = {group["title"]: group["patches"] for group in content["gallery"]["groups"]}
     assert all(bool(patch["picture"]) == (layout != "index") for patch in groups["Kept"])
-    assert Image.open(ctpatch.report(folder, tmp_path / "r.png", format="png")).size == (1755, 1410)
+    picture = ctpatch.report(folder, tmp_path / "r.png", format="png").read_bytes()
+    assert Image.open(io.BytesIO(picture)).size == (1755, 1410)
 
 
 def test_a_changed_source_is_not_shown_as_if_it_were_the_one_cut(prepared: Prepared, tmp_path: Path) -> None:
@@ -150,7 +153,7 @@ def test_several_splits_stand_beside_each_other(tmp_path: Path, capsys: pytest.C
     assert "report: " in capsys.readouterr().out
     content, text = content_of(tmp_path / "r.html"), (tmp_path / "r.html").read_text()
     assert [each["name"] for each in content["sets"]] == ["phantoms/train", "phantoms/test"]
-    assert "Leak: 1 patients are in more than one of phantoms/train, phantoms/test (c)" in text
+    assert "Leak: patients in more than one of phantoms/train, phantoms/test: 1 (c)" in text
     assert "▲ 1.00" in text
     assert {each["set"] for each in content["gallery"]["slices"]} == {"phantoms/train", "phantoms/test"}
 
@@ -167,9 +170,10 @@ def test_sets_of_other_rules_are_shown_together_and_it_is_said(tmp_path: Path) -
 
 def test_a_report_replaces_a_report_and_nothing_else(prepared: Prepared, tmp_path: Path) -> None:
     folder = build_one(prepared, CONFIG).folder
-    for name, kind in (("r.html", "html"), ("r.png", "png")):
-        first = ctpatch.report(folder, tmp_path / name, format=kind).read_bytes()  # type: ignore[arg-type]
-        assert ctpatch.report(folder, tmp_path / name, format=kind).read_bytes() == first  # type: ignore[arg-type]
+    for kind in FORMATS:
+        name = f"r.{kind}"
+        first = ctpatch.report(folder, tmp_path / name, format=kind).read_bytes()
+        assert ctpatch.report(folder, tmp_path / name, format=kind).read_bytes() == first
     other = tmp_path / "thesis.html"
     other.write_text("mine")
     with pytest.raises(OutputConflictError, match="is there and is no report of ctpatch"):
@@ -211,8 +215,8 @@ def test_sets_without_a_single_window_or_patch(tmp_path: Path) -> None:
     with pytest.raises(UsageError, match="there are no windows"):
         ctpatch.report(nothing, tmp_path / "r.html")
     none_kept = build_one(make_split(tmp_path / "b"), SMALL.with_rules(ctpatch.Rule.parse("all: TRUE"))).folder
-    for kind in ("html", "png"):
-        assert ctpatch.report(none_kept, tmp_path / f"r.{kind}", format=kind).stat().st_size > 1000  # type: ignore[arg-type]
+    for kind in FORMATS:
+        assert ctpatch.report(none_kept, tmp_path / f"r.{kind}", format=kind).stat().st_size > 1000
     assert content_of(tmp_path / "r.html")["sets"][0]["kept"] == 0
 
 
@@ -269,5 +273,6 @@ def test_progress_is_told(prepared: Prepared, tmp_path: Path) -> None:
     heard = Heard()
     ctpatch.report(build_one(prepared, CONFIG).folder, tmp_path / "r.html", listener=heard)
     started, *advanced, finished = heard.events
-    assert started.total == sum(each.steps for each in advanced)  # type: ignore[union-attr]
-    assert type(finished).__name__ == "WorkFinished"
+    assert isinstance(started, WorkStarted)
+    assert isinstance(finished, WorkFinished)
+    assert started.total == sum(each.steps for each in advanced if isinstance(each, WorkAdvanced))

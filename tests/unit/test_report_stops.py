@@ -1,11 +1,15 @@
 """A comparison with a slider's stop comes out from two bytes as it does from the float64 itself."""
 
+import base64
+import gzip
 import math
+from typing import Any
 
 import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from numpy.typing import NDArray
 
 from ctpatch.report.blob import Blob
 from ctpatch.report.stops import MOST_STOPS, make_stops
@@ -54,7 +58,8 @@ def test_stops_are_round_numbers() -> None:
 def test_a_single_value_still_has_stops_around_it() -> None:
     for value in (0.0, 0.3, -5.0, 1e38):
         stops = make_stops(value, value, [])
-        assert stops.values[0] <= value < stops.values[-1]
+        assert stops.values[0] <= value <= stops.values[-1]
+        assert len(stops.values) >= 2
         assert all(math.isfinite(each) for each in stops.values)
 
 
@@ -64,11 +69,8 @@ def test_a_number_that_is_no_stop_is_refused() -> None:
 
 
 def test_the_block_gives_back_every_array() -> None:
-    import base64
-    import gzip
-
     blob = Blob()
-    arrays = [
+    arrays: list[NDArray[Any]] = [
         np.array([0, 1, 255], np.uint8),
         np.arange(700, dtype=np.uint16),
         np.array([[-1, 2], [3, 2**31 - 1]], np.int32),

@@ -57,9 +57,9 @@ def report(
     """
     if format not in _NEEDED:
         raise ConfigError(f"format: {format!r}, wanted html or png")
-    if isinstance(slices, bool) or not isinstance(slices, int) or not 1 <= slices <= _MOST_SLICES:
+    if type(slices) is not int or not 1 <= slices <= _MOST_SLICES:
         raise ConfigError(f"slices: {slices!r}, wanted 1 to {_MOST_SLICES}")
-    if isinstance(seed, bool) or not isinstance(seed, int) or not 0 <= seed < _MAX_SEED:
+    if type(seed) is not int or not 0 <= seed < _MAX_SEED:
         raise ConfigError(f"seed: {seed!r}, wanted 0 to 2**63 - 1")
     check_installed(format)
     given: Sequence[SetPath] = [patches] if isinstance(patches, str | os.PathLike | PatchSet) else list(patches)

@@ -154,7 +154,7 @@ def _patient_notes(rows: list[SetRow]) -> list[str]:
         return []
     named = [row.owner.name for row in rows if row.shared_patients]
     some = ", ".join(patient[:40] for patient in shared[:5]) + (" and more" if len(shared) > 5 else "")  # noqa: PLR2004
-    leak = f"Leak: {len(shared):,} patients are in more than one of {', '.join(named)} ({some}). "
+    leak = f"Leak: patients in more than one of {', '.join(named)}: {len(shared):,} ({some}). "
     return [leak + "What is measured on one set is then no measure of new patients."]
 
 

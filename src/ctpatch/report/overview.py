@@ -28,8 +28,18 @@ def draw_overview(windows: AllWindows, gallery: Gallery) -> bytes:
     from matplotlib.backends.backend_agg import FigureCanvasAgg  # noqa: PLC0415
     from matplotlib.figure import Figure  # noqa: PLC0415
 
-    style = {"font.family": "DejaVu Sans", "font.size": 8.5, "text.color": _TEXT, "axes.labelcolor": _TEXT}
-    ticks = {"xtick.color": _FAINT, "ytick.color": _FAINT, "hatch.linewidth": 0.9, "text.parse_math": False}
+    style: dict[Any, Any] = {
+        "font.family": "DejaVu Sans",
+        "font.size": 8.5,
+        "text.color": _TEXT,
+        "axes.labelcolor": _TEXT,
+    }
+    ticks: dict[Any, Any] = {
+        "xtick.color": _FAINT,
+        "ytick.color": _FAINT,
+        "hatch.linewidth": 0.9,
+        "text.parse_math": False,
+    }
     with mpl.rc_context({**style, **ticks}):
         figure = Figure(figsize=_INCHES, dpi=_DPI, facecolor="white")
         FigureCanvasAgg(figure)

@@ -95,7 +95,7 @@ def display_windows(tones: Tones, value_range: tuple[float, float], air_level: f
     inside = sample[sample > air_level]
     inside = inside if len(inside) else sample
     low, high = (float(each) for each in np.quantile(inside, [0.005, 0.995]))
-    found = [{"name": "Most pixels", "low": min(float(sample[0]), low), "high": high}]
+    found: list[dict[str, Any]] = [{"name": "Most pixels", "low": min(float(sample[0]), low), "high": high}]
     width = (value_range[1] - value_range[0]) / 10
     counts, edges = np.histogram(inside[(inside >= low) & (inside <= high)], 64)
     at = int(counts.argmax())

@@ -132,7 +132,8 @@ def decide(node: Node, columns: Mapping[str, NDArray[np.float64]]) -> NDArray[np
     if isinstance(node, Fixed):
         return compile_rules([Rule(name="part", condition=node.condition)]).all_hits(columns)[0]
     if isinstance(node, Negated):
-        return ~decide(node.part, columns)
+        spared: NDArray[np.bool_] = np.logical_not(decide(node.part, columns))
+        return spared
     parts = [decide(part, columns) for part in node.parts]
     joined: NDArray[np.bool_] = (np.logical_and if node.by == "and" else np.logical_or).reduce(parts)
     return joined
