@@ -1,7 +1,6 @@
 """Photograph the report's page into `report.png` for the README; needs Chromium, its driver and selenium.
 
-Run it in an empty folder, after `ctpatch demo`, as `python .../docs/images/make_report.py`; it writes the picture beside
-itself.
+Run it where `ctpatch demo` was run, as `python .../docs/images/make_report.py`; it writes the picture beside itself.
 """
 
 import base64

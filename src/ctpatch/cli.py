@@ -17,7 +17,6 @@ from ctpatch.errors import EXIT_DATA, EXIT_DONE, EXIT_USAGE, ConfigError, CtPatc
 
 if TYPE_CHECKING:
     from ctpatch.config import PatchConfig
-    from ctpatch.events import Listener
     from ctpatch.make import BuildResult
 
 EXIT_INTERRUPTED = 130
@@ -193,12 +192,12 @@ def build(
     cfg = _patch_config(options)
     how = {name: options[name] for name in _BUILD_OPTIONS if name in options}
     if report:
-        from ctpatch.report import check_installed  # noqa: PLC0415
+        from ctpatch.report import check_installed, report_along  # noqa: PLC0415
 
         check_installed()
     with ConsoleListener(quiet=json_output) as listener:
         results = run_build(sources, config=cfg, listener=listener, **how)
-        page = _report_along(results, how.get("data_root"), listener) if report else None
+        page = report_along([each.folder for each in results], how.get("data_root"), listener) if report else None
     if json_output:
         print_out(_as_json([_build_json(result) for result in results]))
     else:
@@ -206,14 +205,6 @@ def build(
         if page is not None:
             print_out(f"report: {shown_path(page)}")
     return EXIT_DONE if all(result.complete for result in results) else EXIT_DATA
-
-
-def _report_along(results: "list[BuildResult]", data_root: Any, listener: "Listener") -> Path:
-    from ctpatch.report import report  # noqa: PLC0415
-
-    folders = [result.folder for result in results]
-    where = folders[0] if len(folders) == 1 else Path(os.path.commonpath(folders))
-    return report(folders, where / "report.html", data_root=data_root, listener=listener)
 
 
 def _build_json(result: "BuildResult") -> dict[str, Any]:

@@ -85,6 +85,14 @@ def report(
     return target
 
 
+def report_along(
+    folders: Sequence[Path], data_root: str | os.PathLike[str] | None, listener: Listener = ignore
+) -> Path:
+    """Write `report.html` along with sets that were built: into the set's folder, or that above several."""
+    where = folders[0] if len(folders) == 1 else Path(os.path.commonpath(folders))
+    return report(list(folders), where / "report.html", data_root=data_root, listener=listener)
+
+
 def check_installed(kind: ReportFormat = "html") -> None:
     """Refuse where the libraries of a report are missing.
 

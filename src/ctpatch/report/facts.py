@@ -4,6 +4,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from ctpatch._version import __version__
+from ctpatch.console import human_bytes
 from ctpatch.meta import PatchMeta
 from ctpatch.report.gallery import Gallery
 from ctpatch.report.gather import AllWindows, SetWindows
@@ -20,15 +21,6 @@ class FunnelStep:
     share: float
     kind: str
     before: float
-
-
-def human_bytes(count: float) -> str:
-    """Bytes as people read them, in powers of 1000."""
-    for unit in ("B", "kB", "MB", "GB"):
-        if count < 1000:  # noqa: PLR2004
-            return f"{count:.0f} {unit}" if unit == "B" else f"{count:.1f} {unit}"
-        count /= 1000
-    return f"{count:.1f} TB"
 
 
 def title_of(windows: AllWindows) -> str:

@@ -110,8 +110,24 @@ def _windows(ps: PatchSet) -> pl.DataFrame:
             f"{name}: {PATCH_MANIFEST} or {REJECTED_PATCHES} has a row whose numbers or rule no build writes; "
             "run ctpatch verify"
         )
+    _check_places(frame, ps, name)
     _check_decisions({column: frame[column].to_numpy() for column in RULE_COLUMNS}, frame["hit"].to_numpy(), ps, name)
     return frame
+
+
+def _check_places(frame: pl.DataFrame, ps: PatchSet, name: str) -> None:
+    """Each window begins in a slice that was cut."""
+    slices = ps.slices.filter(pl.col("status") == STATUS_OK)
+    sizes = slices.select(pl.col("slice_index").cast(pl.Float64), "height", "width")
+    placed = frame.join(sizes, on="slice_index", how="left")
+    inside = pl.col("row").is_between(0, pl.col("height") - 1) & pl.col("col").is_between(0, pl.col("width") - 1)
+    lost = placed.filter(~inside.fill_null(value=False))
+    if lost.height:
+        index, row, col = lost.select("slice_index", "row", "col").row(0)
+        raise FormatError(
+            f"{name}: {lost.height:,} windows begin outside every slice that was cut, the first in slice {index:.0f} "
+            f"at ({row:.0f}, {col:.0f}); run ctpatch verify"
+        )
 
 
 def _check_decisions(

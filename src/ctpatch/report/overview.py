@@ -1,12 +1,14 @@
 """The overview as one picture, for papers and logs."""
 
 import io
+import warnings
 from typing import Any
 
 import numpy as np
 
+from ctpatch.console import human_bytes
 from ctpatch.manifest import patch_id
-from ctpatch.report.facts import funnel, human_bytes, title_of
+from ctpatch.report.facts import funnel, title_of
 from ctpatch.report.gallery import Gallery, GalleryPatch, GallerySlice, slice_tiles
 from ctpatch.report.gather import AllWindows
 
@@ -52,7 +54,9 @@ def draw_overview(windows: AllWindows, gallery: Gallery) -> bytes:
         _draw_patches(figure, outer[2], windows, gallery)
         _draw_histograms(figure, outer[3], windows)
         stream = io.BytesIO()
-        figure.savefig(stream, format="png", metadata={"Software": "ctpatch report", "Title": title_of(windows)[:200]})
+        with warnings.catch_warnings():
+            warnings.filterwarnings("ignore", "Glyph")  # a name in a script the font lacks is drawn as boxes
+            figure.savefig(stream, format="png")
     return _smaller(stream.getvalue())
 
 

@@ -47,7 +47,8 @@ def render_page(windows: AllWindows, gallery: Gallery) -> bytes:
     )
     facts = page_facts(windows, gallery)
     styles = "\n".join(_asset(name) for name in _STYLES)
-    programs = "\n".join(_asset(name) for name in _PROGRAMS)
+    licence = f"/* uPlot\n{_asset('vendor/uPlot.LICENSE')}*/"
+    programs = "\n".join([licence, *(_asset(name) for name in _PROGRAMS)])
     fixed_bytes = len(styles.encode()) + len(programs.encode()) + _pictures_bytes(gallery) + _ROOM_FOR_TEXT
     payload = make_payload(windows, gallery, MOST_BYTES - fixed_bytes)
     page = (

@@ -2,6 +2,11 @@ const BARS = uPlot.paths.bars({ size: [1, Infinity], align: 1, gap: 1 });
 const STEPS = uPlot.paths.stepped({ align: 1 });
 const CHART_FONT = "12px system-ui, sans-serif";
 
+/** The bar the pointer is over: it begins at or left of it. */
+function barUnder(plot, series, at, value) {
+  return Math.max(plot.data[0][at] > value ? at - 1 : at, 0);
+}
+
 /** What all charts share: colours of the page, no legend of its own, as wide as its place. */
 class Chart {
   constructor(place, { height, small = false, edges, ends = [edges[0], edges.at(-1)], say = null }) {
@@ -25,7 +30,7 @@ class Chart {
         height: this.height,
         legend: { show: false },
         padding: this.small ? [2, 0, 0, 0] : [8, 10, 0, 0],
-        cursor: { show: !this.small, x: !this.small, y: false, points: { show: false }, drag: { x: false, y: false } },
+        cursor: { dataIdx: barUnder, show: !this.small, x: !this.small, y: false, points: { show: false }, drag: { x: false, y: false } },
         scales: {
           x: { time: false, range: this.ends },
           y: { range: (_, __, most) => [0, most > 0 ? most * (this.enlarged ? 1.3 : 1.05) : 1], ...(this.enlarged ? { distr: 4 } : {}) },
@@ -37,7 +42,7 @@ class Chart {
         series: [{}, ...this.series()],
         hooks: {
           draw: [(plot) => this.marks?.(plot)],
-          setCursor: [(plot) => this.#tell(plot.cursor.idx)],
+          setCursor: [(plot) => this.#tell(plot.cursor.idxs?.[1])],
         },
       },
       this.values(),

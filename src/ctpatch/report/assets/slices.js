@@ -10,6 +10,9 @@ function hatches() {
 
 const SHOWN_AS = { "most dropped": "one of those that lose most", "least dropped": "one of those that lose least", "by chance": "one by chance" };
 
+/** More tiles than these are no longer told apart in a small picture. */
+const MOST_SMALL_TILES = 400;
+
 /** A slice with its windows. */
 class ShownSlice {
   constructor(described, numbers) {
@@ -107,7 +110,8 @@ class SliceViewer {
     const place = document.getElementById("thumbs");
     for (const [k, slice] of this.slices.entries()) {
       slice.thumb = element("canvas", { "aria-hidden": "true" });
-      slice.small = svgElement("svg", { viewBox: slice.viewBox(), "aria-hidden": "true" }, slice.tileElements());
+      const tiles = slice.count <= MOST_SMALL_TILES ? slice.tileElements() : [];
+      slice.small = svgElement("svg", { viewBox: slice.viewBox(), "aria-hidden": "true" }, tiles);
       slice.said = element("span");
       const box = slice.image ? element("div", { className: "canvas-box" }, [slice.thumb, slice.small]) : element("div", { className: "nothing", text: "no pixels" });
       const button = element("button", { type: "button", "aria-pressed": "false" }, [box, element("span", { text: slice.name() }), element("small", { text: slice.why }), slice.said]);
@@ -144,7 +148,7 @@ class SliceViewer {
         if (slice.drawn[i] === decision) continue;
         slice.drawn[i] = decision;
         changed = true;
-        slice.small.children[i].setAttribute("class", `tile ${decisionClass(decision)}`);
+        slice.small.children[i]?.setAttribute("class", `tile ${decisionClass(decision)}`);
         if (slice === this.slices[this.at]) this.tiles[i].setAttribute("class", `tile ${decisionClass(decision)}`);
       }
       if (changed) slice.said.textContent = `${this.#dropped(slice)} of ${slice.count} dropped`;
