@@ -17,8 +17,9 @@ from selenium.webdriver.support.ui import WebDriverWait
 import ctpatch
 
 OUT = Path(__file__).with_name("report.png")
-WIDTH, HEIGHT = 1440, 1330
+WIDTH, HEIGHT = 1440, 1240
 DRAG = """
+document.querySelector("details").open = false;
 for (const [column, value] of [["air_fraction", 0.5], ["std", 0.06]]) {
   const slider = document.querySelector(`input[type=range][data-column=${column}]`);
   const field = slider.parentElement.querySelector("input[type=number]");
@@ -34,7 +35,7 @@ def main() -> None:
         page = ctpatch.report("ctpatch-demo/patches/phantom/train", Path(folder) / "report.html")
         options = webdriver.ChromeOptions()
         options.binary_location = shutil.which("chromium") or "chromium"
-        for flag in ("--headless=new", "--no-sandbox", "--disable-gpu", f"--user-data-dir={folder}/profile"):
+        for flag in ("--headless=new", "--no-sandbox", "--hide-scrollbars", f"--user-data-dir={folder}/profile"):
             options.add_argument(flag)
         browser = webdriver.Chrome(options=options, service=Service(shutil.which("chromedriver")))
         try:

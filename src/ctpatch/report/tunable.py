@@ -130,7 +130,8 @@ def decide(node: Node, columns: Mapping[str, NDArray[np.float64]]) -> NDArray[np
         hits: NDArray[np.bool_] = _UFUNCS[node.op](columns[node.column], node.value)
         return hits
     if isinstance(node, Fixed):
-        return compile_rules([Rule(name="part", condition=node.condition)]).all_hits(columns)[0]
+        found: NDArray[np.bool_] = compile_rules([Rule(name="part", condition=node.condition)]).all_hits(columns)[0]
+        return found
     if isinstance(node, Negated):
         spared: NDArray[np.bool_] = np.logical_not(decide(node.part, columns))
         return spared

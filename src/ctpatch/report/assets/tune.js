@@ -115,7 +115,10 @@ class TunePanel {
       cells[0].dataset.count = keptHere;
       cells[1].textContent = count ? `${((100 * keptHere) / count).toFixed(1)} %` : "none";
     });
-    document.getElementById("options").textContent = [...this.otherOptions, ...this.rules.options()].join(" ") || "no rule: every window is kept";
+    const options = [...this.otherOptions, ...this.rules.options()];
+    document.getElementById("copy").disabled = !options.length;
+    const words = options.flatMap((text, k) => [k ? " " : "", element("span", { className: "option", text })]);
+    document.getElementById("options").replaceChildren(...(options.length ? words : ["no rule: every window is kept"]));
   }
 
   async #copy() {
