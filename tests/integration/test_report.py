@@ -280,3 +280,10 @@ def test_progress_is_told(prepared: Prepared, tmp_path: Path) -> None:
     assert isinstance(started, WorkStarted)
     assert isinstance(finished, WorkFinished)
     assert started.total == sum(each.steps for each in advanced if isinstance(each, WorkAdvanced))
+
+
+def test_the_demo_ends_well_without_the_libraries_too(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    from ctpatch.demo import _report
+
+    monkeypatch.setitem(sys.modules, "PIL", None)
+    assert _report(tmp_path, []) == "a report needs PIL: pip install 'ctpatch[report]'"

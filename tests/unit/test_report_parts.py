@@ -7,7 +7,7 @@ from itertools import pairwise
 
 import numpy as np
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 from PIL import Image
 
@@ -18,6 +18,7 @@ from ctpatch.report.pictures import display_windows, even_tones, jpeg_uri, make_
 from ctpatch.report.splits import by_chance, distance
 
 
+@settings(deadline=None)
 @given(
     st.integers(1, 300), st.integers(1, 80), st.integers(1, 80), st.sampled_from(["none", "shift", "even", "reflect"])
 )
@@ -34,6 +35,7 @@ def test_a_lone_tile_is_its_window() -> None:
     assert tiles([5], 10, 40) == {5: (5.0, 15.0)}
 
 
+@settings(deadline=None)
 @given(st.lists(st.integers(0, 8), min_size=1, max_size=30), st.lists(st.integers(0, 8), min_size=1, max_size=30))
 def test_distance_is_the_largest_gap_of_the_cumulative_shares(one: list[int], other: list[int]) -> None:
     wanted = max(
@@ -87,6 +89,7 @@ def test_display_windows_ascend_whatever_the_pixels() -> None:
     assert even_tones(1, 1).levels[-1] > 1
 
 
+@settings(deadline=None)
 @given(st.recursive(st.text() | st.integers(), lambda inner: st.lists(inner) | st.dictionaries(st.text(), inner)))
 def test_json_between_script_tags_cannot_end_them(value: object) -> None:
     text = json_for_script(value)

@@ -32,6 +32,14 @@ class ShownSlice {
     });
   }
 
+  /** The window nearest to the middle of the slice. */
+  middle() {
+    const away = (i) => Math.hypot(this.rows[i] + (this.patchSize[0] - this.shape[0]) / 2, this.cols[i] + (this.patchSize[1] - this.shape[1]) / 2);
+    let best = 0;
+    for (let i = 1; i < this.count; i += 1) if (away(i) < away(best)) best = i;
+    return best;
+  }
+
   viewBox() {
     return `0 0 ${this.shape[1]} ${this.shape[0]}`;
   }
@@ -127,7 +135,7 @@ class SliceViewer {
 
   choose(at) {
     this.at = at;
-    this.window = Math.floor(this.slices[at].count / 2);
+    this.window = this.slices[at].middle();
     this.slices.forEach((slice, k) => slice.button.setAttribute("aria-pressed", String(k === at)));
     const slice = this.slices[at];
     this.tiles = slice.tileElements();
