@@ -29,6 +29,7 @@ if TYPE_CHECKING:
     from ctpatch.prepare.api import prepare_dicom, prepare_lodopab, prepare_nifti
     from ctpatch.prepare.run import PrepareResult
     from ctpatch.reassemble import Reassembler, reassemble, seam_error
+    from ctpatch.report import report
     from ctpatch.verify import verify
 
 # Imported when first used: `import ctpatch` costs next to nothing, and nobody pays for what they do not need.
@@ -52,6 +53,7 @@ _HOMES = {
     "prepare_lodopab": "ctpatch.prepare.api",
     "prepare_nifti": "ctpatch.prepare.api",
     "reassemble": "ctpatch.reassemble",
+    "report": "ctpatch.report",
     "seam_error": "ctpatch.reassemble",
     "sliding_window_coords": "ctpatch.grid",
     "verify": "ctpatch.verify",
@@ -79,6 +81,7 @@ __all__ = [
     "prepare_lodopab",
     "prepare_nifti",
     "reassemble",
+    "report",
     "seam_error",
     "sliding_window_coords",
     "verify",

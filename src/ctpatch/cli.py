@@ -156,6 +156,7 @@ def build(
     ] = None,
     strict: bool | None = None,
     config: ConfigFile = None,
+    report: bool = False,
     json_output: Annotated[bool, Parameter(name="--json")] = False,
 ) -> int:
     """Cut slices into patch sets; goes on where an earlier run was cut off.
@@ -166,11 +167,13 @@ def build(
         Start anew over an earlier set of ours; other files are never touched.
     strict
         Compare digests of all sources before an earlier result is trusted.
+    report
+        Write report.html beside the tables (of several splits: into the folder above them).
     json_output
         Print the result as JSON.
     """
     from ctpatch.build import build as run_build  # noqa: PLC0415
-    from ctpatch.console import ConsoleListener, build_summary, print_out  # noqa: PLC0415
+    from ctpatch.console import ConsoleListener, build_summary, print_out, shown_path  # noqa: PLC0415
 
     given = {
         "patch_size": _pixels(patch_size, "patch_size"),
@@ -192,12 +195,19 @@ def build(
     options = _merge(config, given)
     cfg = _patch_config(options)
     how = {name: options[name] for name in _BUILD_OPTIONS if name in options}
+    if report:
+        from ctpatch.report import check_installed, report_along  # noqa: PLC0415
+
+        check_installed()
     with ConsoleListener(quiet=json_output) as listener:
         results = run_build(sources, config=cfg, listener=listener, **how)
+        page = report_along([each.folder for each in results], how.get("data_root"), listener) if report else None
     if json_output:
         print_out(_as_json([_build_json(result) for result in results]))
     else:
         print_out("\n".join(build_summary(result) for result in results))
+        if page is not None:
+            print_out(f"report: {shown_path(page)}")
     return EXIT_DONE if all(result.complete for result in results) else EXIT_DATA
 
 
@@ -378,11 +388,36 @@ def convert(
     return EXIT_DONE
 
 
+@app.command(name="report")
+def report_command(
+    *patches: Annotated[Path, Parameter(help="A patch set's folder, or a folder of such.")],
+    out: Annotated[
+        Path | None, Parameter(name=["--out", "-o"], help="The file to write. [report.html or report.png]")
+    ] = None,
+    format_: Annotated[
+        Literal["html", "png"], Parameter(name="--format", help="html: one page; png: an overview as a picture.")
+    ] = "html",
+    slices: Annotated[int, Parameter(help="Slices to show, of all sets together.")] = 24,
+    seed: Annotated[int, Parameter(help="Decides what is shown where that is left to chance.")] = 0,
+    data_root: DataRoot = None,
+) -> int:
+    """Show sets on one page without a network, and try other rules on it by eye."""
+    from ctpatch.console import ConsoleListener, print_out, shown_path  # noqa: PLC0415
+    from ctpatch.report import report  # noqa: PLC0415
+
+    with ConsoleListener() as listener:
+        page = report(
+            _sets(patches), out, format=format_, slices=slices, seed=seed, data_root=data_root, listener=listener
+        )
+    print_out(f"report: {shown_path(page.resolve())}")
+    return EXIT_DONE
+
+
 @app.command
 def demo(
     folder: Annotated[Path, Parameter(help="Where to put it.")] = Path("ctpatch-demo"),
 ) -> int:
-    """Phantom CT to prepared slices to patches, verified; in seconds."""
+    """Phantom CT to prepared slices to patches, verified, with a report; in seconds."""
     from ctpatch.demo import run_demo  # noqa: PLC0415
 
     return run_demo(folder)

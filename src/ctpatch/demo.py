@@ -1,4 +1,4 @@
-"""The whole job on phantom CT: prepare, plan, build, verify, read."""
+"""The whole job on phantom CT: prepare, plan, build, verify, read, look."""
 
 from pathlib import Path
 
@@ -6,10 +6,11 @@ from ctpatch.build import build
 from ctpatch.config import PatchConfig
 from ctpatch.console import ConsoleListener, build_summary, plan_text, print_out, shown_path, verify_text
 from ctpatch.dataset import open_set
-from ctpatch.errors import EXIT_DATA, EXIT_DONE
+from ctpatch.errors import EXIT_DATA, EXIT_DONE, UsageError
 from ctpatch.plan import plan
 from ctpatch.prepare.phantom import write_phantom
 from ctpatch.preview import preview_rules
+from ctpatch.report import check_installed, report
 from ctpatch.verify import verify
 
 _RULE = "air: air_fraction > 0.6"
@@ -42,4 +43,15 @@ def run_demo(folder: Path) -> int:
     first = ps[0]
     assert isinstance(first, dict)
     print_out(f"  ({len(ps)}, {first['image'].shape})")
+    print_out(f"\n6. report\n  {_report(root, [result.folder for result in results])}")
     return EXIT_DONE if all(report.ok for report, _ in reports) else EXIT_DATA
+
+
+def _report(root: Path, folders: list[Path]) -> str:
+    """Write the report, and say where it is; without the libraries for it, say how to get them."""
+    try:
+        check_installed()
+    except UsageError as error:
+        return error.message
+    page = report(folders, root / "report.html")
+    return f"open {shown_path(page)} in a browser: the sets, and sliders for the rules"
