@@ -26,6 +26,7 @@ if TYPE_CHECKING:
     from ctpatch.plan import plan
     from ctpatch.predict import predict
     from ctpatch.reassemble import Reassembler, reassemble, seam_error
+    from ctpatch.shares import ShareResult, build_share, merge
     from ctpatch.verify import verify
 
 # Imported when first used: `import ctpatch` costs next to nothing, and nobody pays for what they do not need.
@@ -36,9 +37,12 @@ _HOMES = {
     "PatchSet": "ctpatch.dataset",
     "Reassembler": "ctpatch.reassemble",
     "Rule": "ctpatch.config",
+    "ShareResult": "ctpatch.shares",
     "build": "ctpatch.build",
+    "build_share": "ctpatch.shares",
     "convert": "ctpatch.convert",
     "extract_patches_2d": "ctpatch.patches",
+    "merge": "ctpatch.shares",
     "open": "ctpatch.dataset",
     "plan": "ctpatch.plan",
     "predict": "ctpatch.predict",
@@ -56,10 +60,13 @@ __all__ = [
     "PatchSet",
     "Reassembler",
     "Rule",
+    "ShareResult",
     "__version__",
     "build",
+    "build_share",
     "convert",
     "extract_patches_2d",
+    "merge",
     "open",
     "plan",
     "predict",

@@ -8,9 +8,6 @@ import json
 import os
 import re
 import shutil
-import socket
-import sys
-import time
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
@@ -18,25 +15,30 @@ from pathlib import Path
 from typing import Any
 
 import polars as pl
-from filelock import FileLock, Timeout
 
-from ctpatch.atomic import explain_os_error, remove_file, sync_folder, system_errors, write_atomic
+from ctpatch.atomic import (
+    explain_os_error,
+    remove_file,
+    sync_folder,
+    system_errors,
+    write_atomic,
+    write_file,
+    write_once,
+)
 from ctpatch.config import LayoutName
 from ctpatch.errors import FormatError, OutputConflictError, OutputLockedError
-from ctpatch.events import Listener, Notice
-from ctpatch.job import RECEIPT_SUFFIX
+from ctpatch.events import Listener
+from ctpatch.hold import LOCK, OWNER, Hold
+from ctpatch.job import RECEIPT_SUFFIX, Share
 from ctpatch.layouts.base import folders_of
 from ctpatch.manifest import PATCH_MANIFEST, TABLES, patch_schema, read_table
-from ctpatch.meta import PATCH_META, PatchMeta, now_utc, read_meta
+from ctpatch.meta import PATCH_META, PatchMeta, read_meta
 
 STATE_FOLDER = ".ctpatch"
 _BUILD = "build.json"
 _CLEARING = "clearing.json"
-_LOCK = "lock"
-_OWNER = "owner.json"
-_LOOKS = 20
-_LOOK_AGAIN = 0.1
-"""Seconds between two looks at who holds a folder."""
+_WAS_HERE = "begun"
+"""In a share's folder: it stays when the share is let go, so that a merge can name the shares that are missing."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -69,8 +71,12 @@ class OutputFolder:
         self._listener = listener
 
     @contextmanager
-    def held(self) -> Iterator[None]:
-        """Hold the folder: no other process writes into it meanwhile.
+    def held(self, share: Share | None = None, *, beside_shares: bool = False) -> Iterator[None]:
+        """Hold the folder, or one share of it: no other process writes the same meanwhile.
+
+        Args:
+            share: shares are held side by side, on any number of machines; who holds the whole folder is alone.
+            beside_shares: hold the whole folder whatever shares are being worked on.
 
         Raises:
             OutputLockedError: another process holds it; says which.
@@ -84,85 +90,50 @@ class OutputFolder:
                 f"{self.folder.name}/{STATE_FOLDER} is a link, which is not followed; "
                 "remove it, or choose another --out"
             )
-        lock = FileLock(self.state / _LOCK, timeout=0)
-        with system_errors("locking", self.folder.name):
-            self._acquire(lock)
         try:
-            self._take_over()
-            yield
+            # Each takes its own hold first and looks for the other's then: of two, at least one sees the other.
+            with self._hold(share).held():
+                if not beside_shares:
+                    self._refuse_others(share)
+                yield
         finally:
-            self._let_go(lock, remove_folder=not existed)
+            if share is not None:
+                with suppress(OSError):  # it stays where there is anything in it
+                    self.state.rmdir()
+            if not existed:
+                with suppress(OSError):
+                    self.folder.rmdir()
 
-    def _acquire(self, lock: Any) -> None:
-        """Take the lock, or say who has it.
-
-        Who is just coming has not written its name yet, and the name of one that died may still stand there; who is
-        just leaving removes the folder: only a name that stays for a moment is that of the holder.
-        """
-        seen = None
-        for look in range(_LOOKS):
-            time.sleep(_LOOK_AGAIN if look else 0)
-            try:
-                self.state.mkdir(parents=True, exist_ok=True)
-                lock.acquire()
-                return
-            except Timeout:  # an OSError itself
-                owner = self._owner()
-                if owner is not None and owner == seen:
-                    break
-                seen = owner
-            except FileNotFoundError:
-                seen = None
-        raise OutputLockedError(
-            f"{self.folder.name} is being written by {seen or 'another process'}; "
-            "wait until it has ended, or choose another --out"
-        )
-
-    def _owner(self) -> str | None:
-        with suppress(OSError, ValueError, KeyError, TypeError, RecursionError):
-            owner = json.loads((self.state / _OWNER).read_bytes())
-            return f"process {int(owner['pid'])} on {str(owner['host'])[:100]!r} since {str(owner['since'])[:30]}"
-        return None
-
-    def _take_over(self) -> None:
-        path = self.state / _OWNER
-        before = self._owner()
-        host = socket.gethostname()
-        if before is not None:
-            if f" on {host!r} since" not in before:
+    def _refuse_others(self, share: Share | None) -> None:
+        held = self.shares_held() if share is None else {None: self._hold(None).holder()}
+        for other, holder in held.items():
+            if holder is not None:
+                what = "" if other is None else f" share {other} of"
                 raise OutputLockedError(
-                    f"{self.folder.name} is held by {before}, and locks do not always reach from machine to machine; "
-                    f"if that process is gone, remove {STATE_FOLDER}/{_OWNER} in the folder and run the command again"
+                    f"{self.folder.name} is not free:{what} it is being written by {holder}; wait until it has ended, "
+                    f"or if that process is gone, remove {self._hold(other).shown} in the folder and run again"
                 )
-            self._listener(Notice("stale-lock", f"took over from {before}, which ended without finishing"))
-        write_atomic(path, json.dumps({"pid": os.getpid(), "host": host, "since": now_utc()}).encode())
 
-    def _let_go(self, lock: Any, *, remove_folder: bool) -> None:
-        """Release; what is left in the state folder is for the next run, and goes where there is nothing left."""
-        owner = self.state / _OWNER
-        with suppress(OSError, ValueError, KeyError, TypeError, RecursionError):
-            content = json.loads(owner.read_bytes())
-            # In containers, processes of many machines have the same number.
-            if (content["pid"], content["host"]) == (os.getpid(), socket.gethostname()):
-                owner.unlink()
-        idle = False
-        with suppress(OSError):  # what failed before is to be said, not what fails on the way out
-            idle = not (set(os.listdir(self.state)) - {_LOCK})
-        if idle and sys.platform != "win32":
-            # While the lock is held: a process that opened the file before finds that its name is gone.
-            with suppress(OSError):
-                (self.state / _LOCK).unlink()
-                self.state.rmdir()
-        lock.release()
-        if idle and sys.platform == "win32":
-            # A file that another process has opened cannot be removed there; here it would be the next one's lock.
-            with suppress(OSError):
-                (self.state / _LOCK).unlink()
-            with suppress(OSError):
-                self.state.rmdir()
-        if remove_folder:
-            with suppress(OSError):
-                self.folder.rmdir()
+    def _hold(self, share: Share | None) -> Hold:
+        if share is None:
+            return Hold(self.state, self.folder.name, f"{STATE_FOLDER}/{OWNER}", self._listener)
+        place = self._place(share)
+        shown = f"{STATE_FOLDER}/{place.name}/{OWNER}"
+        return Hold(place, f"share {share} of {self.folder.name}", shown, self._listener, elsewhere="follow")
+
+    def _place(self, share: Share) -> Path:
+        return self.state / f"share-{share.number}-of-{share.of}"
+
+    def shares_held(self) -> dict[Share | None, str | None]:
+        """The shares that are being worked on, by whom."""
+        held = {share: self._hold(share).holder() for share in self.shares_begun()}
+        return {share: holder for share, holder in held.items() if holder is not None}
+
+    def shares_begun(self) -> list[Share]:
+        """The shares that were ever worked on since the build began."""
+        names = sorted(os.listdir(self.state)) if self.state.is_dir() else []
+        found = (re.fullmatch(r"share-(\d{1,6})-of-(\d{1,6})", name) for name in names)
+        return [Share(int(each[1]), int(each[2])) for each in found if each]
 
     def finished(self) -> PatchMeta | None:
         """The meta of the complete set in the folder, or None where there is no complete set.
@@ -207,6 +178,28 @@ class OutputFolder:
         self._refuse_foreign(build, set())
         write_atomic(self.state / _BUILD, build.to_bytes())
         self.make_folders(build)
+
+    def begin_share(self, build: Begun, share: Share) -> Begun:
+        """Start a build that other shares may start at the same time; returns the one that was begun first.
+
+        Raises:
+            OutputConflictError: as for `begin`.
+        """
+        begun = self.begun()
+        if begun is None:
+            try:
+                self._refuse_foreign(build, set())
+            except OutputConflictError:
+                # What lies here may be what another share has just begun to write.
+                if self.begun() is None:
+                    raise
+            write_once(self.state / _BUILD, build.to_bytes())
+            begun = self.begun()
+        if begun == build:
+            self.make_folders(build)
+            with system_errors("writing", self._place(share).name):
+                write_file(str(self._place(share) / _WAS_HERE), [b""])
+        return begun or build
 
     def _refuse_foreign(self, build: Begun, ours: set[Path]) -> None:
         for name in self._named_like(build):
@@ -279,8 +272,8 @@ class OutputFolder:
             for name in TABLES:
                 remove_file(self.folder / name)
             for entry in list(self.state.iterdir()):
-                if entry.name not in {_LOCK, _OWNER, _CLEARING}:
-                    remove_file(entry)
+                if entry.name not in {LOCK, OWNER, _CLEARING}:
+                    _remove(entry)
             sync_folder(self.folder)
             remove_file(marker)
 
@@ -342,11 +335,15 @@ class OutputFolder:
         """The set is complete: remove all that was needed to get there, save the lock."""
         with system_errors("removing what was needed to make", self.folder.name):
             for entry in list(self.state.iterdir()) if self.state.is_dir() else []:
-                if entry.name not in {_LOCK, _OWNER}:
-                    if entry.is_dir() and not entry.is_symlink():
-                        shutil.rmtree(entry)
-                    else:
-                        remove_file(entry)
+                if entry.name not in {LOCK, OWNER}:
+                    _remove(entry)
+
+
+def _remove(entry: Path) -> None:
+    if entry.is_dir() and not entry.is_symlink():
+        shutil.rmtree(entry)
+    else:
+        remove_file(entry)
 
 
 def patch_prefix(meta: PatchMeta) -> str:
