@@ -66,6 +66,7 @@ def main() -> None:
     parser.add_argument("--shares", type=int, default=2, help="run one after the other")
     parser.add_argument("--folder", type=Path, help="kept, and gone on with [a temporary one]")
     parser.add_argument("--steps", default="plan,build,merge,info")
+    parser.add_argument("--share", type=int, help="build only this one of the shares")
     options = parser.parse_args()
     with tempfile.TemporaryDirectory() as temporary:
         root = options.folder or Path(temporary)
@@ -77,7 +78,8 @@ def main() -> None:
         steps = options.steps.split(",")
         if "plan" in steps:
             step("plan", "plan", *cut)
-        for number in range(1, options.shares + 1) if "build" in steps else ():
+        numbers = [options.share] if options.share else range(1, options.shares + 1)
+        for number in numbers if "build" in steps else ():
             step(f"share {number}/{options.shares}", "build", *cut, "--share", f"{number}/{options.shares}")
         if "merge" in steps:
             step("merge", "merge", out)

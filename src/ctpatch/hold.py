@@ -20,6 +20,7 @@ from ctpatch.meta import now_utc
 LOCK = "lock"
 OWNER = "owner.json"
 _LOOKS = 20
+_LOOKS_OF_OTHERS = 5
 _LOOK_AGAIN = 0.1
 """Seconds between two looks at who holds a folder."""
 
@@ -129,7 +130,8 @@ class Hold:
 
     def holder(self) -> str | None:
         """Who holds the folder, or None: a living process here, or one on another machine, which may live."""
-        for look in range(_LOOKS):
+        owner = None
+        for look in range(_LOOKS_OF_OTHERS):
             time.sleep(_LOOK_AGAIN if look else 0)
             owner = self._owner()
             if owner is None:

@@ -12,13 +12,16 @@ import pytest
 import ctpatch
 
 NAMES = {
-    "BuildResult", "CtPatchError", "PatchConfig", "PatchSet", "Reassembler", "Rule", "__version__", "build", "convert",
-    "extract_patches_2d", "open", "plan", "predict", "reassemble", "seam_error", "sliding_window_coords", "verify",
+    "BuildResult", "CtPatchError", "PatchConfig", "PatchSet", "Reassembler", "Rule", "ShareResult", "__version__",
+    "build", "build_share", "convert", "extract_patches_2d", "merge", "open", "plan", "predict", "reassemble",
+    "seam_error", "sliding_window_coords", "verify",
 }  # fmt: skip
 FUNCTIONS = [
     "build",
+    "build_share",
     "convert",
     "extract_patches_2d",
+    "merge",
     "open",
     "plan",
     "predict",
@@ -27,7 +30,7 @@ FUNCTIONS = [
     "sliding_window_coords",
     "verify",
 ]
-CLASSES = ["BuildResult", "CtPatchError", "PatchConfig", "PatchSet", "Reassembler", "Rule"]
+CLASSES = ["BuildResult", "CtPatchError", "PatchConfig", "PatchSet", "Reassembler", "Rule", "ShareResult"]
 
 
 def fresh(code: str) -> Any:
