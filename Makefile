@@ -4,7 +4,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 READY := $(VENV)/.ready
 
-.PHONY: demo test reliability torch check format bench clean
+.PHONY: demo test reliability slurm torch check format bench clean
 
 demo: $(READY)
 	$(BIN)/ctpatch demo
@@ -16,6 +16,11 @@ test: $(READY)
 # is none.
 reliability: $(READY)
 	CTPATCH_RELIABILITY=full $(BIN)/python -m pytest -n auto tests/reliability -q -s
+
+# The cluster page's scripts on a SLURM of one node: needs root and Debian's slurm-wlm and munge, else it is skipped.
+slurm: $(READY)
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check dask-jobqueue
+	$(BIN)/python -m pytest tests/slurm -q
 
 check: $(READY)
 	$(BIN)/ruff check .
@@ -33,6 +38,7 @@ torch: $(READY)
 
 bench: $(READY)
 	$(BIN)/python benchmarks/bench_build.py
+	$(BIN)/python benchmarks/bench_engines.py
 
 clean:
 	rm -rf $(VENV) build dist ctpatch-demo
