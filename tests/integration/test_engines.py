@@ -399,6 +399,10 @@ def can_unshare() -> bool:
     return tool is not None and subprocess.run([tool, "-m", "true"], check=False, capture_output=True).returncode == 0
 
 
+def names_of_workers(client: Any) -> set[Any]:
+    return set(client.run_on_scheduler(lambda dask_scheduler: [each.name for each in dask_scheduler.workers.values()]))
+
+
 @needs_dask
 @pytest.mark.skipif(not can_unshare(), reason="no mount namespaces here: a worker cannot be shown another file system")
 def test_a_worker_with_another_file_system_says_so_at_the_start(
@@ -407,18 +411,22 @@ def test_a_worker_with_another_file_system_says_so_at_the_start(
     client = engines.client
     scheduler = client.scheduler.address
     worker = [sys.executable, "-m", "dask", "worker", scheduler, "--no-nanny", "--nthreads", "1", "--no-dashboard"]
+    worker += ["--name", "stranger"]
     command = f'mount -t tmpfs tmpfs "{prepared.root}" && exec "$@"'
     with subprocess.Popen(
         ["unshare", "-m", "sh", "-c", command, "sh", *worker], stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL
     ) as stranger:
         try:
-            client.wait_for_workers(3, timeout=20)
+            end = time.monotonic() + 20
+            while "stranger" not in names_of_workers(client):
+                assert time.monotonic() < end, names_of_workers(client)
+                time.sleep(0.05)
             with pytest.raises(UsageError, match=r"worker tcp://127\.0\.0\.1:\d+ does not see …/train/\.ctpatch/seen-"):
                 build_one(prepared, executor=client)
             assert not list(prepared.out.glob("*.npy"))
         finally:
             stranger.terminate()
-    while len(client.nthreads()) > 2:
+    while "stranger" in names_of_workers(client):
         time.sleep(0.05)
     build_one(prepared, executor=client)
     assert_same_tree(tree_bytes(prepared.out), whole["files"])

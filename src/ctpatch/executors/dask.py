@@ -9,6 +9,7 @@ import time
 import uuid
 from collections import Counter, deque
 from collections.abc import Callable, Iterable, Iterator
+from concurrent.futures import CancelledError
 from contextlib import suppress
 from dataclasses import dataclass
 from functools import lru_cache
@@ -28,6 +29,8 @@ PATIENCE = 600.0
 _ITEMS_AHEAD = 2
 _FEWEST_AHEAD = 4
 _LOOK_AGAIN = 2.0
+_SOON = 0.1
+_UNDONE = ("pending", "lost")
 _FAREWELL = 30.0
 """Seconds that items under way are given to end when the run is stopped."""
 
@@ -45,6 +48,7 @@ class DaskExecutor:
         self._patience = patience
         self._threads, self._looked = 0, float("-inf")
         self._ready: SimpleQueue[Future[Any]] = SimpleQueue()
+        self._again: list[Future[Any]] = []
 
     def run(
         self, function: Callable[[Shared, Item], Result], shared: Shared, items: Iterable[Item]
@@ -57,7 +61,7 @@ class DaskExecutor:
         run, work = uuid.uuid4().hex, dumps((function, shared))
         queue, suspects = iter(items), deque[Item]()
         under_way: dict[Future[Any], Item] = {}
-        self._ready = SimpleQueue()
+        self._ready, self._again = SimpleQueue(), []
         exhausted = False
         try:
             while True:
@@ -113,8 +117,12 @@ class DaskExecutor:
     def _next(self) -> Future[Any]:
         deserted: float | None = None
         while True:
+            for future in self._again:
+                if future.status not in _UNDONE:
+                    self._again.remove(future)
+                    return future
             try:
-                return self._ready.get(timeout=_LOOK_AGAIN)
+                future = self._ready.get(timeout=_SOON if self._again else _LOOK_AGAIN)
             except Empty:
                 if self._client.status != "running":
                     raise SystemFailureError(_GONE) from None
@@ -122,6 +130,11 @@ class DaskExecutor:
                 deserted = None if self._client.nthreads() else deserted or now
                 if deserted is not None and now - deserted > self._patience:
                     raise SystemFailureError(self._deserted()) from None
+            else:
+                if future.status not in _UNDONE:
+                    return future
+                # Its worker died with the result before that was fetched: another one does the item again.
+                self._again.append(future)
 
     def _deserted(self) -> str:
         return (
@@ -131,16 +144,14 @@ class DaskExecutor:
 
     @staticmethod
     def _outcome(item: Item, future: Future[Any]) -> Done[Item, Any] | Failed[Item] | Lost[Item]:
-        if future.status not in {"finished", "error"}:
-            raise SystemFailureError(_GONE)
-        error = future.exception()
-        if isinstance(error, KilledWorker):
+        try:
+            result = future.result()
+        except KilledWorker:
             return Lost(item)
-        if error is not None:
-            if not isinstance(error, Exception):
-                raise error
+        except CancelledError:
+            raise SystemFailureError(_GONE) from None
+        except Exception as error:  # noqa: BLE001 - handed on, never swallowed
             return Failed(item, error)
-        result = future.result()
         return Failed(item, result.error) if isinstance(result, _Refused) else Done(item, result)
 
     def _stop(self, run: str, futures: list[Future[Any]]) -> None:
