@@ -17,8 +17,8 @@ import time
 from collections.abc import Callable
 from concurrent.futures import ProcessPoolExecutor
 from contextlib import ExitStack
+from functools import partial
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 from distributed import Client, LocalCluster
@@ -57,6 +57,12 @@ def seconds(work: Callable[[], object]) -> float:
     start = time.perf_counter()
     work()
     return time.perf_counter() - start
+
+
+def items_by(executor: Executor) -> None:
+    """Run items that are no work."""
+    for _ in executor.run(nothing, None, range(ITEMS)):
+        pass
 
 
 def build_by(executor: Executor, split: Path, out: Path) -> float:
@@ -126,8 +132,7 @@ def main() -> None:
         builds: dict[str, list[float]] = {name: [] for name in (*engines, f"{workers} shares and merge")}
         for _ in range(options.rounds):
             for name, executor in engines.items():
-                work: Any = executor
-                items[name].append(seconds(lambda run=work.run: list(run(nothing, None, range(ITEMS)))))
+                items[name].append(seconds(partial(items_by, executor)))
             for name, executor in engines.items():
                 builds[name].append(build_by(executor, split, out))
             builds[f"{workers} shares and merge"].append(build_by_shares(split, out, workers))

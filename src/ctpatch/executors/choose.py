@@ -112,6 +112,7 @@ def _dask(
                 host="127.0.0.1",
                 dashboard_address=None,
                 silence_logs=logging.CRITICAL,
+                preload=DaskExecutor.__module__,
             ) as cluster,
             Client(cluster) as client,
         ):

@@ -4,6 +4,7 @@ A worker may die, and an item may run twice: the scheduler gives the items of a 
 are to blame for is final; what the system is to blame for is tried twice more.
 """
 
+import signal
 import threading
 import time
 import uuid
@@ -206,3 +207,8 @@ def _stop_run(run: str) -> None:
 def _at_work(run: str) -> int:
     with _lock:
         return _running[run]
+
+
+def dask_setup(_worker: Any) -> None:
+    """Leave Ctrl-C to the builder, where a cluster of this machine is started with this module as its preload."""
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
