@@ -33,6 +33,7 @@ app = App(
     help="CT slices to patch datasets with proof of where each patch came from.\n\n"
     "Exit status: 0 done; 1 the data failed a check or some slices failed; 2 the call was wrong.",
     help_format="markdown",
+    suppress_keyboard_interrupt=False,  # `main` says how to go on
     default_parameter=Parameter(negative=""),
 )
 

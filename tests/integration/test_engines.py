@@ -478,3 +478,28 @@ def test_without_dask_it_is_said_what_to_install(monkeypatch: pytest.MonkeyPatch
     monkeypatch.setitem(sys.modules, "distributed", None)
     with pytest.raises(UsageError, match=r"pip install 'ctpatch\[dask\]'"), engine_executor("dask"):
         pass
+
+
+@needs_dask
+@pytest.mark.skipif(sys.platform == "win32", reason="Ctrl-C reaches a group of processes in another way there")
+def test_ctrl_c_ends_a_command_cleanly_and_the_next_goes_on(tmp_path: Path) -> None:
+    prepared = make_split(tmp_path, [(362, 362)])
+    for number in range(1, 600):
+        os.link(prepared.file(0), prepared.folder / f"train_{number:06d}.npy")
+    rows = [f"prepared/phantoms/train/train_{number:06d}.npy" for number in range(600)]
+    prepared.manifest.write_text("\n".join(["path", *rows, ""]))
+    command = [sys.executable, "-m", "ctpatch", "build", str(prepared.folder), "--layout", "slices"]
+    state = prepared.out / ".ctpatch"
+    with subprocess.Popen(
+        [*command, "--engine", "dask", "--workers", "2"], stderr=subprocess.PIPE, text=True, start_new_session=True
+    ) as running:
+        end = time.monotonic() + 30
+        while not (state / "build.json").exists() and time.monotonic() < end:
+            time.sleep(0.01)
+        time.sleep(0.2)
+        os.killpg(running.pid, signal.SIGINT)
+        _, said = running.communicate(timeout=60)
+    assert running.returncode == 130
+    assert said == "interrupted; run the same command again to go on\n"
+    assert not (prepared.out / "patch_meta.json").exists()
+    assert build_one(prepared, ctpatch.PatchConfig(), layout="slices").complete
