@@ -117,7 +117,7 @@ def main() -> None:
         spawn = multiprocessing.get_context("spawn")
         pool = stack.enter_context(ProcessPoolExecutor(workers, spawn))
         cluster = stack.enter_context(
-            LocalCluster(n_workers=workers, threads_per_worker=1, host="127.0.0.1", dashboard_address=None)
+            LocalCluster(n_workers=workers, threads_per_worker=1, host="127.0.0.1", dashboard_address="127.0.0.1:0")
         )
         client = stack.enter_context(Client(cluster))
         engines: dict[str, Executor] = {

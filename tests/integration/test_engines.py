@@ -78,7 +78,11 @@ class Engines:
             self._stack.enter_context(dask.config.set({"distributed.scheduler.allowed-failures": 1}))
             cluster = self._stack.enter_context(
                 distributed.LocalCluster(
-                    n_workers=2, threads_per_worker=1, host="127.0.0.1", dashboard_address=None, silence_logs=50
+                    n_workers=2,
+                    threads_per_worker=1,
+                    host="127.0.0.1",
+                    dashboard_address="127.0.0.1:0",
+                    silence_logs=50,
                 )
             )
             self._client = self._stack.enter_context(distributed.Client(cluster))
@@ -496,10 +500,9 @@ def test_ctrl_c_ends_a_command_cleanly_and_the_next_goes_on(tmp_path: Path) -> N
         end = time.monotonic() + 30
         while not (state / "build.json").exists() and time.monotonic() < end:
             time.sleep(0.01)
-        time.sleep(0.2)
         os.killpg(running.pid, signal.SIGINT)
         _, said = running.communicate(timeout=60)
-    assert running.returncode == 130
+    assert running.returncode == 130, said
     assert said == "interrupted; run the same command again to go on\n"
     assert not (prepared.out / "patch_meta.json").exists()
     assert build_one(prepared, ctpatch.PatchConfig(), layout="slices").complete
