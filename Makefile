@@ -4,7 +4,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 READY := $(VENV)/.ready
 
-.PHONY: demo test reliability torch check format bench bench-peers clean
+.PHONY: demo test reliability slurm torch check format bench bench-peers clean
 
 demo: $(READY)
 	$(BIN)/ctpatch demo
@@ -16,6 +16,11 @@ test: $(READY)
 # is none.
 reliability: $(READY)
 	CTPATCH_RELIABILITY=full $(BIN)/python -m pytest -n auto tests/reliability -q -s
+
+# The cluster page's scripts on a SLURM of one node: needs root and Debian's slurm-wlm and munge, else it is skipped.
+slurm: $(READY)
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check dask-jobqueue
+	$(BIN)/python -m pytest tests/slurm -q
 
 check: $(READY)
 	$(BIN)/ruff check .
@@ -35,6 +40,7 @@ bench: $(READY)
 	$(BIN)/python benchmarks/bench_build.py
 	$(BIN)/python benchmarks/bench_read.py
 	$(BIN)/python benchmarks/bench_audit.py
+	$(BIN)/python benchmarks/bench_engines.py
 
 # What users have today, in an environment of its own; one that does not install is left out, and the tables say so.
 bench-peers:

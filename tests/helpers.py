@@ -4,7 +4,8 @@ import csv
 import json
 import os
 import signal
-from collections.abc import Callable, Mapping, Sequence
+import time
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -14,7 +15,12 @@ import xxhash
 from numpy.typing import DTypeLike, NDArray
 
 import ctpatch
+from ctpatch.errors import SliceError, SystemFailureError
 from ctpatch.events import Event, Notice
+from ctpatch.job import Job
+from ctpatch.part import complete_part, cut_slices
+from ctpatch.plan import Part
+from ctpatch.receipt import Receipt, SliceRecord, trusted_receipt
 
 EPOCH = "1700000000"
 CREATED = "2023-11-14T22:13:20Z"
@@ -317,3 +323,52 @@ def double_or_die_once(shared: str, item: int) -> int:
         marker.touch()
         os.kill(os.getpid(), signal.SIGKILL)
     return 2 * item
+
+
+def log_and_double(shared: str, item: int) -> int:
+    """Note that the item was worked on; some take their time."""
+    with open(shared, "a") as log:
+        log.write(f"{item}\n")
+    time.sleep(0.05)
+    return 2 * item
+
+
+def log_and_raise(shared: str, item: int) -> int:
+    """Note that the item was worked on; raise what the data, the system or a mistake would."""
+    with open(shared, "a") as log:
+        log.write(f"{item}\n")
+    errors: list[Exception] = [SliceError("of the data"), SystemFailureError("of the system"), ValueError("a mistake")]
+    raise errors[item]
+
+
+POISONED = "poisoned.txt"
+"""Below the data root: the path of a slice that ends the process that cuts it, every time."""
+WOUNDED = "wounded.txt"
+"""Below the data root: the same, the first time only."""
+
+
+def run_part_or_die(job: Job, part: Part) -> Receipt:
+    """As `run_part`, in the middle of which a process may be ended: pixels are written, the receipt is not."""
+    return trusted_receipt(job, part, check_sources=True) or complete_part(job, part, _cut(job, part))
+
+
+def probe_or_die(job: Job, part: Part) -> int:
+    """As a build looks for the slice that ends its process."""
+    return sum(1 for _ in _cut(job, part))
+
+
+def _cut(job: Job, part: Part) -> Iterator[Any]:
+    for piece in cut_slices(job, part):
+        record = piece if isinstance(piece, SliceRecord) else piece.record
+        for name, once in ((POISONED, False), (WOUNDED, True)):
+            mark = job.data_root / name
+            if record.reason is None and mark.exists() and mark.read_text() == record.paths[0]:
+                if once:
+                    mark.unlink()
+                os.kill(os.getpid(), signal.SIGKILL)
+        yield piece
+
+
+def run_part_anew(job: Job, part: Part) -> Receipt:
+    """Do a part whether it was done or not."""
+    return complete_part(job, part, cut_slices(job, part))

@@ -30,6 +30,7 @@ if TYPE_CHECKING:
     from ctpatch.prepare.run import PrepareResult
     from ctpatch.reassemble import Reassembler, reassemble, seam_error
     from ctpatch.report import report
+    from ctpatch.shares import ShareResult, build_share, merge
     from ctpatch.verify import verify
 
 # Imported when first used: `import ctpatch` costs next to nothing, and nobody pays for what they do not need.
@@ -42,10 +43,13 @@ _HOMES = {
     "PrepareResult": "ctpatch.prepare.run",
     "Reassembler": "ctpatch.reassemble",
     "Rule": "ctpatch.config",
+    "ShareResult": "ctpatch.shares",
     "audit": "ctpatch.audit",
     "build": "ctpatch.build",
+    "build_share": "ctpatch.shares",
     "convert": "ctpatch.convert",
     "extract_patches_2d": "ctpatch.patches",
+    "merge": "ctpatch.shares",
     "open": "ctpatch.dataset",
     "plan": "ctpatch.plan",
     "predict": "ctpatch.predict",
@@ -69,11 +73,14 @@ __all__ = [
     "PrepareResult",
     "Reassembler",
     "Rule",
+    "ShareResult",
     "__version__",
     "audit",
     "build",
+    "build_share",
     "convert",
     "extract_patches_2d",
+    "merge",
     "open",
     "plan",
     "predict",

@@ -3,6 +3,7 @@
 import ctypes
 import errno
 import os
+import secrets
 import stat
 import sys
 from collections.abc import Iterable, Iterator, Sequence
@@ -133,18 +134,66 @@ def write_file(path: str, buffers: Sequence[_Buffer]) -> int:
 def write_atomic(path: Path, content: bytes) -> None:
     """Write a file so that it is there whole or not at all, also after a power cut.
 
+    Whoever else writes the same file at the same time, a thread here or a process on another machine, has a temporary
+    name of its own; the last one's content stays.
+
     Raises:
         SystemFailureError: the system refused.
     """
-    temporary = path.with_name(f"{path.name}.{os.getpid()}.tmp")
+    temporary = path.with_name(f"{path.name}.{secrets.randbits(64)}.tmp")
     with system_errors("writing", path.name):
-        fd = open_for_writing(str(temporary))
         try:
-            end_file(fd, write_buffers(fd, [content]))
-            os.fsync(fd)
+            _write_durably(str(temporary), content)
+            publish(temporary, path)
+        except OSError:
+            with suppress(OSError):
+                temporary.unlink()
+            raise
+
+
+def write_once(path: Path, content: bytes) -> bool:
+    """Write a file as `write_atomic` does, unless it is there; returns whether it was not.
+
+    Of all who do this at the same time, on any machine, one is first.
+
+    Raises:
+        SystemFailureError: the system refused.
+    """
+    temporary = path.with_name(f"{path.name}.{secrets.randbits(64)}.tmp")
+    with system_errors("writing", path.name):
+        try:
+            _write_durably(str(temporary), content)
+            if not _link(temporary, path):
+                return False
+            sync_folder(path.parent)
         finally:
-            os.close(fd)
-        publish(temporary, path)
+            with suppress(OSError):
+                temporary.unlink()
+    return True
+
+
+def _link(temporary: Path, path: Path) -> bool:
+    try:
+        os.link(temporary, path)
+    except FileExistsError:
+        return False
+    except OSError:
+        # Some file systems have no links: there the name comes first, and its content a moment later.
+        try:
+            os.close(os.open(path, _OPEN_FLAGS | os.O_EXCL, 0o666))
+        except FileExistsError:
+            return False
+        os.replace(temporary, path)
+    return True
+
+
+def _write_durably(path: str, content: bytes) -> None:
+    fd = open_for_writing(path)
+    try:
+        end_file(fd, write_buffers(fd, [content]))
+        os.fsync(fd)
+    finally:
+        os.close(fd)
 
 
 def publish(temporary: Path, path: Path) -> None:

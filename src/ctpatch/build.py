@@ -10,7 +10,7 @@ from ctpatch.atomic import given_path
 from ctpatch.config import BuildConfig, LayoutName, OnError, PatchConfig
 from ctpatch.errors import UsageError
 from ctpatch.events import Listener, Notice, ignore
-from ctpatch.executors.choose import local_executor
+from ctpatch.executors.choose import AnyExecutor, as_executor
 from ctpatch.job import Job
 from ctpatch.make import BuildResult, Recipe, make_set
 from ctpatch.manifest import SLICE_MANIFEST, STATUS_OK, read_table, slice_schema
@@ -35,6 +35,7 @@ def build(
     on_error: OnError = "stop",
     overwrite: bool = False,
     strict: bool = False,
+    executor: AnyExecutor | None = None,
     listener: Listener = ignore,
 ) -> list[BuildResult]:
     """Cut the slices of splits into patch sets.
@@ -47,12 +48,14 @@ def build(
         source: a split's folder, a dataset's folder (all its splits) or a manifest; or a list of such.
         config: geometry, range and rules; None takes the defaults.
         layout: how patches lie on disk: `files`, `shards`, `slices` or `index`.
-        workers: processes that cut.
+        workers: processes that cut, on this machine.
         out: the set's folder (for several splits: the folder above); None takes `DATA_ROOT/patches/<dataset>/<split>`.
         data_root: what paths in manifests are relative to; None takes the folder above `prepared`.
         on_error: what a slice that cannot be used does: `stop` the build, or `skip` the slice.
         overwrite: start anew over an earlier set of ours; files that are not ours are never touched.
         strict: compare digests of all sources before an earlier result is trusted.
+        executor: what the parts are given to instead of local processes: a dask `Client`, or any
+            `concurrent.futures.Executor`; its workers need the same files under the same paths.
         listener: is told what happens; see `ctpatch.events`.
 
     Returns:
@@ -67,21 +70,32 @@ def build(
         SystemFailureError: the system refused a read or a write.
         WorkerLostError: a slice kills the process that cuts it.
     """
-    cfg = config or PatchConfig()
     options = BuildConfig(layout=layout, workers=workers, on_error=on_error, overwrite=overwrite, strict=strict)
-    sources = as_sources(source)
-    splits = find_splits(sources, data_root)
-    folders = _output_folders(splits, out, one=_is_one_split(sources, splits))
-    plans = [plan_split(source, cfg, skip_faulty=on_error == "skip") for source in splits]
-    for each in plans if layout == "files" else ():
+    chosen = as_executor(executor, workers)
+    planned = plan_outputs(source, config, options, out, data_root)
+    for each, _ in planned if layout == "files" else ():
         hint = each.many_files_hint()
         if hint:
             listener(Notice("many-files", hint))
-    executor = local_executor(workers)
     return [
-        make_set(cutting_recipe(each, strict=strict), folder, options, executor, listener)
-        for each, folder in zip(plans, folders, strict=True)
+        make_set(cutting_recipe(each, strict=strict), folder, options, chosen, listener) for each, folder in planned
     ]
+
+
+def plan_outputs(
+    source: SourcePath | Sequence[SourcePath],
+    config: PatchConfig | None,
+    options: BuildConfig,
+    out: str | os.PathLike[str] | None,
+    data_root: str | os.PathLike[str] | None,
+) -> list[tuple[SplitPlan, Path]]:
+    """The plan of each split that is meant, and the folder its set goes to; see `build`."""
+    sources = as_sources(source)
+    splits = find_splits(sources, data_root)
+    folders = _output_folders(splits, out, one=_is_one_split(sources, splits))
+    skip = options.on_error == "skip"
+    plans = [plan_split(each, config or PatchConfig(), skip_faulty=skip) for each in splits]
+    return list(zip(plans, folders, strict=True))
 
 
 def _is_one_split(sources: list[SourcePath], splits: list[SplitSource]) -> bool:

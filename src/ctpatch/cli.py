@@ -7,6 +7,7 @@ import json
 import os
 import sys
 import tomllib
+from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal
 
@@ -15,6 +16,7 @@ from cyclopts import App, CycloptsError, Parameter
 from ctpatch._version import __version__
 from ctpatch.cli_audit import audit
 from ctpatch.cli_prepare import prepare_app
+from ctpatch.engine_options import ENGINE_OPTIONS, EngineOptions, executor_from
 from ctpatch.errors import EXIT_DATA, EXIT_DONE, EXIT_USAGE, ConfigError, CtPatchError, UsageError
 
 if TYPE_CHECKING:
@@ -33,6 +35,7 @@ app = App(
     help="CT slices to patch datasets with proof of where each patch came from.\n\n"
     "Exit status: 0 done; 1 the data failed a check or some slices failed; 2 the call was wrong.",
     help_format="markdown",
+    suppress_keyboard_interrupt=False,  # `main` says how to go on
     default_parameter=Parameter(negative=""),
 )
 app.command(prepare_app)
@@ -54,7 +57,8 @@ def _pixels(text: str | None, option: str) -> int | tuple[int, int] | None:
 
 
 _PATCH_OPTIONS = {"patch_size", "stride", "pad_mode", "value_range", "air_level", "drop", "min_std", "rules_on"}
-_BUILD_OPTIONS = {"layout", "out", "data_root", "workers", "overwrite", "on_error", "strict"}
+_BUILD_OPTIONS = {"layout", "out", "data_root", "overwrite", "on_error", "strict"}
+_WORK_OPTIONS = {"workers", *ENGINE_OPTIONS}
 
 
 def _from_file(path: Path | None) -> dict[str, Any]:
@@ -69,9 +73,9 @@ def _from_file(path: Path | None) -> dict[str, Any]:
         raise UsageError(f"--config {str(path)!r} is not valid TOML: {error}") from None
     table = content.get("build", content)
     options = {str(name).replace("-", "_"): value for name, value in table.items()} if isinstance(table, dict) else {}
-    unknown = sorted(set(options) - _PATCH_OPTIONS - _BUILD_OPTIONS)
+    unknown = sorted(set(options) - _PATCH_OPTIONS - _BUILD_OPTIONS - _WORK_OPTIONS)
     if unknown:
-        known = ", ".join(sorted(_PATCH_OPTIONS | _BUILD_OPTIONS))
+        known = ", ".join(sorted(_PATCH_OPTIONS | _BUILD_OPTIONS | _WORK_OPTIONS))
         raise ConfigError(f"{path.name}: there is no option {unknown[0]!r}; options are {known}")
     return options
 
@@ -129,6 +133,7 @@ DataRoot = Annotated[
     Path | None, Parameter(help="What paths in manifests are relative to. [the folder above prepared]")
 ]
 Workers = Annotated[int | None, Parameter(help="Processes that work. [1]")]
+Engines = EngineOptions()
 ConfigFile = Annotated[Path | None, Parameter(help="A TOML file with these options; the command line overrides it.")]
 
 
@@ -155,6 +160,8 @@ def build(
         OnError | None, Parameter(help="A slice that cannot be used: stop, or skip it and exit 1. [stop]")
     ] = None,
     strict: bool | None = None,
+    share: str | None = None,
+    engines: EngineOptions = Engines,
     config: ConfigFile = None,
     report: bool = False,
     json_output: Annotated[bool, Parameter(name="--json")] = False,
@@ -169,11 +176,13 @@ def build(
         Compare digests of all sources before an earlier result is trusted.
     report
         Write report.html beside the tables (of several splits: into the folder above them).
+    share
+        Build only this share of the parts, as 3/16; ctpatch merge makes all shares one set.
     json_output
         Print the result as JSON.
     """
     from ctpatch.build import build as run_build  # noqa: PLC0415
-    from ctpatch.console import ConsoleListener, build_summary, print_out, shown_path  # noqa: PLC0415
+    from ctpatch.console import ConsoleListener  # noqa: PLC0415
 
     given = {
         "patch_size": _pixels(patch_size, "patch_size"),
@@ -191,24 +200,69 @@ def build(
         "overwrite": overwrite,
         "on_error": on_error,
         "strict": strict,
+        **engines.given(),
     }
     options = _merge(config, given)
     cfg = _patch_config(options)
     how = {name: options[name] for name in _BUILD_OPTIONS if name in options}
+    if report and share is not None:
+        raise ConfigError("share, report: a share is no set yet; ctpatch merge makes it one, then ctpatch report")
     if report:
         from ctpatch.report import check_installed, report_along  # noqa: PLC0415
 
         check_installed()
-    with ConsoleListener(quiet=json_output) as listener:
-        results = run_build(sources, config=cfg, listener=listener, **how)
-        page = report_along([each.folder for each in results], how.get("data_root"), listener) if report else None
-    if json_output:
+    page = None
+    with ConsoleListener(quiet=json_output) as listener, executor_from(options) as work:
+        if share is not None:
+            return _build_share(sources, share, {**how, **work, "config": cfg, "listener": listener}, json_output)
+        results = run_build(sources, config=cfg, listener=listener, **how, **work)
+        if report:
+            page = report_along([each.folder for each in results], how.get("data_root"), listener)
+    return _show_builds(results, page, as_json=json_output)
+
+
+def _show_builds(results: "list[BuildResult]", page: Path | None = None, *, as_json: bool) -> int:
+    from ctpatch.console import build_summary, print_out, shown_path  # noqa: PLC0415
+
+    if as_json:
         print_out(_as_json([_build_json(result) for result in results]))
     else:
         print_out("\n".join(build_summary(result) for result in results))
         if page is not None:
             print_out(f"report: {shown_path(page)}")
     return EXIT_DONE if all(result.complete for result in results) else EXIT_DATA
+
+
+def _build_share(sources: tuple[str, ...], share: str, how: dict[str, Any], as_json: bool) -> int:
+    from ctpatch.console import print_out, share_summary  # noqa: PLC0415
+    from ctpatch.shares import build_share  # noqa: PLC0415
+
+    if how.pop("overwrite", False):
+        raise ConfigError(
+            "share, overwrite: a share cannot tell what the other shares have just written from what is to go; "
+            "remove the folder before the first share begins, or choose another --out"
+        )
+    results = build_share(sources, share, **how)
+    print_out(_as_json([asdict(each) for each in results]) if as_json else "\n".join(map(share_summary, results)))
+    return EXIT_DATA if any(each.num_skipped for each in results) else EXIT_DONE
+
+
+@app.command
+def merge(
+    *patches: Annotated[Path, Parameter(help="The folder that shares were built into, or a folder of such.")],
+    source: Annotated[Path | None, Parameter(help="The source manifest. [the one on record]")] = None,
+    data_root: DataRoot = None,
+    json_output: Annotated[bool, Parameter(name="--json", help="Print the result as JSON.")] = False,
+) -> int:
+    """Make the shares of a build one set; names the shares that are missing."""
+    from ctpatch.console import ConsoleListener  # noqa: PLC0415
+    from ctpatch.shares import merge as run_merge  # noqa: PLC0415
+
+    with ConsoleListener(quiet=json_output) as listener:
+        results = [
+            run_merge(folder, source=source, data_root=data_root, listener=listener) for folder in _sets(patches)
+        ]
+    return _show_builds(results, as_json=json_output)
 
 
 def _build_json(result: "BuildResult") -> dict[str, Any]:
@@ -289,6 +343,7 @@ def verify(
     deep: Annotated[bool, Parameter(help="Cut each patch again from its source and compare bits.")] = False,
     data_root: DataRoot = None,
     workers: Annotated[int | None, Parameter(help="Processes that check. [by size]")] = None,
+    engines: EngineOptions = Engines,
     json_output: Annotated[bool, Parameter(name="--json", help="Print the findings as JSON.")] = False,
 ) -> int:
     """Check sets: every table, every file, every pixel; with --deep against the sources."""
@@ -296,9 +351,10 @@ def verify(
     from ctpatch.verify import verify as run_verify  # noqa: PLC0415
 
     reports = []
-    with ConsoleListener(quiet=json_output) as listener:
+    options = {"workers": workers, **engines.given()}
+    with ConsoleListener(quiet=json_output) as listener, executor_from(options) as work:
         for folder in _sets(patches):
-            found = run_verify(folder, deep=deep, data_root=data_root, workers=workers, listener=listener)
+            found = run_verify(folder, deep=deep, data_root=data_root, listener=listener, **work)
             reports.append((found, folder))
     if json_output:
         print_out(_as_json([found.as_dict() for found, _ in reports]))
@@ -364,6 +420,7 @@ def convert(
     keep: Annotated[str | None, Parameter(help="SQL condition: keep only patches for which it holds.")] = None,
     data_root: DataRoot = None,
     workers: Workers = None,
+    engines: EngineOptions = Engines,
     overwrite: Annotated[bool, Parameter(help="Start anew over an earlier set of ours.")] = False,
     json_output: Annotated[bool, Parameter(name="--json", help="Print the result as JSON.")] = False,
 ) -> int:
@@ -373,16 +430,17 @@ def convert(
 
     if layout is None and keep is None:
         raise UsageError("nothing to do: give --layout, --keep, or both")
-    with ConsoleListener(quiet=json_output) as listener:
+    options = {"workers": workers, **engines.given()}
+    with ConsoleListener(quiet=json_output) as listener, executor_from(options) as work:
         result = run_convert(
             patches,
             out,
             layout=layout,
             keep=keep,
             data_root=data_root,
-            workers=workers or 1,
             overwrite=overwrite,
             listener=listener,
+            **work,
         )
     print_out(_as_json(_build_json(result)) if json_output else build_summary(result))
     return EXIT_DONE

@@ -16,6 +16,7 @@ from ctpatch.make import BuildResult
 from ctpatch.meta import PatchMeta
 from ctpatch.plan import LAYOUTS, ShapeCount, SplitPlan
 from ctpatch.preview import RulePreview
+from ctpatch.shares import ShareResult
 
 MAX_FINDINGS_SHOWN = 20
 _MAX_NAMES_SHOWN = 5
@@ -117,7 +118,12 @@ def _first(pair: Any) -> Any:
 def build_summary(result: BuildResult) -> str:
     """What a build did, as text."""
     meta = result.meta
-    verb = {"built": "built", "resumed": "gone on with and finished", "complete": "is complete; nothing to do"}
+    verb = {
+        "built": "built",
+        "resumed": "gone on with and finished",
+        "complete": "is complete; nothing to do",
+        "merged": "merged from its shares",
+    }
     rows = [("slices", f"{meta.num_slices:,} cut" + (f", {meta.num_skipped:,} left out" if meta.num_skipped else ""))]
     rows += [("", f"left out: {reason}") for reason in result.skipped[:_MAX_NAMES_SHOWN]]
     if meta.num_skipped > _MAX_NAMES_SHOWN:
@@ -143,6 +149,22 @@ def build_summary(result: BuildResult) -> str:
         rate = f", {meta.num_patches / max(result.seconds, 1e-9):,.0f} patches/s" if result.outcome == "built" else ""
         rows.append(("time", f"{result.seconds:.1f} s{rate}"))
     return _lines(f"{meta.dataset}/{meta.split} {verb[result.outcome]}: {shown_path(result.folder)}", rows)
+
+
+def share_summary(result: ShareResult) -> str:
+    """What the build of a share did, as text."""
+    if result.set_complete:
+        return _lines(f"share {result.share}: the set is complete; nothing to do: {shown_path(result.folder)}", [])
+    done = f", {result.reused:,} of them done before" if result.reused else ""
+    rows = [
+        ("parts", f"{result.parts:,}{done}"),
+        ("slices", f"{result.num_slices:,} cut" + (f", {result.num_skipped:,} left out" * bool(result.num_skipped))),
+        *(("", f"left out: {reason}") for reason in result.skipped[:_MAX_NAMES_SHOWN]),
+        ("patches", f"{result.num_patches:,}"),
+        ("time", f"{result.seconds:.1f} s"),
+        ("next", f"when all {result.share.of} shares are done: ctpatch merge {shown_path(result.folder)}"),
+    ]
+    return _lines(f"share {result.share} is done: {shown_path(result.folder)}", rows)
 
 
 def set_rows(meta: PatchMeta) -> list[tuple[str, str]]:

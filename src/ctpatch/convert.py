@@ -20,7 +20,7 @@ from ctpatch.dataset import PatchSet, open_set
 from ctpatch.digest import json_digest
 from ctpatch.errors import FormatError, UsageError
 from ctpatch.events import Listener, ignore
-from ctpatch.executors.choose import local_executor
+from ctpatch.executors.choose import AnyExecutor, as_executor
 from ctpatch.grid import Grid, make_grid
 from ctpatch.job import Job
 from ctpatch.make import BuildResult, Recipe, make_set
@@ -56,6 +56,7 @@ def convert(
     data_root: str | os.PathLike[str] | None = None,
     workers: int = 1,
     overwrite: bool = False,
+    executor: AnyExecutor | None = None,
     listener: Listener = ignore,
 ) -> BuildResult:
     """Write a finished set again, in another layout, with fewer patches, or both.
@@ -71,6 +72,7 @@ def convert(
         data_root: where source paths begin, for sets that do not lie in their data root.
         workers: processes that write.
         overwrite: start anew over an earlier set of ours.
+        executor: what the parts are given to instead of local processes; as for `build`.
         listener: is told what happens.
 
     Returns:
@@ -99,7 +101,7 @@ def convert(
         probe=None,
     )
     options = BuildConfig(layout=chosen, workers=workers, overwrite=overwrite)
-    return make_set(recipe, folder, options, local_executor(workers), listener)
+    return make_set(recipe, folder, options, as_executor(executor, workers), listener)
 
 
 def _changed(output: OutputFolder, meta: PatchMeta, ps: PatchSet) -> list[str]:

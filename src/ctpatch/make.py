@@ -10,9 +10,10 @@ from ctpatch.atomic import explain_os_error
 from ctpatch.config import BuildConfig, LayoutName
 from ctpatch.errors import OutputConflictError, SliceError, SourceChangedError, SystemFailureError, WorkerLostError
 from ctpatch.events import Listener, WorkAdvanced, WorkFinished, WorkStarted
-from ctpatch.executors.base import Done, Executor, Failed
+from ctpatch.executors.base import Done, Executor, Failed, ending
 from ctpatch.executors.processes import ProcessExecutor
-from ctpatch.job import Job
+from ctpatch.executors.visible import in_sight
+from ctpatch.job import Job, Share
 from ctpatch.merge import Totals, merge_parts, totals_of_set
 from ctpatch.meta import PatchMeta
 from ctpatch.output import Begun, OutputFolder, differences
@@ -20,7 +21,7 @@ from ctpatch.plan import Part, SplitPlan
 from ctpatch.receipt import Receipt
 
 Shared = TypeVar("Shared")
-Outcome = Literal["built", "resumed", "complete"]
+Outcome = Literal["built", "resumed", "complete", "merged"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -52,7 +53,8 @@ class BuildResult:
 
     Attributes:
         folder: the patch set.
-        outcome: `built`, `resumed` (an earlier run's parts were kept) or `complete` (there was nothing to do).
+        outcome: `built`, `resumed` (an earlier run's parts were kept), `complete` (there was nothing to do) or `merged`
+            (from shares).
         meta: the set's meta.
         seconds: how long it took.
         skipped: reasons of slices that were left out, the first 100.
@@ -112,17 +114,15 @@ def make_set(
     plan = recipe.plan
     output = OutputFolder(folder, listener)
     with output.held():
-        job = _job(recipe, output, options)
-        begun = Begun(
-            describe_plan(plan, options.layout), job.plan_digest, plan.source.split, options.layout, tuple(plan.arrays)
-        )
+        job = job_of(recipe, output, options)
+        begun = begun_of(plan, job)
         if output.is_clearing() or options.overwrite:
             output.clear(begun)
         finished = output.finished()
         if finished is not None:
-            _refuse_other_set(output, finished, recipe, options)
+            refuse_other_set(output, finished, recipe, options.layout)
             output.end()
-            return _result(plan, folder, finished, "complete", started, totals_of_set(folder, finished))
+            return result_of(plan, folder, finished, "complete", started, totals_of_set(folder, finished))
         earlier = output.begun()
         if earlier is not None and earlier.plan_digest != begun.plan_digest and not output.has_receipts():
             # What was begun with other options came to nothing: no work is lost by starting anew.
@@ -131,15 +131,21 @@ def make_set(
         if earlier is None:
             output.begin(begun)
         else:
-            _refuse_other_build(output, earlier, begun)
+            refuse_other_build(output, earlier, begun)
             output.make_folders(begun)
-        reused = _run(job, recipe, executor, listener)
+        reused = run_parts(job, recipe, executor, listener).reused
         meta, totals = merge_parts(job, plan, output, from_sources=recipe.from_sources)
         output.end()
-        return _result(plan, folder, meta, "resumed" if reused else "built", started, totals)
+        return result_of(plan, folder, meta, "resumed" if reused else "built", started, totals)
 
 
-def _job(recipe: Recipe[Any], output: OutputFolder, options: BuildConfig) -> Job:
+def begun_of(plan: SplitPlan, job: Job) -> Begun:
+    """What is put on record when a build begins."""
+    return Begun(describe_plan(plan, job.layout), job.plan_digest, plan.source.split, job.layout, tuple(plan.arrays))
+
+
+def job_of(recipe: Recipe[Any], output: OutputFolder, options: BuildConfig) -> Job:
+    """What the parts of a set share."""
     plan = recipe.plan
     folder = output.folder.resolve()
     root = plan.source.data_root.resolve()
@@ -160,9 +166,9 @@ def _job(recipe: Recipe[Any], output: OutputFolder, options: BuildConfig) -> Job
     )
 
 
-def _refuse_other_set(output: OutputFolder, meta: PatchMeta, recipe: Recipe[Any], options: BuildConfig) -> None:
+def refuse_other_set(output: OutputFolder, meta: PatchMeta, recipe: Recipe[Any], layout: LayoutName) -> None:
     """Raise where the finished set in the folder is not what this run would make."""
-    changed = differences(describe_meta(meta), describe_plan(recipe.plan, options.layout))
+    changed = differences(describe_meta(meta), describe_plan(recipe.plan, layout))
     changed = changed or recipe.changed(output, meta)
     if changed:
         raise OutputConflictError(
@@ -171,7 +177,8 @@ def _refuse_other_set(output: OutputFolder, meta: PatchMeta, recipe: Recipe[Any]
         )
 
 
-def _refuse_other_build(output: OutputFolder, earlier: Begun, now: Begun) -> None:
+def refuse_other_build(output: OutputFolder, earlier: Begun, now: Begun) -> None:
+    """Raise where the unfinished build in the folder is not the one that this run goes on with."""
     if earlier.plan_digest == now.plan_digest:
         return
     changed = differences(earlier.options, now.options) or [
@@ -183,25 +190,38 @@ def _refuse_other_build(output: OutputFolder, earlier: Begun, now: Begun) -> Non
     )
 
 
-def _run(job: Job, recipe: Recipe[Any], executor: Executor, listener: Listener) -> int:
-    """Run all parts that an earlier run has not done; their receipts and rows are then in the state folder.
+def run_parts(
+    job: Job, recipe: Recipe[Any], executor: Executor, listener: Listener, share: Share | None = None
+) -> Totals:
+    """Run the parts that an earlier run has not done; their receipts and rows are then in the state folder.
 
-    Returns how many parts an earlier run had done.
+    Returns:
+        Sums over the parts, those of an earlier run among them.
     """
     totals = Totals()
-    task = recipe.plan.source.name
+    plan, task = recipe.plan, recipe.plan.source.name
+    number = plan.slices.height
+    if share is not None:
+        task = f"{task} {share}"
+        number = sum(len(part.slices) for part in plan.parts(job.layout) if share.takes(part.number))
+    parts = (part for part in plan.parts(job.layout) if share is None or share.takes(part.number))
     shared = recipe.share(job)
+    seen = [plan.source.manifest] if recipe.from_sources else []
     lost: list[str] = []
-    listener(WorkStarted(task, recipe.plan.slices.height, "slices"))
+    listener(WorkStarted(task, number, "slices"))
     try:
-        for outcome in executor.run(recipe.run, shared, recipe.plan.parts(job.layout)):
-            if isinstance(outcome, Done):
-                _note(outcome.result, totals, task, listener)
-            elif isinstance(outcome, Failed):
-                _raise(outcome.error, job, outcome.item, totals)
-            else:
-                for receipt in _isolate(job, recipe, shared, outcome.item, lost):
-                    _note(receipt, totals, task, listener)
+        with (
+            in_sight(executor, seen, listener, folder=job.state) as guard,
+            ending(executor.run(guard(recipe.run), shared, parts)) as outcomes,
+        ):
+            for outcome in outcomes:
+                if isinstance(outcome, Done):
+                    _note(outcome.result, totals, task, listener)
+                elif isinstance(outcome, Failed):
+                    _raise(outcome.error, job, outcome.item, totals)
+                else:
+                    for receipt in _isolate(job, recipe, shared, outcome.item, lost):
+                        _note(receipt, totals, task, listener)
     finally:
         listener(WorkFinished(task))
     if lost:
@@ -209,7 +229,7 @@ def _run(job: Job, recipe: Recipe[Any], executor: Executor, listener: Listener) 
             f"{len(lost)} slice(s) end the process that cuts them, twice each: {', '.join(lost[:5])}; the other "
             "parts are done and kept. Check these files and the memory limit; remove their rows, or use --on-error skip"
         )
-    return totals.reused
+    return totals
 
 
 def _note(receipt: Receipt, totals: Totals, task: str, listener: Listener) -> None:
@@ -259,9 +279,10 @@ def _isolate(job: Job, recipe: Recipe[Any], shared: Any, part: Part, lost: list[
             lost.extend(names)
 
 
-def _result(
+def result_of(
     plan: SplitPlan, folder: Path, meta: PatchMeta, outcome: Outcome, started: float, totals: Totals
 ) -> BuildResult:
+    """What a build that came to this end did."""
     return BuildResult(
         folder=folder,
         outcome=outcome,

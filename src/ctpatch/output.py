@@ -8,24 +8,35 @@ import json
 import os
 import re
 from collections.abc import Iterator
-from contextlib import suppress
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import polars as pl
 
-from ctpatch.atomic import explain_os_error, remove_file, sync_folder, system_errors, write_atomic
+from ctpatch.atomic import (
+    explain_os_error,
+    remove_file,
+    sync_folder,
+    system_errors,
+    write_atomic,
+    write_file,
+    write_once,
+)
 from ctpatch.config import LayoutName
-from ctpatch.errors import FormatError, OutputConflictError
-from ctpatch.held import LOCK_FILES, STATE_FOLDER, HeldFolder
-from ctpatch.job import RECEIPT_SUFFIX
+from ctpatch.errors import FormatError, OutputConflictError, OutputLockedError
+from ctpatch.held import LOCK_FILES, STATE_FOLDER, HeldFolder, remove_entry
+from ctpatch.hold import Hold
+from ctpatch.job import RECEIPT_SUFFIX, Share
 from ctpatch.layouts.base import folders_of
 from ctpatch.manifest import PATCH_MANIFEST, TABLES, patch_schema, read_table
 from ctpatch.meta import PATCH_META, PatchMeta, read_meta
 
 _BUILD = "build.json"
 _CLEARING = "clearing.json"
+_WAS_HERE = "begun"
+"""In a share's folder: it stays when the share is let go, so that a merge can name the shares that are missing."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -51,6 +62,61 @@ class Begun:
 
 class OutputFolder(HeldFolder):
     """A patch set's folder while it is held by this process."""
+
+    @contextmanager
+    def held(self, share: Share | None = None, *, beside_shares: bool = False) -> Iterator[None]:
+        """Hold the folder, or one share of it: no other process writes the same meanwhile.
+
+        Args:
+            share: shares are held side by side, on any number of machines; who holds the whole folder is alone.
+            beside_shares: hold the whole folder whatever shares are being worked on.
+
+        Raises:
+            OutputLockedError: another process holds it; says which.
+            SystemFailureError: the folder cannot be made or written.
+        """
+        # Each takes its own hold first and looks for the other's then: of two, at least one sees the other.
+        with self._made():
+            try:
+                with self._hold(share).held():
+                    if not beside_shares:
+                        self._refuse_others(share)
+                    yield
+            finally:
+                if share is not None:
+                    with suppress(OSError):  # it stays where there is anything in it
+                        self.state.rmdir()
+
+    def _refuse_others(self, share: Share | None) -> None:
+        held = self.shares_held() if share is None else {None: self._hold(None).holder()}
+        for other, holder in held.items():
+            if holder is not None:
+                what = "" if other is None else f" share {other} of"
+                raise OutputLockedError(
+                    f"{self.folder.name} is not free:{what} it is being written by {holder}; wait until it has ended, "
+                    f"or if that process is gone, remove {self._hold(other).shown} in the folder and run again"
+                )
+
+    def _hold(self, share: Share | None) -> Hold:
+        if share is None:
+            return self._whole()
+        place = self._place(share)
+        shown = f"{STATE_FOLDER}/{place.name}/owner.json"
+        return Hold(place, f"share {share} of {self.folder.name}", shown, self._listener, elsewhere="follow")
+
+    def _place(self, share: Share) -> Path:
+        return self.state / f"share-{share.number}-of-{share.of}"
+
+    def shares_held(self) -> dict[Share | None, str | None]:
+        """The shares that are being worked on, by whom."""
+        held = {share: self._hold(share).holder() for share in self.shares_begun()}
+        return {share: holder for share, holder in held.items() if holder is not None}
+
+    def shares_begun(self) -> list[Share]:
+        """The shares that were ever worked on since the build began."""
+        names = sorted(os.listdir(self.state)) if self.state.is_dir() else []
+        found = (re.fullmatch(r"share-(\d{1,6})-of-(\d{1,6})", name) for name in names)
+        return [Share(int(each[1]), int(each[2])) for each in found if each]
 
     def finished(self) -> PatchMeta | None:
         """The meta of the complete set in the folder, or None where there is no complete set.
@@ -95,6 +161,28 @@ class OutputFolder(HeldFolder):
         self._refuse_foreign(build, set())
         write_atomic(self.state / _BUILD, build.to_bytes())
         self.make_folders(build)
+
+    def begin_share(self, build: Begun, share: Share) -> Begun:
+        """Start a build that other shares may start at the same time; returns the one that was begun first.
+
+        Raises:
+            OutputConflictError: as for `begin`.
+        """
+        begun = self.begun()
+        if begun is None:
+            try:
+                self._refuse_foreign(build, set())
+            except OutputConflictError:
+                # What lies here may be what another share has just begun to write.
+                if self.begun() is None:
+                    raise
+            write_once(self.state / _BUILD, build.to_bytes())
+            begun = self.begun()
+        if begun == build:
+            self.make_folders(build)
+            with system_errors("writing", self._place(share).name):
+                write_file(str(self._place(share) / _WAS_HERE), [b""])
+        return begun or build
 
     def _refuse_foreign(self, build: Begun, ours: set[Path]) -> None:
         for name in self._named_like(build):
@@ -168,7 +256,7 @@ class OutputFolder(HeldFolder):
                 remove_file(self.folder / name)
             for entry in list(self.state.iterdir()):
                 if entry.name not in {*LOCK_FILES, _CLEARING}:
-                    remove_file(entry)
+                    remove_entry(entry)
             sync_folder(self.folder)
             remove_file(marker)
 

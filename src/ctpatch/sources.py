@@ -190,7 +190,9 @@ def read_source_manifest(
     for raw in _read_csv(source.manifest, name):
         filled = _without_blank_end(raw)
         if blank is not None and filled.height:
-            raise SourceManifestError(f"{name} row {_row(blank)} is empty, and rows follow it; remove it")
+            raise SourceManifestError(
+                f"{name} row {_row(blank)}, column path: the path is empty, and rows follow it; remove the row"
+            )
         if blank is None and filled.height < raw.height:
             blank = rows + filled.height
         if filled.height:
@@ -223,8 +225,8 @@ def _checked(raw: pl.DataFrame, source: SplitSource, first: int) -> SourceTable:
 
 def _read_csv(path: Path, name: str) -> Iterator[pl.DataFrame]:
     """The rows of a CSV as texts, so many at a time that memory does not grow with the file."""
+    empty = SourceManifestError(f"{name} is empty; wanted a header with 'path' and a row for each slice")
     try:
-        empty = SourceManifestError(f"{name} is empty; wanted a header with 'path' and a row for each slice")
         with path.open("rb") as file:  # what the system says of a file it does not give is lost in polars
             if not file.read(1):
                 raise empty
@@ -237,6 +239,8 @@ def _read_csv(path: Path, name: str) -> Iterator[pl.DataFrame]:
         yield from table.collect_batches(chunk_size=PIECE_ROWS, maintain_order=True, lazy=True)
     except OSError as error:
         raise SourceManifestError(f"{name} cannot be read: {error.strerror}") from None
+    except pl.exceptions.NoDataError:
+        raise empty from None
     except (pl.exceptions.PolarsError, UnicodeDecodeError) as error:
         reason = str(error).splitlines()[0][:200]
         raise SourceManifestError(f"{name} is not a CSV in UTF-8 with as many cells in each row: {reason}") from None

@@ -8,8 +8,9 @@ import polars as pl
 from ctpatch.dataset import PatchSet, open_set
 from ctpatch.errors import FormatError, IncompleteError
 from ctpatch.events import Listener, WorkAdvanced, WorkFinished, WorkStarted, ignore
-from ctpatch.executors.base import Done, Failed
-from ctpatch.executors.choose import local_executor
+from ctpatch.executors.base import Done, Executor, Failed, ending
+from ctpatch.executors.choose import AnyExecutor, as_executor
+from ctpatch.executors.visible import in_sight
 from ctpatch.findings import Finding, VerifyReport
 from ctpatch.meta import PATCH_META
 from ctpatch.pixel_checks import PixelTask, SlicesToCheck, check_pixels
@@ -26,6 +27,7 @@ def verify(
     deep: bool = False,
     data_root: str | os.PathLike[str] | None = None,
     workers: int | None = None,
+    executor: AnyExecutor | None = None,
     listener: Listener = ignore,
 ) -> VerifyReport:
     """Check a patch set: tables, ids, coordinates, ranges, files, digests, statistics computed anew.
@@ -35,6 +37,7 @@ def verify(
         deep: also cut each patch again from its source and compare bits.
         data_root: where source paths begin, for sets that do not lie in their data root.
         workers: processes; None takes one for small sets and up to 8 for large ones.
+        executor: what the checks of pixels are given to instead; as for `build`.
         listener: is told of progress.
 
     Returns:
@@ -62,7 +65,8 @@ def verify(
         report.num_patches, report.num_slices = ps.manifest.height, ps.slices.height
         report.add(check_tables(ps))
         report.add(check_unlisted(ps))
-        _verify_pixels(ps, report, workers or _workers_for(report.num_patches), listener)
+        chosen = as_executor(executor, workers or _workers_for(report.num_patches))
+        _verify_pixels(ps, report, chosen, listener)
     except FormatError as error:
         report.add([Finding("tables", "", None, error.message)])
     return report
@@ -72,21 +76,25 @@ def _workers_for(patches: int) -> int:
     return min(os.cpu_count() or 1, _MOST_WORKERS) if patches >= _WORTH_PROCESSES else 1
 
 
-def _verify_pixels(ps: PatchSet, report: VerifyReport, workers: int, listener: Listener) -> None:
+def _verify_pixels(ps: PatchSet, report: VerifyReport, executor: Executor, listener: Listener) -> None:
     task = f"verify {report.name}"
     listener(WorkStarted(task, report.num_slices, "slices"))
     try:
         light = PatchSet(ps.folder, ps.data_root if report.deep or ps.meta.layout == "index" else None)
-        runs = local_executor(workers).run(check_pixels, PixelTask(light, report.deep), _runs(ps))
-        for outcome in runs:
-            if isinstance(outcome, Done):
-                report.add(outcome.result)
-            elif isinstance(outcome, Failed):
-                raise outcome.error
-            else:
-                first = outcome.item.slices["src_path"][0]
-                report.add([Finding("worker-lost", first, None, "the process that checked from here on was ended")])
-            listener(WorkAdvanced(task, outcome.item.slices.height, outcome.item.patches.height))
+        seen = [ps.folder / PATCH_META]
+        with (
+            in_sight(executor, seen, listener) as guard,
+            ending(executor.run(guard(check_pixels), PixelTask(light, report.deep), _runs(ps))) as outcomes,
+        ):
+            for outcome in outcomes:
+                if isinstance(outcome, Done):
+                    report.add(outcome.result)
+                elif isinstance(outcome, Failed):
+                    raise outcome.error
+                else:
+                    first = outcome.item.slices["src_path"][0]
+                    report.add([Finding("worker-lost", first, None, "the process that checked from here on was ended")])
+                listener(WorkAdvanced(task, outcome.item.slices.height, outcome.item.patches.height))
     finally:
         listener(WorkFinished(task))
 

@@ -90,14 +90,15 @@ def test_systems_without_writev_write_the_same(tmp_path: Path, monkeypatch: pyte
 
 
 @needs_nofollow
-def test_a_planted_link_leads_no_write_elsewhere(tmp_path: Path) -> None:
+def test_a_planted_link_leads_no_write_elsewhere(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     victim = tmp_path / "victim"
     victim.write_bytes(b"precious")
     link = tmp_path / "ours"
     link.symlink_to(victim)
     with pytest.raises(OSError, match=r"."):
         write_file(str(link), [b"gone"])
-    (tmp_path / f"meta.{os.getpid()}.tmp").symlink_to(victim)
+    monkeypatch.setattr("secrets.randbits", lambda _bits: 7)
+    (tmp_path / "meta.7.tmp").symlink_to(victim)
     with pytest.raises(SystemFailureError, match="remove the link"):
         write_atomic(tmp_path / "meta", b"gone")
     assert victim.read_bytes() == b"precious"

@@ -20,11 +20,14 @@ NAMES = {
     "PrepareResult",
     "Reassembler",
     "Rule",
+    "ShareResult",
     "__version__",
     "audit",
     "build",
+    "build_share",
     "convert",
     "extract_patches_2d",
+    "merge",
     "open",
     "plan",
     "predict",
@@ -40,8 +43,10 @@ NAMES = {
 FUNCTIONS = [
     "audit",
     "build",
+    "build_share",
     "convert",
     "extract_patches_2d",
+    "merge",
     "open",
     "plan",
     "predict",
@@ -63,6 +68,7 @@ CLASSES = [
     "PrepareResult",
     "Reassembler",
     "Rule",
+    "ShareResult",
 ]
 
 

@@ -117,7 +117,7 @@ class SetRun:
         assert self.run.patches is not None
         row = self.run.patches.row(int(self.run.offsets[place]), named=True)
         path = row["patch_path" if array == "image" else f"{array}_patch_path"]
-        image = self.ps.stored_slice(path, row["patch_index"], array)
+        image = self.ps.stored_slice(row, array)
         return _checked(image, record, array, path)
 
     def _source(self, record: dict[str, Any], array: str) -> Seen | None:

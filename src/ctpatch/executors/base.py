@@ -1,6 +1,7 @@
 """What an executor takes and gives back."""
 
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Generator, Iterable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Generic, Protocol, TypeVar
 
@@ -43,3 +44,13 @@ class Executor(Protocol):
     ) -> Iterator[Done[Item, Result] | Failed[Item] | Lost[Item]]:
         """Run the function on all items."""
         ...
+
+
+@contextmanager
+def ending(outcomes: Iterator[Result]) -> Iterator[Iterator[Result]]:
+    """Stop the work where the block is left early, at once: an error keeps what it passed through from being ended."""
+    try:
+        yield outcomes
+    finally:
+        if isinstance(outcomes, Generator):
+            outcomes.close()
