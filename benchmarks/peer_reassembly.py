@@ -128,18 +128,18 @@ def judged(merger: Merger, image: np.ndarray[Any, Any], size: int, stride: int) 
     try:
         _patches, merge = merger(image, size, stride)
         made = merge()
-    except Exception as error:  # noqa: BLE001 - whatever a peer raises is its answer
-        return f"refuses ({type(error).__name__})"
+    except Exception as refusal:  # noqa: BLE001 - whatever a peer raises is its answer
+        return f"refuses ({type(refusal).__name__})"
     if made.shape != image.shape:
         return f"shape {made.shape[0]}x{made.shape[1]}"
     expected = image.astype(np.float64)
     unsaid = np.isnan(made) & ~np.isnan(expected)
     wrong = ~unsaid & ~(np.isnan(made) & np.isnan(expected))
-    error = np.nan_to_num(np.abs(made.astype(np.float64) - expected), nan=np.inf)
-    wrong &= error > (1e-6 if image.dtype == np.float32 else 1e-3)
+    off_by = np.nan_to_num(np.abs(made.astype(np.float64) - expected), nan=np.inf)
+    wrong &= off_by > (1e-6 if image.dtype == np.float32 else 1e-3)
     parts = []
     if wrong.any():
-        worst = float(error[wrong].max())
+        worst = float(off_by[wrong].max())
         parts.append(
             f"{int(wrong.sum()):,} pixels off by up to {worst:.1g}" if worst < np.inf else "NaN where none was"
         )

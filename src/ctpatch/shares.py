@@ -17,6 +17,7 @@ from ctpatch.errors import ConfigError, IncompleteError, OutputConflictError, So
 from ctpatch.events import Listener, ignore
 from ctpatch.executors.base import Executor
 from ctpatch.executors.choose import AnyExecutor, as_executor
+from ctpatch.held import STATE_FOLDER
 from ctpatch.job import Job, Share
 from ctpatch.make import (
     BuildResult,
@@ -30,7 +31,7 @@ from ctpatch.make import (
 )
 from ctpatch.merge import Totals, merge_parts, totals_of_set
 from ctpatch.meta import PATCH_META
-from ctpatch.output import STATE_FOLDER, Begun, OutputFolder, differences
+from ctpatch.output import Begun, OutputFolder, differences
 from ctpatch.plan import SplitPlan, plan_split
 from ctpatch.receipt import Receipt
 from ctpatch.sources import PATCHES, PREPARED, SourcePath, SplitSource

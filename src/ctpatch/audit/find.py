@@ -12,9 +12,9 @@ from ctpatch.audit.foreign import read_foreign
 from ctpatch.audit.patchset import read_patch_set
 from ctpatch.audit.prepared import read_csv, read_prepared
 from ctpatch.errors import UsageError
+from ctpatch.held import STATE_FOLDER
 from ctpatch.manifest import PATCH_MANIFEST
 from ctpatch.meta import PATCH_META
-from ctpatch.output import STATE_FOLDER
 
 _MANIFEST_SUFFIX = "_manifest.csv"
 _PLAIN_MANIFEST = "manifest.csv"
