@@ -57,17 +57,32 @@ def window_weights(size: tuple[int, int], window: WindowName) -> NDArray[np.floa
     return weights
 
 
+@lru_cache(maxsize=8)
+def _weights_of_grid(
+    origins: tuple[tuple[int, int], ...], shape: tuple[int, int], size: tuple[int, int], window: WindowName
+) -> tuple[NDArray[np.float64], NDArray[np.bool_]]:
+    """The sum of the weights on each pixel of a slice, and where there is any; the slices of a set mostly share it."""
+    total = np.zeros(shape, np.float64)
+    weights = window_weights(size, window)
+    for row, col in origins:
+        inside = weights[: shape[0] - row, : shape[1] - col]
+        total[row : row + size[0], col : col + size[1]] += inside
+    covered = total > 0
+    total.flags.writeable = covered.flags.writeable = False
+    return total, covered
+
+
 class _Canvas:
-    """Sums of weighted pixels and of weights for one slice."""
+    """The sum of weighted pixels of one slice, and what was added to it."""
 
     def __init__(self, shape: tuple[int, int], size: tuple[int, int], window: WindowName, dtype: np.dtype[Any]) -> None:
         self.shape = shape
         self.size = size
         self.dtype = dtype
         self._weights = window_weights(size, window)
-        self._uniform = window == "uniform"
+        self._window = window
+        self._origins: list[tuple[int, int]] = []
         self._sum = np.zeros(shape, np.float64)
-        self._weight = np.zeros(shape, np.float64)
         self._product = np.empty(size, np.float64)
 
     def add(self, patch: NDArray[Any], row: int, col: int) -> None:
@@ -76,19 +91,19 @@ class _Canvas:
         width = min(self.size[1], self.shape[1] - col)
         inside = np.s_[:height, :width]
         there = np.s_[row : row + height, col : col + width]
-        if self._uniform:
+        if self._window == "uniform":
             self._sum[there] += patch[inside]
         else:
             product = self._product[inside]
             np.multiply(patch[inside], self._weights[inside], out=product)
             self._sum[there] += product
-        self._weight[there] += self._weights[inside]
+        self._origins.append((row, col))
 
     def image(self, fill: float) -> tuple[NDArray[Any], int]:
         """The slice, and how many of its pixels no patch covers; those are `fill`."""
-        covered = self._weight > 0
+        weights, covered = _weights_of_grid(tuple(sorted(self._origins)), self.shape, self.size, self._window)
         image = np.full(self.shape, fill, self.dtype)
-        np.divide(self._sum, self._weight, out=image, where=covered, casting="same_kind")
+        np.divide(self._sum, weights, out=image, where=covered, casting="same_kind")
         return image, int(covered.size - np.count_nonzero(covered))
 
 
@@ -171,9 +186,9 @@ def _check_origins(origins: Sequence[tuple[int, int]], shape: tuple[int, int]) -
 def _refuse_not_finite(stack: NDArray[Any], names: Sequence[str]) -> None:
     if stack.dtype.kind != "f":
         return
-    # A sum is finite where all are (float64: no float16 or float32 overflows it), and much quicker than isfinite.
+    # A sum is finite only where all are, and much quicker than isfinite; where it overflows, they are looked at.
     with np.errstate(invalid="ignore", over="ignore"):
-        if np.isfinite(stack.sum(dtype=np.float64)):
+        if np.isfinite(stack.sum(dtype=np.promote_types(stack.dtype, np.float32))):
             return
     for patch, name in zip(stack, names, strict=True):
         wrong = np.argwhere(~np.isfinite(patch))
