@@ -16,17 +16,8 @@ from ctpatch.manifest import patch_id
 from ctpatch.meta import ArrayInfo, one_or_pair
 from ctpatch.npy import PAGE_BYTES, header_bytes
 from ctpatch.rules import compile_rules
-from ctpatch.sources import (
-    PIECE_ROWS,
-    SourcePath,
-    SourceTable,
-    SplitSource,
-    as_sources,
-    find_splits,
-    is_labels,
-    read_source_manifest,
-    scan_headers,
-)
+from ctpatch.source_manifest import PIECE_ROWS, SourceTable, is_labels, read_source_manifest, scan_headers
+from ctpatch.sources import SourcePath, SplitSource, as_sources, find_splits
 
 LAYOUTS: tuple[LayoutName, ...] = ("files", "shards", "slices", "index")
 SHARD_BYTES = 256 << 20
@@ -85,7 +76,7 @@ class SplitPlan:
     Attributes:
         source: the split.
         config: geometry, range and rules.
-        slices: a row for each slice; see `ctpatch.sources.scan_headers`.
+        slices: a row for each slice; see `ctpatch.source_manifest.scan_headers`.
         arrays: `image` and the arrays beside it, with the dtype their patches have.
     """
 

@@ -15,7 +15,7 @@ from ctpatch.audit.base import AuditedSplit, PatchSeen, Run, Seen
 from ctpatch.audit.report import Fault, RowRef
 from ctpatch.errors import CtPatchError, SourceManifestError, SystemFailureError
 from ctpatch.npy import SliceBuffer
-from ctpatch.sources import is_labels
+from ctpatch.source_manifest import is_labels
 
 _ARRAY_SUFFIX = "_path"
 _NO_ARRAY = {"src", "patch", "image", "source"}
