@@ -3,31 +3,23 @@
 Exit status: 0 done; 1 the data failed a check or some slices failed; 2 the call was wrong; 130 interrupted.
 """
 
-import json
 import os
 import sys
-import tomllib
-from dataclasses import asdict
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, Literal
+from typing import Annotated, Any, Literal
 
 from cyclopts import App, CycloptsError, Parameter
 
 from ctpatch._version import __version__
 from ctpatch.cli_audit import audit
+from ctpatch.cli_build import build, build_json, merge, plan
+from ctpatch.cli_options import DataRoot, Engines, Layout, Workers, json_text, sets_meant
 from ctpatch.cli_prepare import prepare_app
-from ctpatch.engine_options import ENGINE_OPTIONS, EngineOptions, executor_from
-from ctpatch.errors import EXIT_DATA, EXIT_DONE, EXIT_USAGE, ConfigError, CtPatchError, UsageError
-
-if TYPE_CHECKING:
-    from ctpatch.config import PatchConfig
-    from ctpatch.make import BuildResult
+from ctpatch.engine_options import EngineOptions, executor_from
+from ctpatch.errors import EXIT_DATA, EXIT_DONE, EXIT_USAGE, CtPatchError, UsageError
 
 EXIT_INTERRUPTED = 130
 
-PadMode = Literal["none", "shift", "even", "zero", "edge", "reflect"]
-Layout = Literal["files", "shards", "slices", "index"]
-OnError = Literal["stop", "skip"]
 
 app = App(
     name="ctpatch",
@@ -38,303 +30,8 @@ app = App(
     suppress_keyboard_interrupt=False,  # `main` says how to go on
     default_parameter=Parameter(negative=""),
 )
-app.command(prepare_app)
-app.command(audit)
-
-
-def _pixels(text: str | None, option: str) -> int | tuple[int, int] | None:
-    """`128`, or rows and cols as `128x96`."""
-    if text is None:
-        return None
-    parts = text.lower().replace(",", "x").split("x")
-    try:
-        numbers = [int(part) for part in parts]
-    except ValueError:
-        numbers = []
-    if len(numbers) not in {1, 2}:
-        raise ConfigError(f"{option}: {text!r}, wanted pixels as 128, or rows and cols as 128x96")
-    return numbers[0] if len(numbers) == 1 else (numbers[0], numbers[1])
-
-
-_PATCH_OPTIONS = {"patch_size", "stride", "pad_mode", "value_range", "air_level", "drop", "min_std", "rules_on"}
-_BUILD_OPTIONS = {"layout", "out", "data_root", "overwrite", "on_error", "strict"}
-_WORK_OPTIONS = {"workers", *ENGINE_OPTIONS}
-
-
-def _from_file(path: Path | None) -> dict[str, Any]:
-    """The options in a TOML file, at its top or in a table `build`; names with `-` or `_`."""
-    if path is None:
-        return {}
-    try:
-        content = tomllib.loads(path.read_text(encoding="utf-8"))
-    except OSError as error:
-        raise UsageError(f"--config {str(path)!r} cannot be read: {error.strerror}") from None
-    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
-        raise UsageError(f"--config {str(path)!r} is not valid TOML: {error}") from None
-    table = content.get("build", content)
-    options = {str(name).replace("-", "_"): value for name, value in table.items()} if isinstance(table, dict) else {}
-    unknown = sorted(set(options) - _PATCH_OPTIONS - _BUILD_OPTIONS - _WORK_OPTIONS)
-    if unknown:
-        known = ", ".join(sorted(_PATCH_OPTIONS | _BUILD_OPTIONS | _WORK_OPTIONS))
-        raise ConfigError(f"{path.name}: there is no option {unknown[0]!r}; options are {known}")
-    return options
-
-
-def _patch_config(options: dict[str, Any]) -> "PatchConfig":
-    from ctpatch.config import PatchConfig, Rule, min_std_rule  # noqa: PLC0415
-
-    values = {name: options[name] for name in _PATCH_OPTIONS if options.get(name) is not None}
-    drop = values.pop("drop", [])
-    if isinstance(drop, str):
-        drop = [drop]
-    if not isinstance(drop, list | tuple) or not all(isinstance(rule, str) for rule in drop):
-        raise ConfigError(f"drop: {drop!r}, wanted rules as 'name: condition'")
-    rules = [Rule.parse(rule) for rule in drop]
-    min_std = values.pop("min_std", None)
-    if min_std is not None:
-        if isinstance(min_std, bool) or not isinstance(min_std, int | float):
-            raise ConfigError(f"min_std: {min_std!r}, wanted a number")
-        rules.append(min_std_rule(float(min_std)))
-    if "value_range" in values:
-        values["value_range"] = tuple(values["value_range"])
-    return PatchConfig(**values, drop=tuple(rules))
-
-
-def _merge(config: Path | None, given: dict[str, Any]) -> dict[str, Any]:
-    """Options of the file, overridden by those of the command line."""
-    return {**_from_file(config), **{name: value for name, value in given.items() if value is not None}}
-
-
-def _as_json(value: Any) -> str:
-    return json.dumps(value, indent=2, ensure_ascii=False, allow_nan=False, default=str)
-
-
-Sources = Annotated[str, Parameter(help="A split's folder, a dataset's folder (all its splits), or a manifest.")]
-PatchSize = Annotated[str | None, Parameter(help="Height and width of a patch in pixels: 128, or 128x96. [128]")]
-Stride = Annotated[str | None, Parameter(help="Pixels between window origins: 64, or 64x48. [64]")]
-Pad = Annotated[
-    PadMode | None,
-    Parameter(
-        help="The border: none drops the rest, shift moves a last window inside, even spreads windows evenly, "
-        "zero, edge and reflect pad. [none]"
-    ),
-]
-Drop = Annotated[
-    list[str] | None,
-    Parameter(
-        help="A rule 'name: SQL condition' on min, max, mean, std, air_fraction, row, col, slice_index; repeatable."
-    ),
-]
-MinStd = Annotated[float | None, Parameter(help="Short for --drop 'low_variance: std < X'.")]
-ValueRange = Annotated[tuple[float, float] | None, Parameter(help="Lowest and highest value of a slice. [0 1]")]
-AirLevel = Annotated[float | None, Parameter(help="Pixels at or below it are air. [0.02]")]
-RulesOn = Annotated[str | None, Parameter(help="The array that rules judge. [image]")]
-DataRoot = Annotated[
-    Path | None, Parameter(help="What paths in manifests are relative to. [the folder above prepared]")
-]
-Workers = Annotated[int | None, Parameter(help="Processes that work. [1]")]
-Engines = EngineOptions()
-ConfigFile = Annotated[Path | None, Parameter(help="A TOML file with these options; the command line overrides it.")]
-
-
-@app.command
-def build(
-    *sources: Sources,
-    patch_size: PatchSize = None,
-    stride: Stride = None,
-    pad_mode: Pad = None,
-    layout: Annotated[
-        Layout | None,
-        Parameter(help="files: one .npy a patch; shards: many in one; slices: whole slices; index: no pixels. [files]"),
-    ] = None,
-    drop: Drop = None,
-    min_std: MinStd = None,
-    value_range: ValueRange = None,
-    air_level: AirLevel = None,
-    rules_on: RulesOn = None,
-    out: Annotated[Path | None, Parameter(help="Folder of the set. [DATA_ROOT/patches/DATASET/SPLIT]")] = None,
-    data_root: DataRoot = None,
-    workers: Workers = None,
-    overwrite: bool | None = None,
-    on_error: Annotated[
-        OnError | None, Parameter(help="A slice that cannot be used: stop, or skip it and exit 1. [stop]")
-    ] = None,
-    strict: bool | None = None,
-    share: str | None = None,
-    engines: EngineOptions = Engines,
-    config: ConfigFile = None,
-    report: bool = False,
-    json_output: Annotated[bool, Parameter(name="--json")] = False,
-) -> int:
-    """Cut slices into patch sets; goes on where an earlier run was cut off.
-
-    Parameters
-    ----------
-    overwrite
-        Start anew over an earlier set of ours; other files are never touched.
-    strict
-        Compare digests of all sources before an earlier result is trusted.
-    report
-        Write report.html beside the tables (of several splits: into the folder above them).
-    share
-        Build only this share of the parts, as 3/16; ctpatch merge makes all shares one set.
-    json_output
-        Print the result as JSON.
-    """
-    from ctpatch.build import build as run_build  # noqa: PLC0415
-    from ctpatch.console import ConsoleListener  # noqa: PLC0415
-
-    given = {
-        "patch_size": _pixels(patch_size, "patch_size"),
-        "stride": _pixels(stride, "stride"),
-        "pad_mode": pad_mode,
-        "layout": layout,
-        "drop": drop,
-        "min_std": min_std,
-        "value_range": value_range,
-        "air_level": air_level,
-        "rules_on": rules_on,
-        "out": out,
-        "data_root": data_root,
-        "workers": workers,
-        "overwrite": overwrite,
-        "on_error": on_error,
-        "strict": strict,
-        **engines.given(),
-    }
-    options = _merge(config, given)
-    cfg = _patch_config(options)
-    how = {name: options[name] for name in _BUILD_OPTIONS if name in options}
-    if report and share is not None:
-        raise ConfigError("share, report: a share is no set yet; ctpatch merge makes it one, then ctpatch report")
-    if report:
-        from ctpatch.report import check_installed, report_along  # noqa: PLC0415
-
-        check_installed()
-    page = None
-    with ConsoleListener(quiet=json_output) as listener, executor_from(options) as work:
-        if share is not None:
-            return _build_share(sources, share, {**how, **work, "config": cfg, "listener": listener}, json_output)
-        results = run_build(sources, config=cfg, listener=listener, **how, **work)
-        if report:
-            page = report_along([each.folder for each in results], how.get("data_root"), listener)
-    return _show_builds(results, page, as_json=json_output)
-
-
-def _show_builds(results: "list[BuildResult]", page: Path | None = None, *, as_json: bool) -> int:
-    from ctpatch.console import build_summary, print_out, shown_path  # noqa: PLC0415
-
-    if as_json:
-        print_out(_as_json([_build_json(result) for result in results]))
-    else:
-        print_out("\n".join(build_summary(result) for result in results))
-        if page is not None:
-            print_out(f"report: {shown_path(page)}")
-    return EXIT_DONE if all(result.complete for result in results) else EXIT_DATA
-
-
-def _build_share(sources: tuple[str, ...], share: str, how: dict[str, Any], as_json: bool) -> int:
-    from ctpatch.console import print_out, share_summary  # noqa: PLC0415
-    from ctpatch.shares import build_share  # noqa: PLC0415
-
-    if how.pop("overwrite", False):
-        raise ConfigError(
-            "share, overwrite: a share cannot tell what the other shares have just written from what is to go; "
-            "remove the folder before the first share begins, or choose another --out"
-        )
-    results = build_share(sources, share, **how)
-    print_out(_as_json([asdict(each) for each in results]) if as_json else "\n".join(map(share_summary, results)))
-    return EXIT_DATA if any(each.num_skipped for each in results) else EXIT_DONE
-
-
-@app.command
-def merge(
-    *patches: Annotated[Path, Parameter(help="The folder that shares were built into, or a folder of such.")],
-    source: Annotated[Path | None, Parameter(help="The source manifest. [the one on record]")] = None,
-    data_root: DataRoot = None,
-    json_output: Annotated[bool, Parameter(name="--json", help="Print the result as JSON.")] = False,
-) -> int:
-    """Make the shares of a build one set; names the shares that are missing."""
-    from ctpatch.console import ConsoleListener  # noqa: PLC0415
-    from ctpatch.shares import merge as run_merge  # noqa: PLC0415
-
-    with ConsoleListener(quiet=json_output) as listener:
-        results = [
-            run_merge(folder, source=source, data_root=data_root, listener=listener) for folder in _sets(patches)
-        ]
-    return _show_builds(results, as_json=json_output)
-
-
-def _build_json(result: "BuildResult") -> dict[str, Any]:
-    return {
-        "folder": str(result.folder),
-        "outcome": result.outcome,
-        "seconds": result.seconds,
-        "complete": result.complete,
-        "skipped": result.skipped,
-        "covering_stride": result.covering_stride,
-        "slices_without_windows": result.num_without_windows,
-        "meta": result.meta.model_dump(mode="json"),
-    }
-
-
-@app.command
-def plan(
-    *sources: Sources,
-    patch_size: PatchSize = None,
-    stride: Stride = None,
-    pad_mode: Pad = None,
-    layout: Annotated[Layout | None, Parameter(help="The layout that is meant. [files]")] = None,
-    drop: Drop = None,
-    min_std: MinStd = None,
-    value_range: ValueRange = None,
-    air_level: AirLevel = None,
-    rules_on: RulesOn = None,
-    data_root: DataRoot = None,
-    workers: Workers = None,
-    on_error: Annotated[
-        OnError | None, Parameter(help="A slice that cannot be used: stop, or count it. [stop]")
-    ] = None,
-    config: ConfigFile = None,
-    json_output: Annotated[bool, Parameter(name="--json", help="Print the plan as JSON.")] = False,
-) -> int:
-    """Show what a build would do: counts, bytes, names, coverage, what rules would drop; writes nothing."""
-    from ctpatch.console import ConsoleListener, plan_text, print_out  # noqa: PLC0415
-    from ctpatch.plan import plan as make_plan  # noqa: PLC0415
-    from ctpatch.preview import preview_rules  # noqa: PLC0415
-
-    given = {
-        "patch_size": _pixels(patch_size, "patch_size"),
-        "stride": _pixels(stride, "stride"),
-        "pad_mode": pad_mode,
-        "layout": layout,
-        "drop": drop,
-        "min_std": min_std,
-        "value_range": value_range,
-        "air_level": air_level,
-        "rules_on": rules_on,
-        "data_root": data_root,
-        "workers": workers,
-        "on_error": on_error,
-    }
-    options = _merge(config, given)
-    cfg = _patch_config(options)
-    mode: OnError = options.get("on_error", "stop")
-    plans = make_plan(sources, config=cfg, data_root=options.get("data_root"), skip_faulty=mode == "skip")
-    shown = []
-    failed = False
-    with ConsoleListener(quiet=json_output) as listener:
-        for each in plans:
-            preview = None
-            if cfg.drop:
-                preview = preview_rules(each, workers=options.get("workers", 1), on_error=mode, listener=listener)
-            failed = failed or each.num_faulty > 0 or bool(preview and preview.skipped)
-            shown.append((each, preview))
-    if json_output:
-        print_out(_as_json([{**each.summary(), "rules": seen.as_dict() if seen else None} for each, seen in shown]))
-    else:
-        print_out("\n".join(plan_text(each, seen, options.get("layout", "files")) for each, seen in shown))
-    return EXIT_DATA if failed else EXIT_DONE
+for _command in (prepare_app, plan, build, merge, audit):
+    app.command(_command)
 
 
 @app.command
@@ -353,34 +50,14 @@ def verify(
     reports = []
     options = {"workers": workers, **engines.given()}
     with ConsoleListener(quiet=json_output) as listener, executor_from(options) as work:
-        for folder in _sets(patches):
+        for folder in sets_meant(patches):
             found = run_verify(folder, deep=deep, data_root=data_root, listener=listener, **work)
             reports.append((found, folder))
     if json_output:
-        print_out(_as_json([found.as_dict() for found, _ in reports]))
+        print_out(json_text([found.as_dict() for found, _ in reports]))
     else:
         print_out("\n".join(verify_text(found, folder.resolve()) for found, folder in reports))
     return EXIT_DONE if all(found.ok for found, _ in reports) else EXIT_DATA
-
-
-def _sets(paths: tuple[Path, ...]) -> list[Path]:
-    """The sets that are meant: each folder itself, or the sets in it where it is none."""
-    from ctpatch.atomic import given_path  # noqa: PLC0415
-    from ctpatch.held import STATE_FOLDER  # noqa: PLC0415
-    from ctpatch.meta import PATCH_META  # noqa: PLC0415
-
-    if not paths:
-        raise UsageError("no patch set given: name its folder")
-    found: list[Path] = []
-    for path in paths:
-        given_path(path)
-        marks = (PATCH_META, STATE_FOLDER)
-        if not path.is_dir() or any((path / mark).exists() for mark in marks):
-            found.append(path)
-            continue
-        below = [each for each in sorted(path.iterdir()) if any((each / mark).exists() for mark in marks)]
-        found.extend(below or [path])
-    return found
 
 
 @app.command
@@ -396,7 +73,7 @@ def info(
 
     texts: list[str] = []
     values: list[Any] = []
-    for folder in _sets(patches):
+    for folder in sets_meant(patches):
         try:
             ps = open_set(folder)
         except IncompleteError as error:
@@ -407,7 +84,7 @@ def info(
         else:
             values.append({"status": "complete", "folder": str(folder), **ps.meta.model_dump(mode="json")})
             texts.append(info_text(ps.meta, ps.folder))
-    print_out(_as_json(values) if json_output else "\n".join(texts))
+    print_out(json_text(values) if json_output else "\n".join(texts))
     return EXIT_DONE
 
 
@@ -442,7 +119,7 @@ def convert(
             listener=listener,
             **work,
         )
-    print_out(_as_json(_build_json(result)) if json_output else build_summary(result))
+    print_out(json_text(build_json(result)) if json_output else build_summary(result))
     return EXIT_DONE
 
 
@@ -465,7 +142,7 @@ def report_command(
 
     with ConsoleListener() as listener:
         page = report(
-            _sets(patches), out, format=format_, slices=slices, seed=seed, data_root=data_root, listener=listener
+            sets_meant(patches), out, format=format_, slices=slices, seed=seed, data_root=data_root, listener=listener
         )
     print_out(f"report: {shown_path(page.resolve())}")
     return EXIT_DONE
@@ -509,7 +186,7 @@ def _report(error: CtPatchError, *, as_json: bool) -> int:
     from ctpatch.console import print_out, printable  # noqa: PLC0415
 
     if as_json:
-        print_out(_as_json({"error": {"code": error.code, "message": error.message}}))
+        print_out(json_text({"error": {"code": error.code, "message": error.message}}))
     lines = [printable(line) for line in error.message.splitlines()]
     sys.stderr.write("\n".join(["error: " + lines[0], *lines[1:]]) + "\n")
     return error.exit_status
