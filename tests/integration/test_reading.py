@@ -5,6 +5,7 @@ import os
 import pickle
 import subprocess
 import sys
+import threading
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -401,3 +402,34 @@ def test_wherever_the_buffer_lies_the_patches_are_right(
     for slot, row in zip(out, ps.manifest[which].iter_rows(named=True), strict=True):
         image = prepared.images["image"][row["slice_index"]]
         assert_bits(slot, image[row["row"] : row["row"] + 64, row["col"] : row["col"] + 64])
+
+
+def test_many_files_are_read_by_threads_and_the_first_fault_is_named(prepared: Prepared) -> None:
+    build_one(prepared, layout="files")
+    ps = ctpatch.open(prepared.out)
+    whole = ps.read(range(60))
+    assert any(thread.name.startswith("ctpatch-files") for thread in threading.enumerate())
+    assert_bits(whole, reference_set(prepared.images["image"])[1])
+    names = ps.manifest["patch_path"].to_list()
+    for at in (50, 17, 33):
+        (prepared.root / names[at]).unlink()
+    with pytest.raises(NpyError, match=Path(names[17]).name):
+        ps.read(range(60))
+    with pytest.raises(NpyError, match=Path(names[50]).name):
+        ps.read(range(59, -1, -1))
+
+
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="needs fork")
+def test_a_forked_process_reads_with_threads_of_its_own(prepared: Prepared) -> None:
+    build_one(prepared, layout="files")
+    code = (
+        "import os, sys, ctpatch\n"
+        "ps = ctpatch.open(sys.argv[1])\n"
+        "before = ps.read(range(60)).tobytes()\n"
+        "child = os.fork()\n"
+        "if child == 0:\n"
+        "    os._exit(0 if ps.read(range(60)).tobytes() == before else 3)\n"
+        "sys.exit(os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]))\n"
+    )
+    done = subprocess.run([sys.executable, "-c", code, prepared.out], timeout=60, check=False)
+    assert done.returncode == 0

@@ -12,6 +12,7 @@ import os
 import threading
 from collections import OrderedDict
 from collections.abc import Callable, Iterable
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from functools import cached_property
 from typing import Any
@@ -26,6 +27,10 @@ from ctpatch.grid import PADDING_MODES
 from ctpatch.layouts.memory import Slabs, copies_slowly, copy_in_runs
 from ctpatch.npy import header_bytes, open_npy, read_exactly, read_header
 from ctpatch.patches import padded_window
+
+_THREADS = 4
+"""For files that are not in the page cache: a disk answers several at once in less than half the time (measured)."""
+_FILES_FOR_THREADS = 16
 
 MAX_MAPPED_FILES = 2048
 """Mapped files cost addresses, not memory or open files; systems allow some 65,000 for a process."""
@@ -83,6 +88,14 @@ class MappedFiles:
         self._follow = follow_links
         self._open: OrderedDict[str, NDArray[Any]] = OrderedDict()
         self._lock = threading.Lock()
+        self._threads: tuple[int, ThreadPoolExecutor] | None = None
+
+    def threads(self) -> ThreadPoolExecutor:
+        """Threads that read files side by side; a process that was forked has its own."""
+        with self._lock:
+            if self._threads is None or self._threads[0] != os.getpid():
+                self._threads = os.getpid(), ThreadPoolExecutor(_THREADS, "ctpatch-files")
+            return self._threads[1]
 
     def get(self, path: str) -> NDArray[Any]:
         """The array in a file of the set, read-only.
@@ -124,6 +137,9 @@ class MappedFiles:
         """Let go of all files."""
         with self._lock:
             self._open.clear()
+            if self._threads is not None and self._threads[0] == os.getpid():
+                self._threads[1].shutdown(wait=False)
+            self._threads = None
 
 
 def open_patch_file(full: str, name: str, *, follow: bool) -> int:
@@ -276,11 +292,22 @@ class ArrayReader:
 
         They go into `out`, in the order asked or into the given slots of it.
         """
+        places = list(range(len(which)) if slots is None else slots)
+        todo = list(zip(places, self._addresses.paths.gather(which).to_list(), strict=True))
+        if len(todo) < _FILES_FOR_THREADS:
+            self._read_some(todo, out)
+            return
+        share = -(-len(todo) // _THREADS)
+        runs = [todo[start : start + share] for start in range(0, len(todo), share)]
+        # In order: the first that fails is the one a single thread would have met.
+        for done in [self._files.threads().submit(self._read_some, run, out) for run in runs]:
+            done.result()
+
+    def _read_some(self, todo: list[tuple[int, str]], out: NDArray[Any]) -> None:
         whole = len(self._header) + out[:1].nbytes
         quick = _READS_VECTORS and out.dtype == self._addresses.dtype and out.dtype.isnative
         head, behind = bytearray(len(self._header)), bytearray(1)
-        places = range(len(which)) if slots is None else slots
-        for place, path in zip(places, self._addresses.paths.gather(which).to_list(), strict=True):
+        for place, path in todo:
             slot = out[place]
             fd = open_patch_file(self._resolve(path), path, follow=False)
             try:
