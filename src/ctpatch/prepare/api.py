@@ -9,6 +9,8 @@ from ctpatch.atomic import given_path
 from ctpatch.config import BuildConfig, OnError, check_name
 from ctpatch.errors import ConfigError, SliceError, UsageError
 from ctpatch.events import Listener, Notice, ignore
+from ctpatch.executors.choose import AnyExecutor, as_executor
+from ctpatch.executors.processes import ProcessExecutor
 from ctpatch.prepare.dicom import DicomReader
 from ctpatch.prepare.dicom_series import GroupBy
 from ctpatch.prepare.geometry import Geometry
@@ -41,6 +43,8 @@ class CommonOptions:
         key: file of the key that pseudonyms are made with; None takes the user's own.
         names: file that is to say, for the user's eyes alone, what stands for whom; None writes none.
         workers: processes that work.
+        executor: what slices are given to instead: a dask `Client`, or any `concurrent.futures.Executor`; its workers
+            need the same files under the same paths. Headers are looked at by `workers` processes here.
         on_error: whether a slice that cannot be used stops the run or is skipped.
         overwrite: start anew over an earlier set of ours.
         listener: is told what happens.
@@ -57,6 +61,7 @@ class CommonOptions:
     key: SourcePath | None = None
     names: SourcePath | None = None
     workers: int = 1
+    executor: AnyExecutor | None = None
     on_error: OnError = "stop"
     overwrite: bool = False
     listener: Listener = ignore
@@ -110,12 +115,13 @@ def prepare_dicom(
     """
     options = _options(out, dataset, common)
     mapping = choose_mapping(window, preset)
-    reader = DicomReader(group_by, allow_deflated, keep_orientation, workers=options.workers)
+    workers = _workers_here(options)
+    reader = DicomReader(group_by, allow_deflated, keep_orientation, workers=workers)
     inputs = [Input("image", reader, source, series, mapping)]
     if target is not None or target_series is not None:
         inputs.append(Input("target", reader, source if target is None else target, target_series, mapping))
     if mask is not None:
-        labels = DicomReader(group_by, allow_deflated, keep_orientation, labels=True, workers=options.workers)
+        labels = DicomReader(group_by, allow_deflated, keep_orientation, labels=True, workers=workers)
         inputs.append(Input("mask", labels, mask, None, None))
     how = {"group_by": group_by, "keep_orientation": keep_orientation}
     return prepare(inputs, options, match_by, how)
@@ -184,11 +190,17 @@ def _options(out: SourcePath, dataset: str, common: dict[str, Any]) -> CommonOpt
         raise ConfigError(f"there is no option {unknown[0]!r}; options are {', '.join(CommonOptions.__slots__)}")
     options = CommonOptions(out, check_name(dataset, "the dataset"), **common)
     BuildConfig(workers=options.workers, on_error=options.on_error, overwrite=options.overwrite)
+    as_executor(options.executor, options.workers)
     if isinstance(options.split, str):
         raise ConfigError(
             f"split: {options.split!r}, wanted one text for each split, such as ['train=0.8', 'test=0.2']"
         )
     return options
+
+
+def _workers_here(options: CommonOptions) -> int:
+    """Processes on this machine that are meant to work."""
+    return options.executor.workers if isinstance(options.executor, ProcessExecutor) else options.workers
 
 
 def prepare(inputs: Sequence[Input], options: CommonOptions, match_by: MatchBy, how: dict[str, Any]) -> PrepareResult:
@@ -236,7 +248,7 @@ def prepare(inputs: Sequence[Input], options: CommonOptions, match_by: MatchBy, 
         plan,
         _facts(options, inputs, mapping, found, rows, pseudonyms),
         data_root,
-        workers=options.workers,
+        executor=as_executor(options.executor, options.workers),
         on_error=options.on_error,
         overwrite=options.overwrite,
         listener=listener,
