@@ -168,6 +168,10 @@ def nifti(
     seed: Seed = 0,
     patients: Patients = None,
     stratify: Stratify = None,
+    group_by: Annotated[
+        Literal["folder", "file"],
+        Parameter(group=_SPLITS, help="What no two splits share, where no name such as sub-01 tells the patient."),
+    ] = "folder",
     key: Key = None,
     names: Names = None,
     workers: Workers = None,
@@ -193,6 +197,7 @@ def nifti(
             match_by=match or "path",
             window=window,
             preset=preset,
+            group_by=group_by,
             **given,
             **common,
         )
@@ -209,6 +214,13 @@ def lodopab(
     pairs: Annotated[
         bool, Parameter(help="Reconstruct the observations as image, with the ground truth as target.")
     ] = False,
+    filter_name: Annotated[
+        Literal["ramp", "shepp-logan", "cosine", "hamming", "hann"],
+        Parameter(name="--filter", group=_VALUES, help="Filter of the reconstruction."),
+    ] = "hann",
+    frequency_scaling: Annotated[
+        float, Parameter(group=_VALUES, help="Share of the frequencies the filter lets pass, up to 1.")
+    ] = 1.0,
     crop: Crop = None,
     spacing: Spacing = None,
     keep_orientation: KeepOrientation = False,
@@ -230,7 +242,17 @@ def lodopab(
     common = _common(split, seed, patients, stratify, crop, spacing, key, names, on_error, overwrite=overwrite)
 
     def work(**given: Any) -> "PrepareResult":
-        return prepare_lodopab(source, out, dataset, pairs=pairs, keep_orientation=keep_orientation, **given, **common)
+        return prepare_lodopab(
+            source,
+            out,
+            dataset,
+            pairs=pairs,
+            filter_name=filter_name,
+            frequency_scaling=frequency_scaling,
+            keep_orientation=keep_orientation,
+            **given,
+            **common,
+        )
 
     return _run(work, workers, engines, json_output=json_output)
 
