@@ -1,15 +1,16 @@
 """`ctpatch prepare dicom|lodopab|nifti`: raw CT to prepared slices, on the command line."""
 
 import json
+from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 from cyclopts import App, Group, Parameter
 
+from ctpatch.engine_options import EngineOptions, executor_from
 from ctpatch.errors import EXIT_DATA, EXIT_DONE, ConfigError
 
 if TYPE_CHECKING:
-    from ctpatch.events import Listener
     from ctpatch.prepare.run import PrepareResult
 
 prepare_app = App(
@@ -76,7 +77,8 @@ Key = Annotated[
 Names = Annotated[
     Path | None, Parameter(group=_PRIVACY, help="A CSV for your eyes alone: what stands for whom. [none]")
 ]
-Workers = Annotated[int, Parameter(help="Processes that work.")]
+Workers = Annotated[int | None, Parameter(help="Processes that work. [1]")]
+Engines = EngineOptions()
 OnError = Annotated[
     Literal["stop", "skip"], Parameter(help="A slice that cannot be used: stop, or skip it and exit 1.")
 ]
@@ -114,7 +116,8 @@ def dicom(
     allow_deflated: Annotated[
         bool, Parameter(help="Read deflated files, which could be bombs, within bounds.")
     ] = False,
-    workers: Workers = 1,
+    workers: Workers = None,
+    engines: EngineOptions = Engines,
     on_error: OnError = "stop",
     overwrite: Overwrite = False,
     json_output: Json = False,
@@ -122,9 +125,9 @@ def dicom(
     """CT slices in any tree of DICOM files; goes on where an earlier run was cut off."""
     from ctpatch.prepare.api import prepare_dicom  # noqa: PLC0415
 
-    common = _common(split, seed, patients, stratify, crop, spacing, key, names, workers, on_error, overwrite=overwrite)
+    common = _common(split, seed, patients, stratify, crop, spacing, key, names, on_error, overwrite=overwrite)
 
-    def work(listener: "Listener") -> "PrepareResult":
+    def work(**given: Any) -> "PrepareResult":
         return prepare_dicom(
             source,
             out,
@@ -139,11 +142,11 @@ def dicom(
             group_by=group_by,
             keep_orientation=keep_orientation,
             allow_deflated=allow_deflated,
-            listener=listener,
+            **given,
             **common,
         )
 
-    return _run(work, json_output=json_output)
+    return _run(work, workers, engines, json_output=json_output)
 
 
 @prepare_app.command
@@ -165,9 +168,14 @@ def nifti(
     seed: Seed = 0,
     patients: Patients = None,
     stratify: Stratify = None,
+    group_by: Annotated[
+        Literal["folder", "file"],
+        Parameter(group=_SPLITS, help="What no two splits share, where no name such as sub-01 tells the patient."),
+    ] = "folder",
     key: Key = None,
     names: Names = None,
-    workers: Workers = 1,
+    workers: Workers = None,
+    engines: EngineOptions = Engines,
     on_error: OnError = "stop",
     overwrite: Overwrite = False,
     json_output: Json = False,
@@ -175,9 +183,9 @@ def nifti(
     """Axial slices of NIfTI volumes in HU; goes on where an earlier run was cut off."""
     from ctpatch.prepare.api import prepare_nifti  # noqa: PLC0415
 
-    common = _common(split, seed, patients, stratify, crop, spacing, key, names, workers, on_error, overwrite=overwrite)
+    common = _common(split, seed, patients, stratify, crop, spacing, key, names, on_error, overwrite=overwrite)
 
-    def work(listener: "Listener") -> "PrepareResult":
+    def work(**given: Any) -> "PrepareResult":
         return prepare_nifti(
             source,
             out,
@@ -189,11 +197,12 @@ def nifti(
             match_by=match or "path",
             window=window,
             preset=preset,
-            listener=listener,
+            group_by=group_by,
+            **given,
             **common,
         )
 
-    return _run(work, json_output=json_output)
+    return _run(work, workers, engines, json_output=json_output)
 
 
 @prepare_app.command
@@ -205,6 +214,13 @@ def lodopab(
     pairs: Annotated[
         bool, Parameter(help="Reconstruct the observations as image, with the ground truth as target.")
     ] = False,
+    filter_name: Annotated[
+        Literal["ramp", "shepp-logan", "cosine", "hamming", "hann"],
+        Parameter(name="--filter", group=_VALUES, help="Filter of the reconstruction."),
+    ] = "hann",
+    frequency_scaling: Annotated[
+        float, Parameter(group=_VALUES, help="Share of the frequencies the filter lets pass, up to 1.")
+    ] = 1.0,
     crop: Crop = None,
     spacing: Spacing = None,
     keep_orientation: KeepOrientation = False,
@@ -214,7 +230,8 @@ def lodopab(
     stratify: Stratify = None,
     key: Key = None,
     names: Names = None,
-    workers: Workers = 1,
+    workers: Workers = None,
+    engines: EngineOptions = Engines,
     on_error: OnError = "stop",
     overwrite: Overwrite = False,
     json_output: Json = False,
@@ -222,14 +239,22 @@ def lodopab(
     """LoDoPaB-CT's HDF5 files, in the splits they come in; goes on where an earlier run was cut off."""
     from ctpatch.prepare.api import prepare_lodopab  # noqa: PLC0415
 
-    common = _common(split, seed, patients, stratify, crop, spacing, key, names, workers, on_error, overwrite=overwrite)
+    common = _common(split, seed, patients, stratify, crop, spacing, key, names, on_error, overwrite=overwrite)
 
-    def work(listener: "Listener") -> "PrepareResult":
+    def work(**given: Any) -> "PrepareResult":
         return prepare_lodopab(
-            source, out, dataset, pairs=pairs, keep_orientation=keep_orientation, listener=listener, **common
+            source,
+            out,
+            dataset,
+            pairs=pairs,
+            filter_name=filter_name,
+            frequency_scaling=frequency_scaling,
+            keep_orientation=keep_orientation,
+            **given,
+            **common,
         )
 
-    return _run(work, json_output=json_output)
+    return _run(work, workers, engines, json_output=json_output)
 
 
 def _common(
@@ -241,7 +266,6 @@ def _common(
     spacing: str | None,
     key: Path | None,
     names: Path | None,
-    workers: int,
     on_error: str,
     *,
     overwrite: bool,
@@ -252,7 +276,6 @@ def _common(
         "stratify": stratify,
         "key": key,
         "names": names,
-        "workers": workers,
         "on_error": on_error,
         "overwrite": overwrite,
     }
@@ -275,11 +298,16 @@ def _pair(text: str, option: str, wanted: str, *, whole: bool) -> tuple[float, f
     return numbers[0], numbers[-1]
 
 
-def _run(work: Any, *, json_output: bool) -> int:
+def _run(
+    work: Callable[..., "PrepareResult"], workers: int | None, engines: EngineOptions, *, json_output: bool
+) -> int:
     from ctpatch.console import ConsoleListener, print_out  # noqa: PLC0415
 
-    with ConsoleListener(quiet=json_output) as listener:
-        result: PrepareResult = work(listener)
+    # Whatever the engine, headers are looked at by this many processes here.
+    here = {} if workers is None else {"workers": workers}
+    options = {"workers": workers, **engines.given()}
+    with ConsoleListener(quiet=json_output) as listener, executor_from(options) as given:
+        result = work(listener=listener, **{**here, **given})
     if json_output:
         print_out(json.dumps(_as_dict(result), indent=2, ensure_ascii=False, allow_nan=False))
     else:

@@ -6,6 +6,7 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from functools import partial
+from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any, Protocol, runtime_checkable
 
@@ -20,6 +21,7 @@ from ctpatch.events import Listener, Notice
 from ctpatch.executors.base import Executor
 
 _HEAD_BYTES = 1 << 16
+_BY_MODULE = {"ctpatch": __version__, "numpy": np.__version__, "polars": pl.__version__}
 Guard = Callable[[Callable[[Any, Any], Any]], Callable[[Any, Any], Any]]
 
 
@@ -42,7 +44,7 @@ class Landmarks:
 
     Attributes:
         files: absolute path and mark (size and digest of the first 64 KiB) of each file.
-        software: version of what decides the bytes, by name.
+        software: version of what decides the bytes, by name; empty where it is not installed.
     """
 
     files: tuple[tuple[str, str], ...]
@@ -51,7 +53,12 @@ class Landmarks:
 
 @contextmanager
 def in_sight(
-    executor: Executor, files: Sequence[Path], listener: Listener, *, folder: Path | None = None
+    executor: Executor,
+    files: Sequence[Path],
+    listener: Listener,
+    *,
+    folder: Path | None = None,
+    software: Sequence[str] = (),
 ) -> Iterator[Guard]:
     """Ask the workers, those there are now and each that comes later, whether they see what this process sees.
 
@@ -62,6 +69,7 @@ def in_sight(
         files: files that the workers must see.
         listener: is told where workers are waited for.
         folder: where a token is put for the workers to see, and taken away at the end; None for work that only reads.
+        software: packages that decide the bytes too, beside ctpatch, numpy and polars.
 
     Yields:
         What makes a function one that asks first, once in each process.
@@ -73,7 +81,9 @@ def in_sight(
         yield lambda function: function
         return
     with _token(folder) as tokens:
-        landmarks = Landmarks(tuple((os.path.abspath(file), _mark(file)) for file in (*tokens, *files)), _software())
+        landmarks = Landmarks(
+            tuple((os.path.abspath(file), _mark(file)) for file in (*tokens, *files)), _software(software)
+        )
         if not executor.workers():
             listener(Notice("no-workers", "the scheduler has no worker yet; waiting for the first one"))
         for worker, complaint in executor.everywhere(_complaint, landmarks).items():
@@ -112,16 +122,27 @@ def _mark(path: str | Path) -> str:
         return f"{os.fstat(file.fileno()).st_size}-{xxhash.xxh3_64_hexdigest(file.read(_HEAD_BYTES))}"
 
 
-def _software() -> tuple[tuple[str, str], ...]:
-    return (("ctpatch", __version__), ("numpy", np.__version__), ("polars", pl.__version__))
+def _software(more: Sequence[str]) -> tuple[tuple[str, str], ...]:
+    return tuple((name, _version(name)) for name in (*_BY_MODULE, *more))
+
+
+def _version(name: str) -> str:
+    if name in _BY_MODULE:
+        return _BY_MODULE[name]
+    try:
+        return version(name)
+    except PackageNotFoundError:
+        return ""
 
 
 def _complaint(landmarks: Landmarks) -> str | None:
     """What is wrong where this runs, or None."""
-    for (name, wanted), (_name, here) in zip(landmarks.software, _software(), strict=True):
+    for name, wanted in landmarks.software:
+        here = _version(name)
         if wanted != here:
+            has = f"runs {name} {here}" if here else f"has no {name}"
             return (
-                f"runs {name} {here}, the builder {wanted}; install the same versions everywhere, as the same bytes "
+                f"{has}, the builder {wanted or 'has none'}; install the same versions everywhere, as the same bytes "
                 "are only promised for them"
             )
     for path, mark in landmarks.files:

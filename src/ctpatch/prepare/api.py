@@ -9,12 +9,18 @@ from ctpatch.atomic import given_path
 from ctpatch.config import BuildConfig, OnError, check_name
 from ctpatch.errors import ConfigError, SliceError, UsageError
 from ctpatch.events import Listener, Notice, ignore
+from ctpatch.executors.choose import AnyExecutor, as_executor
+from ctpatch.executors.processes import ProcessExecutor
 from ctpatch.prepare.dicom import DicomReader
 from ctpatch.prepare.dicom_series import GroupBy
+from ctpatch.prepare.fbp import FilterName
 from ctpatch.prepare.geometry import Geometry
 from ctpatch.prepare.inputs import Found, Input, SourcePath, find, nothing_found, refuse_faults
+from ctpatch.prepare.lodopab import LodopabReader
 from ctpatch.prepare.mapping import STORED, Mapping, choose_mapping
 from ctpatch.prepare.names_file import Name, refuse_inside, write_names
+from ctpatch.prepare.nifti import GroupBy as FilesTogether
+from ctpatch.prepare.nifti import NiftiReader
 from ctpatch.prepare.pairs import MatchBy
 from ctpatch.prepare.part import ArraySource, without_names
 from ctpatch.prepare.planning import PreparePlan, Row, fitting_rows, given_splits, make_tasks
@@ -41,6 +47,8 @@ class CommonOptions:
         key: file of the key that pseudonyms are made with; None takes the user's own.
         names: file that is to say, for the user's eyes alone, what stands for whom; None writes none.
         workers: processes that work.
+        executor: what slices are given to instead: a dask `Client`, or any `concurrent.futures.Executor`; its workers
+            need the same files under the same paths. Headers are looked at by `workers` processes here.
         on_error: whether a slice that cannot be used stops the run or is skipped.
         overwrite: start anew over an earlier set of ours.
         listener: is told what happens.
@@ -57,6 +65,7 @@ class CommonOptions:
     key: SourcePath | None = None
     names: SourcePath | None = None
     workers: int = 1
+    executor: AnyExecutor | None = None
     on_error: OnError = "stop"
     overwrite: bool = False
     listener: Listener = ignore
@@ -110,12 +119,13 @@ def prepare_dicom(
     """
     options = _options(out, dataset, common)
     mapping = choose_mapping(window, preset)
-    reader = DicomReader(group_by, allow_deflated, keep_orientation, workers=options.workers)
+    workers = _workers_here(options)
+    reader = DicomReader(group_by, allow_deflated, keep_orientation, workers=workers)
     inputs = [Input("image", reader, source, series, mapping)]
     if target is not None or target_series is not None:
         inputs.append(Input("target", reader, source if target is None else target, target_series, mapping))
     if mask is not None:
-        labels = DicomReader(group_by, allow_deflated, keep_orientation, labels=True, workers=options.workers)
+        labels = DicomReader(group_by, allow_deflated, keep_orientation, labels=True, workers=workers)
         inputs.append(Input("mask", labels, mask, None, None))
     how = {"group_by": group_by, "keep_orientation": keep_orientation}
     return prepare(inputs, options, match_by, how)
@@ -133,19 +143,23 @@ def prepare_nifti(
     match_by: MatchBy = "path",
     window: tuple[float, float] | None = None,
     preset: str | None = None,
+    group_by: FilesTogether = "folder",
     **common: Any,
 ) -> PrepareResult:
-    """Prepare the axial slices of NIfTI volumes in HU; see `prepare_dicom` for what the options mean."""
-    from ctpatch.prepare.nifti import NiftiReader  # noqa: PLC0415
+    """Prepare the axial slices of NIfTI volumes in HU; see `prepare_dicom` for what the options mean.
 
+    Where no BIDS name tells the patient, `group_by` says what must not be divided between splits: all files of a
+    `folder`, or each `file`.
+    """
     options = _options(out, dataset, common)
     mapping = choose_mapping(window, preset)
-    inputs = [Input("image", NiftiReader(), source, series, mapping)]
+    reader = NiftiReader(group_by)
+    inputs = [Input("image", reader, source, series, mapping)]
     if target is not None or target_series is not None:
-        inputs.append(Input("target", NiftiReader(), source if target is None else target, target_series, mapping))
+        inputs.append(Input("target", reader, source if target is None else target, target_series, mapping))
     if mask is not None:
-        inputs.append(Input("mask", NiftiReader(), mask, None, None))
-    return prepare(inputs, options, match_by, {})
+        inputs.append(Input("mask", reader, mask, None, None))
+    return prepare(inputs, options, match_by, {"group_by": group_by})
 
 
 def prepare_lodopab(
@@ -154,6 +168,8 @@ def prepare_lodopab(
     dataset: str,
     *,
     pairs: bool = False,
+    filter_name: FilterName = "hann",
+    frequency_scaling: float = 1.0,
     keep_orientation: bool = False,
     **common: Any,
 ) -> PrepareResult:
@@ -164,18 +180,26 @@ def prepare_lodopab(
         out: the data root; the set goes to `prepared/<dataset>` in it.
         dataset: its name.
         pairs: filtered back-projections of the observations become `image`, the ground truth `target`.
+        filter_name: of the back-projections: `ramp`, `shepp-logan`, `cosine`, `hamming` or `hann`.
+        frequency_scaling: share of the frequencies that the filter lets pass, above 0 and at most 1.
         keep_orientation: leave images as they are stored: transposed, the patient on the side.
         **common: see `CommonOptions`.
-    """
-    from ctpatch.prepare.lodopab import LodopabReader  # noqa: PLC0415
 
+    Raises:
+        ConfigError: no such filter or scaling, or one is given and no `pairs` that it could be for; else as
+            `prepare_dicom`.
+    """
     options = _options(out, dataset, common)
     truth = LodopabReader(kind="ground_truth", keep_orientation=keep_orientation)
     inputs = [Input("image", truth, source, None, STORED)]
+    how: dict[str, Any] = {"pairs": pairs, "keep_orientation": keep_orientation}
+    low = LodopabReader("observation", keep_orientation, filter_name, frequency_scaling)
     if pairs:
-        low = LodopabReader(kind="observation", keep_orientation=keep_orientation)
         inputs = [Input("image", low, source, None, STORED), Input("target", truth, source, None, STORED)]
-    return prepare(inputs, options, "order", {"pairs": pairs, "keep_orientation": keep_orientation})
+        how |= {"filter": filter_name, "frequency_scaling": float(frequency_scaling)}
+    elif (filter_name, frequency_scaling) != ("hann", 1.0):
+        raise ConfigError("filter, frequency_scaling: these are for the reconstruction of pairs; add --pairs")
+    return prepare(inputs, options, "order", how)
 
 
 def _options(out: SourcePath, dataset: str, common: dict[str, Any]) -> CommonOptions:
@@ -184,11 +208,17 @@ def _options(out: SourcePath, dataset: str, common: dict[str, Any]) -> CommonOpt
         raise ConfigError(f"there is no option {unknown[0]!r}; options are {', '.join(CommonOptions.__slots__)}")
     options = CommonOptions(out, check_name(dataset, "the dataset"), **common)
     BuildConfig(workers=options.workers, on_error=options.on_error, overwrite=options.overwrite)
+    as_executor(options.executor, options.workers)
     if isinstance(options.split, str):
         raise ConfigError(
             f"split: {options.split!r}, wanted one text for each split, such as ['train=0.8', 'test=0.2']"
         )
     return options
+
+
+def _workers_here(options: CommonOptions) -> int:
+    """Processes on this machine that are meant to work."""
+    return options.executor.workers if isinstance(options.executor, ProcessExecutor) else options.workers
 
 
 def prepare(inputs: Sequence[Input], options: CommonOptions, match_by: MatchBy, how: dict[str, Any]) -> PrepareResult:
@@ -236,7 +266,7 @@ def prepare(inputs: Sequence[Input], options: CommonOptions, match_by: MatchBy, 
         plan,
         _facts(options, inputs, mapping, found, rows, pseudonyms),
         data_root,
-        workers=options.workers,
+        executor=as_executor(options.executor, options.workers),
         on_error=options.on_error,
         overwrite=options.overwrite,
         listener=listener,

@@ -180,5 +180,5 @@ def _note_groups(scan: Scan) -> None:
     if many:
         scan.notes.append(
             f"all {len(files[many[0]])} files of {many[0]} count as one patient, who is in one split alone "
-            f"({len(many)} such folders); group by file where each is another patient"
+            f"({len(many)} such folders); use --group-by file where each is another patient"
         )

@@ -23,12 +23,13 @@ from ctpatch.errors import (
     WorkerLostError,
 )
 from ctpatch.events import Listener, Notice, WorkAdvanced, WorkFinished, WorkStarted
-from ctpatch.executors.base import Done, Executor, Failed
-from ctpatch.executors.choose import local_executor
+from ctpatch.executors.base import Done, Executor, Failed, ending
 from ctpatch.executors.processes import ProcessExecutor
+from ctpatch.executors.visible import in_sight
 from ctpatch.meta import now_utc
 from ctpatch.output import differences
 from ctpatch.prepare.folder import LEFT_OUT, Begun, PreparedFolder, manifest_name
+from ctpatch.prepare.landmarks import files_to_see, software_to_have
 from ctpatch.prepare.part import (
     PrepareJob,
     PreparePart,
@@ -129,7 +130,7 @@ def make_prepared(
     facts: Facts,
     data_root: Path,
     *,
-    workers: int,
+    executor: Executor,
     on_error: OnError,
     overwrite: bool,
     listener: Listener,
@@ -165,7 +166,7 @@ def make_prepared(
             plan_digest=plan.digest,
             on_error=on_error,
         )
-        totals = _run(job, plan, local_executor(workers), listener)
+        totals = _run(job, plan, executor, listener)
         meta, faults = _finish(output, plan, facts, totals)
         output.end()
         outcome: Outcome = "resumed" if totals.reused else "prepared"
@@ -220,16 +221,22 @@ def _run(job: PrepareJob, plan: PreparePlan, executor: Executor, listener: Liste
     lost: list[str] = []
     listener(WorkStarted(_TASK, plan.num_slices, "slices"))
     try:
-        for outcome in executor.run(run_part, job, plan.parts()):
-            if isinstance(outcome, Done):
-                receipts = [outcome.result]
-            elif isinstance(outcome, Failed):
-                _raise(outcome.error, outcome.item, totals)
-            else:
-                receipts = list(_isolate(job, outcome.item, lost))
-            for receipt in receipts:
-                totals.receipts[receipt.part] = receipt
-                listener(WorkAdvanced(_TASK, len(receipt.rows) + len(receipt.left_out), reused=receipt.reused))
+        with (
+            in_sight(
+                executor, files_to_see(plan), listener, folder=job.state, software=software_to_have(plan)
+            ) as guard,
+            ending(executor.run(guard(run_part), job, plan.parts())) as outcomes,
+        ):
+            for outcome in outcomes:
+                if isinstance(outcome, Done):
+                    receipts = [outcome.result]
+                elif isinstance(outcome, Failed):
+                    _raise(outcome.error, outcome.item, totals)
+                else:
+                    receipts = list(_isolate(job, outcome.item, lost))
+                for receipt in receipts:
+                    totals.receipts[receipt.part] = receipt
+                    listener(WorkAdvanced(_TASK, len(receipt.rows) + len(receipt.left_out), reused=receipt.reused))
     finally:
         listener(WorkFinished(_TASK))
     if lost:
