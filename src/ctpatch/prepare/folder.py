@@ -162,6 +162,15 @@ class PreparedFolder(HeldFolder):
             sync_folder(self.folder)
             remove_file(marker)
 
+    def put(self, name: str, content: bytes) -> None:
+        """Put a file in place, whole and durably; what a run that is cut off leaves of it lies in the state folder."""
+        path = self.folder / name
+        ready = self.state / path.name
+        with system_errors("writing", name):
+            write_atomic(ready, content)
+            os.replace(ready, path)
+            sync_folder(path.parent)
+
     def receipt(self, number: int) -> Path:
         """The receipt of a part."""
         return self.state / f"{number:06d}{RECEIPT_SUFFIX}"

@@ -11,7 +11,7 @@ import numpy as np
 import polars as pl
 
 from ctpatch._version import __version__
-from ctpatch.atomic import explain_os_error, system_errors, write_atomic
+from ctpatch.atomic import explain_os_error
 from ctpatch.config import OnError
 from ctpatch.digest import array_digest, bytes_digest
 from ctpatch.errors import (
@@ -307,7 +307,7 @@ def _finish(output: PreparedFolder, plan: PreparePlan, facts: Facts, totals: _To
         [[row.file, row.array, row.kind, row.reason] for row in left_out], _LEFT_OUT_SCHEMA, orient="row"
     )
     content = frame.sort(frame.columns).write_csv().encode()
-    _publish(output, LEFT_OUT, content)
+    output.put(LEFT_OUT, content)
     meta = PreparedMeta(
         format_version=FORMAT_VERSION,
         ctpatch_version=__version__,
@@ -327,7 +327,7 @@ def _finish(output: PreparedFolder, plan: PreparePlan, facts: Facts, totals: _To
         plan_digest=plan.digest,
     )
     meta = meta.model_validate_json(meta.to_bytes())
-    _publish(output, PREPARE_META, meta.to_bytes())
+    output.put(PREPARE_META, meta.to_bytes())
     return meta, faults
 
 
@@ -351,18 +351,13 @@ def _publish_manifest(
     frame = pl.DataFrame(list(rows), schema=columns, orient="row")
     content = frame.write_csv().encode()
     name = manifest_name(split)
-    _publish(output, name, content)
+    output.put(name, content)
     return SplitInfo(
         manifest=name,
         manifest_digest=bytes_digest(content),
         num_slices=frame.height,
         num_patients=frame["patient_id"].n_unique(),
     )
-
-
-def _publish(output: PreparedFolder, name: str, content: bytes) -> None:
-    with system_errors("writing", name):
-        write_atomic(output.folder / name, content)
 
 
 def notice_splits(plan: PreparePlan, shares: Sequence[str], listener: Listener) -> None:
