@@ -94,6 +94,9 @@ def plan_outputs(
     splits = find_splits(sources, data_root)
     folders = _output_folders(splits, out, one=_is_one_split(sources, splits))
     skip = options.on_error == "skip"
+    for each, folder in zip(splits, folders, strict=True):
+        if folder.resolve() == each.manifest.parent:
+            raise UsageError(f"--out is the folder of the slices of {each.name}; choose another one for the patches")
     plans = [plan_split(each, config or PatchConfig(), skip_faulty=skip) for each in splits]
     return list(zip(plans, folders, strict=True))
 

@@ -16,16 +16,14 @@ from ctpatch.cli_build import build, build_json, merge, plan
 from ctpatch.cli_options import DataRoot, Engines, Layout, Workers, json_text, sets_meant
 from ctpatch.cli_prepare import prepare_app
 from ctpatch.engine_options import EngineOptions, executor_from
-from ctpatch.errors import EXIT_DATA, EXIT_DONE, EXIT_USAGE, CtPatchError, UsageError
-
-EXIT_INTERRUPTED = 130
-
+from ctpatch.errors import EXIT_DATA, EXIT_DONE, EXIT_INTERRUPTED, EXIT_USAGE, CtPatchError, UsageError
 
 app = App(
     name="ctpatch",
     version=__version__,
     help="CT slices to patch datasets with proof of where each patch came from.\n\n"
-    "Exit status: 0 done; 1 the data failed a check or some slices failed; 2 the call was wrong.",
+    "Exit status: 0 done; 1 the data failed a check or some slices failed; 2 the call was wrong; "
+    "130 interrupted.",
     help_format="markdown",
     suppress_keyboard_interrupt=False,  # `main` says how to go on
     default_parameter=Parameter(negative=""),
@@ -190,12 +188,3 @@ def _report(error: CtPatchError, *, as_json: bool) -> int:
     lines = [printable(line) for line in error.message.splitlines()]
     sys.stderr.write("\n".join(["error: " + lines[0], *lines[1:]]) + "\n")
     return error.exit_status
-
-
-def entry() -> None:
-    """Run the command line and end the process."""
-    sys.exit(main())
-
-
-if __name__ == "__main__":
-    entry()

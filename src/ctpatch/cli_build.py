@@ -129,7 +129,7 @@ def show_builds(results: "list[BuildResult]", page: Path | None = None, *, as_js
         print_out("\n".join(build_summary(result) for result in results))
         if page is not None:
             print_out(f"report: {shown_path(page)}")
-    return EXIT_DONE if all(result.complete for result in results) else EXIT_DATA
+    return EXIT_DONE if all(result.complete and result.meta.num_patches for result in results) else EXIT_DATA
 
 
 def _build_share(sources: tuple[str, ...], share: str, how: dict[str, Any], as_json: bool) -> int:

@@ -21,6 +21,9 @@ DEFAULT_AIR_LEVEL = 0.02
 
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.-]{0,99}")
 _NAME_RULE = "letters, digits, '_', '-' and '.', at most 100, beginning with a letter or digit"
+_DEVICES = {"CON", "PRN", "AUX", "NUL", *(f"{port}{n}" for port in ("COM", "LPT") for n in range(1, 10))}
+"""Names that Windows keeps for itself, with any suffix."""
+
 MAX_CONDITION_CHARACTERS = 2000
 
 
@@ -30,8 +33,8 @@ def check_name(name: str, what: str) -> str:
     Raises:
         ConfigError: the name is empty, too long, or holds other characters.
     """
-    if not _NAME.fullmatch(name):
-        raise ConfigError(f"{what} {name[:60]!r} cannot be used as a name: use {_NAME_RULE}")
+    if not _NAME.fullmatch(name) or name.partition(".")[0].upper() in _DEVICES:
+        raise ConfigError(f"{what} {name[:60]!r} cannot be used as a name: use {_NAME_RULE}, and no device of Windows")
     return name
 
 
@@ -42,10 +45,10 @@ class _Frozen(BaseModel):
         try:
             super().__init__(**values)
         except ValidationError as error:
-            raise ConfigError(_explain(error, type(self).__name__)) from None
+            raise ConfigError(_explain(error)) from None
 
 
-def _explain(error: ValidationError, model: str) -> str:
+def _explain(error: ValidationError) -> str:
     lines = []
     for fault in error.errors(include_url=False):
         field = ".".join(part for part in fault["loc"] if isinstance(part, str) and part.isidentifier())
@@ -54,7 +57,7 @@ def _explain(error: ValidationError, model: str) -> str:
         if fault["type"] == "extra_forbidden":
             known = ", ".join(sorted({*PatchConfig.model_fields, *BuildConfig.model_fields}))
             message = f"there is no such option; options are {known}"
-        lines.append(f"{field or model}: {message}, got {seen}")
+        lines.append(f"{field}: {message}, got {seen}" if field else message)
     return "\n".join(dict.fromkeys(lines))
 
 

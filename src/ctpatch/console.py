@@ -133,6 +133,9 @@ def build_summary(result: BuildResult) -> str:
         more = " …" if result.num_without_windows > _MAX_NAMES_SHOWN else ""
         rows.append(("", f"{result.num_without_windows:,} smaller than a patch, without windows: {names}{more}"))
     rows += set_rows(meta)
+    if not meta.num_patches:
+        why = "the rules drop all windows" if meta.num_windows else "no slice is as large as a patch: use a smaller one"
+        rows.append(("", f"the set is empty: {why}"))
     rows.append(
         (
             "coverage",

@@ -8,6 +8,7 @@ from typing import ClassVar
 EXIT_DONE = 0
 EXIT_DATA = 1
 EXIT_USAGE = 2
+EXIT_INTERRUPTED = 130
 
 
 class CtPatchError(Exception):

@@ -175,6 +175,12 @@ def refuse_other_set(output: OutputFolder, meta: PatchMeta, recipe: Recipe[Any],
             f"{output.folder.name} holds a finished set made otherwise: {'; '.join(changed)}; "
             "--overwrite makes it anew, or choose another --out"
         )
+    damage = output.first_damage(meta)
+    if damage is not None:
+        raise OutputConflictError(
+            f"{output.folder.name} holds a finished set that is damaged: {damage}; restore the file, or make the set "
+            "anew with --overwrite"
+        )
 
 
 def refuse_other_build(output: OutputFolder, earlier: Begun, now: Begun) -> None:

@@ -13,6 +13,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import polars as pl
 
 from ctpatch.atomic import (
@@ -25,13 +26,14 @@ from ctpatch.atomic import (
     write_once,
 )
 from ctpatch.config import LayoutName
-from ctpatch.errors import FormatError, OutputConflictError, OutputLockedError
+from ctpatch.errors import FormatError, NpyError, OutputConflictError, OutputLockedError
 from ctpatch.held import LOCK_FILES, STATE_FOLDER, HeldFolder, remove_entry
 from ctpatch.hold import Hold
 from ctpatch.job import RECEIPT_SUFFIX, Share
 from ctpatch.layouts.base import folders_of
 from ctpatch.manifest import PATCH_MANIFEST, TABLES, patch_schema, read_table
 from ctpatch.meta import PATCH_META, PatchMeta, read_meta
+from ctpatch.npy import header_bytes, open_npy, read_header
 
 _BUILD = "build.json"
 _CLEARING = "clearing.json"
@@ -130,7 +132,7 @@ class OutputFolder(HeldFolder):
             return None
         except FormatError as error:
             raise OutputConflictError(
-                f"{self.folder.name}: {error.message.removesuffix('; build the set again into another folder')}; "
+                f"{self.folder.name}: {error.message.partition('; ')[0]}; "
                 "choose another --out, or remove the folder yourself"
             ) from None
 
@@ -289,6 +291,37 @@ class OutputFolder(HeldFolder):
         tables = {self.folder / name for name in (PATCH_META, *TABLES)}
         pixels = () if meta.layout == "index" else self._recorded_files(meta, self.folder / PATCH_MANIFEST)
         return tables | set(pixels)
+
+    def first_damage(self, meta: PatchMeta) -> str | None:
+        """The first pixel file of the finished set that is gone, or not as long as it should be; None where none is.
+
+        What is in the files is left to `verify`.
+        """
+        if meta.layout == "index":
+            return None
+        size = meta.patch_config().patch_size
+        dtypes = [np.dtype(info.dtype) for info in meta.arrays.values()]
+        lengths = {len(header_bytes(size, dtype)) + size[0] * size[1] * dtype.itemsize for dtype in dtypes}
+        for path in self._recorded_files(meta, self.folder / PATCH_MANIFEST):
+            name = path.relative_to(self.folder).as_posix()
+            try:
+                if meta.layout == "files":
+                    length = os.lstat(path).st_size
+                    if length not in lengths:
+                        return f"{name} has {length:,} bytes, wanted {' or '.join(f'{each:,}' for each in lengths)}"
+                else:
+                    fd = open_npy(str(path), follow=False)
+                    try:
+                        read_header(fd, name)
+                    finally:
+                        os.close(fd)
+            except FileNotFoundError:
+                return f"{name} is gone"
+            except OSError as error:
+                return f"{name} cannot be read: {error.strerror}"
+            except NpyError as error:
+                return error.message
+        return None
 
     def _recorded_files(self, meta: PatchMeta, table: Path) -> Iterator[Path]:
         if not table.exists():

@@ -14,7 +14,7 @@ import numpy as np
 import pytest
 
 import ctpatch
-from ctpatch.errors import IncompleteError, OutputConflictError, RangeError, SourceChangedError
+from ctpatch.errors import IncompleteError, OutputConflictError, RangeError, SourceChangedError, UsageError
 from ctpatch.events import Event, WorkAdvanced, WorkFinished
 from helpers import LAYOUTS, SMALL, Heard, Prepared, assert_same_tree, build_one, make_split, tree_bytes, tree_stamps
 
@@ -347,3 +347,31 @@ def test_killed_at_random_moments(tmp_path: Path, layout: Any, workers: int) -> 
             assert time.monotonic() < deadline
             time.sleep(0.1)
     assert_same_tree(tree_bytes(prepared.out), tree_bytes(whole.out))
+
+
+@pytest.mark.parametrize("layout", ["files", "shards", "slices"])
+@pytest.mark.parametrize("harm", ["gone", "cut", "longer"])
+def test_a_finished_set_whose_pixels_are_gone_is_not_called_complete(
+    prepared: Prepared, layout: Any, harm: str
+) -> None:
+    build_one(prepared, layout=layout)
+    wanted = tree_bytes(prepared.out)
+    victim = max(prepared.out.rglob("*.npy"))
+    content = victim.read_bytes()
+    if harm == "gone":
+        victim.unlink()
+    else:
+        victim.write_bytes(content[:-1] if harm == "cut" else content + b"x")
+    with pytest.raises(OutputConflictError, match=r"is damaged: .*--overwrite") as caught:
+        build_one(prepared, layout=layout)
+    assert victim.name in str(caught.value)
+    assert build_one(prepared, layout=layout, overwrite=True).outcome == "built"
+    assert_same_tree(tree_bytes(prepared.out), wanted)
+    assert build_one(prepared, layout=layout).outcome == "complete"
+
+
+def test_patches_do_not_go_among_the_slices(prepared: Prepared) -> None:
+    before = tree_bytes(prepared.folder)
+    with pytest.raises(UsageError, match="--out is the folder of the slices"):
+        build_one(prepared, out=prepared.folder)
+    assert tree_bytes(prepared.folder) == before

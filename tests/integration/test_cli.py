@@ -264,3 +264,17 @@ def test_the_demo_runs_twice(tmp_path: Path, capsys: pytest.CaptureFixture[str])
     assert not patients[0] & patients[1] | patients[0] & patients[2] | patients[1] & patients[2]
     assert run_demo(tmp_path / "demo") == 0
     assert capsys.readouterr().out.count("nothing to do") == 3
+
+
+@pytest.mark.parametrize(
+    ("options", "said"),
+    [
+        (["--patch-size", "64"], "the set is empty: no slice is as large as a patch"),
+        (["--patch-size", "16", "--drop", "all: std >= 0"], "the set is empty: the rules drop all windows"),
+    ],
+)
+def test_an_empty_set_is_no_success(
+    prepared: Prepared, capsys: pytest.CaptureFixture[str], options: list[str], said: str
+) -> None:
+    assert main(["build", str(prepared.folder), *options]) == 1
+    assert said in capsys.readouterr().out

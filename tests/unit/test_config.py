@@ -208,3 +208,17 @@ def test_build_options_are_refused_by_name(field: str, value: Any, said: str) ->
     assert str(caught.value).startswith(f"{field}: ")
     assert said in str(caught.value)
     assert str(caught.value).endswith(f"got {value!r}")
+
+
+def test_a_fault_of_several_fields_is_a_sentence_without_a_dump() -> None:
+    with pytest.raises(ConfigError) as caught:
+        PatchConfig(drop=["a: std > 1", "a: std > 2"])
+    assert "two rules are named 'a'" in str(caught.value)
+    assert "patch_size" not in str(caught.value)
+    assert "PatchConfig" not in str(caught.value)
+
+
+@pytest.mark.parametrize("name", ["NUL", "con", "aux.npy", "COM1", "lpt9.x"])
+def test_names_that_windows_keeps_for_itself(name: str) -> None:
+    with pytest.raises(ConfigError, match="no device of Windows"):
+        check_name(name, "the split")

@@ -8,6 +8,7 @@ from collections import deque
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import FIRST_COMPLETED, Future, ProcessPoolExecutor, wait
 from concurrent.futures.process import BrokenProcessPool
+from contextlib import contextmanager
 from multiprocessing.connection import wait as wait_for
 from typing import Any
 
@@ -25,6 +26,8 @@ def _start_worker(function: Callable[[Any, Any], Any], shared: object) -> None:
     global _work  # noqa: PLW0603 - one pool, one function: sent once, not with each item
     _work = (function, shared)
     signal.signal(signal.SIGINT, signal.SIG_IGN)
+    if hasattr(signal, "pthread_sigmask"):
+        signal.pthread_sigmask(signal.SIG_UNBLOCK, {signal.SIGINT})
     parent = multiprocessing.parent_process()
     if parent is not None:
         threading.Thread(target=_end_with, args=(parent.sentinel,), daemon=True).start()
@@ -114,10 +117,23 @@ class ProcessExecutor:
             )
 
 
+@contextmanager
+def _deaf_children() -> Iterator[None]:
+    """Let processes that start here not hear Ctrl-C until they can leave it to their parent; it is kept for us."""
+    if not hasattr(signal, "pthread_sigmask"):
+        yield
+        return
+    before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
+    try:
+        yield
+    finally:
+        signal.pthread_sigmask(signal.SIG_SETMASK, before)
+
+
 def _submit(pool: ProcessPoolExecutor, item: Any) -> Future[Any]:
     """Hand an item to the pool; a pool that broke in between gives a future that says so."""
     try:
-        with system_errors("starting", "worker processes"):
+        with system_errors("starting", "worker processes"), _deaf_children():
             return pool.submit(_work_on, item)
     except BrokenProcessPool as error:
         broken: Future[Any] = Future()

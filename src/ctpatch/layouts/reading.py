@@ -151,7 +151,7 @@ def open_patch_file(full: str, name: str, *, follow: bool) -> int:
     try:
         return open_npy(full, follow=follow)
     except FileNotFoundError:
-        raise NpyError(f"{name} is missing; build the set again, or restore the file") from None
+        raise NpyError(f"{name} is missing; restore the file, or build the set again with --overwrite") from None
     except (OSError, ValueError) as error:
         reason = getattr(error, "strerror", None) or str(error)
         raise NpyError(f"{name} cannot be opened: {reason}") from None
