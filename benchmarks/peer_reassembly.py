@@ -135,14 +135,12 @@ def judged(merger: Merger, image: np.ndarray[Any, Any], size: int, stride: int) 
     expected = image.astype(np.float64)
     unsaid = np.isnan(made) & ~np.isnan(expected)
     wrong = ~unsaid & ~(np.isnan(made) & np.isnan(expected))
-    off_by = np.nan_to_num(np.abs(made.astype(np.float64) - expected), nan=np.inf)
+    off_by = np.nan_to_num(np.abs(made.astype(np.float64) - expected), nan=np.inf, posinf=np.inf)
     wrong &= off_by > (1e-6 if image.dtype == np.float32 else 1e-3)
     parts = []
     if wrong.any():
-        worst = float(off_by[wrong].max())
-        parts.append(
-            f"{int(wrong.sum()):,} pixels off by up to {worst:.1g}" if worst < np.inf else "NaN where none was"
-        )
+        worst, count = float(off_by[wrong].max()), int(wrong.sum())
+        parts.append(f"{count:,} pixels off by up to {worst:.1g}" if worst < np.inf else f"NaN or infinite: {count:,}")
     if unsaid.any():
         parts.append(f"{int(unsaid.sum()):,} NaN, not covered")
     return ", ".join(parts) or "right"
