@@ -114,7 +114,7 @@ def test_pairs_go_through_to_prepared_slices(tmp_path: Path, pair: tuple[Image, 
         write_observation(source, split, 0, [sinogram, sinogram[::-1]])
         write_patients(source, split, [3, 4] if split == "train" else [8, 9])
     out = tmp_path / "data"
-    ctpatch.prepare_lodopab(source, out, "lodopab", pairs=True, key=tmp_path / "key")
+    ctpatch.prepare_lodopab(source, out, "lodopab", pairs=True, key=tmp_path / "key", new_key=True)
     for split in ("train", "test"):
         rows = csv_rows(out / "prepared" / "lodopab" / split / f"{split}_manifest.csv")
         assert len(rows) == 2

@@ -287,7 +287,7 @@ def test_real_volume_goes_through(tmp_path: Path) -> None:
     if not source.is_dir():
         pytest.skip("no totalseg_nifti: set CTPATCH_DATA to the folder that holds it")
     np.testing.assert_array_equal(read_all(source), canonical_slices(source / "example_ct_sm.nii.gz"))
-    ctpatch.prepare_nifti(source, tmp_path, "ts", split=["train=1"], key=tmp_path.parent / "key")
+    ctpatch.prepare_nifti(source, tmp_path, "ts", split=["train=1"], key=tmp_path.parent / "key", new_key=True)
     rows = csv_rows(tmp_path / "prepared" / "ts" / "train" / "train_manifest.csv")
     assert len(rows) == 30
     places = [float(row["position_mm"]) for row in rows]
