@@ -1,6 +1,7 @@
 """`ctpatch prepare dicom|lodopab|nifti`: raw CT to prepared slices, on the command line."""
 
 import json
+import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal
@@ -74,6 +75,7 @@ Stratify = Annotated[
 Key = Annotated[
     Path | None, Parameter(group=_PRIVACY, help="The key pseudonyms are made with. [made once, in your settings]")
 ]
+NewKey = Annotated[bool, Parameter(group=_PRIVACY, help="Make the key that --key names, where it is not there.")]
 Names = Annotated[
     Path | None, Parameter(group=_PRIVACY, help="A CSV for your eyes alone: what stands for whom. [none]")
 ]
@@ -112,6 +114,7 @@ def dicom(
         Parameter(group=_SPLITS, help="What no two splits share; where it is blank, the next of these."),
     ] = "patient",
     key: Key = None,
+    new_key: NewKey = False,
     names: Names = None,
     allow_deflated: Annotated[
         bool, Parameter(help="Read deflated files, which could be bombs, within bounds.")
@@ -125,7 +128,9 @@ def dicom(
     """CT slices in any tree of DICOM files; goes on where an earlier run was cut off."""
     from ctpatch.prepare.api import prepare_dicom  # noqa: PLC0415
 
-    common = _common(split, seed, patients, stratify, crop, spacing, key, names, on_error, overwrite=overwrite)
+    common = _common(
+        split, seed, patients, stratify, crop, spacing, key, names, on_error, new_key=new_key, overwrite=overwrite
+    )
 
     def work(**given: Any) -> "PrepareResult":
         return prepare_dicom(
@@ -173,6 +178,7 @@ def nifti(
         Parameter(group=_SPLITS, help="What no two splits share, where no name such as sub-01 tells the patient."),
     ] = "folder",
     key: Key = None,
+    new_key: NewKey = False,
     names: Names = None,
     workers: Workers = None,
     engines: EngineOptions = Engines,
@@ -183,7 +189,9 @@ def nifti(
     """Axial slices of NIfTI volumes in HU; goes on where an earlier run was cut off."""
     from ctpatch.prepare.api import prepare_nifti  # noqa: PLC0415
 
-    common = _common(split, seed, patients, stratify, crop, spacing, key, names, on_error, overwrite=overwrite)
+    common = _common(
+        split, seed, patients, stratify, crop, spacing, key, names, on_error, new_key=new_key, overwrite=overwrite
+    )
 
     def work(**given: Any) -> "PrepareResult":
         return prepare_nifti(
@@ -229,6 +237,7 @@ def lodopab(
     patients: Patients = None,
     stratify: Stratify = None,
     key: Key = None,
+    new_key: NewKey = False,
     names: Names = None,
     workers: Workers = None,
     engines: EngineOptions = Engines,
@@ -239,7 +248,9 @@ def lodopab(
     """LoDoPaB-CT's HDF5 files, in the splits they come in; goes on where an earlier run was cut off."""
     from ctpatch.prepare.api import prepare_lodopab  # noqa: PLC0415
 
-    common = _common(split, seed, patients, stratify, crop, spacing, key, names, on_error, overwrite=overwrite)
+    common = _common(
+        split, seed, patients, stratify, crop, spacing, key, names, on_error, new_key=new_key, overwrite=overwrite
+    )
 
     def work(**given: Any) -> "PrepareResult":
         return prepare_lodopab(
@@ -268,6 +279,7 @@ def _common(
     names: Path | None,
     on_error: str,
     *,
+    new_key: bool,
     overwrite: bool,
 ) -> dict[str, Any]:
     options: dict[str, Any] = {
@@ -275,6 +287,7 @@ def _common(
         "patients": patients,
         "stratify": stratify,
         "key": key,
+        "new_key": new_key,
         "names": names,
         "on_error": on_error,
         "overwrite": overwrite,
@@ -306,8 +319,10 @@ def _run(
     # Whatever the engine, headers are looked at by this many processes here.
     here = {} if workers is None else {"workers": workers}
     options = {"workers": workers, **engines.given()}
+    # What is printed anywhere else than on a terminal is kept, and read by others.
+    names_shown = not json_output and sys.stdout.isatty() and sys.stderr.isatty()
     with ConsoleListener(quiet=json_output) as listener, executor_from(options) as given:
-        result = work(listener=listener, **{**here, **given})
+        result = work(listener=listener, names_shown=names_shown, **{**here, **given})
     if json_output:
         print_out(json.dumps(_as_dict(result), indent=2, ensure_ascii=False, allow_nan=False))
     else:

@@ -14,6 +14,8 @@ PREPARED = "prepared"
 PATCHES = "patches"
 _MANIFEST_SUFFIX = "_manifest.csv"
 _PLAIN_MANIFEST = "manifest.csv"
+_PREPARE_BEGUN = (".ctpatch/prepare.json", ".ctpatch/clearing.json")
+_PREPARE_META = "prepare_meta.json"
 
 
 @dataclass(frozen=True, slots=True)
@@ -51,7 +53,8 @@ def find_splits(sources: Sequence[SourcePath], data_root: SourcePath | None) -> 
         data_root: what paths in manifests are relative to; None takes the folder above `prepared`.
 
     Raises:
-        UsageError: nothing is there, no manifest is found, the data root cannot be told, or a split comes twice.
+        UsageError: nothing is there, no manifest is found, its preparation has not finished, the data root cannot be
+            told, or a split comes twice.
     """
     if not sources:
         raise UsageError("no source given: name a split's folder, a dataset's folder or a manifest")
@@ -80,6 +83,7 @@ def _existing_folder(path: str | os.PathLike[str]) -> Path:
 
 
 def _manifests(source: Path) -> list[tuple[Path, str]]:
+    _refuse_unfinished(source)
     if source.is_file():
         if source.suffix.lower() != ".csv":
             raise UsageError(
@@ -98,6 +102,18 @@ def _manifests(source: Path) -> list[tuple[Path, str]]:
             f"{_PLAIN_MANIFEST}, a CSV with a column 'path' (ctpatch prepare writes one)"
         )
     return below
+
+
+def _refuse_unfinished(source: Path) -> None:
+    """Refuse what `ctpatch prepare` has begun and not finished: a dataset's folder, a split's or a manifest in it."""
+    real = source.resolve()
+    for folder in (real, real.parent, real.parent.parent):
+        begun = any((folder / name).is_file() for name in _PREPARE_BEGUN)
+        if begun and not (folder / _PREPARE_META).is_file():
+            raise UsageError(
+                f"the preparation of {folder.name} has not finished; run the same ctpatch prepare again, "
+                "which goes on where it was cut off"
+            )
 
 
 def _manifests_in(folder: Path) -> list[tuple[Path, str]]:

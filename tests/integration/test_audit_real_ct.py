@@ -8,9 +8,7 @@ import numpy as np
 import pytest
 
 from ctpatch.audit import audit
-from helpers import Image, make_split
-
-HERE = Path(__file__).resolve()
+from helpers import Image, data_folder, make_split
 
 
 @dataclass(frozen=True)
@@ -26,9 +24,7 @@ class Real:
 def real_slices(collection: str) -> list[Real]:
     """All slices of a collection, by height."""
     pydicom = pytest.importorskip("pydicom", reason="pydicom is not installed")
-    import os
-
-    root = Path(os.environ.get("CTPATCH_DATA") or HERE.parents[2].parent / "shared/data") / collection
+    root = data_folder() / collection
     files = sorted(root.rglob("*.dcm"))
     if not files:
         pytest.skip(f"no DICOM of {collection}: set CTPATCH_DATA to the folder that holds it")

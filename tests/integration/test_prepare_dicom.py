@@ -298,7 +298,7 @@ def test_another_key_gives_other_pseudonyms_and_the_same_splits(tree: Path, tmp_
     sets = []
     for each in (key, other):
         out = tmp_path / each.stem
-        prepare_dicom(tree, out, "set", split=["train=0.5", "test=0.5"], key=each)
+        prepare_dicom(tree, out, "set", split=["train=0.5", "test=0.5"], key=each, new_key=each == other)
         sets.append({path.name: pl.read_csv(path) for path in out.rglob("*_manifest.csv")})
     assert len(other.read_bytes()) >= 64
     for name, rows in sets[0].items():
@@ -480,6 +480,8 @@ def test_sources_that_are_none(tree: Path, tmp_path: Path, key: Path) -> None:
     (tmp_path / "empty").mkdir()
     with pytest.raises(SliceError, match="no slices to prepare as image in empty: no files"):
         prepare_dicom(tmp_path / "empty", tmp_path / "data", "set", key=key)
+    with pytest.raises(SliceError, match="no slices to prepare as mask in empty: no files"):
+        prepare_dicom(tree, tmp_path / "data", "set", key=key, mask=tmp_path / "empty")
     with pytest.raises(UsageError, match="would lie in the source"):
         prepare_dicom(tree, tree, "set", key=key)
     with pytest.raises(CtPatchError, match="there is no option 'sed'"):

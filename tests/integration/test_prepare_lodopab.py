@@ -1,7 +1,6 @@
 """LoDoPaB-CT's files to prepared slices: quirks, patients, orientation, reconstruction."""
 
 import math
-import os
 from itertools import product
 from pathlib import Path
 
@@ -15,10 +14,8 @@ from ctpatch.errors import ConfigError, RangeError, SourceManifestError
 from ctpatch.prepare.lodopab import PUBLISHED_LENGTHS, LodopabReader
 from ctpatch.prepare.phantom import phantom_slice
 from ctpatch.prepare.raw import Scan, SeriesNote
-from helpers import Image, csv_rows
+from helpers import Image, csv_rows, data_folder
 from lodopab_files import low_dose, project, psnr, write_ground_truth, write_observation, write_patients
-
-DATA = Path(os.environ.get("CTPATCH_DATA") or Path(__file__).resolve().parents[2].parent / "shared/data")
 
 
 def scan(reader: LodopabReader, root: Path) -> Scan:
@@ -117,7 +114,7 @@ def test_pairs_go_through_to_prepared_slices(tmp_path: Path, pair: tuple[Image, 
         write_observation(source, split, 0, [sinogram, sinogram[::-1]])
         write_patients(source, split, [3, 4] if split == "train" else [8, 9])
     out = tmp_path / "data"
-    ctpatch.prepare_lodopab(source, out, "lodopab", pairs=True, key=tmp_path / "key")
+    ctpatch.prepare_lodopab(source, out, "lodopab", pairs=True, key=tmp_path / "key", new_key=True)
     for split in ("train", "test"):
         rows = csv_rows(out / "prepared" / "lodopab" / split / f"{split}_manifest.csv")
         assert len(rows) == 2
@@ -128,7 +125,7 @@ def test_pairs_go_through_to_prepared_slices(tmp_path: Path, pair: tuple[Image, 
 
 def test_real_slice_comes_back(tmp_path: Path) -> None:
     pydicom = pytest.importorskip("pydicom", reason="pydicom is not installed")
-    files = sorted((DATA / "lung_pet_ct_dx").rglob("*B40f*/1-15.dcm"))
+    files = sorted((data_folder() / "lung_pet_ct_dx").rglob("*B40f*/1-15.dcm"))
     if not files:
         pytest.skip("no lung_pet_ct_dx: set CTPATCH_DATA to the folder that holds it")
     dataset = pydicom.dcmread(files[0])

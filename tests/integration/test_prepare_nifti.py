@@ -23,9 +23,8 @@ from ctpatch.errors import CtPatchError, RangeError, SliceError
 from ctpatch.prepare import nifti_voxels
 from ctpatch.prepare.nifti import NiftiReader
 from ctpatch.prepare.raw import Scan, SeriesNote
-from helpers import Image, csv_rows
+from helpers import Image, csv_rows, data_folder
 
-DATA = Path(os.environ.get("CTPATCH_DATA") or Path(__file__).resolve().parents[2].parent / "shared/data")
 ORIENTATIONS = list(product(permutations(range(3)), product((1, -1), repeat=3)))
 
 
@@ -155,7 +154,11 @@ def test_groups_are_subjects_then_folders_then_files(tmp_path: Path) -> None:
         "alone.nii": ("alone.nii", "file"),
         "a/sub.nii": ("a", "folder"),
     }
-    assert [note for note in found.notes if isinstance(note, str) and "all 2 files of s0001" in note]
+    assert [
+        note
+        for note in found.notes
+        if isinstance(note, str) and "1 folder has several files, which count as one" in note
+    ]
     assert [(each.where, each.kind, each.fault) for each in found.left_out] == [("notes.txt", "not-nifti", False)]
     by_file = {each.group for each in scan(tmp_path, NiftiReader(group_by="file")).slices}
     assert {"s0001/ct.nii", "s0001/seg.nii"} < by_file
@@ -280,11 +283,11 @@ def test_bombs_do_not_fill_the_memory(
 
 
 def test_real_volume_goes_through(tmp_path: Path) -> None:
-    source = DATA / "totalseg_nifti"
+    source = data_folder() / "totalseg_nifti"
     if not source.is_dir():
         pytest.skip("no totalseg_nifti: set CTPATCH_DATA to the folder that holds it")
     np.testing.assert_array_equal(read_all(source), canonical_slices(source / "example_ct_sm.nii.gz"))
-    ctpatch.prepare_nifti(source, tmp_path, "ts", split=["train=1"], key=tmp_path.parent / "key")
+    ctpatch.prepare_nifti(source, tmp_path, "ts", split=["train=1"], key=tmp_path.parent / "key", new_key=True)
     rows = csv_rows(tmp_path / "prepared" / "ts" / "train" / "train_manifest.csv")
     assert len(rows) == 30
     places = [float(row["position_mm"]) for row in rows]

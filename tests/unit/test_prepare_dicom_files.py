@@ -259,6 +259,7 @@ def test_one_id_for_many_studies_is_pointed_out(tmp_path: Path) -> None:
         ({"RescaleSlope": 0}, "no-rescale", True),
         ({"NumberOfFrames": 40}, "multi-frame", True),
         ({"PhotometricInterpretation": "RGB", "SamplesPerPixel": 3}, "no-grey-values", False),
+        ({"PhotometricInterpretation": None}, "damaged", True),
         ({"Rows": 60000, "Columns": 60000}, "too-large", True),
         ({"Rows": 0}, "too-large", True),
         ({"BitsAllocated": 64}, "damaged", True),
@@ -269,6 +270,17 @@ def test_what_is_no_slice_is_counted_by_kind(tmp_path: Path, tags: dict[str, Any
     found = scan(tmp_path)
     assert [(each.kind, each.fault) for each in found.left_out] == [(kind, fault)]
     assert found.slices == []
+
+
+@pytest.mark.parametrize("length", [140, 200, 400, 700])
+def test_a_file_that_is_cut_short_is_a_fault(tmp_path: Path, length: int) -> None:
+    whole = write_ct(tmp_path / "a", pixels_of(0)).read_bytes()
+    (tmp_path / "a").write_bytes(whole[:length])
+    (left,) = scan(tmp_path).left_out
+    assert left.fault
+    assert "colours" not in left.reason
+    if length == 200:
+        assert (left.kind, left.reason.partition(":")[2]) == ("damaged", " it is cut short or damaged")
 
 
 def test_a_header_that_promises_more_pixels_is_refused(tmp_path: Path) -> None:

@@ -90,7 +90,7 @@ def test_a_patient_who_is_not_in_the_table_is_named(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("text", "said"),
     [
-        ("patient_id,split\nann,test\nann,train\n", "row 3: the patient 'ann' stands there before"),
+        ("patient_id,split\nann,test\nann,train\n", "row 3: its patient stands there before"),
         ("id,split\nann,test\n", "wanted patient_id"),
         ("patient_id,split\n,test\n", "row 2, column patient_id: it is empty"),
         ("", "is not a CSV"),

@@ -11,6 +11,7 @@ from ctpatch.errors import ConfigError, SliceError, UsageError
 from ctpatch.events import Listener, Notice, ignore
 from ctpatch.executors.choose import AnyExecutor, as_executor
 from ctpatch.executors.processes import ProcessExecutor
+from ctpatch.prepare.calling import Calling, names_of, written_reason
 from ctpatch.prepare.dicom import DicomReader
 from ctpatch.prepare.dicom_series import GroupBy
 from ctpatch.prepare.fbp import FilterName
@@ -18,15 +19,16 @@ from ctpatch.prepare.geometry import Geometry
 from ctpatch.prepare.inputs import Found, Input, SourcePath, find, nothing_found, refuse_faults
 from ctpatch.prepare.lodopab import LodopabReader
 from ctpatch.prepare.mapping import STORED, Mapping, choose_mapping
-from ctpatch.prepare.names_file import Name, refuse_inside, write_names
+from ctpatch.prepare.names_file import refuse_inside, write_names
 from ctpatch.prepare.nifti import GroupBy as FilesTogether
 from ctpatch.prepare.nifti import NiftiReader
 from ctpatch.prepare.pairs import MatchBy
-from ctpatch.prepare.part import ArraySource, without_names
+from ctpatch.prepare.part import ArraySource
 from ctpatch.prepare.planning import PreparePlan, Row, fitting_rows, given_splits, make_tasks
 from ctpatch.prepare.prepared_meta import NoteInfo
-from ctpatch.prepare.pseudonyms import Pseudonyms, load_key
-from ctpatch.prepare.raw import LeftOut, RawSlice, SeriesNote
+from ctpatch.prepare.pseudonyms import Pseudonyms, load_key, save_key
+from ctpatch.prepare.raw import SeriesNote
+from ctpatch.prepare.repeats import repeated_places
 from ctpatch.prepare.run import Facts, LeftOutRow, PrepareResult, make_prepared, notice_splits
 from ctpatch.prepare.splits import DEFAULT_SPLITS, PatientTable, Shares, assign
 
@@ -45,7 +47,9 @@ class CommonOptions:
         crop: pixels cut out of the middle, `(H, W)`.
         spacing: millimetres between pixels, `(row, col)`, to resample to.
         key: file of the key that pseudonyms are made with; None takes the user's own.
+        new_key: make that file where it is not there; the user's own is made without being asked for.
         names: file that is to say, for the user's eyes alone, what stands for whom; None writes none.
+        names_shown: whether errors and the result call files and patients as the source does, or by pseudonyms.
         workers: processes that work.
         executor: what slices are given to instead: a dask `Client`, or any `concurrent.futures.Executor`; its workers
             need the same files under the same paths. Headers are looked at by `workers` processes here.
@@ -63,7 +67,9 @@ class CommonOptions:
     crop: tuple[int, int] | None = None
     spacing: tuple[float, float] | None = None
     key: SourcePath | None = None
+    new_key: bool = False
     names: SourcePath | None = None
+    names_shown: bool = True
     workers: int = 1
     executor: AnyExecutor | None = None
     on_error: OnError = "stop"
@@ -240,39 +246,49 @@ def prepare(inputs: Sequence[Input], options: CommonOptions, match_by: MatchBy, 
     if options.names is not None:
         refuse_inside(options.names, data_root)
     arrays = tuple(_array_source(each, data_root / "prepared" / options.dataset) for each in inputs)
-    pseudonyms, key_file, made = load_key(options.key, (data_root, *(source.folder for source in arrays)))
-    if made:
-        listener(
-            Notice("key", f"made the key {key_file}: pseudonyms are made with it; keep it, and keep it to yourself")
-        )
+    outside = (data_root, *(source.folder for source in arrays))
+    pseudonyms, key_file, key_is_new = load_key(options.key, outside, new_key=options.new_key)
+
+    def keep_key() -> None:
+        if key_is_new:
+            save_key(pseudonyms, key_file)
+            said = f"made the key {key_file}: pseudonyms are made with it; keep it, and keep it to yourself"
+            listener(Notice("key", said))
+
+    calling = Calling(pseudonyms, options.names_shown)
     found = find(inputs, arrays, match_by, listener)
-    refuse_faults(found, options.on_error)
-    rows, unfit = fitting_rows(found.rows, geometry)
-    found.left_out.extend(("image", each) for each in unfit)
-    if not rows:
-        raise SliceError(nothing_found(inputs, found))
-    patients = {row[0].group: pseudonyms.patient(row[0].group) for row in rows}
-    splits = given_splits(rows)
-    if splits is None or table is not None:
-        splits = assign(patients, shares, table, options.stratify)
-    order = [name for name, _ in shares.splits]
-    tasks = make_tasks(rows, splits, order, geometry, pseudonyms)
-    mapping = inputs[0].mapping or STORED
-    plan = PreparePlan(arrays, geometry, tasks, _described(inputs, options, match_by, how, mapping, pseudonyms))
-    asked = [name for name, share in shares.splits if share > 0]
-    notice_splits(plan, [] if given_splits(rows) is not None or table is not None else asked, listener)
-    _tell(found.notes, pseudonyms, listener)
-    result = make_prepared(
-        plan,
-        _facts(options, inputs, mapping, found, rows, pseudonyms),
-        data_root,
-        executor=as_executor(options.executor, options.workers),
-        on_error=options.on_error,
-        overwrite=options.overwrite,
-        listener=listener,
-    )
+    with calling.speaking_of(found, options.names):
+        refuse_faults(found, options.on_error)
+        rows, unfit = fitting_rows(found.rows, geometry)
+        found.left_out.extend(("image", each) for each in unfit)
+        if not rows:
+            raise SliceError(nothing_found(inputs, found))
+        patients = {row[0].group: pseudonyms.patient(row[0].group) for row in rows}
+        splits = given_splits(rows)
+        if splits is None or table is not None:
+            splits = assign(patients, shares, table, options.stratify)
+        order = [name for name, _ in shares.splits]
+        tasks = make_tasks(rows, splits, order, geometry, pseudonyms)
+        mapping = inputs[0].mapping or STORED
+        plan = PreparePlan(arrays, geometry, tasks, _described(inputs, options, match_by, how, mapping, pseudonyms))
+        asked = [name for name, share in shares.splits if share > 0]
+        notice_splits(plan, [] if given_splits(rows) is not None or table is not None else asked, listener)
+        _tell(found.notes, pseudonyms, listener)
+        repeated = repeated_places(rows) if len(inputs) == 1 else None
+        if repeated is not None:
+            listener(Notice("repeated-places", repeated))
+        result = make_prepared(
+            plan,
+            _facts(options, inputs, mapping, found, rows, pseudonyms),
+            data_root,
+            executor=as_executor(options.executor, options.workers),
+            on_error=options.on_error,
+            overwrite=options.overwrite,
+            listener=listener,
+            begun=keep_key,
+        )
     if options.names is not None:
-        write_names(options.names, _names(rows, found, pseudonyms))
+        write_names(options.names, names_of(rows, found, pseudonyms))
     if result.meta.num_identical:
         listener(
             Notice(
@@ -281,8 +297,8 @@ def prepare(inputs: Sequence[Input], options: CommonOptions, match_by: MatchBy, 
                 "source_digest in the manifests shows which",
             )
         )
-    result.left_out.extend(f"{each.where}: {each.reason} [{each.kind}]" for _, each in found.left_out)
-    result.faults.extend(f"{each.where}: {each.reason}" for _, each in found.left_out if each.fault)
+    result.left_out.extend(f"{calling.left_out(each)} [{each.kind}]" for _, each in found.left_out)
+    result.faults.extend(calling.left_out(each) for _, each in found.left_out if each.fault)
     return result
 
 
@@ -344,7 +360,8 @@ def _facts(
     pseudonyms: Pseudonyms,
 ) -> Facts:
     left_out = tuple(
-        LeftOutRow(pseudonyms.file(each.where), array, each.kind, _written(each)) for array, each in found.left_out
+        LeftOutRow(pseudonyms.file(each.where), array, each.kind, written_reason(each))
+        for array, each in found.left_out
     )
     used = {raw.series for row in rows for raw in row}
     notes = tuple(
@@ -352,17 +369,12 @@ def _facts(
         for note in found.notes
         if note.series in used
     )
-    return Facts(options.dataset, inputs[0].reader.name, mapping.as_dict(), pseudonyms.key_id, left_out, notes)
-
-
-def _written(left: LeftOut) -> str:
-    """A reason as it may be written; readers keep names out of it, and this makes sure of those it knows."""
-    return without_names(left.reason, [RawSlice(left.where, 0, (1, 1), left.where, "file", left.where, 0)])
-
-
-def _names(rows: Sequence[Row], found: Found, pseudonyms: Pseudonyms) -> list[Name]:
-    names = {Name("patient", row[0].group, pseudonyms.patient(row[0].group)) for row in rows}
-    names |= {Name("series", raw.series, pseudonyms.series(raw.series)) for row in rows for raw in row}
-    names |= {Name("file", raw.file, pseudonyms.file(raw.file)) for row in rows for raw in row}
-    names |= {Name("left-out", left.where, pseudonyms.file(left.where)) for _, left in found.left_out}
-    return sorted(names)
+    return Facts(
+        options.dataset,
+        inputs[0].reader.name,
+        mapping.as_dict(),
+        pseudonyms.key_id,
+        left_out,
+        notes,
+        options.names_shown,
+    )

@@ -175,12 +175,15 @@ def read_dataset(root: str, file: str, tags: tuple[str, ...], *, allow_deflated:
                 warnings.simplefilter("ignore")  # they quote values, which may be private
                 dataset = _parse(pydicom, source, syntax, start, tags)
                 named = str(dataset.get("SOPClassUID", "") or storage)
-                modality_known = named == CT_STORAGE
         except FileProblemError:
             raise
         except Exception as error:  # noqa: BLE001 - pydicom raises many kinds on rubbish, quoting values
             raise _damaged(error) from None
-    if not modality_known:
+    if not named and start:
+        raise FileProblemError(
+            "damaged", "it is DICOM and does not say of what: it is cut short or damaged", fault=True
+        )
+    if named != CT_STORAGE:
         raise _other_storage(named) if named else FileProblemError("not-dicom", "it is no DICOM file")
     return dataset
 
@@ -329,6 +332,9 @@ def _refuse_other_pixels(dataset: Any) -> None:
     if frames is not None and frames != 1:
         raise FileProblemError("multi-frame", f"it says {frames} frames, a CT slice has one", fault=True)
     photometric = _text(dataset, "PhotometricInterpretation")
+    if not photometric:
+        reason = "it does not say what its pixels are (PhotometricInterpretation): it is cut short or damaged"
+        raise FileProblemError("damaged", reason, fault=True)
     if int(dataset.get("SamplesPerPixel") or 1) != 1 or not photometric.startswith("MONOCHROME"):
         raise FileProblemError("no-grey-values", "its pixels are colours, no HU")
     rescale_type = _text(dataset, "RescaleType").upper()

@@ -1,6 +1,7 @@
 """What is asked for, and what is there: sources scanned, slices chosen, partners found."""
 
 import os
+from collections import Counter
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -45,6 +46,10 @@ class Found:
     rows: list[Row] = field(default_factory=list)
     left_out: list[tuple[str, LeftOut]] = field(default_factory=list)
     notes: list[SeriesNote] = field(default_factory=list)
+    empty: list[Input] = field(default_factory=list)
+    """Arrays for which there is no slice at all."""
+    unpaired_from: int = 0
+    """Where in `left_out` those begin that were slices, and were asked for."""
 
 
 def find(inputs: Sequence[Input], arrays: Sequence[ArraySource], match_by: MatchBy, listener: Listener) -> Found:
@@ -74,6 +79,7 @@ def find(inputs: Sequence[Input], arrays: Sequence[ArraySource], match_by: Match
         if each.pattern is not None and not slices:
             raise UsageError(f"no slice of {each.array} fits {each.pattern!r}; patterns are those of a shell: '*B40f*'")
     _refuse_same(inputs, arrays)
+    found.empty = [each for each, slices in zip(inputs, chosen, strict=True) if not slices]
     for (root, reader), scan in scans.items():
         taken = {
             raw
@@ -86,6 +92,7 @@ def find(inputs: Sequence[Input], arrays: Sequence[ArraySource], match_by: Match
             for raw in scan.slices
             if raw not in taken
         )
+    found.unpaired_from = len(found.left_out)
     _pair(inputs, chosen, match_by, found)
     return found
 
@@ -133,11 +140,16 @@ def refuse_faults(found: Found, on_error: OnError) -> None:
 
 
 def nothing_found(inputs: Sequence[Input], found: Found) -> str:
-    """What to say where there is nothing to prepare."""
-    kinds: dict[str, int] = {}
-    for _, each in found.left_out:
-        kinds[each.kind] = kinds.get(each.kind, 0) + 1
+    """What to say where there is nothing to prepare: of the array that has no slice, else of all."""
+    meant = found.empty[:1] or list(inputs)
+    arrays = [each.array for each in meant]
+    left_out = [left for array, left in found.left_out if array in arrays]
+    kinds = Counter(left.kind for left in left_out)
     seen = ", ".join(f"{count} {kind}" for kind, count in sorted(kinds.items())) or "no files"
-    example = next((f" ({each.where}: {each.reason})" for _, each in found.left_out), "")
-    arrays = " and ".join(each.array for each in inputs)
-    return f"no slices to prepare as {arrays} in {Path(inputs[0].source).name}: {seen}{example}"
+    # What is no slice, or of another series, is no reason where there are slices; a partner left over is none either.
+    causes = [left for array, left in found.left_out[0 if found.empty else found.unpaired_from :] if array == arrays[0]]
+    cause = Counter(left.kind for left in causes).most_common(1)
+    example = next((f" ({left.where}: {left.reason})" for left in causes if left.kind == cause[0][0]), "")
+    ambiguous = "pair-ambiguous" in kinds and "series" not in example
+    hint = "; --series and --target-series say which series are meant" if ambiguous else ""
+    return f"no slices to prepare as {' and '.join(arrays)} in {Path(meant[0].source).name}: {seen}{example}{hint}"

@@ -178,7 +178,8 @@ def _note_groups(scan: Scan) -> None:
             files.setdefault(one.group, set()).add(one.file)
     many = sorted(group for group, found in files.items() if len(found) > 1)
     if many:
+        folders = "1 folder has" if len(many) == 1 else f"{len(many)} folders have"
         scan.notes.append(
-            f"all {len(files[many[0]])} files of {many[0]} count as one patient, who is in one split alone "
-            f"({len(many)} such folders); use --group-by file where each is another patient"
+            f"{folders} several files, which count as one patient, who is in one split alone; use --group-by file "
+            "where each is another patient"
         )

@@ -5,7 +5,6 @@ import hmac
 import os
 import secrets
 import sys
-from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -61,19 +60,22 @@ def default_key_file() -> Path:
     return Path(base) / "ctpatch" / "pseudonym.key"
 
 
-def load_key(path: str | os.PathLike[str] | None, outside: tuple[Path, ...]) -> tuple[Pseudonyms, Path, bool]:
-    """The user's key; made where there is none yet.
+def load_key(
+    path: str | os.PathLike[str] | None, outside: tuple[Path, ...], *, new_key: bool = False
+) -> tuple[Pseudonyms, Path, bool]:
+    """The user's key; a new one, which `save_key` is still to write, where there is none yet.
 
     Args:
         path: the file; None takes that in the user's settings.
+        new_key: whether a key may be new where the user has named its file; in the settings it may always.
         outside: folders it must not lie in: what is written there may be given away.
 
     Returns:
-        The pseudonyms, the key's file, and whether it was made just now.
+        The pseudonyms, the key's file, and whether it is new: nothing is written.
 
     Raises:
-        UsageError: it lies in the output, or is no key.
-        SystemFailureError: it cannot be read or made.
+        UsageError: it lies in the output, is not there, or is no key.
+        SystemFailureError: it cannot be read.
     """
     file = given_path(path) if path is not None else default_key_file()
     real = Path(os.path.realpath(file))
@@ -82,38 +84,38 @@ def load_key(path: str | os.PathLike[str] | None, outside: tuple[Path, ...]) -> 
             f"the key {file.name} lies in the folder that is written; whoever has it can tell who is behind a "
             "pseudonym: choose a --key elsewhere"
         )
-    made = False
-    with suppress(FileExistsError):
-        _make_key(file)
-        made = True
+    if not os.path.lexists(file):
+        if path is not None and not new_key:
+            raise UsageError(
+                f"the key {file.name} does not exist, and another key gives other pseudonyms; check --key, or add "
+                "--new-key to have it made"
+            )
+        return Pseudonyms(secrets.token_hex(KEY_BYTES).encode()), file, True
     with system_errors("reading the key", file.name):
         content = read_regular(real, _MAX_KEY_BYTES).strip()
     if len(content) < KEY_BYTES:
         raise UsageError(
             f"the key {file.name} has {len(content)} bytes, wanted {KEY_BYTES} or more; name another --key, or a file "
-            "that does not exist: a key is made there"
+            "that does not exist with --new-key: a key is made there"
         )
-    return Pseudonyms(content), file, made
+    return Pseudonyms(content), file, False
 
 
-def _make_key(file: Path) -> None:
+def save_key(pseudonyms: Pseudonyms, file: Path) -> None:
     """Write a new key, readable by the user alone.
 
     Raises:
-        FileExistsError: there is one.
+        UsageError: another run has made one there since.
+        SystemFailureError: the system refused.
     """
-    if file.exists():
-        raise FileExistsError
-    try:
+    with system_errors("making the key", file.name):
         file.parent.mkdir(parents=True, exist_ok=True)
-        fd = os.open(file, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
         try:
-            os.write(fd, secrets.token_hex(KEY_BYTES).encode() + b"\n")
+            fd = os.open(file, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
+        except FileExistsError:
+            raise UsageError(f"the key {file.name} was made by another run meanwhile; run the command again") from None
+        try:
+            os.write(fd, pseudonyms.key + b"\n")
             os.fsync(fd)
         finally:
             os.close(fd)
-    except FileExistsError:
-        raise
-    except OSError as error:
-        with system_errors("making the key", file.name):
-            raise error from None

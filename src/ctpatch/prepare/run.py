@@ -2,7 +2,7 @@
 
 import time
 from collections import Counter
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, Literal
@@ -75,6 +75,7 @@ class Facts:
         key_id: of the pseudonyms.
         left_out: before any slice was read.
         notes: what a user should know of a series.
+        names_shown: whether the result calls files as the source does, or by pseudonyms.
     """
 
     dataset: str
@@ -83,6 +84,7 @@ class Facts:
     key_id: str
     left_out: tuple[LeftOutRow, ...]
     notes: tuple[NoteInfo, ...]
+    names_shown: bool = True
 
 
 @dataclass(frozen=True, slots=True)
@@ -94,8 +96,9 @@ class PrepareResult:
         outcome: `prepared`, `resumed` (an earlier run's parts were kept) or `complete` (there was nothing to do).
         meta: the set's meta.
         seconds: how long it took.
-        faults: slices that could not be used and were skipped, by the names of their files.
-        left_out: what else was left out, by the names of their files, with the reason; for the user's eyes.
+        faults: slices that could not be used and were skipped, with the reason: by the names of their files, which
+            are for the user's eyes alone, or with `names_shown=False` by their pseudonyms.
+        left_out: all that was left out before any slice was read, in the same way.
     """
 
     folder: Path
@@ -134,8 +137,9 @@ def make_prepared(
     on_error: OnError,
     overwrite: bool,
     listener: Listener,
+    begun: Callable[[], None],
 ) -> PrepareResult:
-    """Make the set in its folder, or go on with it, or find that it is there."""
+    """Make the set in its folder, or go on with it, or find that it is there; `begun` is called where it is new."""
     started = time.perf_counter()
     folder = data_root / "prepared" / facts.dataset
     output = PreparedFolder(folder, listener)
@@ -154,6 +158,7 @@ def make_prepared(
             earlier = None
         if earlier is None:
             output.begin(now)
+            begun()
         else:
             _refuse_other_run(output, earlier, now)
             output.make_folders(now)
@@ -298,7 +303,7 @@ def _finish(output: PreparedFolder, plan: PreparePlan, facts: Facts, totals: _To
         rows[parts[receipt.part]].extend(receipt.rows)
         for file, reason in receipt.left_out:
             left_out.append(LeftOutRow(file, "image", "unusable", reason))
-            faults.append(f"{files[file]}: {reason}")
+            faults.append(f"{files[file] if facts.names_shown else file}: {reason}")
     splits = {split: _publish_manifest(output, plan, split, found) for split, found in rows.items() if found}
     if not splits:
         raise SliceError(f"none of the {plan.num_slices} slices could be used: {'; '.join(faults[:_NAMES_SHOWN])}")
@@ -365,13 +370,18 @@ def notice_splits(plan: PreparePlan, shares: Sequence[str], listener: Listener) 
     empty = [name for name in shares if name not in plan.tasks]
     if empty:
         groups = len({task.patient for task in plan.all_tasks()})
-        listener(
-            Notice(
-                "empty-split",
-                f"no slices in {' and '.join(empty)}: the hashes of the {groups} patients (or what stands for them) "
-                "put none there; take other shares or another --seed, or give the splits in a table",
+        if groups == 1:
+            (filled,) = plan.tasks
+            reason = (
+                f"there is one patient (or what stands for one), whose hash falls into {filled}; --split {filled}=1 "
+                "asks for that split alone"
             )
-        )
+        else:
+            reason = (
+                f"the hashes of the {groups} patients (or what stands for them) put none there; take other shares or "
+                "another --seed, or give the splits in a table"
+            )
+        listener(Notice("empty-split", f"no slices in {' and '.join(empty)}: {reason}"))
     for kind, count in plan.grouped_by().items():
         if kind != "patient":
             listener(

@@ -106,7 +106,7 @@ class PatientTable:
                 raise SourceManifestError(f"{file.name} row {number}, column patient_id: it is empty")
             if rows.setdefault(patient, cells) != cells:
                 raise SourceManifestError(
-                    f"{file.name} row {number}: the patient {patient[:60]!r} stands there before, with other cells; "
+                    f"{file.name} row {number}: its patient stands there before, with other cells; "
                     "a patient is in one split"
                 )
         return cls(file.name, rows, tuple(frame.columns))
