@@ -35,8 +35,8 @@ def stored_note(ps: PatchSet) -> str | None:
         return None
     return (
         f"{ps.meta.dataset}/{ps.meta.split}: {len(faulty):,} of {files:,} pixel files {_verb(len(faulty))} missing, "
-        f"cut short or lengthened, with {concerned:,} patch{'' if concerned == 1 else 'es'} in {_them(len(faulty))}; the "
-        f"first is {faulty[0][:200]}. Run ctpatch verify."
+        f"cut short or lengthened, with {concerned:,} patch{'' if concerned == 1 else 'es'} in "
+        f"{_them(len(faulty))}; the first is {faulty[0][:200]}. Run ctpatch verify."
     )
 
 
