@@ -66,6 +66,7 @@ def audit_text(report: "AuditReport", show: int = _SHOWN) -> str:
 
 def _lines(report: "AuditReport", show: int) -> Iterator[str]:
     from ctpatch.audit.report import CHECKS  # noqa: PLC0415
+    from ctpatch.findings import counted  # noqa: PLC0415
 
     for split in report.splits:
         yield from _split_lines(split)
@@ -90,10 +91,12 @@ def _lines(report: "AuditReport", show: int) -> Iterator[str]:
         yield "not checked"
         yield from (f"  {each}" for each in report.not_checked)
     if report.num_faults:
-        yield f"could not be used: {report.num_faults:,}"
-        yield from (f"  {fault}" for fault in report.faults[:_FAULTS_SHOWN])
-        if report.num_faults > _FAULTS_SHOWN:
-            yield f"  and {report.num_faults - _FAULTS_SHOWN:,} more"
+        yield f"could not be used: {counted(report.num_faults, 'row', 'rows')}"
+        shown_faults = report.faults[:_FAULTS_SHOWN]
+        yield from (f"  {fault}" for fault in shown_faults)
+        rest = report.num_faults - sum(fault.rows for fault in shown_faults)
+        if rest:
+            yield f"  and {counted(rest, 'row', 'rows')} more"
     yield _verdict(report)
 
 
@@ -124,10 +127,12 @@ def _leak_lines(leak: "Leak") -> Iterator[str]:
 
 
 def _verdict(report: "AuditReport") -> str:
+    from ctpatch.findings import counted  # noqa: PLC0415
+
     names = ", ".join(split.name for split in report.splits)
     if report.status == "leaks":
         counts = ", ".join(f"{count:,} {check}" for check, count in report.counts.most_common())
-        return f"failed: {report.num_findings:,} findings between {names} ({counts})"
+        return f"failed: {counted(report.num_findings, 'finding', 'findings')} between {names} ({counts})"
     if report.status == "incomplete":
         return f"incomplete: no leak was found between {names}, but not every row could be used"
     partly = ", as far as it could be checked" if report.not_checked else ""

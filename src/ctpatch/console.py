@@ -11,7 +11,7 @@ from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TaskID, TextColumn, TimeRemainingColumn
 
 from ctpatch.events import Event, WorkAdvanced, WorkFinished, WorkStarted
-from ctpatch.findings import VerifyReport
+from ctpatch.findings import VerifyReport, counted
 from ctpatch.make import BuildResult
 from ctpatch.meta import PatchMeta
 from ctpatch.plan import LAYOUTS, ShapeCount, SplitPlan
@@ -254,14 +254,17 @@ def verify_text(report: VerifyReport, folder: Path) -> str:
     if report.status == "incomplete":
         return printable(f"incomplete: {report.findings[0].message}")
     how = "every table, file and pixel" + (", each patch cut again from its source" if report.deep else "")
-    seen = f"{report.num_patches:,} patches of {report.num_slices:,} slices"
+    patches = counted(report.num_patches, "patch", "patches")
+    seen = f"{patches} of {counted(report.num_slices, 'slice', 'slices')}"
     if report.ok:
         return printable(f"ok: {report.name}: {seen}: {how} ({shown_path(folder)})")
     lines = [printable(str(finding)) for finding in report.findings[:MAX_FINDINGS_SHOWN]]
     if report.num_findings > MAX_FINDINGS_SHOWN:
         lines.append(f"and {report.num_findings - MAX_FINDINGS_SHOWN:,} more")
     counts = ", ".join(f"{count:,} {check}" for check, count in report.counts.most_common())
-    lines.append(printable(f"failed: {report.name}: {report.num_findings:,} findings in {seen} ({counts})"))
+    lines.append(
+        printable(f"failed: {report.name}: {counted(report.num_findings, 'finding', 'findings')} in {seen} ({counts})")
+    )
     return "\n".join(lines)
 
 

@@ -346,7 +346,13 @@ class PatchSet:
         """
         prefix = "" if array == "image" else f"{array}_"
         path = record[f"{prefix}path" if prefix else "src_path"]
-        image, _dtype = SliceBuffer().read(self.resolve_source(path), path, labels=array != "image")
+        full = self.resolve_source(path)
+        if not os.path.lexists(full):
+            raise NpyError(
+                f"{path} is gone: the source slice is not in the data root; restore it, or give the data root it is "
+                "in (--data-root)"
+            )
+        image, _dtype = SliceBuffer().read(full, path, labels=array != "image")
         if array_digest(image) != record[f"{prefix}digest"]:
             raise SourceChangedError(f"{path} is no longer what the patches were cut from; restore it or build again")
         return image

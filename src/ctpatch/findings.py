@@ -2,7 +2,7 @@
 
 from collections import Counter
 from collections.abc import Iterable
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from typing import Any
 
 MAX_KEPT = 1000
@@ -18,16 +18,25 @@ class Finding:
         file: file of the set, or source slice, relative.
         row: line of that table, the header being line 1; None where no row is meant.
         message: what is wrong: the value seen and the value wanted.
+        patches: how many patches a fault of a whole file concerns; None where it is not about a file of pixels.
     """
 
     check: str
     file: str
     row: int | None
     message: str
+    patches: int | None = None
 
     def __str__(self) -> str:
         where = self.file if self.row is None else f"{self.file} row {self.row}"
-        return f"{where}: {self.message} [{self.check}]"
+        said = self.message if self.message.startswith(where) else f"{where}: {self.message}"
+        concerned = f" ({counted(self.patches, 'patch', 'patches')})" if self.patches else ""
+        return f"{said}{concerned} [{self.check}]"
+
+
+def counted(count: int, one: str, several: str) -> str:
+    """A number with its noun."""
+    return f"{count:,} {one if count == 1 else several}"
 
 
 @dataclass(slots=True)
@@ -39,7 +48,7 @@ class VerifyReport:
         status: `ok`, `failed`, or `incomplete` (the build has not finished).
         deep: whether each patch was cut again from its source.
         num_patches, num_slices: how many were looked at.
-        findings: what is wrong, at most `MAX_KEPT`.
+        findings: what is wrong, at most `MAX_KEPT`; a fault of a file of pixels once, with its number of patches.
         num_findings: how many there were.
         counts: how many for each check.
     """
@@ -52,6 +61,7 @@ class VerifyReport:
     findings: list[Finding] = field(default_factory=list)
     num_findings: int = 0
     counts: Counter[str] = field(default_factory=Counter)
+    _files: dict[tuple[str, str], int | None] = field(default_factory=dict, init=False, repr=False, compare=False)
 
     @property
     def ok(self) -> bool:
@@ -59,8 +69,10 @@ class VerifyReport:
         return self.status == "ok"
 
     def add(self, findings: Iterable[Finding]) -> None:
-        """Note findings; one is enough to fail."""
+        """Note findings; one is enough to fail. Of one file's faults of one check only the first is told."""
         for finding in findings:
+            if finding.patches is not None and self._joined(finding):
+                continue
             self.num_findings += 1
             self.counts[finding.check] += 1
             if len(self.findings) < MAX_KEPT:
@@ -68,6 +80,20 @@ class VerifyReport:
             if self.status == "ok":
                 self.status = "failed"
 
+    def _joined(self, finding: Finding) -> bool:
+        """Add a file's finding to that which is there already; note its place where it is the first."""
+        assert finding.patches is not None
+        key = (finding.check, finding.file)
+        if key not in self._files:
+            self._files[key] = len(self.findings) if len(self.findings) < MAX_KEPT else None
+            return False
+        place = self._files[key]
+        if place is not None:
+            earlier = self.findings[place]
+            self.findings[place] = replace(earlier, patches=(earlier.patches or 0) + finding.patches)
+        return True
+
     def as_dict(self) -> dict[str, Any]:
         """The report as plain values, for programs."""
-        return {**asdict(self), "counts": dict(self.counts), "ok": self.ok}
+        plain = {name: value for name, value in asdict(self).items() if not name.startswith("_")}
+        return {**plain, "counts": dict(self.counts), "ok": self.ok}

@@ -61,7 +61,8 @@ def _check(task: PixelTask, item: SlicesToCheck) -> Iterator[Finding]:
                 try:
                     sources[array] = _source(ps, record, array)
                 except CtPatchError as error:
-                    yield Finding("source", SLICE_MANIFEST, record["at"] + 2, error.message)
+                    path = record["src_path" if array == "image" else f"{array}_path"]
+                    yield Finding("source", path, None, error.message, patches=len(which))
         yield from _check_patches(ps, item.patches, which, readers, sources)
         if ps.meta.rules_on in sources:
             dropped = item.rejected.filter(pl.col("slice_index") == record["slice_index"])
@@ -75,7 +76,7 @@ def _check_stored_slice(ps: PatchSet, record: dict[str, Any], first: dict[str, A
         try:
             stored = ps.stored_slice(first, array)
         except CtPatchError as error:
-            yield Finding("file", path, None, error.message)
+            yield Finding("file", path, None, error.message, patches=0)
             continue
         digest = array_digest(stored)
         if digest != record[f"{prefix}digest"]:
@@ -112,7 +113,7 @@ def _check_patches(
                         yield from _check_header(ps, rows.row(int(at), named=True), array, patches[place])
                 except CtPatchError as error:
                     readable[place] = False
-                    yield Finding("file", PATCH_MANIFEST, rows["at"][int(at)] + 2, error.message)
+                    yield Finding("file", rows[_path_column(array)][int(at)], None, error.message, patches=1)
             good = block[readable]
             patches = patches[readable]
             yield from _check_digests(ps, rows, good, array, patches)
@@ -125,9 +126,13 @@ def _check_patches(
 
 def _check_header(ps: PatchSet, row: dict[str, Any], array: str, patch: NDArray[Any]) -> Iterator[Finding]:
     """The file's header is written as ctpatch does: a byte of it that changed may still read as the same array."""
-    path = row["patch_path" if array == "image" else f"{array}_patch_path"]
+    path = row[_path_column(array)]
     if not begins_with(ps.resolve_patch(path), path, header_bytes(patch.shape, patch.dtype)):
         yield Finding("header", path, None, "its .npy header was changed after it was written")
+
+
+def _path_column(array: str) -> str:
+    return "patch_path" if array == "image" else f"{array}_patch_path"
 
 
 def _check_digests(

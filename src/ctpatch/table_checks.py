@@ -247,7 +247,7 @@ def _check_shard_header(ps: PatchSet, path: str, array: str, items: int) -> Iter
         if not begins_with(ps.resolve_patch(path), path, header):
             yield Finding("header", path, None, f"its .npy header is not that of {items} items of {item_shape}")
     except CtPatchError as error:
-        yield Finding("file", path, None, error.message)
+        yield Finding("file", path, None, error.message, patches=0)
 
 
 def check_unlisted(ps: PatchSet) -> Iterator[Finding]:

@@ -12,6 +12,7 @@ from ctpatch.executors.base import Done, Executor, Failed, ending
 from ctpatch.executors.choose import AnyExecutor, as_executor
 from ctpatch.executors.visible import in_sight
 from ctpatch.findings import Finding, VerifyReport
+from ctpatch.manifest import PATCH_MANIFEST, TABLES
 from ctpatch.meta import PATCH_META
 from ctpatch.pixel_checks import PixelTask, SlicesToCheck, check_pixels
 from ctpatch.table_checks import check_files, check_tables, check_unlisted
@@ -68,7 +69,8 @@ def verify(
         chosen = as_executor(executor, workers or _workers_for(report.num_patches))
         _verify_pixels(ps, report, chosen, listener)
     except FormatError as error:
-        report.add([Finding("tables", "", None, error.message)])
+        table = next((name for name in TABLES if error.message.startswith(name)), PATCH_MANIFEST)
+        report.add([Finding("tables", table, None, error.message)])
     return report
 
 

@@ -391,6 +391,50 @@ def test_an_unfinished_set_is_no_clean_one(tmp_path: Path) -> None:
     assert main(["audit", str(dataset)]) == 1
 
 
+@pytest.mark.parametrize("arrays", [{}, {"target": np.float32}])
+@pytest.mark.parametrize("given", ["folder", "manifest"])
+def test_a_set_of_ours_without_its_meta_is_not_taken_for_a_foreign_one(
+    tmp_path: Path, given: str, arrays: dict[str, Any], capsys: pytest.CaptureFixture[str]
+) -> None:
+    sets = build(make_sets(tmp_path, own(2), own(2, 50), arrays=arrays), "shards", tmp_path)
+    (sets / "train" / "patch_meta.json").unlink()
+    train = sets / "train" if given == "folder" else sets / "train" / "patch_manifest.csv"
+    assert main(["audit", str(train), str(sets / "test")]) != 0
+    said = capsys.readouterr()
+    assert "train: patch_meta.json is gone" in said.err
+    assert "foreign" not in said.out + said.err
+
+
+def test_an_empty_set_is_not_said_to_lack_patients(tmp_path: Path) -> None:
+    make_split(tmp_path, images=own(2), split="train", columns={"patient_id": ["a", "b"]})
+    make_split(tmp_path, images=own(1, 50), split="test", columns={"patient_id": ["c"]}, seed=1)
+    everything = SMALL.with_rules(ctpatch.Rule.parse("all: TRUE"))
+    ctpatch.build(tmp_path / "prepared/phantoms/train", config=SMALL, data_root=tmp_path)
+    ctpatch.build(tmp_path / "prepared/phantoms/test", config=everything, data_root=tmp_path)
+    notes = [str(each) for each in audit(tmp_path / "patches/phantoms").not_checked]
+    assert not any("patients" in note for note in notes)
+    assert "phantoms/test: everything: the set kept no patch of any slice, so there is nothing to compare" in notes
+
+
+@pytest.mark.parametrize("damage", ["cut", "removed"])
+def test_one_fault_of_a_shard_is_told_once(tmp_path: Path, damage: str) -> None:
+    sets = build(make_sets(tmp_path, own(4), own(4, 50)), "shards", tmp_path)
+    shutil.rmtree(tmp_path / "prepared")
+    (victim,) = (sets / "train").rglob("*.npy")
+    content = victim.read_bytes()
+    victim.unlink()
+    if damage == "cut":
+        victim.write_bytes(content[:-100])
+    report = audit(sets)
+    (fault,) = report.faults
+    assert fault.rows == report.num_faults == 4
+    assert victim.name in fault.message
+    assert json.loads(json.dumps(report.as_dict()))["faults"][0]["rows"] == 4
+    text = audit_text(report)
+    assert text.count(victim.name) == 1
+    assert ", and 3 more with the same fault" in text
+
+
 def test_findings_beyond_the_limit_are_counted(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(report_module, "MAX_KEPT", 3)
     monkeypatch.setattr(checks_module, "MAX_KEPT", 3)

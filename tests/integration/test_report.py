@@ -2,6 +2,7 @@
 
 import base64
 import gzip
+import html
 import io
 import json
 import re
@@ -18,7 +19,7 @@ from PIL import Image
 import ctpatch
 from ctpatch.cli import main
 from ctpatch.errors import ConfigError, FormatError, IncompleteError, OutputConflictError, UsageError
-from ctpatch.events import WorkAdvanced, WorkFinished, WorkStarted
+from ctpatch.events import Notice, WorkAdvanced, WorkFinished, WorkStarted
 from ctpatch.report.page import MOST_BYTES
 from helpers import LAYOUTS, SMALL, Heard, Prepared, build_one, make_split, rewrite_table, tree_bytes
 
@@ -141,6 +142,61 @@ def test_pairs_are_shown_with_their_difference(tmp_path: Path) -> None:
     pairs = content_of(ctpatch.report(build_one(masked, CONFIG).folder, tmp_path / "m.html"))["gallery"]["pairs"]
     assert (pairs["partner"], pairs["labels"]) == ("mask", True)
     assert all(each["other"] and each["difference"] is None for each in pairs["patches"])
+
+
+def test_the_page_is_sensible_before_its_programs_run(prepared: Prepared, tmp_path: Path) -> None:
+    folder = build_one(prepared, CONFIG).folder
+    page = ctpatch.report(folder, tmp_path / "r.html")
+    ps, content = ctpatch.open(folder), content_of(page)
+    text = re.sub(r"<(script|style)\b.*?</\1>", "", page.read_text(), flags=re.DOTALL)
+    kept, total = len(ps), len(ps) + ps.rejected.height
+    assert f'<strong id="kept-count">{kept}</strong> <span>of <span id="window-count">{total}</span> kept' in text
+    for rule in ps.meta.drop_rules:
+        assert f"<strong>{rule.name}</strong> <code>{html.escape(rule.condition)}</code> drops {rule.dropped}" in text
+    slices = content["gallery"]["slices"]
+    dropped = {each["index"]: ps.rejected.filter(pl.col("slice_index") == each["index"]).height for each in slices}
+    first = max(slices, key=lambda each: dropped[each["index"]] % each["count"])
+    assert (
+        f"slice {first['index']}: {first['path']}; 40 x 50 pixels, {dropped[first['index']]} of {first['count']}"
+        in text
+    )
+    assert len(re.findall(r'<rect class="tile drop-', text.partition("</figure>")[0])) == dropped[first["index"]]
+    uri = re.search(r'<img id="still" src="(data:image/jpeg;base64,[^"]*)" width="50" height="40"', text)
+    assert uri
+    seen = np.asarray(Image.open(io.BytesIO(base64.b64decode(uri[1].partition(",")[2]))), np.float64)
+    window = content["gallery"]["displayWindows"][0]
+    grey = 255 * (prepared.images["image"][first["index"]] - window["low"]) / (window["high"] - window["low"])
+    assert np.abs(seen - grey.clip(0, 255)).mean() < 12
+
+
+def test_one_patient_is_one(tmp_path: Path) -> None:
+    alone = make_split(tmp_path, [(40, 50)], columns={"patient_id": ["a"]})
+    text = ctpatch.report(build_one(alone, CONFIG).folder, tmp_path / "r.html").read_text()
+    assert "<strong>1</strong><span>patient</span>" in text
+    assert "<strong>1</strong><span>slice</span>" in text
+
+
+@pytest.mark.parametrize("layout", ["files", "shards", "slices"])
+@pytest.mark.parametrize("damage", ["cut", "lengthened", "removed"])
+def test_damaged_pixel_files_are_told_of(layout: Any, damage: str, prepared: Prepared, tmp_path: Path) -> None:
+    folder = build_one(prepared, CONFIG, layout=layout).folder
+    heard = Heard()
+    ctpatch.report(folder, tmp_path / "r.html", listener=heard)
+    assert not any(isinstance(event, Notice) for event in heard.events)
+    files = sorted(folder.rglob("*.npy"))
+    victim = files[0]
+    content = victim.read_bytes()
+    victim.unlink()
+    if damage != "removed":
+        victim.write_bytes(content[:-1] if damage == "cut" else content + b"x")
+    manifest = ctpatch.open(folder).manifest
+    concerned = manifest.filter(pl.col("patch_path").str.ends_with(victim.name)).height
+    ctpatch.report(folder, tmp_path / "r.html", listener=heard)
+    (notice,) = (event for event in heard.events if isinstance(event, Notice))
+    said = f"phantoms/train: 1 of {len(files)} pixel files is missing, cut short or lengthened, with {concerned} patch"
+    assert notice.message.startswith(said)
+    assert victim.name in notice.message
+    assert said in (tmp_path / "r.html").read_text()
 
 
 def test_several_splits_stand_beside_each_other(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -207,6 +207,30 @@ def test_nothing_is_wider_than_the_screen(browser: Any, page: Path, width: int) 
         browser.execute_cdp_cmd("Emulation.clearDeviceMetricsOverride", {})
 
 
+def test_tables_of_several_sets_are_not_cut_off(browser: Any, tmp_path: Path) -> None:
+    for split in ("train", "test"):
+        folders = build_one(make_split(tmp_path, split=split), CONFIG).folder.parent
+    both = ctpatch.report([folders / "train", folders / "test"], tmp_path / "r.html")
+    size = {"width": 1300, "height": 800, "deviceScaleFactor": 1, "mobile": False}
+    browser.execute_cdp_cmd("Emulation.setDeviceMetricsOverride", size)
+    try:
+        open_page(browser, both)
+        wide = "return [...document.querySelectorAll('.scroll')].map((each) => each.scrollWidth - each.clientWidth)"
+        assert browser.execute_script(wide) == [0, 0]
+    finally:
+        browser.execute_cdp_cmd("Emulation.clearDeviceMetricsOverride", {})
+
+
+def test_the_programs_take_over_from_the_still_picture(browser: Any, page: Path) -> None:
+    assert '<img id="still"' in page.read_text()
+    open_page(browser, page)
+    seen = "return document.getElementById('still') === null && document.getElementById('stage').clientWidth > 100"
+    assert browser.execute_script(seen)
+    shown = "return [...document.querySelectorAll('.by-script')].map((each) => getComputedStyle(each).display)"
+    assert "none" not in browser.execute_script(shown)
+    assert browser.execute_script("return document.querySelectorAll('#rules > :not(fieldset)').length") == 0
+
+
 def test_everything_that_is_seen_has_a_name(browser: Any, page: Path) -> None:
     open_page(browser, page)
     nameless = browser.execute_script(

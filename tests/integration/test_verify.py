@@ -12,6 +12,7 @@ import numpy as np
 import pytest
 
 import ctpatch
+from ctpatch.console import verify_text
 from ctpatch.errors import UsageError
 from ctpatch.events import WorkAdvanced, WorkStarted
 from helpers import (
@@ -283,6 +284,53 @@ def test_deep_finds_a_missing_source(tiny: Prepared) -> None:
     report = ctpatch.verify(tiny.out, deep=True)
     assert report.status == "failed"
     assert any(tiny.paths["image"][0] in str(finding) for finding in report.findings)
+
+
+def test_deep_says_once_for_each_source_that_it_is_gone(tiny: Prepared, layout: Any) -> None:
+    gone = [tiny.file(at) for at in (0, 1)]
+    for each in gone:
+        each.unlink()
+    report = ctpatch.verify(tiny.out, deep=True)
+    sources = [finding for finding in report.findings if finding.check == "source"]
+    assert [finding.file for finding in sources] == [tiny.paths["image"][at] for at in (0, 1)]
+    assert [finding.patches for finding in sources] == [3, 3]
+    for finding in sources:
+        assert "is gone" in finding.message
+        assert "--data-root" in finding.message
+    assert not any("prepare it" in finding.message for finding in report.findings)
+    assert report.num_findings == len(report.findings) == (4 if layout == "index" else 2)
+
+
+@pytest.mark.parametrize("damage", ["removed", "cut"])
+@pytest.mark.parametrize("workers", [1, 2])
+def test_one_fault_of_a_shard_is_one_finding(tmp_path: Path, damage: str, workers: int) -> None:
+    prepared = make_split(tmp_path, [(40, 50)] * 3)
+    build_one(prepared, ctpatch.PatchConfig(patch_size=4, stride=1), layout="shards")
+    (victim,) = prepared.out.rglob("*.npy")
+    content = victim.read_bytes()
+    victim.unlink()
+    if damage == "cut":
+        victim.write_bytes(content[:-1])
+    report = ctpatch.verify(prepared.out, workers=workers)
+    (finding,) = report.findings
+    assert (report.num_findings, dict(report.counts), finding.check) == (1, {"file": 1}, "file")
+    assert finding.file.endswith(victim.name)
+    assert finding.patches == report.num_patches == 3 * 37 * 47
+    assert json.loads(json.dumps(report.as_dict()))["findings"][0]["patches"] == report.num_patches
+    text = verify_text(report, prepared.out)
+    assert text.count(victim.name) == 1
+    assert "(5,217 patches) [file]" in text
+    assert "failed: phantoms/train: 1 finding in 5,217 patches of 3 slices (1 file)" in text
+
+
+def test_a_table_cut_short_is_named_in_the_text(tiny: Prepared) -> None:
+    table = tiny.out / "patch_manifest.csv"
+    table.write_bytes(table.read_bytes()[:-5])
+    report = ctpatch.verify(tiny.out)
+    assert [finding.file for finding in report.findings] == ["patch_manifest.csv"] * len(report.findings)
+    lines = verify_text(report, tiny.out).splitlines()
+    assert all(line.startswith(("patch_manifest.csv", "failed: ")) for line in lines), lines
+    assert any(line.startswith("patch_manifest.csv is cut short") for line in lines), lines
 
 
 def test_deep_finds_forged_statistics_of_rejected_windows(tiny: Prepared) -> None:

@@ -11,9 +11,9 @@ from ctpatch.audit.base import AuditedSplit
 from ctpatch.audit.foreign import read_foreign
 from ctpatch.audit.patchset import read_patch_set
 from ctpatch.audit.prepared import read_csv, read_prepared
-from ctpatch.errors import UsageError
+from ctpatch.errors import FormatError, UsageError
 from ctpatch.held import STATE_FOLDER
-from ctpatch.manifest import PATCH_MANIFEST
+from ctpatch.manifest import PATCH_MANIFEST, REJECTED_PATCHES, TABLES, header_line, schema_of
 from ctpatch.meta import PATCH_META
 
 _MANIFEST_SUFFIX = "_manifest.csv"
@@ -93,6 +93,8 @@ def _read(place: Path, data_root: Path | None) -> AuditedSplit:
         place /= PATCH_MANIFEST
     place = place.resolve()
     folder = place.parent
+    if place.name == PATCH_MANIFEST:
+        _refuse_without_meta(folder)
     if place.name in {PATCH_MANIFEST, _PLAIN_MANIFEST}:
         split = folder.name
     else:
@@ -101,6 +103,31 @@ def _read(place: Path, data_root: Path | None) -> AuditedSplit:
     foreign = place.name == PATCH_MANIFEST or "patch_path" in read_csv(place).columns
     reader = read_foreign if foreign else read_prepared
     return reader(place, split, dataset or "dataset", shown, data_root)
+
+
+def _refuse_without_meta(folder: Path) -> None:
+    """Raise where a set of ours has lost its meta: by its tables alone it would be taken for one made elsewhere."""
+    if (folder / PATCH_META).exists():
+        return
+    try:
+        ours = all(_is_our_table(folder, name) for name in TABLES)
+    except OSError:
+        return
+    if ours:
+        raise FormatError(
+            f"{folder.name}: {PATCH_META} is gone, and without it the tables beside it are no patch set; restore it "
+            "from a copy, or build the set again"
+        )
+
+
+def _is_our_table(folder: Path, name: str) -> bool:
+    columns = header_line(schema_of(name, ["image"])).rstrip()
+    if name == REJECTED_PATCHES:
+        columns = columns.removesuffix(b",rule")  # further arrays stand before it
+    if not (folder / name).is_file():
+        return False
+    with (folder / name).open("rb") as file:
+        return file.read(len(columns)) == columns
 
 
 def _made_elsewhere(folder: Path) -> bool:

@@ -215,7 +215,10 @@ def read_patch_set(path: Path, folder: str, data_root: Path | None) -> AuditedSp
         reader=SetReader(PatchSet(ps.folder, data_root), _has_root(ps)),
         digests_on_record=True,
     )
-    if slices["patient_id"].null_count() == slices.height:
+    if not slices.height:
+        why = "kept no patch of any slice" if ps.slices.height else "has no slices"
+        found.add_not_checked("everything", f"the set {why}, so there is nothing to compare")
+    elif slices["patient_id"].null_count() == slices.height:
         found.add_not_checked("patients", f"{SLICE_MANIFEST} names no patients: the source manifest had no patient_id")
     return found
 

@@ -1,7 +1,7 @@
 """What an audit found: leaks between splits, duplicates within them, and what could not be checked."""
 
 from collections import Counter
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from typing import Any
 
 MAX_KEPT = 1000
@@ -84,13 +84,21 @@ class NotChecked:
 
 @dataclass(frozen=True, slots=True)
 class Fault:
-    """A row that could not be used though it should: its file is missing, damaged, or lies elsewhere."""
+    """A row that could not be used though it should: its file is missing, damaged, or lies elsewhere.
+
+    Attributes:
+        row: the row, or the first of several with the very same fault, such as those of one file.
+        message: what is wrong.
+        rows: how many rows have it.
+    """
 
     row: RowRef
     message: str
+    rows: int = 1
 
     def __str__(self) -> str:
-        return f"{self.row.split}: {self.row.file} row {self.row.row}: {self.message}"
+        more = f", and {self.rows - 1:,} more with the same fault" if self.rows > 1 else ""
+        return f"{self.row.split}: {self.row.file} row {self.row.row}: {self.message}{more}"
 
 
 @dataclass(frozen=True, slots=True)
@@ -136,8 +144,8 @@ class AuditReport:
         alike: pairs of slices that reach `threshold` and not `detail_threshold`: no findings.
         implied_patches: identical patches of slices that are findings themselves.
         not_checked: what could not be checked, and why.
-        faults: rows that could not be used, at most `MAX_KEPT`.
-        num_faults: how many there were.
+        faults: rows that could not be used, those of one split with the same fault once; at most `MAX_KEPT`.
+        num_faults: how many rows there were.
     """
 
     threshold: float
@@ -150,6 +158,7 @@ class AuditReport:
     not_checked: list[NotChecked] = field(default_factory=list)
     faults: list[Fault] = field(default_factory=list)
     num_faults: int = 0
+    _places: dict[tuple[str, str, str], int] = field(default_factory=dict, init=False, repr=False, compare=False)
 
     @property
     def status(self) -> str:
@@ -176,8 +185,13 @@ class AuditReport:
 
     def add_fault(self, fault: Fault) -> None:
         """Note a row that could not be used."""
-        self.num_faults += 1
-        if len(self.faults) < MAX_KEPT:
+        self.num_faults += fault.rows
+        key = (fault.row.split, fault.row.file, fault.message)
+        if key in self._places:
+            earlier = self.faults[self._places[key]]
+            self.faults[self._places[key]] = replace(earlier, rows=earlier.rows + fault.rows)
+        elif len(self.faults) < MAX_KEPT:
+            self._places[key] = len(self.faults)
             self.faults.append(fault)
 
     def as_dict(self) -> dict[str, Any]:
@@ -185,7 +199,7 @@ class AuditReport:
         return {
             "status": self.status,
             "ok": self.ok,
-            **asdict(self),
+            **{name: value for name, value in asdict(self).items() if not name.startswith("_")},
             "counts": {check: self.counts[check] for check in CHECKS},
             "num_findings": self.num_findings,
         }

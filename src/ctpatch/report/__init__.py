@@ -9,8 +9,9 @@ from typing import Literal
 from ctpatch.atomic import given_path, write_atomic
 from ctpatch.dataset import PatchSet, open_set
 from ctpatch.errors import ConfigError, OutputConflictError, UsageError
-from ctpatch.events import Listener, ignore
+from ctpatch.events import Listener, Notice, ignore
 from ctpatch.report.gather import gather
+from ctpatch.report.stored import stored_note
 
 ReportFormat = Literal["html", "png"]
 SetPath = str | os.PathLike[str] | PatchSet
@@ -43,7 +44,7 @@ def report(
         seed: decides which slices and patches are shown where that is left to chance; the same sets and seed give
             the same bytes.
         data_root: what source paths are relative to, for sets outside their data root.
-        listener: is told of progress.
+        listener: is told of progress, and of pixel files that are missing or cut short.
 
     Returns:
         The file that was written.
@@ -69,6 +70,9 @@ def report(
     sets = [each if isinstance(each, PatchSet) else open_set(each, data_root) for each in given]
     # Others are compared with the first, and what one compares with is the training split.
     windows = gather(sorted(sets, key=lambda ps: ps.meta.split != "train"))
+    notes = [note for each in windows.sets if (note := stored_note(each.ps))]
+    for note in notes:
+        listener(Notice("pixels-damaged", note))
 
     from ctpatch.report.gallery import make_gallery  # noqa: PLC0415 - needs the extra
 
@@ -76,7 +80,7 @@ def report(
     if format == "html":
         from ctpatch.report.page import render_page  # noqa: PLC0415
 
-        content = render_page(windows, gallery)
+        content = render_page(windows, gallery, notes)
     else:
         from ctpatch.report.overview import draw_overview  # noqa: PLC0415
 

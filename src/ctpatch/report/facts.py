@@ -58,13 +58,21 @@ def _headline(windows: AllWindows, total: int, kept: int) -> list[tuple[str, str
     patients = len(frozenset[str]().union(*(each.patients for each in windows.sets)))
     covered = sum(meta.coverage * meta.num_slices for meta in metas) / max(slices, 1)
     return [
-        (f"{kept:,}", "patches kept", f"{100 * kept / total:.1f} % of {total:,} windows"),
-        (f"{total - kept:,}", "windows dropped", "by rules; each on record"),
-        (f"{slices:,}", "slices", f"{skipped:,} left out" if skipped else "all of them cut"),
-        (f"{patients:,}" if patients else "not known", "patients", "" if patients else "no patient_id in the manifest"),
+        (f"{kept:,}", f"{_counted(kept, 'patch', 'patches')} kept", f"{100 * kept / total:.1f} % of {total:,} windows"),
+        (f"{total - kept:,}", f"{_counted(total - kept, 'window', 'windows')} dropped", "by rules; each on record"),
+        (f"{slices:,}", _counted(slices, "slice", "slices"), f"{skipped:,} left out" if skipped else "none left out"),
+        (
+            f"{patients:,}" if patients else "not known",
+            _counted(patients, "patient", "patients"),
+            "" if patients else "no patient_id in the manifest",
+        ),
         (f"{100 * covered:.1f} %", "of pixels in a window", "before rules"),
         (human_bytes(sum(meta.pixel_bytes for meta in metas)), "of pixels", f"layout {_all(m.layout for m in metas)}"),
     ]
+
+
+def _counted(count: int, one: str, several: str) -> str:
+    return one if count == 1 else several
 
 
 def _all(values: Any) -> str:

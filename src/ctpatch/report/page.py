@@ -3,6 +3,7 @@
 import base64
 import hashlib
 import json
+from collections.abc import Sequence
 from functools import lru_cache
 from importlib.resources import files
 from typing import Any
@@ -12,6 +13,7 @@ from ctpatch.report.facts import page_facts
 from ctpatch.report.gallery import Gallery
 from ctpatch.report.gather import AllWindows
 from ctpatch.report.payload import make_payload
+from ctpatch.report.still import as_built, make_still
 
 MOST_BYTES = 10_000_000
 """A page is smaller than this."""
@@ -30,11 +32,16 @@ _PROGRAMS = (
 _ROOM_FOR_TEXT = 100_000
 
 
-def render_page(windows: AllWindows, gallery: Gallery) -> bytes:
+def render_page(windows: AllWindows, gallery: Gallery, notes: Sequence[str] = ()) -> bytes:
     """The whole page, UTF-8.
 
     All text from data goes through Jinja's escaping, or through JSON and then into text nodes; a content security
     policy names the page's own programs by digest and forbids all others, and every connection.
+
+    Args:
+        windows: all windows.
+        gallery: what is shown of pixels.
+        notes: what the reader must know before all else.
     """
     import jinja2  # noqa: PLC0415
 
@@ -46,15 +53,20 @@ def render_page(windows: AllWindows, gallery: Gallery) -> bytes:
         lstrip_blocks=True,
     )
     facts = page_facts(windows, gallery)
+    facts["notes"] = [*notes, *facts["notes"]]
     styles = "\n".join(_asset(name) for name in _STYLES)
     licence = f"/* uPlot\n{_asset('vendor/uPlot.LICENSE')}*/"
     programs = "\n".join([licence, *(_asset(name) for name in _PROGRAMS)])
-    fixed_bytes = len(styles.encode()) + len(programs.encode()) + _pictures_bytes(gallery) + _ROOM_FOR_TEXT
+    still = make_still(windows, gallery)
+    pictures = _pictures_bytes(gallery) + (len(still.picture) if still else 0)
+    fixed_bytes = len(styles.encode()) + len(programs.encode()) + pictures + _ROOM_FOR_TEXT
     payload = make_payload(windows, gallery, MOST_BYTES - fixed_bytes)
     page = (
         environment.get_template("page.html.j2")
         .render(
             **facts,
+            still=still,
+            as_built=as_built(windows),
             policy=_policy(styles, programs),
             styles=_verbatim(styles),
             programs=_verbatim(programs),

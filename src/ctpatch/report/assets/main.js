@@ -99,7 +99,6 @@ async function start() {
     if (!waiting) requestAnimationFrame(refresh);
     waiting = true;
   };
-  const panel = content.tunable ? new TunePanel(content, rules, changed) : null;
   const draw = () => {
     charts.draw();
     panel?.drawCharts();
@@ -107,6 +106,10 @@ async function start() {
   };
   if (content.gallery.slices.length) await viewer.start();
   await sheets.start();
+  // Until here the page shows what it was written with; charts need their places to be laid out.
+  const panel = content.tunable ? new TunePanel(content, rules, changed) : null;
+  document.documentElement.dataset.ready = "";
+  document.getElementById("still")?.remove();
   draw();
   document.getElementById("log-counts").addEventListener("change", draw);
   matchMedia("(prefers-color-scheme: dark)").addEventListener("change", draw);
@@ -118,7 +121,6 @@ async function start() {
     delete document.documentElement.dataset.print;
     draw();
   });
-  document.documentElement.dataset.ready = "";
 }
 
 start().catch((error) => {

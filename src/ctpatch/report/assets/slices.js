@@ -1,13 +1,3 @@
-/** Patterns for dropped tiles: each rule has a direction of its own beside its colour. */
-function hatches() {
-  const turns = [45, 135, 0, 90, 20, 110];
-  return svgElement("defs", {}, turns.map((turn, k) =>
-    svgElement("pattern", { id: `hatch-${k}`, width: 9, height: 9, patternUnits: "userSpaceOnUse", patternTransform: `rotate(${turn})` }, [
-      svgElement("line", { class: `hatch-${k}`, x1: 0, y1: 0, x2: 0, y2: 9, "stroke-width": 3.2, "stroke-opacity": 0.75 }),
-    ]),
-  ));
-}
-
 const SHOWN_AS = { "most dropped": "one of those that lose most", "least dropped": "one of those that lose least", "by chance": "one by chance" };
 
 /** More tiles than these are no longer told apart in a small picture. */
@@ -141,7 +131,7 @@ class SliceViewer {
     this.tiles = slice.tileElements();
     this.outlines = ["outline under", "outline"].map((name) => svgElement("rect", { class: name }));
     this.overlay.setAttribute("viewBox", slice.viewBox());
-    this.overlay.replaceChildren(hatches(), ...this.tiles, ...this.outlines);
+    this.overlay.replaceChildren(this.overlay.querySelector("defs"), ...this.tiles, ...this.outlines);
     this.refresh();
   }
 

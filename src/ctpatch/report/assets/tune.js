@@ -7,7 +7,7 @@ class TunePanel {
     this.otherOptions = content.options;
     this.built = content.sets.reduce((sum, each) => sum + each.kept, 0);
     this.parts = rules.rules.map((_, k) => this.#rule(k));
-    document.getElementById("rules").append(...this.parts.map((part) => part.place));
+    document.getElementById("rules").replaceChildren(...this.parts.map((part) => part.place));
     document.getElementById("window-count").textContent = wholeNumber.format(rules.rows);
     document.getElementById("reset").addEventListener("click", () => {
       rules.reset();
