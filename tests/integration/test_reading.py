@@ -404,7 +404,10 @@ def test_wherever_the_buffer_lies_the_patches_are_right(
         assert_bits(slot, image[row["row"] : row["row"] + 64, row["col"] : row["col"] + 64])
 
 
-def test_many_files_are_read_by_threads_and_the_first_fault_is_named(prepared: Prepared) -> None:
+def test_files_from_the_disk_are_read_by_threads_and_the_first_fault_is_named(
+    prepared: Prepared, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("ctpatch.layouts.reading._SECONDS_FROM_DISK", 0.0)
     build_one(prepared, layout="files")
     ps = ctpatch.open(prepared.out)
     whole = ps.read(range(60))
@@ -424,6 +427,8 @@ def test_a_forked_process_reads_with_threads_of_its_own(prepared: Prepared) -> N
     build_one(prepared, layout="files")
     code = (
         "import os, sys, ctpatch\n"
+        "import ctpatch.layouts.reading as reading\n"
+        "reading._SECONDS_FROM_DISK = 0.0\n"
         "ps = ctpatch.open(sys.argv[1])\n"
         "before = ps.read(range(60)).tobytes()\n"
         "child = os.fork()\n"

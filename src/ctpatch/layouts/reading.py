@@ -10,6 +10,7 @@ import math
 import mmap
 import os
 import threading
+import time
 from collections import OrderedDict
 from collections.abc import Callable, Iterable
 from concurrent.futures import ThreadPoolExecutor
@@ -30,7 +31,11 @@ from ctpatch.patches import padded_window
 
 _THREADS = 4
 """For files that are not in the page cache: a disk answers several at once in less than half the time (measured)."""
-_FILES_FOR_THREADS = 16
+_FILES_FOR_THREADS = 12
+_FIRST_FILES = 4
+_SECONDS_FROM_DISK = 60e-6
+"""A batch whose first files take longer each is taken to come from the disk: out of the page cache it is 15 us, and
+threads would only get into each other's way."""
 
 MAX_MAPPED_FILES = 2048
 """Mapped files cost addresses, not memory or open files; systems allow some 65,000 for a process."""
@@ -294,7 +299,11 @@ class ArrayReader:
         """
         places = list(range(len(which)) if slots is None else slots)
         todo = list(zip(places, self._addresses.paths.gather(which).to_list(), strict=True))
-        if len(todo) < _FILES_FOR_THREADS:
+        started = time.perf_counter()
+        self._read_some(todo[:_FIRST_FILES], out)
+        cached = time.perf_counter() - started < _FIRST_FILES * _SECONDS_FROM_DISK
+        todo = todo[_FIRST_FILES:]
+        if cached or len(todo) < _FILES_FOR_THREADS:
             self._read_some(todo, out)
             return
         share = -(-len(todo) // _THREADS)
