@@ -108,8 +108,9 @@ def _refuse_unfinished(source: Path) -> None:
     """Refuse what `ctpatch prepare` has begun and not finished: a dataset's folder, a split's or a manifest in it."""
     real = source.resolve()
     for folder in (real, real.parent, real.parent.parent):
-        begun = any((folder / name).is_file() for name in _PREPARE_BEGUN)
-        if begun and not (folder / _PREPARE_META).is_file():
+        # os.path: a folder that may not be looked into is named when its manifest is read.
+        begun = any(os.path.isfile(folder / name) for name in _PREPARE_BEGUN)
+        if begun and not os.path.isfile(folder / _PREPARE_META):
             raise UsageError(
                 f"the preparation of {folder.name} has not finished; run the same ctpatch prepare again, "
                 "which goes on where it was cut off"
