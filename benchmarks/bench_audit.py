@@ -12,7 +12,7 @@ from pathlib import Path
 
 import numpy as np
 
-from ctpatch.audit import audit
+from ctpatch.checking.audit import audit
 
 SIDE = 362
 DIFFERENT = 300

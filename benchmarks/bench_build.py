@@ -21,11 +21,11 @@ from typing import Any
 import numpy as np
 from measure import machine, seconds
 
-from ctpatch.build import build
-from ctpatch.config import LayoutName
-from ctpatch.npy import header_bytes
-from ctpatch.prepare.phantom import PhantomSplit, write_phantom
-from ctpatch.statistics import use_compiled, window_statistics
+from ctpatch.core.statistics.windows import use_compiled, window_statistics
+from ctpatch.cutting.api import build
+from ctpatch.files.npy import header_bytes
+from ctpatch.phantom.slices import PhantomSplit, write_phantom
+from ctpatch.words import LayoutName
 
 SIZE, PATCH, STRIDE = 362, 128, 64
 STARTS = [0, 64, 128, 192]

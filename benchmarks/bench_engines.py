@@ -23,12 +23,12 @@ from pathlib import Path
 import numpy as np
 from distributed import Client, LocalCluster
 
-from ctpatch.build import build
-from ctpatch.executors.base import Executor
-from ctpatch.executors.choose import as_executor
-from ctpatch.executors.processes import ProcessExecutor
-from ctpatch.executors.serial import SerialExecutor
-from ctpatch.plan import PART_SLICES
+from ctpatch.cutting.api import build
+from ctpatch.cutting.plan import PART_SLICES
+from ctpatch.work.executors.base import Executor
+from ctpatch.work.executors.choose import as_executor
+from ctpatch.work.executors.processes import ProcessExecutor
+from ctpatch.work.executors.serial import SerialExecutor
 
 SIDE = 362
 ITEMS = 1000

@@ -21,10 +21,10 @@ from measure import machine, medians, seconds
 from peer_loaders import BATCH, PEERS, Bench, Make
 from peer_reassembly import COLUMNS, MERGERS, correctness
 
-from ctpatch.build import build
-from ctpatch.config import LayoutName
-from ctpatch.dataset import open_set
-from ctpatch.prepare.phantom import PhantomSplit, write_phantom
+from ctpatch.cutting.api import build
+from ctpatch.phantom.slices import PhantomSplit, write_phantom
+from ctpatch.reading.patchset import open_set
+from ctpatch.words import LayoutName
 
 LAYOUTS: tuple[LayoutName, ...] = ("files", "shards", "slices")
 PACKAGES = ["torch", "monai", "torchio", "webdataset", "litdata", "datasets", "grain", "patchify", "tiler"]

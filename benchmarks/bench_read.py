@@ -17,11 +17,11 @@ from typing import Any
 import numpy as np
 from measure import machine, medians, seconds
 
-from ctpatch.build import build
-from ctpatch.config import LayoutName
-from ctpatch.dataset import PatchSet, open_set
-from ctpatch.layouts.memory import empty_buffer
-from ctpatch.prepare.phantom import PhantomSplit, write_phantom
+from ctpatch.cutting.api import build
+from ctpatch.files.memory import empty_buffer
+from ctpatch.phantom.slices import PhantomSplit, write_phantom
+from ctpatch.reading.patchset import PatchSet, open_set
+from ctpatch.words import LayoutName
 
 PATCH, BATCH = 128, 64
 IN_A_ROW = 32

@@ -21,7 +21,7 @@ SIDE, PATCH, STRIDE = 40, 16, 8
 _STEP = """
 import json, resource, sys, time
 started = time.perf_counter()
-from ctpatch.cli import main
+from ctpatch.cli.app import main
 status = main(sys.argv[1:])
 peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
 print(json.dumps({"status": status, "seconds": time.perf_counter() - started, "MB": peak}), file=sys.stderr)

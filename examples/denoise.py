@@ -5,7 +5,7 @@
     python examples/denoise.py --steps 300      the same network each time, however fast the machine
 
 It needs `ctpatch[torch]`. With matplotlib it also draws `denoise.png`, with scikit-image it also tells the SSIM;
-without them it says what it leaves out. The CT is made up (`ctpatch.prepare.phantom`); the steps are those of real
+without them it says what it leaves out. The CT is made up (`ctpatch.phantom.slices`); the steps are those of real
 work: pairs of slices -> patches -> batches -> network -> whole slices -> numbers and a picture.
 """
 
@@ -25,8 +25,8 @@ from numpy.typing import NDArray
 from torch import nn
 
 import ctpatch
-from ctpatch.prepare.phantom import hu_to_unit, write_phantom
-from ctpatch.reassemble import WindowName
+from ctpatch.core.reassembly import WindowName
+from ctpatch.phantom.slices import hu_to_unit, write_phantom
 from ctpatch.torch import FlipsAndRotations, PatchLoader
 
 Image = NDArray[np.float32]

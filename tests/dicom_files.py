@@ -11,8 +11,8 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 
-from ctpatch.prepare.dicom import DicomReader
-from ctpatch.prepare.raw import RawSlice
+from ctpatch.prepare.readers.base import RawSlice
+from ctpatch.prepare.readers.dicom.reader import DicomReader
 
 pydicom = pytest.importorskip("pydicom", reason="pydicom is not installed")
 
@@ -118,8 +118,8 @@ def unit_of(stored: NDArray[Any], low: float = -1024.0, high: float = 3072.0) ->
 
 def write_phantom_dicom(folder: Path) -> None:
     """Five phantom patients, each with three slices at low and at full dose, as two series."""
-    from ctpatch.prepare.mapping import MU_MAX, MU_WATER
-    from ctpatch.prepare.phantom import phantom_pair
+    from ctpatch.phantom.slices import phantom_pair
+    from ctpatch.prepare.values import MU_MAX, MU_WATER
 
     for patient in range(5):
         for number in range(3):

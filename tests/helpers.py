@@ -15,12 +15,12 @@ import xxhash
 from numpy.typing import DTypeLike, NDArray
 
 import ctpatch
+from ctpatch.cutting.cut import complete_part, cut_slices
+from ctpatch.cutting.job import Job
+from ctpatch.cutting.plan import Part
+from ctpatch.cutting.receipt import Receipt, SliceRecord, trusted_receipt
 from ctpatch.errors import SliceError, SystemFailureError
 from ctpatch.events import Event, Notice
-from ctpatch.job import Job
-from ctpatch.part import complete_part, cut_slices
-from ctpatch.plan import Part
-from ctpatch.receipt import Receipt, SliceRecord, trusted_receipt
 
 EPOCH = "1700000000"
 CREATED = "2023-11-14T22:13:20Z"

@@ -13,10 +13,10 @@ from matplotlib.patches import Rectangle
 from PIL import Image
 
 from ctpatch import PatchConfig, extract_patches_2d, sliding_window_coords
-from ctpatch.manifest import patch_id
-from ctpatch.prepare.phantom import phantom_slice
-from ctpatch.rules import compile_rules
-from ctpatch.statistics import patch_statistics
+from ctpatch.core.rules import compile_rules
+from ctpatch.core.statistics.windows import patch_statistics
+from ctpatch.format.tables import patch_id
+from ctpatch.phantom.slices import phantom_slice
 
 OUT = Path(__file__).with_name("overview.png")
 SIZE, SIDE, STRIDE = 362, 128, 64

@@ -3,15 +3,12 @@
 import math
 import re
 from collections.abc import Sequence
-from typing import Annotated, Any, Literal, Self
+from typing import Annotated, Any, Self
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
 
 from ctpatch.errors import ConfigError, RuleError
-
-PadMode = Literal["none", "shift", "even", "zero", "edge", "reflect"]
-LayoutName = Literal["files", "shards", "slices", "index"]
-OnError = Literal["stop", "skip"]
+from ctpatch.words import LayoutName, OnError, PadMode
 
 MAX_PIXELS_PER_AXIS = 16384
 """Largest height or width of a slice or a patch, in pixels."""
@@ -128,7 +125,7 @@ class PatchConfig(_Frozen):
     Attributes:
         patch_size: height and width of a patch in pixels; one number, or a pair (rows, cols).
         stride: pixels between window origins; one number, or a pair (rows, cols).
-        pad_mode: what happens at the border where windows do not fit; see `ctpatch.grid`.
+        pad_mode: what happens at the border where windows do not fit; see `ctpatch.core.grid`.
         value_range: lowest and highest value a slice may hold, in the slice's own unit.
         air_level: pixels at or below it count as air in `air_fraction`.
         drop: rules, tried in this order; the first that hits is recorded.

@@ -12,10 +12,10 @@ import torch
 from numpy.typing import NDArray
 from torch.utils.data import Dataset
 
-from ctpatch.dataset import PatchSet, open_set
 from ctpatch.errors import ConfigError
-from ctpatch.loading import Batch, BatchLoader, FlipsAndRotations
-from ctpatch.sampling import SamplerOptions
+from ctpatch.reading.batches import Batch, BatchLoader, FlipsAndRotations
+from ctpatch.reading.patchset import PatchSet, open_set
+from ctpatch.reading.sampling import SamplerOptions
 
 __all__ = ["FlipsAndRotations", "PatchDataset", "PatchLoader"]
 
@@ -91,7 +91,7 @@ class PatchLoader:
         columns: numeric columns of the manifest that come with each batch (`row`, `std`, `slice_index`, …).
         arrays: which arrays; None takes all.
         transform: is given each `Batch` of tensors in the reading thread and returns it; `FlipsAndRotations()` is one.
-        subset, weight, balance, block_size: see `ctpatch.sampling.SamplerOptions`.
+        subset, weight, balance, block_size: see `ctpatch.reading.sampling.SamplerOptions`.
         rank, world_size: the share of this process; None takes them from `torch.distributed` where it is initialised.
         copy: give each batch memory of its own.
 

@@ -15,13 +15,13 @@ import polars as pl
 import pytest
 
 from ctpatch import errors
-from ctpatch.cli import main
+from ctpatch.cli.app import main
 from ctpatch.config import MAX_PIXELS_PER_AXIS
-from ctpatch.grid import PADDING_MODES
-from ctpatch.manifest import TABLES, schema_of
-from ctpatch.meta import ArrayInfo, DropRule, PatchMeta, TableInfo
-from ctpatch.plan import LAYOUTS
-from ctpatch.rules import RULE_COLUMNS
+from ctpatch.core.grid import PADDING_MODES
+from ctpatch.core.rules import RULE_COLUMNS
+from ctpatch.cutting.plan import LAYOUTS
+from ctpatch.format.meta import ArrayInfo, DropRule, PatchMeta, TableInfo
+from ctpatch.format.tables import TABLES, schema_of
 
 ROOT = Path(__file__).parents[2]
 DOCS = ROOT / "docs"

@@ -10,13 +10,13 @@ import numpy as np
 import pytest
 
 import ctpatch
-from ctpatch.audit import AuditReport, audit
-from ctpatch.audit import checks as checks_module
-from ctpatch.audit import report as report_module
-from ctpatch.audit.find import find_audited
-from ctpatch.audit.look import look_at_all
-from ctpatch.cli import main
-from ctpatch.cli_audit import audit_text
+from ctpatch.checking.audit import AuditReport, audit
+from ctpatch.checking.audit import checks as checks_module
+from ctpatch.checking.audit import report as report_module
+from ctpatch.checking.audit.find import find_audited
+from ctpatch.checking.audit.look import look_at_all
+from ctpatch.cli.app import main
+from ctpatch.cli.audit import audit_text
 from helpers import (
     LAYOUTS,
     PAD_MODES,

@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from ctpatch.audit import audit
+from ctpatch.checking.audit import audit
 from helpers import Image, data_folder, make_split
 
 

@@ -18,13 +18,13 @@ from ctpatch.errors import IncompleteError, OutputConflictError, RangeError, Sou
 from ctpatch.events import Event, WorkAdvanced, WorkFinished
 from helpers import LAYOUTS, SMALL, Heard, Prepared, assert_same_tree, build_one, make_split, tree_bytes, tree_stamps
 
-plan_module = importlib.import_module("ctpatch.plan")
+plan_module = importlib.import_module("ctpatch.cutting.plan")
 TESTS = Path(__file__).parent.parent
 
 SCRIPT = """
 import importlib, sys
 import ctpatch
-plan = importlib.import_module("ctpatch.plan")
+plan = importlib.import_module("ctpatch.cutting.plan")
 plan.PART_SLICES = 2
 plan.SHARD_BYTES = 2
 if __name__ == "__main__":

@@ -11,8 +11,8 @@ import numpy as np
 import pytest
 
 import ctpatch
-from ctpatch.cli import main
-from ctpatch.demo import run_demo
+from ctpatch.cli.app import main
+from ctpatch.cli.demo import run_demo
 from helpers import Prepared, make_split, tree_bytes
 
 Run = Callable[..., tuple[int, str, str]]

@@ -15,7 +15,7 @@ import numpy as np
 import pytest
 
 import ctpatch
-from ctpatch.prepare.phantom import PhantomSplit, write_phantom
+from ctpatch.phantom.slices import PhantomSplit, write_phantom
 
 torch = pytest.importorskip("torch", reason="the example trains with PyTorch, which is not installed")
 

@@ -14,7 +14,7 @@ import ctpatch
 from helpers import LAYOUTS, SMALL, assert_same_tree, build_one, make_split, tree_bytes
 
 # `ctpatch.plan` is the function; the module of that name holds the sizes of parts.
-plan_module = importlib.import_module("ctpatch.plan")
+plan_module = importlib.import_module("ctpatch.cutting.plan")
 
 
 @pytest.mark.parametrize("layout", LAYOUTS)

@@ -21,14 +21,14 @@ import pytest
 
 import ctpatch
 from ctpatch.config import BuildConfig
+from ctpatch.cutting.make import make_set
 from ctpatch.errors import ConfigError, RangeError, SliceError, SystemFailureError, UsageError, WorkerLostError
 from ctpatch.events import Event, WorkAdvanced, ignore
-from ctpatch.executors.base import Done, Failed, Lost
-from ctpatch.executors.choose import as_executor, engine_executor
-from ctpatch.executors.futures import FuturesExecutor
-from ctpatch.executors.processes import ProcessExecutor
-from ctpatch.executors.serial import SerialExecutor
-from ctpatch.make import make_set
+from ctpatch.work.executors.base import Done, Failed, Lost
+from ctpatch.work.executors.choose import as_executor, engine_executor
+from ctpatch.work.executors.futures import FuturesExecutor
+from ctpatch.work.executors.processes import ProcessExecutor
+from ctpatch.work.executors.serial import SerialExecutor
 from helpers import (
     LAYOUTS,
     POISONED,
@@ -48,8 +48,8 @@ from helpers import (
     tree_bytes,
 )
 
-build_module = importlib.import_module("ctpatch.build")
-plan_module = importlib.import_module("ctpatch.plan")
+build_module = importlib.import_module("ctpatch.cutting.api")
+plan_module = importlib.import_module("ctpatch.cutting.plan")
 needs_kill = pytest.mark.skipif(not hasattr(signal, "SIGKILL"), reason="the system has no SIGKILL")
 needs_dask = pytest.mark.skipif(
     importlib.util.find_spec("distributed") is None, reason="the extra dask is not installed"
@@ -470,7 +470,7 @@ def test_a_scheduler_that_is_not_there(tmp_path: Path, monkeypatch: pytest.Monke
         engine_executor("dask", scheduler_file=tmp_path / "none.json"),
     ):
         pass
-    monkeypatch.setattr("ctpatch.executors.choose._CONNECT_SECONDS", "1s")
+    monkeypatch.setattr("ctpatch.work.executors.choose._CONNECT_SECONDS", "1s")
     with (
         pytest.raises(UsageError, match=r"no Dask scheduler answers at 'tcp://127\.0\.0\.1:9'"),
         engine_executor("dask", scheduler="tcp://127.0.0.1:9"),

@@ -14,16 +14,16 @@ from typing import Any
 import pytest
 
 import ctpatch
-from ctpatch.atomic import write_atomic, write_once
 from ctpatch.config import BuildConfig
+from ctpatch.cutting.make import Recipe, job_of, make_set
+from ctpatch.cutting.output import OutputFolder
 from ctpatch.events import ignore
-from ctpatch.executors.base import Done
-from ctpatch.make import Recipe, job_of, make_set
-from ctpatch.output import OutputFolder
+from ctpatch.files.atomic import write_atomic, write_once
+from ctpatch.work.executors.base import Done
 from helpers import LAYOUTS, SMALL, Prepared, assert_same_tree, build_one, make_split, run_part_anew, tree_bytes
 
-build_module = importlib.import_module("ctpatch.build")
-plan_module = importlib.import_module("ctpatch.plan")
+build_module = importlib.import_module("ctpatch.cutting.api")
+plan_module = importlib.import_module("ctpatch.cutting.plan")
 
 
 class Twice:

@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 
 import ctpatch
 from ctpatch.errors import ConfigError, NpyError, RuleError
-from ctpatch.loading import Batch, FlipsAndRotations, apply_symmetry
+from ctpatch.reading.batches import Batch, FlipsAndRotations, apply_symmetry
 from helpers import LAYOUTS, SMALL, build_one, make_split
 
 

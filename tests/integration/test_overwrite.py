@@ -28,7 +28,7 @@ from helpers import (
     tree_bytes,
 )
 
-plan_module = importlib.import_module("ctpatch.plan")
+plan_module = importlib.import_module("ctpatch.cutting.plan")
 
 
 class CutOffError(Exception):
@@ -198,7 +198,7 @@ HOLDER = """
 import sys
 from pathlib import Path
 from ctpatch.events import ignore
-from ctpatch.output import OutputFolder
+from ctpatch.cutting.output import OutputFolder
 if __name__ == "__main__":
     with OutputFolder(Path(sys.argv[1]), ignore).held():
         print("held", flush=True)

@@ -12,8 +12,7 @@ import polars as pl
 import pytest
 
 import ctpatch
-from ctpatch import atomic
-from ctpatch.cli import main
+from ctpatch.cli.app import main
 from ctpatch.errors import (
     CtPatchError,
     OutputConflictError,
@@ -23,11 +22,12 @@ from ctpatch.errors import (
     WorkerLostError,
 )
 from ctpatch.events import WorkAdvanced
+from ctpatch.files import atomic
 from ctpatch.prepare import part as part_module
 from ctpatch.prepare.api import CommonOptions, prepare, prepare_dicom
 from ctpatch.prepare.inputs import Input
-from ctpatch.prepare.mapping import PRESETS
-from ctpatch.prepare.pseudonyms import load_key
+from ctpatch.prepare.privacy.pseudonyms import load_key
+from ctpatch.prepare.values import PRESETS
 from dicom_files import ROOT, DeadlyReader, pixels_of, unit_of, write_ct, write_series
 from helpers import Heard, data_folder
 
@@ -360,7 +360,7 @@ def test_a_finished_part_is_not_done_again_and_a_spoiled_one_is(
 ) -> None:
     write_series(tmp_path / "raw", 70)
     options: dict[str, Any] = {"split": ["train=1"], "key": key}
-    from ctpatch.prepare import run
+    from ctpatch.prepare import pipeline as run
 
     def fail(*_args: Any) -> None:
         raise KeyboardInterrupt

@@ -15,11 +15,11 @@ import pytest
 pytest.importorskip("pydicom", reason="pydicom is not installed")
 
 import ctpatch
-from ctpatch.cli import main
+from ctpatch.cli.app import main
 from ctpatch.errors import UsageError
 from ctpatch.events import Event, WorkAdvanced
-from ctpatch.executors.serial import SerialExecutor
 from ctpatch.prepare import planning
+from ctpatch.work.executors.serial import SerialExecutor
 from dicom_files import write_series
 from helpers import assert_same_tree, tree_bytes
 from lodopab_files import write_ground_truth

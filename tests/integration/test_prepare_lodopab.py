@@ -11,9 +11,9 @@ pytest.importorskip("h5py", reason="h5py is not installed")
 
 import ctpatch
 from ctpatch.errors import ConfigError, RangeError, SourceManifestError
-from ctpatch.prepare.lodopab import PUBLISHED_LENGTHS, LodopabReader
-from ctpatch.prepare.phantom import phantom_slice
-from ctpatch.prepare.raw import Scan, SeriesNote
+from ctpatch.phantom.slices import phantom_slice
+from ctpatch.prepare.readers.base import Scan, SeriesNote
+from ctpatch.prepare.readers.lodopab.reader import PUBLISHED_LENGTHS, LodopabReader
 from helpers import Image, csv_rows, data_folder
 from lodopab_files import low_dose, project, psnr, write_ground_truth, write_observation, write_patients
 

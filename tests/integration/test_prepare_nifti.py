@@ -20,9 +20,9 @@ import nibabel as nib
 
 import ctpatch
 from ctpatch.errors import CtPatchError, RangeError, SliceError
-from ctpatch.prepare import nifti_voxels
-from ctpatch.prepare.nifti import NiftiReader
-from ctpatch.prepare.raw import Scan, SeriesNote
+from ctpatch.prepare.readers.base import Scan, SeriesNote
+from ctpatch.prepare.readers.nifti import voxels as nifti_voxels
+from ctpatch.prepare.readers.nifti.reader import NiftiReader
 from helpers import Image, csv_rows, data_folder
 
 ORIENTATIONS = list(product(permutations(range(3)), product((1, -1), repeat=3)))
@@ -254,7 +254,7 @@ def bomb(path: Path, dims: tuple[int, int, int], order: tuple[int, ...], megabyt
 _READ = """
 import sys
 from pathlib import Path
-from ctpatch.prepare.nifti import NiftiReader
+from ctpatch.prepare.readers.nifti.reader import NiftiReader
 reader, root = NiftiReader(), Path(sys.argv[1])
 found = reader.scan(root, lambda _: None)
 print(sum(1 for _ in reader.read(root, found.slices)))

@@ -8,10 +8,10 @@ import numpy as np
 import pytest
 
 import ctpatch
-from ctpatch.cli import main
+from ctpatch.cli.app import main
 from ctpatch.errors import ConfigError, OutputConflictError
 from ctpatch.events import Notice
-from ctpatch.prepare.lodopab import LodopabReader
+from ctpatch.prepare.readers.lodopab.reader import LodopabReader
 from helpers import csv_rows
 from lodopab_files import write_ground_truth, write_observation
 

@@ -9,11 +9,11 @@ from typing import Any
 import pytest
 
 import ctpatch
-from ctpatch.cli import main
+from ctpatch.cli.app import main
 from ctpatch.errors import SliceError, SourceManifestError, UsageError
-from ctpatch.prepare import run
+from ctpatch.prepare import pipeline as run
 from ctpatch.prepare.api import prepare_dicom
-from ctpatch.prepare.pseudonyms import load_key
+from ctpatch.prepare.privacy.pseudonyms import load_key
 from dicom_files import pixels_of, write_ct, write_series
 from helpers import SMALL, Heard
 

@@ -16,7 +16,7 @@ import pytest
 
 import ctpatch
 from ctpatch.errors import FormatError, NpyError, SourceChangedError, SystemFailureError, UsageError
-from ctpatch.layouts.memory import empty_buffer
+from ctpatch.files.memory import empty_buffer
 from helpers import LAYOUTS, SMALL, Prepared, assert_bits, build_one, make_split, reference_set, rewrite_table
 
 
@@ -380,10 +380,10 @@ def test_in_memory_is_refused_where_memory_is_short(
     build_one(prepared, layout=layout)
     ps = ctpatch.open(prepared.out)
     pixels = sum(image.nbytes for image in prepared.images["image"]) if layout == "index" else ps.meta.pixel_bytes
-    monkeypatch.setattr("ctpatch.layouts.memory._free_memory", lambda: pixels - 1)
+    monkeypatch.setattr("ctpatch.files.memory._free_memory", lambda: pixels - 1)
     with pytest.raises(SystemFailureError, match="GB of pixels, the system has"):
         ctpatch.open(prepared.out, in_memory=True)
-    monkeypatch.setattr("ctpatch.layouts.memory._free_memory", lambda: pixels)
+    monkeypatch.setattr("ctpatch.files.memory._free_memory", lambda: pixels)
     ctpatch.open(prepared.out, in_memory=True)
 
 

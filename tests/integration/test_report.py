@@ -17,10 +17,10 @@ import pytest
 from PIL import Image
 
 import ctpatch
-from ctpatch.cli import main
+from ctpatch.cli.app import main
 from ctpatch.errors import ConfigError, FormatError, IncompleteError, OutputConflictError, UsageError
 from ctpatch.events import Notice, WorkAdvanced, WorkFinished, WorkStarted
-from ctpatch.report.page import MOST_BYTES
+from ctpatch.reporting.page import MOST_BYTES
 from helpers import LAYOUTS, SMALL, Heard, Prepared, build_one, make_split, rewrite_table, tree_bytes
 
 FORMATS: tuple[Any, ...] = ("html", "png")
@@ -291,9 +291,9 @@ def test_borders_of_every_kind(mode: Any, tmp_path: Path) -> None:
 
 
 def test_numbers_that_are_too_many_take_fewer_stops(prepared: Prepared) -> None:
-    from ctpatch.report.gallery import make_gallery
-    from ctpatch.report.gather import gather
-    from ctpatch.report.payload import make_payload
+    from ctpatch.reporting.gallery import make_gallery
+    from ctpatch.reporting.gather import gather
+    from ctpatch.reporting.payload import make_payload
 
     windows = gather([ctpatch.open(build_one(prepared, CONFIG).folder)])
     gallery = make_gallery(windows, 1, 0, Heard())
@@ -339,7 +339,7 @@ def test_progress_is_told(prepared: Prepared, tmp_path: Path) -> None:
 
 
 def test_the_demo_ends_well_without_the_libraries_too(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    from ctpatch.demo import _report
+    from ctpatch.cli.demo import _report
 
     monkeypatch.setitem(sys.modules, "PIL", None)
     assert _report(tmp_path, []) == "a report needs PIL: pip install 'ctpatch[report]'"

@@ -12,7 +12,7 @@ import pytest
 
 import ctpatch
 from browser import chromium, open_page, settle
-from ctpatch.cli import main
+from ctpatch.cli.app import main
 from helpers import Prepared, build_one, change_meta, make_split
 
 CONFIG = ctpatch.PatchConfig(

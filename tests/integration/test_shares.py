@@ -16,7 +16,8 @@ import numpy as np
 import pytest
 
 import ctpatch
-from ctpatch.cli import main
+from ctpatch.cli.app import main
+from ctpatch.cutting.job import Share
 from ctpatch.errors import (
     ConfigError,
     IncompleteError,
@@ -26,18 +27,17 @@ from ctpatch.errors import (
     UsageError,
 )
 from ctpatch.events import Event, WorkAdvanced, WorkStarted
-from ctpatch.job import Share
 from helpers import LAYOUTS, SMALL, Heard, Prepared, assert_same_tree, build_one, make_split, tree_bytes
 
-plan_module = importlib.import_module("ctpatch.plan")
+plan_module = importlib.import_module("ctpatch.cutting.plan")
 SHAPES = [(40, 50)] * 11 + [(33, 47)] * 4
 COMMAND = ["--patch-size", "16", "--stride", "8"]
 # The command, with parts so small that there are many.
 RUN = """
 import importlib, sys
-plan = importlib.import_module("ctpatch.plan")
+plan = importlib.import_module("ctpatch.cutting.plan")
 plan.PART_SLICES, plan.PACKED_PART_WINDOWS = 2, 40
-from ctpatch.cli import main
+from ctpatch.cli.app import main
 sys.exit(main(sys.argv[1:]))
 """
 

@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 
 import ctpatch
-from ctpatch.console import verify_text
+from ctpatch.cli.screen import verify_text
 from ctpatch.errors import UsageError
 from ctpatch.events import WorkAdvanced, WorkStarted
 from helpers import (

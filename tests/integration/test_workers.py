@@ -14,10 +14,10 @@ import ctpatch
 from ctpatch.config import BuildConfig
 from ctpatch.errors import WorkerLostError
 from ctpatch.events import Event, WorkAdvanced
-from ctpatch.executors.base import Done, Failed, Lost
-from ctpatch.executors.choose import local_executor
-from ctpatch.executors.processes import ProcessExecutor
-from ctpatch.executors.serial import SerialExecutor
+from ctpatch.work.executors.base import Done, Failed, Lost
+from ctpatch.work.executors.choose import local_executor
+from ctpatch.work.executors.processes import ProcessExecutor
+from ctpatch.work.executors.serial import SerialExecutor
 from helpers import (
     SMALL,
     Heard,
@@ -31,7 +31,7 @@ from helpers import (
     tree_bytes,
 )
 
-plan_module = importlib.import_module("ctpatch.plan")
+plan_module = importlib.import_module("ctpatch.cutting.plan")
 needs_kill = pytest.mark.skipif(not hasattr(signal, "SIGKILL"), reason="the system has no SIGKILL")
 
 
@@ -129,8 +129,8 @@ class Losing:
 
 
 def test_a_lost_part_is_named_the_rest_is_kept(tmp_path: Path) -> None:
-    build_module = importlib.import_module("ctpatch.build")
-    make_module = importlib.import_module("ctpatch.make")
+    build_module = importlib.import_module("ctpatch.cutting.api")
+    make_module = importlib.import_module("ctpatch.cutting.make")
     prepared = make_split(tmp_path / "lost", [(40, 50)] * 8)
     plan = ctpatch.plan(prepared.folder, config=SMALL)[0]
     recipe = build_module.cutting_recipe(plan, strict=False)

@@ -19,7 +19,7 @@ import numpy as np
 import pytest
 
 import ctpatch
-from ctpatch.cli import main as run_command
+from ctpatch.cli.app import main as run_command
 from ctpatch.errors import UsageError
 from helpers import EPOCH, Prepared, make_split, tree_bytes
 
@@ -112,7 +112,7 @@ def run(
 def run_here(arguments: Sequence[str | Path], conditions: Mapping[str, Any] | None = None) -> Ran:
     """As `run` in this process, ten times quicker; of the conditions only the constants of the plan."""
     out, err = io.StringIO(), io.StringIO()
-    plan = importlib.import_module("ctpatch.plan")
+    plan = importlib.import_module("ctpatch.cutting.plan")
     with pytest.MonkeyPatch.context() as patch, redirect_stdout(out), redirect_stderr(err):
         for name, value in (conditions or {}).get("plan", {}).items():
             patch.setattr(plan, name, value)

@@ -42,7 +42,7 @@ def _import_all() -> None:
     import ctpatch
 
     for module in pkgutil.walk_packages(ctpatch.__path__, "ctpatch."):
-        if module.name not in {"ctpatch.__main__", "ctpatch.torch", "ctpatch.statistics_numba"}:
+        if module.name not in {"ctpatch.__main__", "ctpatch.torch", "ctpatch.core.statistics.numba_engine"}:
             importlib.import_module(module.name)
     import polars as pl
 
@@ -82,18 +82,18 @@ def _cut_off_after(folder: str, when: int, log: str | None) -> None:
 
         return wrapper
 
-    import ctpatch.atomic
+    import ctpatch.files.atomic
 
     os.fsync = counted(os.fsync)
     os.replace = counted(os.replace)
-    ctpatch.atomic._syncfs = counted(ctpatch.atomic._syncfs)
+    ctpatch.files.atomic._syncfs = counted(ctpatch.files.atomic._syncfs)
 
 
 def main() -> int:
     conditions = json.loads(sys.argv[1])
-    from ctpatch.cli import main as run_command
+    from ctpatch.cli.app import main as run_command
 
-    plan = importlib.import_module("ctpatch.plan")
+    plan = importlib.import_module("ctpatch.cutting.plan")
     for name, value in conditions.get("plan", {}).items():
         setattr(plan, name, value)
     if {"uid", "spare_files"} & set(conditions):

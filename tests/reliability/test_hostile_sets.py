@@ -18,7 +18,7 @@ from hypothesis import HealthCheck, given, settings
 
 import ctpatch
 from ctpatch.errors import CtPatchError, SourceManifestError
-from ctpatch.npy import PAGE_BYTES, header_bytes
+from ctpatch.files.npy import PAGE_BYTES, header_bytes
 from helpers import (
     LAYOUTS,
     Prepared,
@@ -190,7 +190,7 @@ def hook(event, args):
             seen.append(f"{event} {path} {writes}")
 
 sys.addaudithook(hook)
-from ctpatch.cli import main
+from ctpatch.cli.app import main
 status = main(sys.argv[2:])
 sys.stderr.write("".join(f"OUTSIDE {line}\\n" for line in seen))
 sys.exit(status)
@@ -556,7 +556,7 @@ KINDS = list(RUBBISH) if FULL else ["every row climbs", "bad at the end"]
 
 MEASURED = """
 import sys, time
-from ctpatch.cli import main
+from ctpatch.cli.app import main
 began = time.monotonic()
 status = main(sys.argv[1:])
 peak = next(int(line.split()[1]) for line in open("/proc/self/status") if line.startswith("VmHWM"))

@@ -13,8 +13,8 @@ from typing import Any
 
 import pytest
 
-from ctpatch.digest import bytes_digest
-from ctpatch.receipt import Receipt
+from ctpatch.cutting.receipt import Receipt
+from ctpatch.files.digest import bytes_digest
 from helpers import Prepared, assert_same_tree, csv_columns, tree_bytes
 from reliability.common import (
     FULL,

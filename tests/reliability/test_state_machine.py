@@ -19,7 +19,7 @@ from ctpatch.events import Event, WorkAdvanced
 from helpers import LAYOUTS, assert_bits, assert_same_tree, make_split, random_image, reference_set, tree_bytes
 from reliability.common import FULL
 
-plan_module = importlib.import_module("ctpatch.plan")
+plan_module = importlib.import_module("ctpatch.cutting.plan")
 STRIDES = (8, 12)
 SHAPE = (24, 28)
 

@@ -26,8 +26,8 @@ needs_kill = pytest.mark.skipif(not hasattr(signal, "SIGKILL"), reason="the syst
 BUILDER = """
 import contextlib, importlib, json, os, sys, time
 import ctpatch
-from ctpatch.output import OutputFolder
-plan = importlib.import_module("ctpatch.plan")
+from ctpatch.cutting.output import OutputFolder
+plan = importlib.import_module("ctpatch.cutting.plan")
 plan.PART_SLICES = 1
 held = OutputFolder.held
 

@@ -18,7 +18,7 @@ import ctpatch
 from helpers import SMALL, Prepared, assert_same_tree, build_one, csv_rows, make_split, tree_bytes
 from reliability.common import FULL, Count, environment
 
-plan_module = importlib.import_module("ctpatch.plan")
+plan_module = importlib.import_module("ctpatch.cutting.plan")
 pytestmark = pytest.mark.skipif(sys.platform == "win32", reason="needs signals and process groups")
 
 TESTS = Path(__file__).parent.parent
@@ -29,8 +29,8 @@ LIMIT = 120.0
 # Spawned workers import the script again, so that what it puts around `cut_slice` is there as well.
 DRIVER = """
 import importlib, os, resource, signal, sys, time
-part = importlib.import_module("ctpatch.part")
-plan = importlib.import_module("ctpatch.plan")
+part = importlib.import_module("ctpatch.cutting.cut")
+plan = importlib.import_module("ctpatch.cutting.plan")
 plan.PART_SLICES = plan.PACKED_PART_WINDOWS = 2
 real = part.cut_slice
 poison, how, once = int(os.environ["POISON"]), os.environ["HOW"], os.environ["ONCE"]
@@ -67,7 +67,7 @@ def cut_slice(job, task, *rest):
 
 part.cut_slice = cut_slice
 if __name__ == "__main__":
-    from ctpatch.cli import main
+    from ctpatch.cli.app import main
     sys.exit(main())
 """
 

@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 
 import ctpatch
-from ctpatch.cli import main
+from ctpatch.cli.app import main
 from helpers import EPOCH, assert_same_tree, tree_bytes
 
 ROOT = Path(__file__).parents[2]

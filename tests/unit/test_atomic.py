@@ -11,8 +11,9 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from ctpatch import atomic
-from ctpatch.atomic import (
+from ctpatch.errors import SystemFailureError
+from ctpatch.files import atomic
+from ctpatch.files.atomic import (
     end_file,
     explain_os_error,
     open_for_writing,
@@ -26,7 +27,6 @@ from ctpatch.atomic import (
     write_buffers,
     write_file,
 )
-from ctpatch.errors import SystemFailureError
 
 needs_writev = pytest.mark.skipif(not hasattr(os, "writev"), reason="this system has no writev")
 needs_nofollow = pytest.mark.skipif(not hasattr(os, "O_NOFOLLOW"), reason="this system cannot refuse links on opening")

@@ -10,8 +10,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as arrays
 
-from ctpatch.audit import near
-from ctpatch.audit.fingerprint import (
+from ctpatch.checking.audit import near
+from ctpatch.checking.audit.fingerprint import (
     COARSE,
     FINE,
     SYMMETRIES,
@@ -24,7 +24,7 @@ from ctpatch.audit.fingerprint import (
     turned,
     vectors_of,
 )
-from ctpatch.audit.near import near_matches
+from ctpatch.checking.audit.near import near_matches
 
 Array = np.ndarray[Any, Any]
 

@@ -11,7 +11,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from numpy.typing import NDArray
 
-from ctpatch.digest import DIGEST_CHARACTERS, array_digest, file_digest, json_digest, text_digest
+from ctpatch.files.digest import DIGEST_CHARACTERS, array_digest, file_digest, json_digest, text_digest
 
 
 def by_hand(preamble: str, pixels: bytes) -> str:

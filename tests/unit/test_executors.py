@@ -10,10 +10,10 @@ from typing import Any
 
 import pytest
 
-from ctpatch.executors.base import Done, Failed, Lost
-from ctpatch.executors.choose import local_executor
-from ctpatch.executors.processes import ProcessExecutor
-from ctpatch.executors.serial import SerialExecutor
+from ctpatch.work.executors.base import Done, Failed, Lost
+from ctpatch.work.executors.choose import local_executor
+from ctpatch.work.executors.processes import ProcessExecutor
+from ctpatch.work.executors.serial import SerialExecutor
 
 # A spawned process finds its work by the module's name, wherever the tests lie: so the module is put where it looks.
 WORK = """

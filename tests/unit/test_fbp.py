@@ -9,8 +9,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from ctpatch.errors import ConfigError
-from ctpatch.prepare.fbp import FilterName, ParallelBeam, filtered_back_projection
-from ctpatch.prepare.lodopab import GEOMETRY
+from ctpatch.prepare.readers.lodopab.fbp import FilterName, ParallelBeam, filtered_back_projection
+from ctpatch.prepare.readers.lodopab.reader import GEOMETRY
 from helpers import Image
 
 ODL_BINS = {0: 136.632, 125: 115.493, 250: 115.78, 400: 144.003, 500: 177.025, 625: 228.73, 750: 284.571, 999: 375.12}

@@ -8,8 +8,9 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from ctpatch.config import PadMode, PatchConfig
-from ctpatch.grid import Grid, axis_starts, covering_stride, make_grid, sliding_window_coords
+from ctpatch.config import PatchConfig
+from ctpatch.core.grid import Grid, axis_starts, covering_stride, make_grid, sliding_window_coords
+from ctpatch.words import PadMode
 
 MODES: tuple[PadMode, ...] = get_args(PadMode)
 PADDING: tuple[PadMode, ...] = ("zero", "edge", "reflect")

@@ -17,7 +17,7 @@ pytest.importorskip("h5py", reason="h5py is not installed")
 import h5py
 
 from ctpatch.errors import SliceError
-from ctpatch.prepare.hdf5_safety import open_array
+from ctpatch.prepare.readers.lodopab.hdf5_safety import open_array
 
 SHAPE = (None, 6, 7)
 
@@ -121,7 +121,7 @@ EVIL: dict[Callable[[Any, str], None], str] = {
 _OPEN = """
 import sys
 from ctpatch.errors import SliceError
-from ctpatch.prepare.hdf5_safety import open_array
+from ctpatch.prepare.readers.lodopab.hdf5_safety import open_array
 try:
     with open_array(sys.argv[1], "f.hdf5", "data", (None, 6, 7)) as array:
         array.rows(0, 1)

@@ -13,15 +13,15 @@ import pytest
 import xxhash
 from numpy.typing import NDArray
 
-from ctpatch.config import LayoutName, PadMode
 from ctpatch.errors import CtPatchError, FormatError, NpyError
+from ctpatch.format.meta import ArrayInfo
 from ctpatch.layouts import base, reading
 from ctpatch.layouts.base import Addresses, SliceToWrite, WriterOptions, folders_of
 from ctpatch.layouts.integrity import wrong_patches, wrong_stored_slices
 from ctpatch.layouts.packed import PackedFile
 from ctpatch.layouts.reading import ArrayReader, MappedFiles, addresses_of
 from ctpatch.layouts.writing import make_writer
-from ctpatch.meta import ArrayInfo
+from ctpatch.words import LayoutName, PadMode
 
 LAYOUTS: tuple[LayoutName, ...] = get_args(LayoutName)
 PADS: dict[PadMode, Any] = {"zero": "constant", "edge": "edge", "reflect": "reflect"}

@@ -13,7 +13,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from ctpatch.errors import FormatError
-from ctpatch.manifest import (
+from ctpatch.format.tables import (
     PATCH_MANIFEST,
     REJECTED_PATCHES,
     SLICE_MANIFEST,

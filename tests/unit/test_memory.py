@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from ctpatch.layouts.memory import PAGE, Slabs, copies_slowly, copy_in_runs, empty_buffer
+from ctpatch.files.memory import PAGE, Slabs, copies_slowly, copy_in_runs, empty_buffer
 
 
 @pytest.mark.parametrize("offset", [0, 16, 64, 128])

@@ -12,7 +12,7 @@ import xxhash
 
 from ctpatch.config import PatchConfig
 from ctpatch.errors import FormatError, UsageError
-from ctpatch.meta import PATCH_META, ArrayInfo, DropRule, PatchMeta, TableInfo, now_utc, one_or_pair, read_meta
+from ctpatch.format.meta import PATCH_META, ArrayInfo, DropRule, PatchMeta, TableInfo, now_utc, one_or_pair, read_meta
 
 META = PatchMeta(
     num_slices=10,

@@ -17,7 +17,7 @@ from numpy.lib import format as npy_format
 from numpy.typing import NDArray
 
 from ctpatch.errors import NpyError, SliceError
-from ctpatch.npy import (
+from ctpatch.files.npy import (
     PAGE_BYTES,
     NpyHeader,
     SliceBuffer,

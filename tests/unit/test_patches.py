@@ -8,9 +8,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from numpy.typing import NDArray
 
-from ctpatch.config import PadMode, PatchConfig
-from ctpatch.grid import make_grid
-from ctpatch.patches import cut, extract_from_grid, extract_patches_2d, pad_slice, padded_window
+from ctpatch.config import PatchConfig
+from ctpatch.core.grid import make_grid
+from ctpatch.core.patches import cut, extract_from_grid, extract_patches_2d, pad_slice, padded_window
+from ctpatch.words import PadMode
 
 MODES: tuple[PadMode, ...] = get_args(PadMode)
 

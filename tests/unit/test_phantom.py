@@ -9,7 +9,7 @@ import pytest
 from numpy.typing import NDArray
 
 from ctpatch.errors import ConfigError, SystemFailureError
-from ctpatch.prepare.phantom import (
+from ctpatch.phantom.slices import (
     DEFAULT_SPLITS,
     PhantomSplit,
     hu_to_unit,

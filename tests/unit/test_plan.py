@@ -12,11 +12,12 @@ import pytest
 
 import ctpatch
 from ctpatch import plan as plan_function
-from ctpatch.config import LayoutName, PadMode, PatchConfig
+from ctpatch.config import PatchConfig
+from ctpatch.cutting.plan import LAYOUTS, Part, SplitPlan, plan_split
 from ctpatch.errors import ConfigError, CtPatchError, NpyError, RuleError, SourceManifestError
-from ctpatch.plan import LAYOUTS, Part, SplitPlan, plan_split
+from ctpatch.words import LayoutName, PadMode
 
-MODULE = sys.modules["ctpatch.plan"]  # `ctpatch.plan` is the function
+MODULE = sys.modules["ctpatch.cutting.plan"]  # `ctpatch.plan` is the function
 SMALL = PatchConfig(patch_size=8, stride=4)
 
 

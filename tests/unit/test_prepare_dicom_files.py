@@ -12,11 +12,11 @@ import numpy as np
 import pytest
 
 from ctpatch.errors import SliceError
-from ctpatch.prepare import dicom_file
-from ctpatch.prepare.dicom import DicomReader
-from ctpatch.prepare.dicom_pixels import _j2k_size, _jpeg_size, _unpacked_bytes
-from ctpatch.prepare.dicom_series import upright_turn
-from ctpatch.prepare.raw import Scan, SeriesNote
+from ctpatch.prepare.readers.base import Scan, SeriesNote
+from ctpatch.prepare.readers.dicom import header as dicom_file
+from ctpatch.prepare.readers.dicom.pixels import _j2k_size, _jpeg_size, _unpacked_bytes
+from ctpatch.prepare.readers.dicom.reader import DicomReader
+from ctpatch.prepare.readers.dicom.series import upright_turn
 from dicom_files import DEFLATED, J2K, RLE, ct_dataset, jpeg_lossless, pixels_of, pydicom, write_ct, write_series
 
 TEST_FILES = Path(pydicom.__file__).parent / "data/test_files"

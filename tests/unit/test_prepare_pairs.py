@@ -4,7 +4,7 @@ from dataclasses import replace
 from typing import Any
 
 from ctpatch.prepare.pairs import match, of_series
-from ctpatch.prepare.raw import RawSlice
+from ctpatch.prepare.readers.base import RawSlice
 
 AXES = (1.0, 0.0, 0.0, 0.0, 1.0, 0.0)
 

@@ -10,9 +10,9 @@ from numpy.typing import NDArray
 
 from ctpatch.errors import SliceError
 from ctpatch.prepare.geometry import Geometry
-from ctpatch.prepare.mapping import PRESETS
 from ctpatch.prepare.part import ArraySource, PrepareJob, PreparePart, PrepareTask, prepared_images, without_names
-from ctpatch.prepare.raw import RawSlice, Scan
+from ctpatch.prepare.readers.base import RawSlice, Scan
+from ctpatch.prepare.values import PRESETS
 
 
 @dataclass(frozen=True)

@@ -7,7 +7,7 @@ from hypothesis import strategies as st
 
 from ctpatch.errors import ConfigError, SliceError
 from ctpatch.prepare.geometry import Geometry, whole_numbers
-from ctpatch.prepare.mapping import MU_MAX, PRESETS, STORED, choose_mapping
+from ctpatch.prepare.values import MU_MAX, PRESETS, STORED, choose_mapping
 
 
 @pytest.mark.parametrize(

@@ -9,9 +9,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from numpy.typing import NDArray
 
-from ctpatch.config import PadMode, PatchConfig
-from ctpatch.patches import extract_patches_2d
-from ctpatch.reassemble import (
+from ctpatch.config import PatchConfig
+from ctpatch.core.patches import extract_patches_2d
+from ctpatch.core.reassembly import (
     WINDOWS,
     ReassembledSlice,
     Reassembler,
@@ -22,6 +22,7 @@ from ctpatch.reassemble import (
     uncovered_pixels,
     window_weights,
 )
+from ctpatch.words import PadMode
 
 PAD_MODES: tuple[PadMode, ...] = ("none", "shift", "even", "zero", "edge", "reflect")
 

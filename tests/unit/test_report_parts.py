@@ -11,11 +11,11 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from PIL import Image
 
-from ctpatch.grid import axis_starts
-from ctpatch.report.cells import tiles
-from ctpatch.report.page import json_for_script
-from ctpatch.report.pictures import display_windows, even_tones, jpeg_uri, make_tones, shrunk
-from ctpatch.report.splits import by_chance, distance
+from ctpatch.core.grid import axis_starts
+from ctpatch.reporting.cells import tiles
+from ctpatch.reporting.page import json_for_script
+from ctpatch.reporting.pictures import display_windows, even_tones, jpeg_uri, make_tones, shrunk
+from ctpatch.reporting.splits import by_chance, distance
 
 
 @settings(deadline=None)

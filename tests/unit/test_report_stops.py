@@ -11,8 +11,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from numpy.typing import NDArray
 
-from ctpatch.report.blob import Blob
-from ctpatch.report.stops import MOST_STOPS, make_stops
+from ctpatch.reporting.blob import Blob
+from ctpatch.reporting.stops import MOST_STOPS, make_stops
 
 FINITE = st.floats(-1e6, 1e6, allow_nan=False)
 

@@ -5,7 +5,8 @@ import pytest
 from numpy.typing import NDArray
 
 from ctpatch.config import Rule
-from ctpatch.report.tunable import (
+from ctpatch.core.rules import RULE_COLUMNS, compile_rules
+from ctpatch.reporting.tunable import (
     ADDED,
     Fixed,
     Joined,
@@ -17,7 +18,6 @@ from ctpatch.report.tunable import (
     thresholds_of,
     tunable_rule,
 )
-from ctpatch.rules import RULE_COLUMNS, compile_rules
 
 CONDITIONS = [
     "std < 0.3",

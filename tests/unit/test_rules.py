@@ -11,8 +11,8 @@ from hypothesis import strategies as st
 from numpy.typing import NDArray
 
 from ctpatch.config import Rule, min_std_rule
+from ctpatch.core.rules import RULE_COLUMNS, compile_rules, opposite
 from ctpatch.errors import RuleError
-from ctpatch.rules import RULE_COLUMNS, compile_rules, opposite
 
 Row = dict[str, float]
 

@@ -11,8 +11,8 @@ import polars as pl
 import pytest
 
 from ctpatch.errors import ConfigError, CtPatchError, NpyError, SourceManifestError, UsageError
-from ctpatch.source_manifest import SourceTable, is_labels, read_source_manifest, scan_headers
-from ctpatch.sources import SplitSource, find_splits
+from ctpatch.format.source_manifest import SourceTable, is_labels, read_source_manifest, scan_headers
+from ctpatch.format.splits import SplitSource, find_splits
 
 MANIFEST = "prepared/ds/train/train_manifest.csv"
 
@@ -464,7 +464,7 @@ class TestPieces:
 
     @pytest.fixture(autouse=True, params=[1, 2, 3])
     def _small_pieces(self, request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> None:
-        monkeypatch.setattr("ctpatch.source_manifest.PIECE_ROWS", request.param)
+        monkeypatch.setattr("ctpatch.format.source_manifest.PIECE_ROWS", request.param)
 
     def test_all_rows_come_in_order(self, tmp_path: Path) -> None:
         table = read(tmp_path, "path,min,patient_id\n" + "".join(f"{n}.npy,{n}.5,p{n}\n" for n in range(11)))

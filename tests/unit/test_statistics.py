@@ -14,8 +14,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from numpy.typing import NDArray
 
-from ctpatch import statistics
-from ctpatch.statistics import patch_statistics, window_statistics
+from ctpatch.core.statistics import windows as statistics
+from ctpatch.core.statistics.windows import patch_statistics, window_statistics
 
 FIELDS = ("min", "max", "mean", "std", "air_fraction")
 

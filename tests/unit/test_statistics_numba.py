@@ -17,8 +17,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from numpy.typing import NDArray
 
-from ctpatch import statistics
-from ctpatch.statistics import SliceStatistics, use_compiled, window_statistics
+from ctpatch.core.statistics import windows as statistics
+from ctpatch.core.statistics.windows import SliceStatistics, use_compiled, window_statistics
 
 FIELDS = ("min", "max", "mean", "std", "air_fraction")
 needs_numba = pytest.mark.skipif(find_spec("numba") is None, reason="numba (ctpatch[fast]) is not installed")
@@ -198,7 +198,7 @@ def test_threads() -> None:
 
 @needs_numba
 def test_begins_by_itself_when_it_pays(monkeypatch: pytest.MonkeyPatch) -> None:
-    from ctpatch import statistics_numba
+    from ctpatch.core.statistics import numba_engine as statistics_numba
 
     code = statistics_numba.load()
     calls: list[tuple[Any, ...]] = []
@@ -218,7 +218,7 @@ def test_begins_by_itself_when_it_pays(monkeypatch: pytest.MonkeyPatch) -> None:
 
 @needs_numba
 def test_where_no_cache_can_be_written(monkeypatch: pytest.MonkeyPatch) -> None:
-    from ctpatch import statistics_numba
+    from ctpatch.core.statistics import numba_engine as statistics_numba
 
     compile_it = statistics_numba._numba.njit
 
@@ -239,8 +239,8 @@ def test_without_numba_numpy_does(fault: str, monkeypatch: pytest.MonkeyPatch) -
         def load() -> None:
             raise OSError("broken")
 
-    monkeypatch.delattr("ctpatch.statistics_numba", raising=False)
-    monkeypatch.setitem(sys.modules, "ctpatch.statistics_numba", Broken if fault == "load" else None)
+    monkeypatch.delattr("ctpatch.core.statistics.numba_engine", raising=False)
+    monkeypatch.setitem(sys.modules, "ctpatch.core.statistics.numba_engine", Broken if fault == "load" else None)
     monkeypatch.setattr(statistics, "_compiled", statistics._Compiled())
     assert not use_compiled(True)
     image = np.arange(100, dtype=np.float32).reshape(10, 10)
@@ -249,7 +249,7 @@ def test_without_numba_numpy_does(fault: str, monkeypatch: pytest.MonkeyPatch) -
 
 def test_numba_is_not_imported_before_it_pays() -> None:
     code = (
-        "import sys, numpy, ctpatch, ctpatch.statistics as s; a = numpy.ones((9, 9), 'f4');"
+        "import sys, numpy, ctpatch, ctpatch.core.statistics.windows as s; a = numpy.ones((9, 9), 'f4');"
         "[s.window_statistics(a, [0], [0], (9, 9), 0.5) for _ in range(300)]; sys.exit('numba' in sys.modules)"
     )
     assert subprocess.run([sys.executable, "-W", "error", "-c", code], check=False).returncode == 0

@@ -8,9 +8,9 @@ from typing import Any, Protocol
 import numpy as np
 from numpy.typing import NDArray
 
-from ctpatch.config import LayoutName
-from ctpatch.digest import array_digests
-from ctpatch.patches import cut
+from ctpatch.core.patches import cut
+from ctpatch.files.digest import array_digests
+from ctpatch.words import LayoutName
 
 SHARDS_FOLDER = "shards"
 _BLOCK_BYTES = 32 << 20

@@ -7,10 +7,10 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from ctpatch.atomic import explain_os_error, write_file
+from ctpatch.files.atomic import explain_os_error, write_file
+from ctpatch.files.npy import header_bytes
+from ctpatch.format.tables import patch_id
 from ctpatch.layouts.base import Addresses, SliceToWrite, WriterOptions, digests_of, patch_blocks, patch_name
-from ctpatch.manifest import patch_id
-from ctpatch.npy import header_bytes
 
 
 @lru_cache(maxsize=64)

@@ -6,11 +6,12 @@ from dataclasses import dataclass
 import numpy as np
 import polars as pl
 
-from ctpatch.config import LayoutName, PatchConfig
-from ctpatch.digest import array_digest
+from ctpatch.config import PatchConfig
 from ctpatch.errors import CtPatchError
+from ctpatch.files.digest import array_digest
+from ctpatch.format.meta import ArrayInfo
 from ctpatch.layouts.reading import ArrayReader, MappedFiles, addresses_of
-from ctpatch.meta import ArrayInfo
+from ctpatch.words import LayoutName
 
 
 @dataclass(frozen=True, slots=True)

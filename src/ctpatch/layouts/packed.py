@@ -7,8 +7,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from ctpatch.atomic import end_file, open_for_writing, system_errors, write_buffers
-from ctpatch.npy import PAGE_BYTES, header_bytes
+from ctpatch.files.atomic import end_file, open_for_writing, system_errors, write_buffers
+from ctpatch.files.npy import PAGE_BYTES, header_bytes
 
 
 class PackedFile:

@@ -22,12 +22,13 @@ import numpy as np
 import polars as pl
 from numpy.typing import NDArray
 
-from ctpatch.config import MAX_PIXELS_PER_AXIS, LayoutName, PadMode
+from ctpatch.config import MAX_PIXELS_PER_AXIS
+from ctpatch.core.grid import PADDING_MODES
+from ctpatch.core.patches import padded_window
 from ctpatch.errors import FormatError, NpyError
-from ctpatch.grid import PADDING_MODES
-from ctpatch.layouts.memory import Slabs, copies_slowly, copy_in_runs
-from ctpatch.npy import header_bytes, open_npy, read_exactly, read_header
-from ctpatch.patches import padded_window
+from ctpatch.files.memory import Slabs, copies_slowly, copy_in_runs
+from ctpatch.files.npy import header_bytes, open_npy, read_exactly, read_header
+from ctpatch.words import LayoutName, PadMode
 
 _THREADS = 4
 """For files that are not in the page cache: a disk answers several at once in less than half the time (measured)."""

@@ -2,12 +2,12 @@
 
 from collections.abc import Callable
 
-from ctpatch.config import LayoutName
 from ctpatch.layouts.base import PartWriter, WriterOptions
 from ctpatch.layouts.files import FilesWriter
 from ctpatch.layouts.index import IndexWriter
 from ctpatch.layouts.shards import ShardsWriter
 from ctpatch.layouts.slices import SlicesWriter
+from ctpatch.words import LayoutName
 
 
 def make_writer(layout: LayoutName, options: WriterOptions) -> PartWriter:

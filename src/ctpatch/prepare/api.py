@@ -5,32 +5,33 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from ctpatch.atomic import given_path
-from ctpatch.config import BuildConfig, OnError, check_name
+from ctpatch.config import BuildConfig, check_name
 from ctpatch.errors import ConfigError, SliceError, UsageError
 from ctpatch.events import Listener, Notice, ignore
-from ctpatch.executors.choose import AnyExecutor, as_executor
-from ctpatch.executors.processes import ProcessExecutor
-from ctpatch.prepare.calling import Calling, names_of, written_reason
-from ctpatch.prepare.dicom import DicomReader
-from ctpatch.prepare.dicom_series import GroupBy
-from ctpatch.prepare.fbp import FilterName
+from ctpatch.files.atomic import given_path
+from ctpatch.format.prepared_meta import NoteInfo
 from ctpatch.prepare.geometry import Geometry
 from ctpatch.prepare.inputs import Found, Input, SourcePath, find, nothing_found, refuse_faults
-from ctpatch.prepare.lodopab import LodopabReader
-from ctpatch.prepare.mapping import STORED, Mapping, choose_mapping
-from ctpatch.prepare.names_file import refuse_inside, write_names
-from ctpatch.prepare.nifti import GroupBy as FilesTogether
-from ctpatch.prepare.nifti import NiftiReader
 from ctpatch.prepare.pairs import MatchBy
 from ctpatch.prepare.part import ArraySource
+from ctpatch.prepare.pipeline import Facts, LeftOutRow, PrepareResult, make_prepared, notice_splits
 from ctpatch.prepare.planning import PreparePlan, Row, fitting_rows, given_splits, make_tasks
-from ctpatch.prepare.prepared_meta import NoteInfo
-from ctpatch.prepare.pseudonyms import Pseudonyms, load_key, save_key
-from ctpatch.prepare.raw import SeriesNote
+from ctpatch.prepare.privacy.calling import Calling, names_of, written_reason
+from ctpatch.prepare.privacy.names import refuse_inside, write_names
+from ctpatch.prepare.privacy.pseudonyms import Pseudonyms, load_key, save_key
+from ctpatch.prepare.readers.base import SeriesNote
+from ctpatch.prepare.readers.dicom.reader import DicomReader
+from ctpatch.prepare.readers.dicom.series import GroupBy
+from ctpatch.prepare.readers.lodopab.fbp import FilterName
+from ctpatch.prepare.readers.lodopab.reader import LodopabReader
+from ctpatch.prepare.readers.nifti.reader import GroupBy as FilesTogether
+from ctpatch.prepare.readers.nifti.reader import NiftiReader
 from ctpatch.prepare.repeats import repeated_places
-from ctpatch.prepare.run import Facts, LeftOutRow, PrepareResult, make_prepared, notice_splits
 from ctpatch.prepare.splits import DEFAULT_SPLITS, PatientTable, Shares, assign
+from ctpatch.prepare.values import STORED, Mapping, choose_mapping
+from ctpatch.words import OnError
+from ctpatch.work.executors.choose import AnyExecutor, as_executor
+from ctpatch.work.executors.processes import ProcessExecutor
 
 
 @dataclass(frozen=True, slots=True)

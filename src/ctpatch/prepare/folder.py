@@ -9,10 +9,10 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
-from ctpatch.atomic import read_regular, remove_file, sync_folder, system_errors, write_atomic
 from ctpatch.errors import FormatError, OutputConflictError
-from ctpatch.held import LOCK_FILES, STATE_FOLDER, HeldFolder
-from ctpatch.prepare.prepared_meta import PREPARE_META, PreparedMeta, read_prepared_meta
+from ctpatch.files.atomic import read_regular, remove_file, sync_folder, system_errors, write_atomic
+from ctpatch.format.prepared_meta import PREPARE_META, PreparedMeta, read_prepared_meta
+from ctpatch.work.folder import LOCK_FILES, STATE_FOLDER, HeldFolder
 
 LEFT_OUT = "left_out.csv"
 RECEIPT_SUFFIX = ".receipt.json"

@@ -7,14 +7,14 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from ctpatch.config import OnError
 from ctpatch.errors import SliceError, UsageError
 from ctpatch.events import Listener, Notice, WorkAdvanced, WorkFinished, WorkStarted
-from ctpatch.prepare.mapping import Mapping
 from ctpatch.prepare.pairs import MatchBy, match, of_series
 from ctpatch.prepare.part import ArraySource
 from ctpatch.prepare.planning import Row
-from ctpatch.prepare.raw import LeftOut, RawSlice, Reader, Scan, SeriesNote
+from ctpatch.prepare.readers.base import LeftOut, RawSlice, Reader, Scan, SeriesNote
+from ctpatch.prepare.values import Mapping
+from ctpatch.words import OnError
 
 SourcePath = str | os.PathLike[str]
 _NAMES_SHOWN = 5

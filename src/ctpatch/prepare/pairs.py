@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 from fnmatch import fnmatchcase
 from typing import Literal
 
-from ctpatch.prepare.raw import LeftOut, RawSlice
+from ctpatch.prepare.readers.base import LeftOut, RawSlice
 
 MatchBy = Literal["position", "path", "order"]
 

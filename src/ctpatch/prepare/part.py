@@ -16,15 +16,15 @@ from typing import Any, Self
 import numpy as np
 from numpy.typing import NDArray
 
-from ctpatch.atomic import sync_outputs, system_errors, write_atomic, write_file
-from ctpatch.config import OnError
-from ctpatch.digest import array_digest, json_digest
 from ctpatch.errors import CtPatchError, SliceError
-from ctpatch.npy import SliceBuffer, header_bytes
+from ctpatch.files.atomic import sync_outputs, system_errors, write_atomic, write_file
+from ctpatch.files.digest import array_digest, json_digest
+from ctpatch.files.npy import SliceBuffer, header_bytes
 from ctpatch.prepare.folder import RECEIPT_SUFFIX, slice_name
 from ctpatch.prepare.geometry import Geometry, whole_numbers
-from ctpatch.prepare.mapping import AIR_HU, STORED, Mapping
-from ctpatch.prepare.raw import RawSlice, Reader
+from ctpatch.prepare.readers.base import RawSlice, Reader
+from ctpatch.prepare.values import AIR_HU, STORED, Mapping
+from ctpatch.words import OnError
 
 Image = NDArray[Any]
 

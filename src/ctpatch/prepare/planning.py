@@ -5,12 +5,12 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
-from ctpatch.digest import json_digest
 from ctpatch.errors import SourceManifestError
+from ctpatch.files.digest import json_digest
 from ctpatch.prepare.geometry import Geometry
 from ctpatch.prepare.part import ArraySource, PreparePart, PrepareTask
-from ctpatch.prepare.pseudonyms import Pseudonyms
-from ctpatch.prepare.raw import LeftOut, RawSlice
+from ctpatch.prepare.privacy.pseudonyms import Pseudonyms
+from ctpatch.prepare.readers.base import LeftOut, RawSlice
 
 SLICES_PER_PART = 32
 

@@ -8,9 +8,9 @@ from pathlib import Path
 
 import polars as pl
 
-from ctpatch.atomic import given_path
 from ctpatch.config import check_name
 from ctpatch.errors import ConfigError, SourceManifestError
+from ctpatch.files.atomic import given_path
 
 DEFAULT_SPLITS = ("train=0.8", "validation=0.1", "test=0.1")
 _HASH_BITS = 64

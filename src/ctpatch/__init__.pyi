@@ -1,0 +1,31 @@
+"""The public names with their types; `__init__.py` loads them when they are first used."""
+
+from ctpatch.checking.audit import AuditReport as AuditReport
+from ctpatch.checking.audit import audit as audit
+from ctpatch.checking.verify import verify as verify
+from ctpatch.config import PatchConfig as PatchConfig
+from ctpatch.config import Rule as Rule
+from ctpatch.core.grid import sliding_window_coords as sliding_window_coords
+from ctpatch.core.patches import extract_patches_2d as extract_patches_2d
+from ctpatch.core.reassembly import Reassembler as Reassembler
+from ctpatch.core.reassembly import reassemble as reassemble
+from ctpatch.core.reassembly import seam_error as seam_error
+from ctpatch.cutting.api import build as build
+from ctpatch.cutting.convert import convert as convert
+from ctpatch.cutting.make import BuildResult as BuildResult
+from ctpatch.cutting.plan import plan as plan
+from ctpatch.cutting.shares import ShareResult as ShareResult
+from ctpatch.cutting.shares import build_share as build_share
+from ctpatch.cutting.shares import merge as merge
+from ctpatch.errors import CtPatchError as CtPatchError
+from ctpatch.prepare.api import prepare_dicom as prepare_dicom
+from ctpatch.prepare.api import prepare_lodopab as prepare_lodopab
+from ctpatch.prepare.api import prepare_nifti as prepare_nifti
+from ctpatch.prepare.pipeline import PrepareResult as PrepareResult
+from ctpatch.reading.patchset import PatchSet as PatchSet
+from ctpatch.reading.patchset import open_set as _open_set
+from ctpatch.reading.predict import predict as predict
+from ctpatch.reporting import report as report
+
+__version__: str
+open = _open_set

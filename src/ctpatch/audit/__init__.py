@@ -1,6 +1,0 @@
-"""Leakage between splits: patients, slices and patches that are in more than one."""
-
-from ctpatch.audit.report import AuditReport, Fault, Leak, NotChecked, RowRef, SplitSummary
-from ctpatch.audit.run import audit
-
-__all__ = ["AuditReport", "Fault", "Leak", "NotChecked", "RowRef", "SplitSummary", "audit"]

@@ -1,0 +1,254 @@
+"""The checks: on two splits, and within one."""
+
+from collections.abc import Callable, Iterator
+
+import numpy as np
+import polars as pl
+from numpy.typing import NDArray
+
+from ctpatch.checking.audit.fingerprint import SYMMETRIES, is_constant, symmetry_between
+from ctpatch.checking.audit.look import SeenSplit
+from ctpatch.checking.audit.near import near_matches
+from ctpatch.checking.audit.report import MAX_KEPT, Leak, SplitSummary
+from ctpatch.errors import CtPatchError
+
+_MOST_CANDIDATES = 8
+"""Different slices of one key that are compared with a slice before it is let go."""
+
+
+def shared_patients(first: SeenSplit, second: SeenSplit) -> Iterator[Leak]:
+    """Patients of both splits, in the order of the first."""
+    counts = [_patients(seen) for seen in (first, second)]
+    for row in counts[0].join(counts[1], on="patient_id", how="inner", maintain_order="left").iter_rows(named=True):
+        names = first.split.name, second.split.name
+        yield Leak(
+            "patient",
+            first.split.slice_ref(row["at"]),
+            second.split.slice_ref(row["at_right"]),
+            f"patient {row['patient_id']!r} has {_slices(row['count'])} in {names[0]} and "
+            f"{_slices(row['count_right'])} in {names[1]}",
+            others=row["count"] - 1,
+        )
+
+
+def _patients(seen: SeenSplit) -> pl.DataFrame:
+    numbered = seen.split.slices.select("patient_id", pl.int_range(pl.len(), dtype=pl.Int64).alias("at"))
+    known = numbered.drop_nulls("patient_id").group_by("patient_id", maintain_order=True)
+    return known.agg(pl.col("at").first(), pl.len().cast(pl.Int64).alias("count"))
+
+
+def _slices(count: int) -> str:
+    return f"{count:,} slice{'' if count == 1 else 's'}"
+
+
+def same_sources(first: SeenSplit, second: SeenSplit) -> Iterator[Leak]:
+    """Slices whose `source_digest` is the same: made from one file, though perhaps by another window."""
+    frames = []
+    for seen in (first, second):
+        if "source_digest" not in seen.split.slices.columns:
+            return
+        numbered = seen.split.slices.select("source_digest", pl.int_range(pl.len(), dtype=pl.Int64).alias("at"))
+        frames.append(numbered.drop_nulls())
+    mine = frames[0].group_by("source_digest", maintain_order=True).agg(pl.col("at").first(), pl.len().alias("count"))
+    for row in frames[1].join(mine, on="source_digest", how="inner", maintain_order="left").iter_rows(named=True):
+        yield Leak(
+            "same-source",
+            first.split.slice_ref(row["at_right"]),
+            second.split.slice_ref(row["at"]),
+            f"both were made from the source with the digest {row['source_digest'][:64]}",
+            others=int(row["count"]) - 1,
+        )
+
+
+def identical_slices(first: SeenSplit, second: SeenSplit) -> Iterator[tuple[int, Leak]]:
+    """Slices of the second split with the digest of one of the first; with the second's number."""
+    mine = first.slices.filter(~pl.col("constant")).drop_nulls("digest")
+    mine = mine.group_by("digest", maintain_order=True).agg(pl.col("at", "array").first(), pl.len().alias("count"))
+    theirs = second.slices.filter(~pl.col("constant")).drop_nulls("digest").sort("at", maintain_order=True)
+    for row in theirs.join(mine, on="digest", how="inner", maintain_order="left").iter_rows(named=True):
+        leak = Leak(
+            "identical-slice",
+            first.split.slice_ref(row["at_right"]),
+            second.split.slice_ref(row["at"]),
+            f"the same pixels{_of_arrays(row['array_right'], row['array'])} (digest {row['digest']})",
+            others=int(row["count"]) - 1,
+        )
+        yield row["at"], leak
+
+
+def _of_arrays(first: str, second: str) -> str:
+    if first == second:
+        return "" if first == "image" else f" of {first}"
+    return f": {first} of the first is {second} of the second"
+
+
+def mirrored_slices(first: SeenSplit, second: SeenSplit) -> Iterator[tuple[int, Leak]]:
+    """Slices of the second split that are one of the first mirrored or turned, to the bit; with the second's number."""
+    mine = _with_keys(first)
+    theirs = _with_keys(second).sort("at", maintain_order=True)
+    groups = mine.unique(["key", "digest"], keep="first", maintain_order=True)
+    groups = groups.group_by("key", maintain_order=True).agg(pl.col("at", "array", "digest"))
+    for row in theirs.join(groups, on="key", how="inner", maintain_order="left").iter_rows(named=True):
+        candidates = zip(row["at_right"], row["array_right"], row["digest_right"], strict=True)
+        if row["digest"] in row["digest_right"]:
+            # An identical slice, and told as such.
+            continue
+        for at, array, _digest in list(candidates)[:_MOST_CANDIDATES]:
+            symmetry = _symmetry(first, at, array, second, row["at"], row["array"])
+            if symmetry:
+                leak = Leak(
+                    "mirrored-slice",
+                    first.split.slice_ref(at),
+                    second.split.slice_ref(row["at"]),
+                    f"the same pixels{_of_arrays(array, row['array'])}, {SYMMETRIES[symmetry]}",
+                    symmetry=SYMMETRIES[symmetry],
+                )
+                yield row["at"], leak
+                break
+
+
+def _with_keys(seen: SeenSplit) -> pl.DataFrame:
+    return seen.slices.filter(~pl.col("constant")).drop_nulls("key")
+
+
+def _symmetry(first: SeenSplit, at: int, array: str, second: SeenSplit, other: int, other_array: str) -> int | None:
+    image, wanted = first.split.whole_slice(at, array), second.split.whole_slice(other, other_array)
+    return None if image is None or wanted is None else symmetry_between(wanted, image)
+
+
+def near_slices(
+    first: SeenSplit,
+    second: SeenSplit,
+    *,
+    threshold: float,
+    detail_threshold: float,
+    leave_out: NDArray[np.bool_],
+    advance: Callable[[int], None],
+) -> tuple[list[Leak], int]:
+    """Near-duplicates, and the number of pairs that are alike by the correlation alone; see `near_matches`."""
+    matches, alike = near_matches(
+        first.vectors,
+        second.vectors,
+        threshold=threshold,
+        detail_threshold=detail_threshold,
+        leave_out=leave_out,
+        advance=advance,
+    )
+    leaks = []
+    for match in matches:
+        symmetry = SYMMETRIES[match.symmetry] if match.symmetry else None
+        leaks.append(
+            Leak(
+                "near-slice",
+                first.split.slice_ref(match.first),
+                second.split.slice_ref(match.second),
+                f"correlation {match.correlation:.4f}, detail {match.detail:.3f}{f', {symmetry}' if symmetry else ''}",
+                correlation=round(match.correlation, 4),
+                detail=round(match.detail, 3),
+                symmetry=symmetry,
+                others=match.others,
+            )
+        )
+    return leaks, alike
+
+
+def identical_patches(first: SeenSplit, second: SeenSplit, explained: NDArray[np.bool_]) -> tuple[list[Leak], int, int]:
+    """Patches of the second split with the digest of one of the first.
+
+    Args:
+        first: the split whose patches are looked up.
+        second: the split that is gone through.
+        explained: slices of the second split that are findings themselves.
+
+    Returns:
+        The leaks, at most `MAX_KEPT`; how many more there are; and how many the slices explain.
+    """
+    groups = _compared(first).group_by("digest", maintain_order=True)
+    mine = groups.agg(pl.col("number", "array", "constant").first(), pl.len().alias("count"))
+    theirs = _compared(second).sort("number", maintain_order=True)
+    found = theirs.join(mine, on="digest", how="inner", maintain_order="left")
+    slices = pl.Series("explained", explained).gather(found["at"].cast(pl.UInt32))
+    implied = int(slices.sum())
+    leaks: list[Leak] = []
+    more = 0
+    flat: dict[str, bool] = {}
+    for row in found.filter(~slices).iter_rows(named=True):
+        if _is_flat(second, row, flat):
+            continue
+        if len(leaks) >= MAX_KEPT:
+            more += 1
+            continue
+        leaks.append(
+            Leak(
+                "identical-patch",
+                first.split.patch_ref(row["number_right"]),
+                second.split.patch_ref(row["number"]),
+                f"the same pixels{_of_arrays(row['array_right'], row['array'])} (digest {row['digest']})",
+                others=int(row["count"]) - 1,
+            )
+        )
+    return leaks, more, implied
+
+
+def _compared(seen: SeenSplit) -> pl.DataFrame:
+    return seen.patches.filter(~pl.col("constant").fill_null(value=False)).drop_nulls("digest")
+
+
+def _is_flat(seen: SeenSplit, row: dict[str, object], known: dict[str, bool]) -> bool:
+    """Whether a patch is constant, where its table does not say so: it is read, once for each digest."""
+    if row["constant"] is not None or row["constant_right"] is not None:
+        return False
+    digest = str(row["digest"])
+    if digest not in known:
+        known[digest] = _flat_patch(seen, int(str(row["number"])), str(row["array"]))
+    return known[digest]
+
+
+def _flat_patch(seen: SeenSplit, number: int, array: str) -> bool:
+    rows = seen.split.patches
+    reader = getattr(seen.split.reader, "ps", None)
+    if rows is None or reader is None:
+        return False
+    try:
+        patch = np.empty((1, *reader.patch_size), np.dtype(reader.meta.arrays[array].dtype))
+        reader.reader_for(rows[number : number + 1], array).read_into(np.array([0]), patch)
+    except CtPatchError:
+        return False
+    return is_constant(patch[0])
+
+
+def summary_of(seen: SeenSplit) -> SplitSummary:
+    """What a split holds, with its own duplicates."""
+    split = seen.split
+    images = seen.slices.filter((pl.col("array") == "image") & ~pl.col("constant"))
+    digests = images.drop_nulls("digest")
+    patches = seen.patches.filter(pl.col("array") == "image")
+    varied = patches.filter(~pl.col("constant").fill_null(value=False)).drop_nulls("digest")
+    patients = split.slices["patient_id"].drop_nulls()
+    return SplitSummary(
+        name=split.name,
+        folder=split.folder,
+        kind=split.kind,
+        layout=split.layout,
+        arrays=split.arrays,
+        slices=split.slices.height if split.slice_level else 0,
+        patches=None if split.patches is None else split.patches.height,
+        patients=patients.n_unique() if len(patients) else None,
+        constant_slices=int(seen.slices.filter(pl.col("array") == "image")["constant"].sum()),
+        constant_patches=int(patches["constant"].sum() or 0),
+        duplicate_slices=digests.height - digests["digest"].n_unique(),
+        mirrored_slices=_mirrored_within(seen, images.drop_nulls("key")),
+        duplicate_patches=varied.height - varied["digest"].n_unique(),
+        from_patches=seen.from_patches,
+    )
+
+
+def _mirrored_within(seen: SeenSplit, images: pl.DataFrame) -> int:
+    """Slices that repeat an earlier one of the split mirrored or turned, to the bit."""
+    distinct = images.unique("digest", keep="first", maintain_order=True)
+    repeated = distinct.filter(pl.col("key").is_duplicated())
+    count = 0
+    for group in repeated.partition_by("key", maintain_order=True) if repeated.height else []:
+        first, *later = group["at"].to_list()
+        count += sum(_symmetry(seen, first, "image", seen, at, "image") is not None for at in later)
+    return count

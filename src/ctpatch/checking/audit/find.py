@@ -1,0 +1,145 @@
+"""Which splits a user means: patch sets of ours, sets made elsewhere, prepared slices."""
+
+import json
+import os
+from collections import Counter
+from collections.abc import Sequence
+from pathlib import Path
+
+from ctpatch.checking.audit.base import AuditedSplit
+from ctpatch.checking.audit.foreign import read_foreign
+from ctpatch.checking.audit.patchset import read_patch_set
+from ctpatch.checking.audit.prepared import read_csv, read_prepared
+from ctpatch.errors import FormatError, UsageError
+from ctpatch.files.atomic import given_path, read_regular
+from ctpatch.format.meta import PATCH_META
+from ctpatch.format.tables import PATCH_MANIFEST, REJECTED_PATCHES, TABLES, header_line, schema_of
+from ctpatch.work.folder import STATE_FOLDER
+
+_MANIFEST_SUFFIX = "_manifest.csv"
+_PLAIN_MANIFEST = "manifest.csv"
+_MAX_META_BYTES = 64 << 20
+_OTHER_TABLES = {PATCH_MANIFEST, "slice_manifest.csv"}
+
+
+def find_audited(paths: Sequence[str | os.PathLike[str]], data_root: Path | None) -> list[AuditedSplit]:
+    """The splits that folders and manifests mean, in the order given.
+
+    Raises:
+        UsageError: nothing is there, a split comes twice, or there are fewer than two.
+        SourceManifestError, FormatError, IncompleteError: a split cannot be read at all.
+    """
+    if not paths:
+        raise UsageError("nothing to audit: give a dataset's folder, or several splits")
+    places: list[Path] = []
+    for path in paths:
+        places.extend(_splits_at(given_path(path)))
+    resolved = [place.resolve() for place in places]
+    twice = [place for place, count in Counter(resolved).items() if count > 1]
+    if twice:
+        raise UsageError(f"{twice[0].name} is given twice; name each split once")
+    if len(places) == 1:
+        raise UsageError(
+            f"only one split is there: {places[0].name}; leakage is between splits, so give a dataset's folder, or "
+            "several splits"
+        )
+    splits = [_read(place, data_root) for place in places]
+    names = Counter(split.name for split in splits)
+    for split in splits:
+        if names[split.name] > 1:
+            split.name = split.folder
+    return splits
+
+
+def _splits_at(path: Path) -> list[Path]:
+    """A split for each path: the folder of a patch set, or a manifest."""
+    if path.is_file():
+        if path.suffix.lower() != ".csv":
+            raise UsageError(f"{str(path)!r} is no split: wanted a folder, or a manifest (.csv)")
+        return [path]
+    if not path.is_dir():
+        raise UsageError(f"{str(path)!r} does not exist; give a dataset's folder, or several splits")
+    here = _splits_in(path)
+    if here:
+        return here
+    below = [split for folder in sorted(path.iterdir()) if folder.is_dir() for split in _splits_in(folder)]
+    if not below:
+        raise UsageError(
+            f"no split in {str(path)!r} or in the folders in it: wanted patch sets ({PATCH_META}, or a "
+            f"{PATCH_MANIFEST} made elsewhere), or prepared slices (<split>{_MANIFEST_SUFFIX}, {_PLAIN_MANIFEST})"
+        )
+    return below
+
+
+def _splits_in(folder: Path) -> list[Path]:
+    if any((folder / mark).exists() for mark in (PATCH_META, STATE_FOLDER)):
+        return [folder]
+    if (folder / PATCH_MANIFEST).is_file():
+        return [folder / PATCH_MANIFEST]
+    own = folder / f"{folder.resolve().name}{_MANIFEST_SUFFIX}"
+    if own.is_file():
+        return [own]
+    named = [each for each in sorted(folder.glob(f"*{_MANIFEST_SUFFIX}")) if each.is_file()]
+    named = [each for each in named if each.name not in _OTHER_TABLES]
+    plain = folder / _PLAIN_MANIFEST
+    return named or ([plain] if plain.is_file() else [])
+
+
+def _read(place: Path, data_root: Path | None) -> AuditedSplit:
+    shown = _shown(place)
+    if place.is_dir():
+        if not _made_elsewhere(place):
+            return read_patch_set(place, shown, data_root)
+        place /= PATCH_MANIFEST
+    place = place.resolve()
+    folder = place.parent
+    if place.name == PATCH_MANIFEST:
+        _refuse_without_meta(folder)
+    if place.name in {PATCH_MANIFEST, _PLAIN_MANIFEST}:
+        split = folder.name
+    else:
+        split = place.name.removesuffix(_MANIFEST_SUFFIX).removesuffix(".csv")
+    dataset = folder.parent.name if folder.name == split else folder.name
+    foreign = place.name == PATCH_MANIFEST or "patch_path" in read_csv(place).columns
+    reader = read_foreign if foreign else read_prepared
+    return reader(place, split, dataset or "dataset", shown, data_root)
+
+
+def _refuse_without_meta(folder: Path) -> None:
+    """Raise where a set of ours has lost its meta: by its tables alone it would be taken for one made elsewhere."""
+    if (folder / PATCH_META).exists():
+        return
+    try:
+        ours = all(_is_our_table(folder, name) for name in TABLES)
+    except OSError:
+        return
+    if ours:
+        raise FormatError(
+            f"{folder.name}: {PATCH_META} is gone, and without it the tables beside it are no patch set; restore it "
+            "from a copy, or build the set again"
+        )
+
+
+def _is_our_table(folder: Path, name: str) -> bool:
+    columns = header_line(schema_of(name, ["image"])).rstrip()
+    if name == REJECTED_PATCHES:
+        columns = columns.removesuffix(b",rule")  # further arrays stand before it
+    if not (folder / name).is_file():
+        return False
+    with (folder / name).open("rb") as file:
+        return file.read(len(columns)) == columns
+
+
+def _made_elsewhere(folder: Path) -> bool:
+    """Whether a folder with a meta is none of ours: the notebook writes a file of that name, without a version."""
+    try:
+        content = json.loads(read_regular(folder / PATCH_META, _MAX_META_BYTES))
+    except (OSError, ValueError, RecursionError):
+        return False
+    return isinstance(content, dict) and "format_version" not in content and (folder / PATCH_MANIFEST).is_file()
+
+
+def _shown(place: Path) -> str:
+    """A path as the user would type it from here."""
+    full, here = place.resolve(), Path.cwd()
+    return (full.relative_to(here) if full.is_relative_to(here) else full).as_posix()

@@ -1,0 +1,192 @@
+"""Patch sets made elsewhere: a `patch_manifest.csv` with paths, and whatever else it has."""
+
+import os
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import polars as pl
+from numpy.typing import NDArray
+
+from ctpatch.checking.audit.base import AuditedSplit, PatchSeen, Run, Seen, digest_column
+from ctpatch.checking.audit.fingerprint import is_constant
+from ctpatch.checking.audit.patchset import paste
+from ctpatch.checking.audit.prepared import Root, guess_root, read_csv, texts
+from ctpatch.config import MAX_PIXELS_PER_AXIS
+from ctpatch.errors import CtPatchError, NpyError, SourceManifestError, SystemFailureError
+from ctpatch.files.digest import array_digest
+from ctpatch.files.npy import SliceBuffer
+
+
+@dataclass(frozen=True, slots=True)
+class ForeignReader:
+    """Reads patches that lie one in a file, and slices put together from them.
+
+    Attributes:
+        folder: where the manifest is.
+        root: what its paths are relative to, as far as can be told.
+        placed: whether `row` and `col` of each patch are known.
+    """
+
+    folder: Path
+    root: Path
+    placed: bool
+
+    def begin(self, run: Run) -> "ForeignRun":
+        """Begin with a run."""
+        return ForeignRun(self, run, Root(self.root), Root(self.folder))
+
+
+@dataclass(slots=True)
+class ForeignRun:
+    """Reads one run."""
+
+    reader: ForeignReader
+    run: Run
+    root: Root
+    folder: Root
+    _buffer: SliceBuffer = field(default_factory=SliceBuffer)
+    _stacks: dict[int, list[NDArray[Any] | str]] = field(default_factory=dict)
+
+    def image(self, place: int, array: str) -> Seen:  # noqa: ARG002 - there is only `image`
+        """A slice put together from its patches, as far as they reach; or its source, where that is at hand."""
+        if not self.reader.placed:
+            return Seen(why="the manifest does not say where in which slice a patch lies")
+        patches = [patch for patch in self._patches(place) if not isinstance(patch, str)]
+        if not patches:
+            return Seen(why="none of its patches can be read")
+        if len({(patch.shape, patch.dtype) for patch in patches}) > 1:
+            return Seen(why="its patches are not of one shape and dtype")
+        rows, cols = self._origins(place)
+        if rows.dtype.kind != "i" or cols.dtype.kind != "i":
+            return Seen(fault="row or col of one of its patches is no whole number", patches_too=True)
+        source = self._source(place, patches[0], int(rows[0]), int(cols[0]))
+        if source is not None:
+            return Seen(source)
+        height, width = patches[0].shape
+        shape = (int(rows.max()) + height, int(cols.max()) + width)
+        if min(int(rows.min()), int(cols.min())) < 0 or max(shape) > MAX_PIXELS_PER_AXIS:
+            fault = f"its windows begin at row {rows.min()}, col {cols.min()} and end at {shape}, which no slice does"
+            return Seen(fault=fault, patches_too=True)
+        if len(patches) * height * width * 4 < shape[0] * shape[1]:
+            return Seen(why="its source slice is not there, and its patches cover less than a quarter of it")
+        seen = paste(shape, rows, cols, np.stack(patches))
+        # Where the source ends is not known, so its digest cannot be either.
+        return Seen(seen.image, seen.covered, whole=False)
+
+    def patches(self, place: int, array: str, image: object) -> list[PatchSeen]:  # noqa: ARG002 - files of their own
+        """The digests of a slice's patches."""
+        found = []
+        for row, patch in zip(self.run.rows_of(place).tolist(), self._patches(place), strict=True):
+            if isinstance(patch, str):
+                found.append(PatchSeen(row, None, None, patch))
+            else:
+                found.append(PatchSeen(row, array_digest(patch), is_constant(patch)))
+        return found
+
+    def _patches(self, place: int) -> list[NDArray[Any] | str]:
+        """The patches of a slice, or why one cannot be read; of the last slice asked for only."""
+        if place not in self._stacks:
+            self._stacks.clear()
+            assert self.run.patches is not None
+            paths = self.run.patches["path"]
+            self._stacks[place] = [self._read(paths[row]) for row in self.run.rows_of(place).tolist()]
+        return self._stacks[place]
+
+    def _read(self, path: str | None) -> NDArray[Any] | str:
+        try:
+            return self._buffer.read(self._resolve(path), path or "", labels=True)[0].copy()
+        except SystemFailureError:
+            raise
+        except CtPatchError as error:
+            return error.message
+
+    def _resolve(self, path: str | None) -> str:
+        """Below the root, or by its bare name beside the manifest: notebooks write paths of their own machine."""
+        try:
+            full = self.root.resolve(path)
+            if os.path.isfile(full):
+                return full
+        except SourceManifestError:
+            if path is None:
+                raise
+        return self.folder.resolve((path or "").replace("\\", "/").rpartition("/")[2] or None)
+
+    def _origins(self, place: int) -> tuple[NDArray[Any], NDArray[Any]]:
+        """Where the patches that could be read begin."""
+        assert self.run.patches is not None
+        rows = self.run.rows_of(place)
+        good = rows[[not isinstance(patch, str) for patch in self._patches(place)]]
+        return self.run.patches["row"][good].to_numpy(), self.run.patches["col"][good].to_numpy()
+
+    def _source(self, place: int, first: NDArray[Any], row: int, col: int) -> NDArray[Any] | None:
+        """The source slice, where it is there and holds the first patch where it should."""
+        path = self.run.slices["path"][place]
+        try:
+            image = self._buffer.read(self.root.resolve(path), path or "", labels=True)[0]
+        except (NpyError, SourceManifestError):
+            return None
+        window = image[row : row + first.shape[0], col : col + first.shape[1]]
+        same = window.dtype == first.dtype and row >= 0 and col >= 0 and np.array_equal(window, first)
+        return image if same else None
+
+
+def read_foreign(manifest: Path, split: str, dataset: str, folder: str, data_root: Path | None) -> AuditedSplit:
+    """A split that is a patch set made elsewhere.
+
+    Raises:
+        SourceManifestError: the manifest cannot be read, or names no files.
+    """
+    raw = read_csv(manifest)
+    where = f"{manifest.parent.name}/{manifest.name}"
+    paths = next((column for column in ("patch_path", "path") if column in raw.columns), None)
+    if paths is None:
+        raise SourceManifestError(
+            f"{where} has no column 'patch_path' (it has {', '.join(raw.columns[1:])[:200]}); each row needs its file"
+        )
+    group = next((column for column in ("src_path", "slice_index") if column in raw.columns), None)
+    origins = {
+        column: texts(raw, column).cast(pl.Float64, strict=False).cast(pl.Int64, strict=False)
+        for column in ("row", "col")
+    }
+    placed = group is not None and {"row", "col"} <= set(raw.columns)
+    keys = texts(raw, group) if group is not None else pl.Series([None] * raw.height, dtype=pl.String)
+    # A row that names no slice stands for one of its own.
+    keys = pl.Series([f"?{number}" if key is None else f"={key}" for number, key in enumerate(keys)], dtype=pl.String)
+    names = [f"patch {at}" if own is None else own for at, own in enumerate(texts(raw, "patch_id"))]
+    table = raw.select("line").with_columns(
+        keys.alias("key"),
+        pl.Series("id", names, dtype=pl.String),
+        texts(raw, paths).alias("path"),
+        texts(raw, "src_path"),
+        texts(raw, "slice_index"),
+        texts(raw, "patient_id"),
+        *(series.alias(column) for column, series in origins.items()),
+        pl.lit(None, pl.Boolean).alias("constant"),
+        pl.lit(None, pl.String).alias(digest_column("image")),
+    )
+    slices = table.unique("key", keep="first", maintain_order=True)
+    numbers = slices.select("key", pl.int_range(pl.len(), dtype=pl.Int64).alias("at"))
+    patches = table.join(numbers, on="key", how="left", maintain_order="left").sort("at", maintain_order=True)
+    shown = pl.when(pl.col("slice_index").is_not_null()).then("slice " + pl.col("slice_index")).otherwise("id")
+    root = data_root or guess_root(manifest.parent, "patches", table["path"])
+    found = AuditedSplit(
+        name=f"{dataset}/{split}",
+        folder=folder,
+        kind="foreign patches",
+        layout=None,
+        arrays=("image",),
+        slice_table=manifest.name,
+        patch_table=manifest.name,
+        slices=slices.with_columns(shown.alias("id"), pl.col("src_path").alias("path")),
+        patches=patches,
+        reader=ForeignReader(manifest.parent, root, placed),
+        slice_level=group is not None,
+    )
+    if "patient_id" not in raw.columns:
+        found.add_not_checked("patients", f"{manifest.name} has no column patient_id")
+    others = [column for column in raw.columns if column.endswith("_patch_path")]
+    if others:
+        found.add_not_checked("further arrays", f"of a set made elsewhere only patch_path is read, not {others[0]}")
+    return found

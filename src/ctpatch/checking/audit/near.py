@@ -1,0 +1,165 @@
+"""Near-duplicates between two splits: all pairs, as blocked matrix products."""
+
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from ctpatch.checking.audit.fingerprint import COARSE, FINE, SYMMETRIES, Vectors, permutation
+
+_SECOND_BLOCK = 1024
+_FIRST_BLOCK = 4096
+"""1024 x 4096 correlations are 16 MB: large enough for the matrix product, small enough for the cache's sake."""
+
+
+@dataclass(frozen=True, slots=True)
+class NearMatch:
+    """A slice of the second split and the slice of the first that is most like it.
+
+    Attributes:
+        second, first: numbers of the two slices.
+        symmetry: number of the symmetry that makes them alike.
+        correlation, detail: how much.
+        others: how many further slices of the first split are near-duplicates of it.
+    """
+
+    second: int
+    first: int
+    symmetry: int
+    correlation: float
+    detail: float
+    others: int
+
+
+@dataclass(slots=True)
+class _Best:
+    """The best match so far of each slice of the second split."""
+
+    correlation: NDArray[np.float32]
+    detail: NDArray[np.float32]
+    first: NDArray[np.int64]
+    symmetry: NDArray[np.int64]
+    count: NDArray[np.int64]
+
+    @classmethod
+    def none(cls, count: int) -> "_Best":
+        return cls(
+            np.full(count, -np.inf, np.float32),
+            np.zeros(count, np.float32),
+            np.zeros(count, np.int64),
+            np.zeros(count, np.int64),
+            np.zeros(count, np.int64),
+        )
+
+
+def near_matches(
+    first: Vectors,
+    second: Vectors,
+    *,
+    threshold: float,
+    detail_threshold: float,
+    leave_out: NDArray[np.bool_] | None = None,
+    advance: Callable[[int], None] = lambda _slices: None,
+) -> tuple[list[NearMatch], int]:
+    """Compare every slice of one split with every slice of another, under all eight symmetries.
+
+    Args:
+        first: vectors of the split whose slices are looked up.
+        second: vectors of the split that is gone through.
+        threshold: correlation from which two slices are alike.
+        detail_threshold: detail correlation from which two slices that are alike count.
+        leave_out: slices of the second split that need not be compared.
+        advance: is told how many slices of the second split are done.
+
+    Returns:
+        The best match of each slice of the second split that has one, in their order (of equals the first slice and
+        symmetry), and the number of pairs that are alike by the correlation alone.
+    """
+    wanted = second.usable if leave_out is None else second.usable & ~leave_out
+    rows = np.flatnonzero(wanted)
+    columns = np.flatnonzero(first.usable)
+    best = _Best.none(len(second.usable))
+    alike = 0
+    for block in _blocks(rows, _SECOND_BLOCK):
+        for other in _blocks(columns, _FIRST_BLOCK):
+            alike += _compare(first, second, other, block, threshold, detail_threshold, best)
+        advance(len(block))
+    found = np.flatnonzero(best.count)
+    matches = [
+        NearMatch(
+            int(at),
+            int(best.first[at]),
+            int(best.symmetry[at]),
+            float(best.correlation[at]),
+            float(best.detail[at]),
+            int(best.count[at]) - 1,
+        )
+        for at in found
+    ]
+    return matches, alike
+
+
+def _blocks(numbers: NDArray[np.intp], size: int) -> Iterator[NDArray[np.intp]]:
+    return (numbers[start : start + size] for start in range(0, len(numbers), size))
+
+
+def _compare(
+    first: Vectors,
+    second: Vectors,
+    columns: NDArray[np.intp],
+    rows: NDArray[np.intp],
+    threshold: float,
+    detail_threshold: float,
+    best: _Best,
+) -> int:
+    """Compare two blocks; returns the number of pairs that are alike by the correlation alone."""
+    wanted = first.coarse[columns].T
+    some = second.coarse[rows]
+    near: NDArray[np.bool_] | None = None
+    alike: NDArray[np.bool_] | None = None
+    for symmetry in range(len(SYMMETRIES)):
+        # The first split's slice is the one that is turned: permuting both sides of a product is permuting one back.
+        correlation = some[:, _inverse(symmetry, COARSE)] @ wanted
+        if correlation.max() < threshold:
+            continue
+        hits = correlation >= threshold
+        # Only rows and columns with a hit: few where slices differ, all where they do not, but never pair by pair.
+        across, down = np.flatnonzero(hits.any(axis=1)), np.flatnonzero(hits.any(axis=0))
+        inner = np.ix_(across, down)
+        turned = second.detail[rows[across]][:, _inverse(symmetry, FINE)].astype(np.float32)
+        detail = turned @ first.detail[columns[down]].astype(np.float32).T
+        good = hits[inner] & (detail >= detail_threshold)
+        _improve(best, rows[across], columns[down], symmetry, np.where(good, correlation[inner], -np.inf), detail)
+        if near is None or alike is None:
+            near, alike = np.zeros_like(hits), np.zeros_like(hits)
+        near[inner] |= good
+        alike |= hits
+    if near is None or alike is None:
+        return 0
+    best.count[rows] += near.sum(axis=1)
+    return int((alike & ~near).sum())
+
+
+def _improve(
+    best: _Best,
+    rows: NDArray[np.intp],
+    columns: NDArray[np.intp],
+    symmetry: int,
+    correlation: NDArray[Any],
+    detail: NDArray[np.float32],
+) -> None:
+    places = correlation.argmax(axis=1)
+    highest = correlation[np.arange(len(rows)), places]
+    better = highest > best.correlation[rows]
+    improved = rows[better]
+    best.correlation[improved] = highest[better]
+    best.detail[improved] = detail[np.arange(len(rows)), places][better]
+    best.first[improved] = columns[places[better]]
+    best.symmetry[improved] = symmetry
+
+
+def _inverse(symmetry: int, side: int) -> NDArray[np.intp]:
+    """The permutation that turns blocks back."""
+    return np.argsort(permutation(symmetry, side))

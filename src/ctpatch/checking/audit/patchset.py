@@ -1,0 +1,234 @@
+"""Patch sets of ours as an audit sees them, of any layout, with their source slices at hand or without."""
+
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import polars as pl
+from numpy.typing import NDArray
+
+from ctpatch.checking.audit.base import AuditedSplit, PatchSeen, Run, Seen, digest_column
+from ctpatch.checking.audit.fingerprint import is_constant
+from ctpatch.config import MAX_PIXELS_PER_AXIS
+from ctpatch.core.grid import PADDING_MODES
+from ctpatch.core.patches import padded_window
+from ctpatch.errors import CtPatchError, FormatError, SystemFailureError, UsageError
+from ctpatch.files.digest import array_digest
+from ctpatch.format.tables import PATCH_MANIFEST, SLICE_MANIFEST, STATUS_OK
+from ctpatch.layouts.reading import ArrayReader
+from ctpatch.reading.patchset import PatchSet, open_set
+
+_LEAST_COVERED = 0.25
+
+
+def paste(
+    shape: tuple[int, int],
+    rows: NDArray[Any],
+    cols: NDArray[Any],
+    patches: NDArray[Any],
+) -> Seen:
+    """A slice from its patches, to the bit; what reaches beyond it was padding, and is cut off."""
+    canvas = np.zeros(shape, patches.dtype)
+    covered = np.zeros(shape, dtype=bool)
+    for row, col, patch in zip(rows.tolist(), cols.tolist(), patches, strict=True):
+        height, width = min(patch.shape[0], shape[0] - row), min(patch.shape[1], shape[1] - col)
+        if height > 0 and width > 0:
+            canvas[row : row + height, col : col + width] = patch[:height, :width]
+            covered[row : row + height, col : col + width] = True
+    whole = bool(covered.all())
+    return Seen(canvas, None if whole else covered, whole)
+
+
+@dataclass(frozen=True, slots=True)
+class SetReader:
+    """Reads slices of a set: those it holds, or its sources, or slices put together from patches."""
+
+    ps: PatchSet
+    has_root: bool
+
+    def begin(self, run: Run) -> "SetRun":
+        """Begin with a run."""
+        return SetRun(self.ps, self.has_root, run)
+
+
+@dataclass(slots=True)
+class SetRun:
+    """Reads one run of a set's slices."""
+
+    ps: PatchSet
+    has_root: bool
+    run: Run
+    _readers: dict[str, ArrayReader] = field(default_factory=dict)
+
+    def image(self, place: int, array: str) -> Seen:
+        """A slice of the run."""
+        record = self.run.slices.row(place, named=True)
+        layout = self.ps.meta.layout
+        try:
+            if layout == "slices":
+                return self._stored(place, array, record)
+            if layout == "index" and not self.has_root:
+                return Seen(why="where the source slices are cannot be told; give the data root (--data-root)")
+            if layout == "index":
+                return Seen(self.ps.read_checked_source(record, array))
+            return self._source(record, array) or self._from_patches(place, array, record)
+        except SystemFailureError:
+            raise
+        except CtPatchError as error:
+            return Seen(fault=error.message)
+        except ValueError:
+            return Seen(fault=f"{SLICE_MANIFEST} has a path that is none; run ctpatch verify")
+
+    def patches(self, place: int, array: str, image: NDArray[Any] | None) -> list[PatchSeen]:
+        """The digests of a slice's patches, where its layout has none on record: they are cut from the slice."""
+        if image is None or self.ps.meta.layout in {"files", "shards"}:
+            return []
+        assert self.run.patches is not None
+        rows = self.run.rows_of(place)
+        windows = self.run.patches[int(rows[0]) : int(rows[-1]) + 1]
+        judged = array == self.ps.meta.rules_on
+        found = []
+        columns = (windows[name].to_list() for name in ("row", "col", "constant"))
+        for number, row, col, constant in zip(rows.tolist(), *columns, strict=True):
+            patch = self._window(image, row, col)
+            if patch is None:
+                fault = f"no window of {image.shape[0]}x{image.shape[1]} pixels begins at ({row}, {col})"
+                found.append(PatchSeen(number, None, None, fault))
+                continue
+            flat = None if judged and constant is not None else is_constant(patch)
+            found.append(PatchSeen(number, array_digest(patch), flat))
+        return found
+
+    def _window(self, image: NDArray[Any], row: int | None, col: int | None) -> NDArray[Any] | None:
+        """A patch, padded where its set pads; None where there is no such window."""
+        if row is None or col is None or min(row, col) < 0:
+            return None
+        size = self.ps.patch_size
+        patch = image[row : row + size[0], col : col + size[1]]
+        if patch.shape == size:
+            return patch
+        mode = self.ps.config.pad_mode
+        if mode not in PADDING_MODES or max(row - image.shape[0], col - image.shape[1]) >= MAX_PIXELS_PER_AXIS:
+            return None
+        return padded_window(image, (row, col), size, mode)
+
+    def _stored(self, place: int, array: str, record: dict[str, Any]) -> Seen:
+        assert self.run.patches is not None
+        row = self.run.patches.row(int(self.run.offsets[place]), named=True)
+        path = row["patch_path" if array == "image" else f"{array}_patch_path"]
+        image = self.ps.stored_slice(row, array)
+        return _checked(image, record, array, path)
+
+    def _source(self, record: dict[str, Any], array: str) -> Seen | None:
+        """The source slice, where it is there and still what was cut."""
+        if not self.has_root:
+            return None
+        try:
+            return Seen(self.ps.read_checked_source(record, array))
+        except SystemFailureError:
+            raise
+        except (CtPatchError, ValueError):  # a NUL in a path is a ValueError
+            return None
+
+    def _from_patches(self, place: int, array: str, record: dict[str, Any]) -> Seen:
+        assert self.run.patches is not None
+        rows = self.run.rows_of(place)
+        shape = (int(record["height"]), int(record["width"]))
+        if min(shape) < 1 or max(shape) > MAX_PIXELS_PER_AXIS:
+            raise FormatError(f"{SLICE_MANIFEST} says {shape[0]}x{shape[1]} pixels; run ctpatch verify")
+        height, width = self.ps.patch_size
+        if len(rows) * height * width < _LEAST_COVERED * shape[0] * shape[1]:
+            return Seen(why="its source slice is not there, and its patches cover less than a quarter of it")
+        windows = self.run.patches[rows]
+        seen = paste(shape, windows["row"].to_numpy(), windows["col"].to_numpy(), self._read(rows, array))
+        assert seen.image is not None
+        return _checked(seen.image, record, array, record["src_path"]) if seen.whole else seen
+
+    def _read(self, rows: NDArray[np.int64], array: str) -> NDArray[Any]:
+        assert self.run.patches is not None
+        if array not in self._readers:
+            self._readers[array] = self.ps.reader_for(self.run.patches, array)
+        patches = np.empty((len(rows), *self.ps.patch_size), np.dtype(self.ps.meta.arrays[array].dtype))
+        self._readers[array].read_into(rows, patches)
+        return patches
+
+
+def _checked(image: NDArray[Any], record: dict[str, Any], array: str, path: str) -> Seen:
+    recorded = record["digest" if array == "image" else f"{array}_digest"]
+    if array_digest(image) != recorded:
+        raise FormatError(f"{path}: the pixels of {array} are not what their digest on record says; run ctpatch verify")
+    return Seen(image)
+
+
+def read_patch_set(path: Path, folder: str, data_root: Path | None) -> AuditedSplit:
+    """A split that is a finished patch set of ours.
+
+    Raises:
+        IncompleteError, FormatError: it is not finished, or damaged.
+    """
+    ps = open_set(path, data_root)
+    arrays = tuple(array for array, info in ps.meta.arrays.items() if not info.labels)
+    packed = ps.meta.layout in {"files", "shards"}
+    windows = ps.manifest.with_row_index("line", 2).with_columns(
+        pl.col("line").cast(pl.Int64), pl.col("patch_id").alias("id"), pl.col("patch_path").alias("path")
+    )
+    # A slice of which no patch was kept is in nobody's training.
+    slices = (
+        ps.slices.with_row_index("line", 2)
+        .filter(pl.col("status") == STATUS_OK)
+        .join(windows.select("slice_index").unique(), on="slice_index", how="semi", maintain_order="left")
+        .with_columns(
+            pl.col("line").cast(pl.Int64),
+            ("slice " + pl.col("slice_index").cast(pl.String)).alias("id"),
+            pl.col("src_path").alias("path"),
+            pl.col("patient_id").str.strip_chars().replace("", None),
+            *(_recorded(array).alias(digest_column(array)) for array in arrays),
+        )
+    )
+    if slices["slice_index"].is_duplicated().any():
+        raise FormatError(f"{ps.folder.name}/{SLICE_MANIFEST} has two rows of one slice_index; run ctpatch verify")
+    numbers = slices.select("slice_index", pl.int_range(pl.len(), dtype=pl.Int64).alias("at"))
+    patches = windows.join(numbers, on="slice_index", how="inner", maintain_order="left").sort(
+        "at", maintain_order=True
+    )
+    if patches.height != windows.height:
+        raise FormatError(
+            f"{ps.folder.name}/{PATCH_MANIFEST} has {windows.height - patches.height} rows of slices that are not in "
+            f"{SLICE_MANIFEST}; run ctpatch verify"
+        )
+    flat = pl.when(pl.lit(ps.meta.rules_on == "image")).then(pl.col("min") == pl.col("max"))
+    patches = patches.with_columns(
+        flat.alias("constant"),
+        *((_recorded(array) if packed else pl.lit(None, pl.String)).alias(digest_column(array)) for array in arrays),
+    )
+    found = AuditedSplit(
+        name=f"{ps.meta.dataset}/{ps.meta.split}",
+        folder=folder,
+        kind="patches",
+        layout=ps.meta.layout,
+        arrays=arrays,
+        slice_table=SLICE_MANIFEST,
+        patch_table=PATCH_MANIFEST,
+        slices=slices,
+        patches=patches,
+        reader=SetReader(PatchSet(ps.folder, data_root), _has_root(ps)),
+        digests_on_record=True,
+    )
+    if not slices.height:
+        why = "kept no patch of any slice" if ps.slices.height else "has no slices"
+        found.add_not_checked("everything", f"the set {why}, so there is nothing to compare")
+    elif slices["patient_id"].null_count() == slices.height:
+        found.add_not_checked("patients", f"{SLICE_MANIFEST} names no patients: the source manifest had no patient_id")
+    return found
+
+
+def _recorded(array: str) -> pl.Expr:
+    return pl.col("digest" if array == "image" else f"{array}_digest").replace("", None)
+
+
+def _has_root(ps: PatchSet) -> bool:
+    try:
+        return bool(ps.data_root)
+    except UsageError:
+        return False

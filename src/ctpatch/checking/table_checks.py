@@ -1,0 +1,293 @@
+"""Checks on the tables of a set: counts, ids, coordinates, ranges, rules; no pixel is read."""
+
+import errno
+import json
+import os
+from collections.abc import Iterator
+
+import numpy as np
+import polars as pl
+
+from ctpatch.checking.findings import Finding
+from ctpatch.config import PatchConfig
+from ctpatch.core.grid import make_grid
+from ctpatch.core.rules import RULE_COLUMNS, compile_rules
+from ctpatch.errors import CtPatchError
+from ctpatch.files.digest import file_digest
+from ctpatch.files.npy import PAGE_BYTES, header_bytes
+from ctpatch.format.meta import PATCH_META
+from ctpatch.format.tables import PATCH_MANIFEST, REJECTED_PATCHES, SLICE_MANIFEST, STATUS_OK, TABLES, patch_ids
+from ctpatch.layouts.base import patch_name, shard_name
+from ctpatch.layouts.reading import begins_with
+from ctpatch.reading.patchset import PatchSet
+
+_MAX_ROWS_SHOWN = 1000
+_UNSAFE = r"^/|\\|(^|/)\.\.(/|$)|^[A-Za-z]:|[\x00-\x1f]|^$"
+
+
+def check_files(ps: PatchSet) -> Iterator[Finding]:
+    """The meta is laid out as it was written, and the tables are there, with the size and digest that it states."""
+    content = (ps.folder / PATCH_META).read_bytes()
+    if content != (json.dumps(json.loads(content), indent=2, ensure_ascii=True) + "\n").encode():
+        yield Finding("meta", PATCH_META, None, "is not laid out as ctpatch writes it; was it edited?")
+    for name in TABLES:
+        info = ps.meta.tables.get(name)
+        if info is None:
+            yield Finding("tables", PATCH_META, None, f"does not mention {name}")
+            continue
+        path = ps.folder / name
+        try:
+            if path.is_symlink():
+                raise OSError(errno.ELOOP, "it is a link, which is not followed")
+            size = path.stat().st_size
+            if size != info.bytes:
+                yield Finding("table-size", name, None, f"has {size} bytes, wanted {info.bytes}; was it edited or cut?")
+            elif (digest := file_digest(path)) != info.digest:
+                yield Finding(
+                    "table-digest", name, None, f"has the digest {digest}, wanted {info.digest}; was it edited?"
+                )
+        except OSError as error:
+            yield Finding("table-missing", name, None, f"cannot be read: {error.strerror}")
+
+
+def check_tables(ps: PatchSet) -> Iterator[Finding]:
+    """Counts, ids, paths, coordinates, ranges and rules of all rows."""
+    try:
+        manifest, slices, rejected = ps.manifest, ps.slices, ps.rejected
+    except CtPatchError as error:
+        yield Finding("tables", PATCH_MANIFEST, None, error.message)
+        return
+    yield from _check_counts(ps)
+    yield from _check_slices(ps)
+    for name, frame in ((PATCH_MANIFEST, manifest), (REJECTED_PATCHES, rejected)):
+        yield from _check_ids(ps, name, frame)
+        yield from _check_coordinates(ps, name, frame, slices)
+        yield from _check_ranges(ps, name, frame)
+    yield from _check_addresses(ps)
+    yield from _check_rules(ps)
+
+
+def _rows(check: str, name: str, frame: pl.DataFrame, wrong: pl.Series, message: str, column: str) -> Iterator[Finding]:
+    """A finding for each row where `wrong` holds (null counts as wrong); the message gets the value seen."""
+    at = wrong.fill_null(value=True).arg_true().to_list()
+    for row in at[:_MAX_ROWS_SHOWN]:
+        yield Finding(check, name, row + 2, f"{column} is {frame[column][row]!r}, {message}")
+    if len(at) > _MAX_ROWS_SHOWN:
+        yield Finding(check, name, None, f"{len(at) - _MAX_ROWS_SHOWN} more rows with the same fault")
+
+
+def _check_counts(ps: PatchSet) -> Iterator[Finding]:
+    meta = ps.meta
+    usable = ps.slices.filter(pl.col("status") == STATUS_OK)
+    seen = {
+        "num_patches": ps.manifest.height,
+        "num_rejected": ps.rejected.height,
+        "num_slices": usable.height,
+        "num_skipped": ps.slices.height - usable.height,
+        "num_windows": ps.manifest.height + ps.rejected.height,
+    }
+    for name, count in seen.items():
+        if getattr(meta, name) != count:
+            yield Finding("counts", PATCH_META, None, f"{name} is {getattr(meta, name)}, the tables have {count}")
+    for rule in meta.drop_rules:
+        count = ps.rejected.filter(pl.col("rule") == rule.name).height
+        if count != rule.dropped:
+            yield Finding("counts", PATCH_META, None, f"rule {rule.name} dropped {rule.dropped}, the table has {count}")
+    per_slice = ps.manifest.group_by("slice_index").len().rename({"len": "found"})
+    joined = ps.slices.join(per_slice, on="slice_index", how="left", maintain_order="left").with_columns(
+        pl.col("found").fill_null(0)
+    )
+    wrong = (joined["num_patches"] != joined["found"]).fill_null(value=True)
+    for at in wrong.arg_true():
+        yield Finding(
+            "counts",
+            SLICE_MANIFEST,
+            at + 2,
+            f"num_patches is {joined['num_patches'][at]}, the manifest has {joined['found'][at]} rows of this slice",
+        )
+
+
+def _check_slices(ps: PatchSet) -> Iterator[Finding]:
+    slices = ps.slices
+    yield from _rows(
+        "unique", SLICE_MANIFEST, slices, slices["slice_index"].is_duplicated(), "wanted each slice once", "slice_index"
+    )
+    yield from _rows(
+        "paths", SLICE_MANIFEST, slices, slices["src_path"].str.contains(_UNSAFE), "wanted a relative path", "src_path"
+    )
+    for at, (height, width, windows, status) in enumerate(
+        slices.select("height", "width", "num_windows", "status").iter_rows()
+    ):
+        if status != STATUS_OK:
+            continue
+        expected = len(make_grid(height, width, ps.config)) if height and width and min(height, width) > 0 else -1
+        if expected != windows:
+            message = f"num_windows is {windows}, a grid on {height}x{width} has {expected}"
+            yield Finding("windows", SLICE_MANIFEST, at + 2, message)
+
+
+def _check_ids(ps: PatchSet, name: str, frame: pl.DataFrame) -> Iterator[Finding]:
+    wanted = frame.select(patch_ids(ps.meta.split, pl.col("slice_index"), pl.col("row"), pl.col("col"))).to_series()
+    yield from _rows(
+        "ids", name, frame, frame["patch_id"] != wanted, "wanted the id that slice_index, row and col give", "patch_id"
+    )
+    yield from _rows("unique", name, frame, frame["patch_id"].is_duplicated(), "wanted each patch once", "patch_id")
+    if name == PATCH_MANIFEST:
+        both = frame["patch_id"].is_in(ps.rejected["patch_id"].implode())
+        yield from _rows("unique", name, frame, both, "which is among the rejected patches too", "patch_id")
+
+
+def _check_coordinates(ps: PatchSet, name: str, frame: pl.DataFrame, slices: pl.DataFrame) -> Iterator[Finding]:
+    known = slices.select("slice_index", "height", "width", "status", pl.col("src_path").alias("listed_path"))
+    joined = frame.join(known.unique("slice_index"), on="slice_index", how="left", maintain_order="left")
+    yield from _rows(
+        "slices", name, frame, joined["status"] != STATUS_OK, f"wanted a slice of {SLICE_MANIFEST}", "slice_index"
+    )
+    yield from _rows(
+        "paths",
+        name,
+        frame,
+        joined["src_path"] != joined["listed_path"],
+        f"wanted that of {SLICE_MANIFEST}",
+        "src_path",
+    )
+    grids = {
+        (height, width): make_grid(height, width, ps.config)
+        for height, width in joined.select("height", "width").drop_nulls().unique().iter_rows()
+        if min(height, width) > 0
+    }
+    inside = np.zeros(frame.height, dtype=bool)
+    heights, widths = (joined[side].fill_null(0).to_numpy() for side in ("height", "width"))
+    rows, cols = (frame[side].fill_null(-1).to_numpy() for side in ("row", "col"))
+    for (height, width), grid in grids.items():
+        here = (heights == height) & (widths == width)
+        inside |= here & np.isin(rows, grid.row_starts) & np.isin(cols, grid.col_starts)
+    wrong = pl.Series(~inside)
+    yield from _rows("coordinates", name, frame, wrong, "wanted a window of the slice's grid", "patch_id")
+
+
+def _check_ranges(ps: PatchSet, name: str, frame: pl.DataFrame) -> Iterator[Finding]:
+    judged = ps.meta.arrays[ps.meta.rules_on]
+    low, high = ps.meta.value_range
+    if ps.meta.pad_mode == "zero":
+        low, high = min(low, 0.0), max(high, 0.0)
+    if not judged.labels:
+        yield from _rows("range", name, frame, ~(frame["min"] >= low), f"wanted {low:g} or more", "min")
+        yield from _rows("range", name, frame, ~(frame["max"] <= high), f"wanted {high:g} or less", "max")
+    slack = 1e-9 * max(abs(low), abs(high))
+    wrong_mean = ~((frame["mean"] >= frame["min"] - slack) & (frame["mean"] <= frame["max"] + slack))
+    yield from _rows("range", name, frame, wrong_mean, "wanted a value between min and max", "mean")
+    yield from _rows("range", name, frame, ~(frame["std"] >= 0), "wanted 0 or more", "std")
+    wrong_air = ~frame["air_fraction"].is_between(0, 1)
+    yield from _rows("range", name, frame, wrong_air, "wanted a share from 0 to 1", "air_fraction")
+    wanted = ps.meta.arrays["image"].dtype
+    yield from _rows("dtype", name, frame, frame["dtype"] != wanted, f"wanted {wanted}", "dtype")
+
+
+def _check_addresses(ps: PatchSet) -> Iterator[Finding]:
+    frame = ps.manifest
+    layout = ps.meta.layout
+    prefix = ps.meta.path_prefix
+    for array in ps.arrays:
+        column = "patch_path" if array == "image" else f"{array}_patch_path"
+        paths = frame[column]
+        yield from _rows("paths", PATCH_MANIFEST, frame, paths.str.contains(_UNSAFE), "wanted a relative path", column)
+        if layout == "files":
+            head, tail = patch_name("\n", array).split("\n")
+            wanted = frame.select(pl.lit(prefix + head) + pl.col("patch_id") + pl.lit(tail)).to_series()
+            yield from _rows(
+                "paths", PATCH_MANIFEST, frame, paths != wanted, "wanted the file named after the id", column
+            )
+        elif layout == "index":
+            source = "src_path" if array == "image" else f"{array}_path"
+            listed = frame.join(ps.slices.unique("slice_index"), on="slice_index", how="left", maintain_order="left")
+            yield from _rows("paths", PATCH_MANIFEST, frame, paths != listed[source], "wanted the source slice", column)
+    if layout in {"shards", "slices"}:
+        yield from _check_shards(ps)
+
+
+def _check_shards(ps: PatchSet) -> Iterator[Finding]:
+    """Every item of every shard is named by the manifest, once (or, for whole slices, by one slice)."""
+    frame = ps.manifest
+    prefix = ps.meta.path_prefix
+    for array in ps.arrays:
+        column = "patch_path" if array == "image" else f"{array}_patch_path"
+        grouped = frame.group_by(column, maintain_order=True).agg(
+            pl.col("patch_index").n_unique().alias("distinct"),
+            pl.col("patch_index").min().alias("first"),
+            pl.col("patch_index").max().alias("last"),
+            pl.len().alias("rows"),
+            pl.struct("slice_index", "patch_index").n_unique().alias("pairs"),
+        )
+        for path, distinct, first, last, rows, pairs in grouped.iter_rows():
+            once = rows if ps.meta.layout == "shards" else pairs
+            if path is None or first != 0 or last != distinct - 1 or once != distinct:
+                yield Finding(
+                    "items", str(path), None, f"{rows} rows name items {first} to {last}, {distinct} different"
+                )
+            elif not path.startswith(prefix + shard_name(ps.meta.split, 0, array).split("/")[0]):
+                yield Finding("paths", path, None, "wanted a file in the folder of shards")
+            else:
+                yield from _check_shard_header(ps, path, array, distinct)
+
+
+def _check_shard_header(ps: PatchSet, path: str, array: str, items: int) -> Iterator[Finding]:
+    """The header is written as ctpatch does, for just the items that the manifest names."""
+    item_shape = ps.patch_size
+    if ps.meta.layout == "slices":
+        column = "patch_path" if array == "image" else f"{array}_patch_path"
+        held = ps.manifest.filter(pl.col(column) == path)["slice_index"][0]
+        shapes = ps.slices.filter(pl.col("slice_index") == held).select("height", "width").rows()
+        if not shapes:
+            return  # the slice is not listed, which is found elsewhere
+        item_shape = shapes[0]
+    header = header_bytes((items, *item_shape), np.dtype(ps.meta.arrays[array].dtype), PAGE_BYTES)
+    try:
+        if not begins_with(ps.resolve_patch(path), path, header):
+            yield Finding("header", path, None, f"its .npy header is not that of {items} items of {item_shape}")
+    except CtPatchError as error:
+        yield Finding("file", path, None, error.message, patches=0)
+
+
+def check_unlisted(ps: PatchSet) -> Iterator[Finding]:
+    """Files that are named like the set's own and that the manifest does not list."""
+    prefix = ps.meta.path_prefix
+    if ps.meta.layout == "index":
+        return
+    listed: set[str] = set()
+    for array in ps.arrays:
+        column = "patch_path" if array == "image" else f"{array}_patch_path"
+        listed.update(path.removeprefix(prefix) for path in ps.manifest[column].unique() if path is not None)
+    folders = {path.rpartition("/")[0] for path in listed} | {""}
+    start = f"{ps.meta.split}_"
+    for folder in sorted(folders):
+        where = ps.folder / folder
+        if not where.is_dir():
+            continue
+        with os.scandir(where) as entries:
+            names = sorted(entry.name for entry in entries if entry.name.endswith(".npy"))
+        for name in names:
+            path = f"{folder}/{name}".lstrip("/")
+            if name.startswith(start) and path not in listed:
+                yield Finding("unlisted", path, None, "is not in the manifest: a patch of another build?")
+
+
+def _check_rules(ps: PatchSet) -> Iterator[Finding]:
+    """Each rule, asked again: no kept patch is hit, each dropped window by the rule on record first."""
+    config: PatchConfig = ps.config
+    if not config.drop and not ps.rejected.height:
+        return
+    try:
+        rules = compile_rules(config.drop)
+    except CtPatchError as error:
+        yield Finding("rules", PATCH_META, None, error.message)
+        return
+    names = pl.Series([*rules.names, "none"], dtype=pl.String)
+    for name, frame in ((PATCH_MANIFEST, ps.manifest), (REJECTED_PATCHES, ps.rejected)):
+        columns = {column: frame[column].cast(pl.Float64).to_numpy() for column in RULE_COLUMNS}
+        hits = rules.first_hits(columns)
+        decided = names.gather(np.where(hits < 0, len(rules.names), hits))
+        recorded = frame["rule"] if "rule" in frame.columns else pl.repeat("none", frame.height, eager=True)
+        for at in (decided != recorded).fill_null(value=True).arg_true():
+            message = f"the rules decide {decided[at]!r} for this window, on record is {recorded[at]!r}"
+            yield Finding("rules", name, at + 2, message)

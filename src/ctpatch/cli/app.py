@@ -1,0 +1,190 @@
+"""The command line: parses, calls, prints.
+
+Exit status: 0 done; 1 the data failed a check or some slices failed; 2 the call was wrong; 130 interrupted.
+"""
+
+import os
+import sys
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+from cyclopts import App, CycloptsError, Parameter
+
+from ctpatch._version import __version__
+from ctpatch.cli.audit import audit
+from ctpatch.cli.build import build, build_json, merge, plan
+from ctpatch.cli.engine import EngineOptions, executor_from
+from ctpatch.cli.options import DataRoot, Engines, Layout, Workers, json_text, sets_meant
+from ctpatch.cli.prepare import prepare_app
+from ctpatch.errors import EXIT_DATA, EXIT_DONE, EXIT_INTERRUPTED, EXIT_USAGE, CtPatchError, UsageError
+
+app = App(
+    name="ctpatch",
+    version=__version__,
+    help="CT slices to patch datasets with proof of where each patch came from.\n\n"
+    "Exit status: 0 done; 1 the data failed a check or some slices failed; 2 the call was wrong; "
+    "130 interrupted.",
+    help_format="markdown",
+    suppress_keyboard_interrupt=False,  # `main` says how to go on
+    default_parameter=Parameter(negative=""),
+)
+for _command in (prepare_app, plan, build, merge, audit):
+    app.command(_command)
+
+
+@app.command
+def verify(
+    *patches: Annotated[Path, Parameter(help="A patch set's folder, or a folder of such.")],
+    deep: Annotated[bool, Parameter(help="Cut each patch again from its source and compare bits.")] = False,
+    data_root: DataRoot = None,
+    workers: Annotated[int | None, Parameter(help="Processes that check. [by size]")] = None,
+    engines: EngineOptions = Engines,
+    json_output: Annotated[bool, Parameter(name="--json", help="Print the findings as JSON.")] = False,
+) -> int:
+    """Check sets: every table, every file, every pixel; with --deep against the sources."""
+    from ctpatch.checking.verify import verify as run_verify  # noqa: PLC0415
+    from ctpatch.cli.screen import ConsoleListener, print_out, verify_text  # noqa: PLC0415
+
+    reports = []
+    options = {"workers": workers, **engines.given()}
+    with ConsoleListener(quiet=json_output) as listener, executor_from(options) as work:
+        for folder in sets_meant(patches):
+            found = run_verify(folder, deep=deep, data_root=data_root, listener=listener, **work)
+            reports.append((found, folder))
+    if json_output:
+        print_out(json_text([found.as_dict() for found, _ in reports]))
+    else:
+        print_out("\n".join(verify_text(found, folder.resolve()) for found, folder in reports))
+    return EXIT_DONE if all(found.ok for found, _ in reports) else EXIT_DATA
+
+
+@app.command
+def info(
+    *patches: Annotated[Path, Parameter(help="A patch set's folder, or a folder of such.")],
+    json_output: Annotated[bool, Parameter(name="--json", help="Print the meta as JSON.")] = False,
+) -> int:
+    """Say what sets are, also unfinished ones."""
+    from ctpatch.cli.screen import info_text, print_out  # noqa: PLC0415
+    from ctpatch.cutting.output import unfinished_build  # noqa: PLC0415
+    from ctpatch.errors import IncompleteError  # noqa: PLC0415
+    from ctpatch.reading.patchset import open_set  # noqa: PLC0415
+
+    texts: list[str] = []
+    values: list[Any] = []
+    for folder in sets_meant(patches):
+        try:
+            ps = open_set(folder)
+        except IncompleteError as error:
+            begun = unfinished_build(folder)
+            values.append({"status": "incomplete", "folder": str(folder), **begun})
+            lines = [f"incomplete: {error.message}", *(f"  {name}: {value}" for name, value in begun.items())]
+            texts.append("\n".join(lines))
+        else:
+            values.append({"status": "complete", "folder": str(folder), **ps.meta.model_dump(mode="json")})
+            texts.append(info_text(ps.meta, ps.folder))
+    print_out(json_text(values) if json_output else "\n".join(texts))
+    return EXIT_DONE
+
+
+@app.command
+def convert(
+    patches: Annotated[Path, Parameter(help="The set.")],
+    out: Annotated[Path, Parameter(help="Folder of the new set.")],
+    *,
+    layout: Annotated[Layout | None, Parameter(help="The new layout. [as it is]")] = None,
+    keep: Annotated[str | None, Parameter(help="SQL condition: keep only patches for which it holds.")] = None,
+    data_root: DataRoot = None,
+    workers: Workers = None,
+    engines: EngineOptions = Engines,
+    overwrite: Annotated[bool, Parameter(help="Start anew over an earlier set of ours.")] = False,
+    json_output: Annotated[bool, Parameter(name="--json", help="Print the result as JSON.")] = False,
+) -> int:
+    """Write a set again in another layout, or with fewer patches; provenance stays."""
+    from ctpatch.cli.screen import ConsoleListener, build_summary, print_out  # noqa: PLC0415
+    from ctpatch.cutting.convert import convert as run_convert  # noqa: PLC0415
+
+    if layout is None and keep is None:
+        raise UsageError("nothing to do: give --layout, --keep, or both")
+    options = {"workers": workers, **engines.given()}
+    with ConsoleListener(quiet=json_output) as listener, executor_from(options) as work:
+        result = run_convert(
+            patches,
+            out,
+            layout=layout,
+            keep=keep,
+            data_root=data_root,
+            overwrite=overwrite,
+            listener=listener,
+            **work,
+        )
+    print_out(json_text(build_json(result)) if json_output else build_summary(result))
+    return EXIT_DONE
+
+
+@app.command(name="report")
+def report_command(
+    *patches: Annotated[Path, Parameter(help="A patch set's folder, or a folder of such.")],
+    out: Annotated[
+        Path | None, Parameter(name=["--out", "-o"], help="The file to write. [report.html or report.png]")
+    ] = None,
+    format_: Annotated[
+        Literal["html", "png"], Parameter(name="--format", help="html: one page; png: an overview as a picture.")
+    ] = "html",
+    slices: Annotated[int, Parameter(help="Slices to show, of all sets together.")] = 24,
+    seed: Annotated[int, Parameter(help="Decides what is shown where that is left to chance.")] = 0,
+    data_root: DataRoot = None,
+) -> int:
+    """Show sets on one page without a network, and try other rules on it by eye."""
+    from ctpatch.cli.screen import ConsoleListener, print_out, shown_path  # noqa: PLC0415
+    from ctpatch.reporting import report  # noqa: PLC0415
+
+    with ConsoleListener() as listener:
+        page = report(
+            sets_meant(patches), out, format=format_, slices=slices, seed=seed, data_root=data_root, listener=listener
+        )
+    print_out(f"report: {shown_path(page.resolve())}")
+    return EXIT_DONE
+
+
+@app.command
+def demo(
+    folder: Annotated[Path, Parameter(help="Where to put it.")] = Path("ctpatch-demo"),
+) -> int:
+    """Phantom CT to prepared slices to patches, verified, with a report; in seconds."""
+    from ctpatch.cli.demo import run_demo  # noqa: PLC0415
+
+    return run_demo(folder)
+
+
+def main(arguments: list[str] | None = None) -> int:
+    """Run the command line; returns the exit status. A user's own mistake ends in a sentence, not a traceback."""
+    tokens = sys.argv[1:] if arguments is None else arguments
+    try:
+        result = app(tokens, exit_on_error=False, print_error=True, result_action="return_value")
+        return int(result) if isinstance(result, int) else EXIT_DONE
+    except CycloptsError:
+        return EXIT_USAGE
+    except CtPatchError as error:
+        return _report(error, as_json="--json" in tokens)
+    except KeyboardInterrupt:
+        sys.stderr.write("interrupted; run the same command again to go on\n")
+        return EXIT_INTERRUPTED
+    except BrokenPipeError:
+        # Who reads our output has enough; nothing more can be said to them.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return EXIT_DATA
+    except OSError as error:
+        from ctpatch.files.atomic import explain_os_error  # noqa: PLC0415
+
+        name = os.path.basename(os.fsdecode(error.filename)) if error.filename else "a file"
+        return _report(explain_os_error(error, "working on", name), as_json="--json" in tokens)
+
+
+def _report(error: CtPatchError, *, as_json: bool) -> int:
+    from ctpatch.cli.screen import print_out, printable  # noqa: PLC0415
+
+    if as_json:
+        print_out(json_text({"error": {"code": error.code, "message": error.message}}))
+    lines = [printable(line) for line in error.message.splitlines()]
+    sys.stderr.write("\n".join(["error: " + lines[0], *lines[1:]]) + "\n")
+    return error.exit_status

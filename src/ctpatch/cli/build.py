@@ -1,0 +1,235 @@
+"""The commands `plan`, `build` and `merge`: from prepared slices to patch sets."""
+
+from dataclasses import asdict
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+from cyclopts import Parameter
+
+from ctpatch.cli.engine import EngineOptions, executor_from
+from ctpatch.cli.options import (
+    BUILD_OPTIONS,
+    AirLevel,
+    ConfigFile,
+    DataRoot,
+    Drop,
+    Engines,
+    Layout,
+    MinStd,
+    OnError,
+    Pad,
+    PatchSize,
+    RulesOn,
+    Sources,
+    Stride,
+    ValueRange,
+    Workers,
+    json_text,
+    patch_config,
+    pixels,
+    sets_meant,
+    with_file,
+)
+from ctpatch.errors import EXIT_DATA, EXIT_DONE, ConfigError
+
+if TYPE_CHECKING:
+    from ctpatch.cutting.make import BuildResult
+
+
+def build(
+    *sources: Sources,
+    patch_size: PatchSize = None,
+    stride: Stride = None,
+    pad_mode: Pad = None,
+    layout: Annotated[
+        Layout | None,
+        Parameter(help="files: one .npy a patch; shards: many in one; slices: whole slices; index: no pixels. [files]"),
+    ] = None,
+    drop: Drop = None,
+    min_std: MinStd = None,
+    value_range: ValueRange = None,
+    air_level: AirLevel = None,
+    rules_on: RulesOn = None,
+    out: Annotated[Path | None, Parameter(help="Folder of the set. [DATA_ROOT/patches/DATASET/SPLIT]")] = None,
+    data_root: DataRoot = None,
+    workers: Workers = None,
+    overwrite: bool | None = None,
+    on_error: Annotated[
+        OnError | None, Parameter(help="A slice that cannot be used: stop, or skip it and exit 1. [stop]")
+    ] = None,
+    strict: bool | None = None,
+    share: str | None = None,
+    engines: EngineOptions = Engines,
+    config: ConfigFile = None,
+    report: bool = False,
+    json_output: Annotated[bool, Parameter(name="--json")] = False,
+) -> int:
+    """Cut slices into patch sets; goes on where an earlier run was cut off.
+
+    Parameters
+    ----------
+    overwrite
+        Start anew over an earlier set of ours; other files are never touched.
+    strict
+        Compare digests of all sources before an earlier result is trusted.
+    report
+        Write report.html beside the tables (of several splits: into the folder above them).
+    share
+        Build only this share of the parts, as 3/16; ctpatch merge makes all shares one set.
+    json_output
+        Print the result as JSON.
+    """
+    from ctpatch.cli.screen import ConsoleListener  # noqa: PLC0415
+    from ctpatch.cutting.api import build as run_build  # noqa: PLC0415
+
+    given = {
+        "patch_size": pixels(patch_size, "patch_size"),
+        "stride": pixels(stride, "stride"),
+        "pad_mode": pad_mode,
+        "layout": layout,
+        "drop": drop,
+        "min_std": min_std,
+        "value_range": value_range,
+        "air_level": air_level,
+        "rules_on": rules_on,
+        "out": out,
+        "data_root": data_root,
+        "workers": workers,
+        "overwrite": overwrite,
+        "on_error": on_error,
+        "strict": strict,
+        **engines.given(),
+    }
+    options = with_file(config, given)
+    cfg = patch_config(options)
+    how = {name: options[name] for name in BUILD_OPTIONS if name in options}
+    if report and share is not None:
+        raise ConfigError("share, report: a share is no set yet; ctpatch merge makes it one, then ctpatch report")
+    if report:
+        from ctpatch.reporting import check_installed, report_along  # noqa: PLC0415
+
+        check_installed()
+    page = None
+    with ConsoleListener(quiet=json_output) as listener, executor_from(options) as work:
+        if share is not None:
+            return _build_share(sources, share, {**how, **work, "config": cfg, "listener": listener}, json_output)
+        results = run_build(sources, config=cfg, listener=listener, **how, **work)
+        if report:
+            page = report_along([each.folder for each in results], how.get("data_root"), listener)
+    return show_builds(results, page, as_json=json_output)
+
+
+def show_builds(results: "list[BuildResult]", page: Path | None = None, *, as_json: bool) -> int:
+    """Print what builds did; the exit status."""
+    from ctpatch.cli.screen import build_summary, print_out, shown_path  # noqa: PLC0415
+
+    if as_json:
+        print_out(json_text([build_json(result) for result in results]))
+    else:
+        print_out("\n".join(build_summary(result) for result in results))
+        if page is not None:
+            print_out(f"report: {shown_path(page)}")
+    return EXIT_DONE if all(result.complete and result.meta.num_patches for result in results) else EXIT_DATA
+
+
+def _build_share(sources: tuple[str, ...], share: str, how: dict[str, Any], as_json: bool) -> int:
+    from ctpatch.cli.screen import print_out, share_summary  # noqa: PLC0415
+    from ctpatch.cutting.shares import build_share  # noqa: PLC0415
+
+    if how.pop("overwrite", False):
+        raise ConfigError(
+            "share, overwrite: a share cannot tell what the other shares have just written from what is to go; "
+            "remove the folder before the first share begins, or choose another --out"
+        )
+    results = build_share(sources, share, **how)
+    print_out(json_text([asdict(each) for each in results]) if as_json else "\n".join(map(share_summary, results)))
+    return EXIT_DATA if any(each.num_skipped for each in results) else EXIT_DONE
+
+
+def merge(
+    *patches: Annotated[Path, Parameter(help="The folder that shares were built into, or a folder of such.")],
+    source: Annotated[Path | None, Parameter(help="The source manifest. [the one on record]")] = None,
+    data_root: DataRoot = None,
+    json_output: Annotated[bool, Parameter(name="--json", help="Print the result as JSON.")] = False,
+) -> int:
+    """Make the shares of a build one set; names the shares that are missing."""
+    from ctpatch.cli.screen import ConsoleListener  # noqa: PLC0415
+    from ctpatch.cutting.shares import merge as run_merge  # noqa: PLC0415
+
+    with ConsoleListener(quiet=json_output) as listener:
+        results = [
+            run_merge(folder, source=source, data_root=data_root, listener=listener) for folder in sets_meant(patches)
+        ]
+    return show_builds(results, as_json=json_output)
+
+
+def build_json(result: "BuildResult") -> dict[str, Any]:
+    """What a build did, as plain values."""
+    return {
+        "folder": str(result.folder),
+        "outcome": result.outcome,
+        "seconds": result.seconds,
+        "complete": result.complete,
+        "skipped": result.skipped,
+        "covering_stride": result.covering_stride,
+        "slices_without_windows": result.num_without_windows,
+        "meta": result.meta.model_dump(mode="json"),
+    }
+
+
+def plan(
+    *sources: Sources,
+    patch_size: PatchSize = None,
+    stride: Stride = None,
+    pad_mode: Pad = None,
+    layout: Annotated[Layout | None, Parameter(help="The layout that is meant. [files]")] = None,
+    drop: Drop = None,
+    min_std: MinStd = None,
+    value_range: ValueRange = None,
+    air_level: AirLevel = None,
+    rules_on: RulesOn = None,
+    data_root: DataRoot = None,
+    workers: Workers = None,
+    on_error: Annotated[
+        OnError | None, Parameter(help="A slice that cannot be used: stop, or count it. [stop]")
+    ] = None,
+    config: ConfigFile = None,
+    json_output: Annotated[bool, Parameter(name="--json", help="Print the plan as JSON.")] = False,
+) -> int:
+    """Show what a build would do: counts, bytes, names, coverage, what rules would drop; writes nothing."""
+    from ctpatch.cli.screen import ConsoleListener, plan_text, print_out  # noqa: PLC0415
+    from ctpatch.cutting.plan import plan as make_plan  # noqa: PLC0415
+    from ctpatch.cutting.preview import preview_rules  # noqa: PLC0415
+
+    given = {
+        "patch_size": pixels(patch_size, "patch_size"),
+        "stride": pixels(stride, "stride"),
+        "pad_mode": pad_mode,
+        "layout": layout,
+        "drop": drop,
+        "min_std": min_std,
+        "value_range": value_range,
+        "air_level": air_level,
+        "rules_on": rules_on,
+        "data_root": data_root,
+        "workers": workers,
+        "on_error": on_error,
+    }
+    options = with_file(config, given)
+    cfg = patch_config(options)
+    mode: OnError = options.get("on_error", "stop")
+    plans = make_plan(sources, config=cfg, data_root=options.get("data_root"), skip_faulty=mode == "skip")
+    shown = []
+    failed = False
+    with ConsoleListener(quiet=json_output) as listener:
+        for each in plans:
+            preview = None
+            if cfg.drop:
+                preview = preview_rules(each, workers=options.get("workers", 1), on_error=mode, listener=listener)
+            failed = failed or each.num_faulty > 0 or bool(preview and preview.skipped)
+            shown.append((each, preview))
+    if json_output:
+        print_out(json_text([{**each.summary(), "rules": seen.as_dict() if seen else None} for each, seen in shown]))
+    else:
+        print_out("\n".join(plan_text(each, seen, options.get("layout", "files")) for each, seen in shown))
+    return EXIT_DATA if failed else EXIT_DONE

@@ -1,0 +1,265 @@
+"""What the command line shows: a progress bar on a terminal's stderr, and summaries as text."""
+
+import sys
+import time
+from collections.abc import Iterable
+from pathlib import Path
+from types import TracebackType
+from typing import Any, Self
+
+from rich.console import Console
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TaskID, TextColumn, TimeRemainingColumn
+
+from ctpatch.checking.findings import VerifyReport, counted
+from ctpatch.cutting.make import BuildResult
+from ctpatch.cutting.plan import LAYOUTS, ShapeCount, SplitPlan
+from ctpatch.cutting.preview import RulePreview
+from ctpatch.cutting.shares import ShareResult
+from ctpatch.events import Event, WorkAdvanced, WorkFinished, WorkStarted
+from ctpatch.format.meta import PatchMeta
+from ctpatch.words import human_bytes
+
+MAX_FINDINGS_SHOWN = 20
+_MAX_NAMES_SHOWN = 5
+
+
+class ConsoleListener:
+    """Shows events: bars where stderr is a terminal, notices always, both on stderr."""
+
+    def __init__(self, *, quiet: bool = False) -> None:
+        self._console = Console(stderr=True, highlight=False, soft_wrap=True)
+        self._quiet = quiet
+        self._tasks: dict[str, tuple[TaskID, float, int, int, str]] = {}
+        self._progress = Progress(
+            TextColumn("{task.description}"),
+            BarColumn(),
+            MofNCompleteColumn(),
+            TextColumn("{task.fields[unit]}  {task.fields[rate]}"),
+            TimeRemainingColumn(),
+            TextColumn("left"),
+            console=self._console,
+            transient=True,
+            disable=quiet or not self._console.is_terminal,
+        )
+
+    def __enter__(self) -> Self:
+        self._progress.start()
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self._progress.stop()
+
+    def __call__(self, event: Event) -> None:
+        """Show an event."""
+        if isinstance(event, WorkStarted):
+            task = self._progress.add_task(printable(event.task), total=event.total, unit=event.unit, rate="")
+            self._tasks[event.task] = (task, time.perf_counter(), 0, 0, event.unit)
+        elif isinstance(event, WorkAdvanced):
+            task, started, steps, patches, unit = self._tasks[event.task]
+            steps += 0 if event.reused else event.steps
+            patches += 0 if event.reused else event.patches
+            self._tasks[event.task] = (task, started, steps, patches, unit)
+            count, what = (patches, "patches") if patches else (steps, unit)
+            rate = count / max(time.perf_counter() - started, 1e-9)
+            self._progress.update(task, advance=event.steps, rate=f"{rate:,.0f} {what}/s" if count else "")
+        elif isinstance(event, WorkFinished):
+            self._progress.remove_task(self._tasks.pop(event.task)[0])
+        elif not self._quiet:
+            self._console.print(f"note: {printable(event.message)}", markup=False)
+
+
+def printable(text: str) -> str:
+    """Text without characters that would steer a terminal."""
+    return "".join(each if each.isprintable() else repr(each)[1:-1] for each in text)
+
+
+def shown_path(path: Path) -> str:
+    """A path as the user would type it from here."""
+    here = Path.cwd()
+    return str(path.relative_to(here)) if path.is_relative_to(here) else str(path)
+
+
+def _lines(title: str, rows: Iterable[tuple[str, str]]) -> str:
+    return "\n".join([printable(title), *(f"  {name:<11} {printable(text)}" for name, text in rows)])
+
+
+def _size(pair: Any) -> str:
+    return f"{pair[0]}x{pair[1]}" if isinstance(pair, tuple) else f"{pair}x{pair}"
+
+
+def coverage_text(coverage: float, stride: Any, better: Any, windows: int, better_windows: int) -> str:
+    """The share of pixels in some patch, and the stride that would lose none."""
+    text = f"{100 * coverage:.1f} % of the pixels are in a patch at stride {_one(stride)}"
+    if better is None:
+        return text
+    if better_windows == windows:
+        return f"{text}; stride {_one(better)} covers all with as many patches"
+    return f"{text}; stride {_one(better)} covers all with {better_windows:,} windows instead of {windows:,}"
+
+
+def _one(pair: Any) -> str:
+    return f"{pair[0]}x{pair[1]}" if isinstance(pair, tuple) and pair[0] != pair[1] else str(_first(pair))
+
+
+def _first(pair: Any) -> Any:
+    return pair[0] if isinstance(pair, tuple) else pair
+
+
+def build_summary(result: BuildResult) -> str:
+    """What a build did, as text."""
+    meta = result.meta
+    verb = {
+        "built": "built",
+        "resumed": "gone on with and finished",
+        "complete": "is complete; nothing to do",
+        "merged": "merged from its shares",
+    }
+    rows = [("slices", f"{meta.num_slices:,} cut" + (f", {meta.num_skipped:,} left out" if meta.num_skipped else ""))]
+    rows += [("", f"left out: {reason}") for reason in result.skipped[:_MAX_NAMES_SHOWN]]
+    if meta.num_skipped > _MAX_NAMES_SHOWN:
+        rows.append(("", f"and {meta.num_skipped - _MAX_NAMES_SHOWN:,} more; slice_manifest.csv lists all"))
+    if result.num_without_windows:
+        names = ", ".join(result.slices_without_windows[:_MAX_NAMES_SHOWN])
+        more = " …" if result.num_without_windows > _MAX_NAMES_SHOWN else ""
+        rows.append(("", f"{result.num_without_windows:,} smaller than a patch, without windows: {names}{more}"))
+    rows += set_rows(meta)
+    if not meta.num_patches:
+        why = "the rules drop all windows" if meta.num_windows else "no slice is as large as a patch: use a smaller one"
+        rows.append(("", f"the set is empty: {why}"))
+    rows.append(
+        (
+            "coverage",
+            coverage_text(
+                meta.coverage,
+                meta.stride,
+                result.covering_stride,
+                result.planned_windows,
+                result.windows_at_covering_stride,
+            ),
+        )
+    )
+    if result.outcome != "complete":
+        rate = f", {meta.num_patches / max(result.seconds, 1e-9):,.0f} patches/s" if result.outcome == "built" else ""
+        rows.append(("time", f"{result.seconds:.1f} s{rate}"))
+    return _lines(f"{meta.dataset}/{meta.split} {verb[result.outcome]}: {shown_path(result.folder)}", rows)
+
+
+def share_summary(result: ShareResult) -> str:
+    """What the build of a share did, as text."""
+    if result.set_complete:
+        return _lines(f"share {result.share}: the set is complete; nothing to do: {shown_path(result.folder)}", [])
+    done = f", {result.reused:,} of them done before" if result.reused else ""
+    rows = [
+        ("parts", f"{result.parts:,}{done}"),
+        ("slices", f"{result.num_slices:,} cut" + (f", {result.num_skipped:,} left out" * bool(result.num_skipped))),
+        *(("", f"left out: {reason}") for reason in result.skipped[:_MAX_NAMES_SHOWN]),
+        ("patches", f"{result.num_patches:,}"),
+        ("time", f"{result.seconds:.1f} s"),
+        ("next", f"when all {result.share.of} shares are done: ctpatch merge {shown_path(result.folder)}"),
+    ]
+    return _lines(f"share {result.share} is done: {shown_path(result.folder)}", rows)
+
+
+def set_rows(meta: PatchMeta) -> list[tuple[str, str]]:
+    """What a set is, a row for each property."""
+    arrays = ", ".join(f"{name} ({info.dtype})" for name, info in meta.arrays.items())
+    rows = [
+        ("patches", f"{meta.num_patches:,} of {_size(meta.patch_size)} kept of {meta.num_windows:,} windows; {arrays}")
+    ]
+    rows += [("dropped", f"{rule.dropped:,} by {rule.name} ({rule.condition})") for rule in meta.drop_rules]
+    rows.append(("layout", f"{meta.layout}, {human_bytes(meta.pixel_bytes)} of pixels"))
+    return rows
+
+
+def info_text(meta: PatchMeta, folder: Path) -> str:
+    """What a finished set is, as text."""
+    low, high = meta.value_range
+    rows = [
+        ("slices", f"{meta.num_slices:,} cut" + (f", {meta.num_skipped:,} left out" if meta.num_skipped else "")),
+        *set_rows(meta),
+        (
+            "windows",
+            f"stride {_one(meta.stride)}, border {meta.pad_mode}, {100 * meta.coverage:.1f} % of the pixels covered",
+        ),
+        ("values", f"{low:g} to {high:g}; air is {meta.air_level:g} or less; statistics and rules on {meta.rules_on}"),
+        ("source", meta.source_manifest),
+        ("made", f"{meta.created} by ctpatch {meta.ctpatch_version}, format {meta.format_version}"),
+        ("fingerprint", meta.fingerprint),
+    ]
+    return _lines(f"{meta.dataset}/{meta.split}: {shown_path(folder)}", rows)
+
+
+def plan_text(plan: SplitPlan, preview: RulePreview | None, layout: str) -> str:
+    """What a build would do, as text."""
+    summary = plan.summary()
+    rows = [
+        (
+            "slices",
+            f"{plan.num_slices:,}" + (f", and {plan.num_faulty:,} that cannot be used" if plan.num_faulty else ""),
+        )
+    ]
+    rows += [("", problem) for problem in plan.slices["problem"].drop_nulls().head(_MAX_NAMES_SHOWN)]
+    rows.append(("arrays", ", ".join(f"{name} ({info.dtype})" for name, info in plan.arrays.items())))
+    rows += [("shape", _shape_text(each)) for each in plan.shapes]
+    rows.append(("windows", f"{plan.num_windows:,} of {_size(plan.config.patch_size)}, before rules"))
+    if preview is not None:
+        rows += [
+            ("rule", f"{rule.name} ({rule.condition}) would drop {_drop_text(preview, rule.name)}")
+            for rule in plan.config.drop
+        ]
+        rows.append(("kept", f"{preview.kept:,} patches"))
+        rows += [("left out", reason) for reason in preview.skipped[:_MAX_NAMES_SHOWN]]
+    sizes = ", ".join(f"{name} {human_bytes(summary['pixel_bytes'][name])}" for name in LAYOUTS)
+    rows.append(("pixels", f"{sizes} (before rules)"))
+    rows.append(("first", ", ".join(f"{each}.npy" for each in summary["first_patch_ids"]) or "no window at all"))
+    rows.append(
+        (
+            "coverage",
+            coverage_text(
+                plan.coverage,
+                plan.config.stride,
+                plan.covering_stride,
+                plan.num_windows,
+                plan.windows_at_covering_stride(),
+            ),
+        )
+    )
+    hint = plan.many_files_hint() if layout == "files" else None
+    if hint:
+        rows.append(("hint", hint))
+    return _lines(f"{plan.source.name}: {plan.source.manifest_path}", rows)
+
+
+def _shape_text(each: ShapeCount) -> str:
+    covered = f"{100 * each.grid.coverage:.1f} % covered"
+    return f"{_size(each.grid.shape)}: {each.slices:,} slices, {len(each.grid):,} windows each, {covered}"
+
+
+def _drop_text(preview: RulePreview, rule: str) -> str:
+    return f"{preview.alone[rule]:,} windows on its own, {preview.first[rule]:,} as the first that hits"
+
+
+def verify_text(report: VerifyReport, folder: Path) -> str:
+    """What a verification found, as text."""
+    if report.status == "incomplete":
+        return printable(f"incomplete: {report.findings[0].message}")
+    how = "every table, file and pixel" + (", each patch cut again from its source" if report.deep else "")
+    patches = counted(report.num_patches, "patch", "patches")
+    seen = f"{patches} of {counted(report.num_slices, 'slice', 'slices')}"
+    if report.ok:
+        return printable(f"ok: {report.name}: {seen}: {how} ({shown_path(folder)})")
+    lines = [printable(str(finding)) for finding in report.findings[:MAX_FINDINGS_SHOWN]]
+    if report.num_findings > MAX_FINDINGS_SHOWN:
+        lines.append(f"and {report.num_findings - MAX_FINDINGS_SHOWN:,} more")
+    counts = ", ".join(f"{count:,} {check}" for check, count in report.counts.most_common())
+    lines.append(
+        printable(f"failed: {report.name}: {counted(report.num_findings, 'finding', 'findings')} in {seen} ({counts})")
+    )
+    return "\n".join(lines)
+
+
+def print_out(text: str) -> None:
+    """A result, on stdout."""
+    sys.stdout.write(text + "\n")

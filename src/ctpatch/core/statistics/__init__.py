@@ -1,0 +1,1 @@
+"""Statistics of windows, by NumPy or as machine code."""

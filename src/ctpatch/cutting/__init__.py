@@ -1,0 +1,1 @@
+"""From prepared slices to a patch set."""

@@ -1,0 +1,179 @@
+"""From prepared slices to patch sets: which splits, which folders, what has changed since."""
+
+import os
+from collections.abc import Sequence
+from pathlib import Path
+
+import polars as pl
+
+from ctpatch.config import BuildConfig, PatchConfig
+from ctpatch.cutting.cut import cut_slices, run_part
+from ctpatch.cutting.job import Job
+from ctpatch.cutting.make import BuildResult, Recipe, make_set
+from ctpatch.cutting.output import OutputFolder
+from ctpatch.cutting.plan import Part, SplitPlan, plan_split
+from ctpatch.cutting.receipt import source_changed
+from ctpatch.errors import UsageError
+from ctpatch.events import Listener, Notice, ignore
+from ctpatch.files.atomic import given_path
+from ctpatch.format.meta import PatchMeta
+from ctpatch.format.splits import PATCHES, SourcePath, SplitSource, as_sources, find_splits
+from ctpatch.format.tables import SLICE_MANIFEST, STATUS_OK, read_table, slice_schema
+from ctpatch.words import LayoutName, OnError
+from ctpatch.work.executors.choose import AnyExecutor, as_executor
+
+_MAX_CHANGES_SHOWN = 3
+
+
+def build(
+    source: SourcePath | Sequence[SourcePath],
+    config: PatchConfig | None = None,
+    *,
+    layout: LayoutName = "files",
+    workers: int = 1,
+    out: str | os.PathLike[str] | None = None,
+    data_root: str | os.PathLike[str] | None = None,
+    on_error: OnError = "stop",
+    overwrite: bool = False,
+    strict: bool = False,
+    executor: AnyExecutor | None = None,
+    listener: Listener = ignore,
+) -> list[BuildResult]:
+    """Cut the slices of splits into patch sets.
+
+    A finished set is left alone, an unfinished one is gone on with; the bytes do not depend on the workers or on how
+    often the build was cut off. With more than one worker, a script calls this under `if __name__ == "__main__":`,
+    as for everything that starts processes.
+
+    Args:
+        source: a split's folder, a dataset's folder (all its splits) or a manifest; or a list of such.
+        config: geometry, range and rules; None takes the defaults.
+        layout: how patches lie on disk: `files`, `shards`, `slices` or `index`.
+        workers: processes that cut, on this machine.
+        out: the set's folder (for several splits: the folder above); None takes `DATA_ROOT/patches/<dataset>/<split>`.
+        data_root: what paths in manifests are relative to; None takes the folder above `prepared`.
+        on_error: what a slice that cannot be used does: `stop` the build, or `skip` the slice.
+        overwrite: start anew over an earlier set of ours; files that are not ours are never touched.
+        strict: compare digests of all sources before an earlier result is trusted.
+        executor: what the parts are given to instead of local processes: a dask `Client`, or any
+            `concurrent.futures.Executor`; its workers need the same files under the same paths.
+        listener: is told what happens; see `ctpatch.events`.
+
+    Returns:
+        What was done, for each split in the order of the sources.
+
+    Raises:
+        ConfigError, UsageError: the call makes no sense; nothing was written.
+        SourceManifestError: a manifest breaks the rules of its format.
+        SliceError: a slice cannot be used (with `on_error="stop"`); run again once it is mended.
+        OutputConflictError: the output holds something else.
+        OutputLockedError: another process writes this output.
+        SystemFailureError: the system refused a read or a write.
+        WorkerLostError: a slice kills the process that cuts it.
+    """
+    options = BuildConfig(layout=layout, workers=workers, on_error=on_error, overwrite=overwrite, strict=strict)
+    chosen = as_executor(executor, workers)
+    planned = plan_outputs(source, config, options, out, data_root)
+    for each, _ in planned if layout == "files" else ():
+        hint = each.many_files_hint()
+        if hint:
+            listener(Notice("many-files", hint))
+    return [
+        make_set(cutting_recipe(each, strict=strict), folder, options, chosen, listener) for each, folder in planned
+    ]
+
+
+def plan_outputs(
+    source: SourcePath | Sequence[SourcePath],
+    config: PatchConfig | None,
+    options: BuildConfig,
+    out: str | os.PathLike[str] | None,
+    data_root: str | os.PathLike[str] | None,
+) -> list[tuple[SplitPlan, Path]]:
+    """The plan of each split that is meant, and the folder its set goes to; see `build`."""
+    sources = as_sources(source)
+    splits = find_splits(sources, data_root)
+    folders = _output_folders(splits, out, one=_is_one_split(sources, splits))
+    skip = options.on_error == "skip"
+    for each, folder in zip(splits, folders, strict=True):
+        if folder.resolve() == each.manifest.parent:
+            raise UsageError(f"--out is the folder of the slices of {each.name}; choose another one for the patches")
+    plans = [plan_split(each, config or PatchConfig(), skip_faulty=skip) for each in splits]
+    return list(zip(plans, folders, strict=True))
+
+
+def _is_one_split(sources: list[SourcePath], splits: list[SplitSource]) -> bool:
+    """Whether the user named a single split rather than a dataset that happens to have one."""
+    return len(splits) == 1 and (Path(sources[0]).is_file() or splits[0].manifest.parent == Path(sources[0]).resolve())
+
+
+def _output_folders(splits: list[SplitSource], out: str | os.PathLike[str] | None, *, one: bool) -> list[Path]:
+    folders = []
+    for source in splits:
+        if out is not None:
+            base = given_path(out).resolve()
+            folders.append(base if one else base / source.split)
+            continue
+        wanted = source.data_root / PATCHES / source.dataset / source.split
+        if not wanted.resolve().is_relative_to(source.data_root.resolve()):
+            raise UsageError(
+                f"{PATCHES}/{source.name} leaves the data root through a link; "
+                "name the folder you mean with --out, or remove the link"
+            )
+        folders.append(wanted)
+    if len(set(folders)) < len(folders):
+        raise UsageError("two splits would be written into one folder; build them one by one with an --out each")
+    return folders
+
+
+def cutting_recipe(plan: SplitPlan, *, strict: bool) -> Recipe[Job]:
+    """A set cut from prepared slices."""
+    return Recipe(
+        plan=plan,
+        plan_digest=plan.digest(),
+        share=lambda job: job,
+        run=run_part,
+        changed=lambda output, meta: _changed_sources(output, meta, plan, strict=strict),
+        from_sources=True,
+        probe=_probe,
+    )
+
+
+def _changed_sources(output: OutputFolder, meta: PatchMeta, plan: SplitPlan, *, strict: bool) -> list[str]:
+    arrays = tuple(meta.arrays)
+    recorded = read_table(output.folder / SLICE_MANIFEST, slice_schema(arrays))
+    since = (output.folder / SLICE_MANIFEST).stat().st_mtime_ns
+    columns = ["slice_index", "src_path", "height", "width", "src_dtype", *(f"{array}_path" for array in arrays[1:])]
+    if not recorded.select(columns).equals(plan.slices.select(columns)):
+        return [_first_difference(recorded.select(columns), plan.slices.select(columns))]
+    changed = []
+    for row in recorded.iter_rows(named=True):
+        for array in arrays:
+            prefix = "" if array == "image" else f"{array}_"
+            path = row[f"{array}_path" if prefix else "src_path"]
+            if row["status"] != STATUS_OK:
+                status = os.stat(plan.source.data_root / path) if (plan.source.data_root / path).exists() else None
+                if status is not None and max(status.st_mtime_ns, status.st_ctime_ns) >= since:
+                    changed.append(f"{path}, which was left out, has changed since")
+            elif source_changed(
+                plan.source.data_root, path, row[f"{prefix}digest"], since, labels=array != "image", strict=strict
+            ):
+                changed.append(f"{path} has changed since it was cut")
+            if len(changed) == _MAX_CHANGES_SHOWN:
+                return [*changed, "perhaps more"]
+    return changed
+
+
+def _first_difference(before: pl.DataFrame, now: pl.DataFrame) -> str:
+    if before.height != now.height:
+        return f"the source manifest listed {before.height} slices then, {now.height} now"
+    for old, new in zip(before.iter_rows(named=True), now.iter_rows(named=True), strict=True):
+        for name in before.columns:
+            if old[name] != new[name]:
+                return f"{name} of {old['src_path']} was {old[name]!r}, now {new[name]!r}"
+    return "the source manifest has other columns"
+
+
+def _probe(job: Job, part: Part) -> int:
+    """Read and judge slices without writing anything."""
+    return sum(1 for _ in cut_slices(job, part))

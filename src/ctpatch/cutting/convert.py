@@ -1,0 +1,241 @@
+"""A finished set in another layout, or with fewer patches; provenance and pixels stay.
+
+What comes out is, to the byte, what a build with that layout and that rule would have made from the sources.
+"""
+
+import os
+from collections.abc import Iterator
+from dataclasses import dataclass
+from functools import lru_cache
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import polars as pl
+from numpy.typing import NDArray
+
+from ctpatch.config import BuildConfig, PatchConfig, Rule
+from ctpatch.core.grid import Grid, make_grid
+from ctpatch.core.patches import pad_slice
+from ctpatch.core.rules import RULE_COLUMNS, compile_rules, opposite
+from ctpatch.core.statistics.windows import SliceStatistics, WindowStatistics
+from ctpatch.cutting.cut import CutSlice, complete_part
+from ctpatch.cutting.job import Job
+from ctpatch.cutting.make import BuildResult, Recipe, make_set
+from ctpatch.cutting.output import OutputFolder
+from ctpatch.cutting.plan import Part, SliceTask, SplitPlan
+from ctpatch.cutting.receipt import Receipt, SliceRecord, trusted_receipt
+from ctpatch.errors import FormatError, UsageError
+from ctpatch.events import Listener, ignore
+from ctpatch.files.atomic import given_path
+from ctpatch.files.digest import json_digest
+from ctpatch.format.meta import PatchMeta
+from ctpatch.format.splits import SplitSource
+from ctpatch.format.tables import STATUS_OK
+from ctpatch.reading.patchset import PatchSet, open_set
+from ctpatch.words import LayoutName
+from ctpatch.work.executors.choose import AnyExecutor, as_executor
+
+KEEP = "keep"
+"""Name of the rule that `--keep` adds: it drops what the condition does not hold for."""
+
+
+@dataclass(frozen=True, slots=True)
+class ConvertJob:
+    """What all parts of a conversion share."""
+
+    job: Job
+    ps: PatchSet
+
+
+def convert(
+    path: str | os.PathLike[str],
+    out: str | os.PathLike[str],
+    *,
+    layout: LayoutName | None = None,
+    keep: str | None = None,
+    data_root: str | os.PathLike[str] | None = None,
+    workers: int = 1,
+    overwrite: bool = False,
+    executor: AnyExecutor | None = None,
+    listener: Listener = ignore,
+) -> BuildResult:
+    """Write a finished set again, in another layout, with fewer patches, or both.
+
+    It is as safe to interrupt as a build. The layouts `slices` and `index` need whole slices: from a set that holds
+    them, or from the data root.
+
+    Args:
+        path: the set.
+        out: folder of the new set.
+        layout: the new layout; None keeps the old.
+        keep: SQL condition; patches for which it does not hold are dropped, on record under the rule `keep`.
+        data_root: where source paths begin, for sets that do not lie in their data root.
+        workers: processes that write.
+        overwrite: start anew over an earlier set of ours.
+        executor: what the parts are given to instead of local processes; as for `build`.
+        listener: is told what happens.
+
+    Returns:
+        What was done.
+
+    Raises:
+        UsageError: there is no finished set, or `out` is the set itself.
+        RuleError: the condition cannot be understood.
+        OutputConflictError: `out` holds something else.
+        NpyError, SourceChangedError: whole slices are needed and the sources are gone or changed.
+    """
+    ps = open_set(path, data_root)
+    folder = given_path(out).resolve()
+    if folder == ps.folder or folder.is_relative_to(ps.folder) or ps.folder.is_relative_to(folder):
+        raise UsageError(f"{str(out)!r} overlaps the set that is converted; choose another folder")
+    chosen = layout or ps.meta.layout
+    plan = _plan(ps, keep)
+    tables = {name: info.digest for name, info in ps.meta.tables.items()}
+    recipe = Recipe(
+        plan=plan,
+        plan_digest=json_digest({"config": plan.config.model_dump(mode="json"), "tables": tables}),
+        share=lambda job: ConvertJob(job, ps),
+        run=run_convert_part,
+        changed=lambda output, meta: _changed(output, meta, ps),
+        from_sources=False,
+        probe=None,
+    )
+    options = BuildConfig(layout=chosen, workers=workers, overwrite=overwrite)
+    return make_set(recipe, folder, options, as_executor(executor, workers), listener)
+
+
+def _changed(output: OutputFolder, meta: PatchMeta, ps: PatchSet) -> list[str]:
+    del output
+    return [] if meta.source_digest == ps.meta.source_digest else ["it was made from other slices"]
+
+
+def _plan(ps: PatchSet, keep: str | None) -> SplitPlan:
+    config = ps.config
+    if keep is not None:
+        taken = {rule.name for rule in config.drop}
+        name = next(each for each in (KEEP, *(f"{KEEP}_{n}" for n in range(2, 1000))) if each not in taken)
+        config = config.with_rules(opposite(Rule(name=name, condition=keep)))
+    slices = ps.slices
+    source = SplitSource(ps.meta.dataset, ps.meta.split, _manifest_path(ps), _root(ps))
+    frame = slices.select(
+        "slice_index",
+        "src_path",
+        *(f"{array}_path" for array in ps.arrays[1:]),
+        "patient_id",
+        pl.lit(None, dtype=pl.Float64).alias("stated_min"),
+        pl.lit(None, dtype=pl.Float64).alias("stated_max"),
+        "height",
+        "width",
+        "src_dtype",
+        pl.when(pl.col("status") == STATUS_OK).then(None).otherwise(pl.col("reason")).alias("problem"),
+    )
+    return SplitPlan(source, config, frame, dict(ps.meta.arrays))
+
+
+def _root(ps: PatchSet) -> Path:
+    """The data root; where it cannot be told the old set's folder, so that new paths are relative to the new set."""
+    try:
+        return ps.data_root
+    except UsageError:
+        return ps.folder
+
+
+def _manifest_path(ps: PatchSet) -> Path:
+    return _root(ps) / ps.meta.source_manifest
+
+
+def run_convert_part(shared: ConvertJob, part: Part) -> Receipt:
+    """Do one part of a conversion, or find that it is done."""
+    done = trusted_receipt(shared.job, part, check_sources=False)
+    return done or complete_part(shared.job, part, _pieces(shared, part))
+
+
+def _pieces(shared: ConvertJob, part: Part) -> Iterator[CutSlice | SliceRecord]:
+    ps, job = shared.ps, shared.job
+    indices = pl.Series([task.slice_index for task in part.slices], dtype=pl.Int64).implode()
+    mine = pl.col("slice_index").is_in(indices)
+    kept = ps.manifest.with_row_index("at").filter(mine)
+    dropped = ps.rejected.filter(mine)
+    records = {record["slice_index"]: record for record in ps.slices.filter(mine).iter_rows(named=True)}
+    for task in part.slices:
+        record = records[task.slice_index]
+        if record["status"] != STATUS_OK:
+            yield SliceRecord.skipped(task, record["reason"])
+            continue
+        here = pl.col("slice_index") == task.slice_index
+        yield _piece(ps, job, task, record, kept.filter(here), dropped.filter(here))
+
+
+def _piece(
+    ps: PatchSet, job: Job, task: SliceTask, record: dict[str, Any], kept: pl.DataFrame, dropped: pl.DataFrame
+) -> CutSlice:
+    grid = _grid(task.shape, job.config)
+    windows = pl.concat([kept.drop("at"), dropped.drop("rule")]).sort("row", "col")
+    if windows.height != len(grid):
+        raise FormatError(
+            f"slice {task.slice_index} has {windows.height} windows on record, its grid has {len(grid)}; "
+            "run ctpatch verify"
+        )
+    hits = _hits(job.config, windows, dropped)
+    bounds = (record["min"], record["max"])
+    statistics = WindowStatistics(*(windows[name].to_numpy() for name in ("min", "max", "mean", "std", "air_fraction")))
+    images, padded = _pixels(ps, job, record, kept, grid)
+    digests = tuple(record["digest" if array == "image" else f"{array}_digest"] for array in ps.arrays)
+    made = SliceRecord(
+        task.slice_index,
+        task.paths,
+        task.patient_id,
+        task.shape,
+        task.src_dtype,
+        bounds,
+        digests,
+        len(grid),
+        int((hits < 0).sum()),
+    )
+    return CutSlice(made, grid, SliceStatistics(statistics, *bounds), hits, images, padded)
+
+
+@lru_cache(maxsize=64)
+def _cached_grid(shape: tuple[int, int], patch_size: tuple[int, int], stride: tuple[int, int], pad_mode: Any) -> Grid:
+    return make_grid(*shape, PatchConfig(patch_size=patch_size, stride=stride, pad_mode=pad_mode))
+
+
+def _grid(shape: tuple[int, int], config: PatchConfig) -> Grid:
+    return _cached_grid(shape, config.patch_size, config.stride, config.pad_mode)
+
+
+def _hits(config: PatchConfig, windows: pl.DataFrame, dropped: pl.DataFrame) -> NDArray[np.int16]:
+    """For each window the rule on record, or where it was kept until now, the first that hits it now."""
+    rules = compile_rules(config.drop)
+    now = rules.first_hits({name: windows[name].cast(pl.Float64).to_numpy() for name in RULE_COLUMNS})
+    numbers = {name: number for number, name in enumerate(rules.names)}
+    recorded = dict(zip(dropped["patch_id"], dropped["rule"], strict=True))
+    before = [numbers.get(recorded.get(patch, ""), -1) for patch in windows["patch_id"]]
+    return np.where(np.array(before, np.int16) >= 0, np.array(before, np.int16), now).astype(np.int16)
+
+
+def _pixels(
+    ps: PatchSet, job: Job, record: dict[str, Any], kept: pl.DataFrame, grid: Grid
+) -> tuple[tuple[NDArray[Any], ...], tuple[NDArray[Any], ...]]:
+    """The slice for each array, and padded: whole where it is to be had or needed, else put together from patches."""
+    if kept.height == 0:
+        blank = [np.zeros(grid.padded_shape, np.dtype(ps.meta.arrays[array].dtype)) for array in ps.arrays]
+        return tuple(image[: grid.shape[0], : grid.shape[1]] for image in blank), tuple(blank)
+    if ps.meta.layout in {"slices", "index"} or job.layout in {"slices", "index"}:
+        images = tuple(_whole(ps, record, array, kept) for array in ps.arrays)
+        return images, tuple(pad_slice(image, grid.padded_shape, job.config.pad_mode) for image in images)
+    canvases = []
+    height, width = ps.patch_size
+    for array in ps.arrays:
+        canvas = np.zeros(grid.padded_shape, np.dtype(ps.meta.arrays[array].dtype))
+        for at, row, col in kept.select("at", "row", "col").iter_rows():
+            canvas[row : row + height, col : col + width] = ps.read([at], arrays=[array])[array][0]
+        canvases.append(canvas)
+    return tuple(canvas[: grid.shape[0], : grid.shape[1]] for canvas in canvases), tuple(canvases)
+
+
+def _whole(ps: PatchSet, record: dict[str, Any], array: str, kept: pl.DataFrame) -> NDArray[Any]:
+    if ps.meta.layout == "slices":
+        return ps.stored_slice(kept.row(0, named=True), array)
+    return ps.read_checked_source(record, array)

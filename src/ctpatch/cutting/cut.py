@@ -1,0 +1,235 @@
+"""One part, from its slices to its receipt: the whole story of a build.
+
+A part is idempotent: it reads its slices once, writes its outputs, makes them durable, and only then writes its
+receipt. Whoever runs it, however often, even twice at the same time, the bytes are the same.
+"""
+
+from collections.abc import Iterator
+from concurrent.futures import Future, ThreadPoolExecutor
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from ctpatch.core.grid import Grid, make_grid
+from ctpatch.core.patches import pad_slice
+from ctpatch.core.rules import RULE_COLUMNS, CompiledRules, compile_rules
+from ctpatch.core.statistics.windows import SliceStatistics, window_statistics
+from ctpatch.cutting.job import Job
+from ctpatch.cutting.plan import Part, SliceTask
+from ctpatch.cutting.receipt import PartRows, Receipt, SliceRecord, trusted_receipt, write_receipt
+from ctpatch.errors import RangeError, SliceError, SourceChangedError
+from ctpatch.files.atomic import sync_outputs
+from ctpatch.files.digest import array_digest
+from ctpatch.files.npy import SliceBuffer
+from ctpatch.layouts.base import PartWriter, SliceToWrite, WriterOptions
+from ctpatch.layouts.writing import make_writer
+
+_STATED_TOLERANCE = 1e-6
+
+Images = tuple[NDArray[Any], ...]
+
+
+@dataclass(frozen=True, slots=True)
+class CutSlice:
+    """A slice that was read, checked and judged.
+
+    Attributes:
+        record: its row of `slice_manifest.csv`.
+        grid: its windows.
+        statistics: of all windows.
+        hits: for each window the number of the rule that drops it, or -1.
+        images, padded: its pixels, for each array.
+    """
+
+    record: SliceRecord
+    grid: Grid
+    statistics: SliceStatistics
+    hits: NDArray[np.int16]
+    images: Images
+    padded: Images
+
+
+def run_part(job: Job, part: Part) -> Receipt:
+    """Do one part, or find that it is done.
+
+    Raises:
+        SliceError: a slice cannot be used, and faulty slices are not to be skipped.
+        SystemFailureError: the system refused a read or a write.
+    """
+    done = trusted_receipt(job, part, check_sources=True)
+    return done or complete_part(job, part, cut_slices(job, part))
+
+
+def complete_part(job: Job, part: Part, pieces: Iterator[CutSlice | SliceRecord]) -> Receipt:
+    """Write the slices of a part as they come, make everything durable, and put the receipt down."""
+    writer = make_writer(
+        job.layout,
+        WriterOptions(job.folder, job.path_prefix, job.split, job.config.patch_size, tuple(job.arrays), part.shards),
+    )
+    rows = PartRows(job.split, tuple(job.arrays), tuple(rule.name for rule in job.config.drop))
+    try:
+        for piece in pieces:
+            if isinstance(piece, SliceRecord):
+                rows.add_skipped(piece)
+            else:
+                _write_slice(piece, writer, rows)
+        outputs = writer.finish()
+    except BaseException:
+        writer.abandon()
+        raise
+    receipt, rows_files = rows.finish(job, part, writer.bytes_written)
+    sync_outputs(job.folder, [*outputs, *rows_files])
+    write_receipt(job, receipt)
+    return receipt
+
+
+def _write_slice(piece: CutSlice, writer: PartWriter, rows: PartRows) -> None:
+    kept = piece.hits < 0
+    window_rows, window_cols = piece.grid.origins()
+    addresses = writer.write(
+        SliceToWrite(
+            piece.record.slice_index,
+            piece.record.paths,
+            piece.images,
+            piece.padded,
+            window_rows[kept],
+            window_cols[kept],
+        )
+    )
+    rows.add(piece.record, piece.grid, piece.statistics.windows, piece.hits, addresses)
+
+
+def cut_slices(job: Job, part: Part) -> Iterator[CutSlice | SliceRecord]:
+    """Read, check and judge the slices of a part; a slice that is left out comes as its record alone.
+
+    The pixels of a slice are valid until the next one is asked for.
+    """
+    rules = compile_rules(job.config.drop)
+    grids: dict[tuple[int, int], Grid] = {}
+    for task, reading in _read_ahead(job, part):
+        try:
+            images = reading.result()
+            if task.shape not in grids:
+                grids[task.shape] = make_grid(*task.shape, job.config)
+            yield cut_slice(job, task, images, grids[task.shape], rules)
+        except SliceError as error:
+            if job.on_error == "stop":
+                raise
+            yield SliceRecord.skipped(task, error.message)
+
+
+def _read_ahead(job: Job, part: Part) -> Iterator[tuple[SliceTask, Future[Images]]]:
+    """The slices of a part while a thread reads the next one into the other of two sets of buffers."""
+    buffers = [[SliceBuffer() for _ in job.arrays] for _ in range(2)]
+    with ThreadPoolExecutor(1, "ctpatch-reader") as reader:
+        ahead = reader.submit(_read_slice, job, part.slices[0], buffers[0])
+        for number, task in enumerate(part.slices, 1):
+            here = ahead
+            if number < len(part.slices):
+                ahead = reader.submit(_read_slice, job, part.slices[number], buffers[number % 2])
+            yield task, here
+
+
+def cut_slice(job: Job, task: SliceTask, images: Images, grid: Grid, rules: CompiledRules) -> CutSlice:
+    """Check and judge one slice that was read.
+
+    Raises:
+        RangeError: it holds a value outside the range.
+    """
+    padded = [pad_slice(image, grid.padded_shape, job.config.pad_mode) for image in images]
+    judged = list(job.arrays).index(job.config.rules_on)
+    statistics = window_statistics(
+        padded[judged], grid.row_starts, grid.col_starts, grid.patch_size, job.config.air_level
+    )
+    bounds = [
+        _bounds(image, statistics if place == judged and not grid.pads else None) for place, image in enumerate(images)
+    ]
+    for info, path, image, (low, high) in zip(job.arrays.values(), task.paths, images, bounds, strict=True):
+        if not info.labels:
+            _check_range(image, path, low, high, job.config.value_range)
+    # Most sets are built without rules, and then nobody looks at the columns.
+    hits = (
+        rules.first_hits(rule_columns(task.slice_index, grid, statistics))
+        if rules.names
+        else np.full(len(grid), -1, np.int16)
+    )
+    record = SliceRecord(
+        slice_index=task.slice_index,
+        paths=task.paths,
+        patient_id=task.patient_id,
+        shape=task.shape,
+        src_dtype=task.src_dtype,
+        bounds=bounds[0],
+        digests=tuple(array_digest(image) for image in images),
+        num_windows=len(grid),
+        num_patches=int((hits < 0).sum()),
+        mismatch=_stated_mismatch(task, bounds[0]),
+    )
+    return CutSlice(record, grid, statistics, hits, images, tuple(padded))
+
+
+def _read_slice(job: Job, task: SliceTask, buffers: list[SliceBuffer]) -> Images:
+    if task.problem is not None:
+        raise SliceError(task.problem)
+    return tuple(
+        _read_array(job, task, path, array, buffer)
+        for array, path, buffer in zip(job.arrays, task.paths, buffers, strict=True)
+    )
+
+
+def _read_array(job: Job, task: SliceTask, path: str, array: str, buffer: SliceBuffer) -> NDArray[Any]:
+    image, _dtype = buffer.read(f"{job.data_root}/{path}", path, labels=array != "image")
+    wanted = np.dtype(job.arrays[array].dtype)
+    if image.shape != task.shape or image.dtype != wanted:
+        raise SourceChangedError(
+            f"{path} has shape {image.shape} and dtype {image.dtype}, when the build was planned it was "
+            f"{task.shape} and {wanted}; do not change sources while they are cut; run the command again"
+        )
+    return image
+
+
+def _bounds(image: NDArray[Any], known: SliceStatistics | None) -> tuple[float, float]:
+    if known is not None:
+        return known.slice_min, known.slice_max
+    with np.errstate(invalid="ignore"):
+        return float(image.min()), float(image.max())
+
+
+def _check_range(image: NDArray[Any], path: str, low: float, high: float, value_range: tuple[float, float]) -> None:
+    if value_range[0] <= low and high <= value_range[1]:
+        return
+    with np.errstate(invalid="ignore"):
+        wrong = ~((image >= value_range[0]) & (image <= value_range[1]))
+    row, col = (int(axis[0]) for axis in np.nonzero(wrong))
+    value = float(image[row, col])
+    raise RangeError(
+        f"{path} holds {value!r} at row {row}, col {col} ({int(wrong.sum())} such pixels), wanted values from "
+        f"{value_range[0]:g} to {value_range[1]:g}; check the normalisation step, or give another --value-range"
+    )
+
+
+def _stated_mismatch(task: SliceTask, bounds: tuple[float, float]) -> str | None:
+    for name, stated, actual in (("min", task.stated_min, bounds[0]), ("max", task.stated_max, bounds[1])):
+        if stated is not None and not abs(stated - actual) <= _STATED_TOLERANCE * max(1.0, abs(actual)):
+            return f"{task.paths[0]}: the manifest states {name} {stated!r}, its pixels have {actual!r}"
+    return None
+
+
+def rule_columns(slice_index: int, grid: Grid, statistics: SliceStatistics) -> dict[str, NDArray[np.float64]]:
+    """What rules see of a slice's windows, each `(N,)`."""
+    rows, cols = grid.origins()
+    windows = statistics.windows
+    columns = {
+        "slice_index": np.full(len(grid), slice_index, np.float64),
+        "row": rows.astype(np.float64),
+        "col": cols.astype(np.float64),
+        "min": windows.min,
+        "max": windows.max,
+        "mean": windows.mean,
+        "std": windows.std,
+        "air_fraction": windows.air_fraction,
+    }
+    assert tuple(columns) == RULE_COLUMNS
+    return columns

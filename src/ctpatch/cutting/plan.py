@@ -1,0 +1,362 @@
+"""What a build would do: slices, windows, bytes, names, coverage, and the parts it is done in."""
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from typing import Any
+
+import numpy as np
+import polars as pl
+
+from ctpatch.config import PatchConfig
+from ctpatch.core.grid import Grid, covering_stride, make_grid
+from ctpatch.core.rules import compile_rules
+from ctpatch.errors import ConfigError, SourceManifestError
+from ctpatch.files.digest import json_digest, text_digest
+from ctpatch.files.npy import PAGE_BYTES, header_bytes
+from ctpatch.format.meta import ArrayInfo, one_or_pair
+from ctpatch.format.source_manifest import PIECE_ROWS, SourceTable, is_labels, read_source_manifest, scan_headers
+from ctpatch.format.splits import SourcePath, SplitSource, as_sources, find_splits
+from ctpatch.format.tables import patch_id
+from ctpatch.words import LayoutName
+
+LAYOUTS: tuple[LayoutName, ...] = ("files", "shards", "slices", "index")
+SHARD_BYTES = 256 << 20
+"""A shard holds at most this many bytes of one array, unless one slice alone has more."""
+
+MANY_FILES = 100_000
+"""Patches in the layout `files` beyond which another layout is recommended."""
+
+PART_SLICES = 64
+PART_WINDOWS = 16_384
+PACKED_PART_WINDOWS = 65_536
+MAX_WINDOWS_PER_SLICE = 1_000_000
+
+
+@dataclass(frozen=True, slots=True)
+class SliceTask:
+    """One slice to be cut: its row of the source manifest, and what its header said."""
+
+    slice_index: int
+    paths: tuple[str, ...]
+    patient_id: str | None
+    stated_min: float | None
+    stated_max: float | None
+    shape: tuple[int, int]
+    src_dtype: str
+    problem: str | None
+
+
+@dataclass(frozen=True, slots=True)
+class Part:
+    """The unit of work: a run of consecutive slices.
+
+    Attributes:
+        number: position among the parts, from 0.
+        slices: what is to be cut.
+        shards: number of the shard for slices of each shape, where the layout has shards.
+    """
+
+    number: int
+    slices: tuple[SliceTask, ...]
+    shards: dict[tuple[int, int], int]
+
+
+@dataclass(frozen=True, slots=True)
+class ShapeCount:
+    """How many slices have one shape, and the grid they are cut by."""
+
+    slices: int
+    grid: Grid
+
+
+@dataclass(frozen=True)
+class SplitPlan:
+    """What a build of one split would do.
+
+    Attributes:
+        source: the split.
+        config: geometry, range and rules.
+        slices: a row for each slice; see `ctpatch.format.source_manifest.scan_headers`.
+        arrays: `image` and the arrays beside it, with the dtype their patches have.
+    """
+
+    source: SplitSource
+    config: PatchConfig
+    slices: pl.DataFrame
+    arrays: dict[str, ArrayInfo]
+
+    @cached_property
+    def shapes(self) -> list[ShapeCount]:
+        """The slice shapes of the split, in the order in which they first come; faulty slices left out."""
+        counted = (
+            self.slices.filter(pl.col("problem").is_null())
+            .group_by("height", "width", maintain_order=True)
+            .agg(pl.len().alias("count"))
+        )
+        return [ShapeCount(count, self.grid((height, width))) for height, width, count in counted.iter_rows()]
+
+    def grid(self, shape: tuple[int, int]) -> Grid:
+        """The grid of slices of one shape."""
+        if shape not in self._grids:
+            self._grids[shape] = make_grid(*shape, self.config)
+        return self._grids[shape]
+
+    @cached_property
+    def _grids(self) -> dict[tuple[int, int], Grid]:
+        return {}
+
+    @property
+    def num_slices(self) -> int:
+        """Slices that can be cut."""
+        return sum(each.slices for each in self.shapes)
+
+    @property
+    def num_faulty(self) -> int:
+        """Slices whose header already shows that they cannot be cut."""
+        return self.slices.height - self.num_slices
+
+    @property
+    def num_windows(self) -> int:
+        """Windows of all slices, before rules."""
+        return sum(each.slices * len(each.grid) for each in self.shapes)
+
+    @property
+    def slices_without_windows(self) -> int:
+        """Slices that are smaller than a patch and give none."""
+        return sum(each.slices for each in self.shapes if not len(each.grid))
+
+    @property
+    def coverage(self) -> float:
+        """Share of all pixels that lie in at least one window, 0 to 1."""
+        pixels = sum(each.slices * each.grid.shape[0] * each.grid.shape[1] for each in self.shapes)
+        covered = sum(each.slices * each.grid.covered_pixels() for each in self.shapes)
+        return covered / pixels if pixels else 0.0
+
+    @property
+    def covering_stride(self) -> int | tuple[int, int] | None:
+        """The stride that would cover the most frequent shape to its border; None where nothing is lost."""
+        lossy = [each for each in self.shapes if len(each.grid) and each.grid.coverage < 1]
+        if not lossy or self.config.pad_mode != "none":
+            return None
+        shape = max(lossy, key=lambda each: each.slices).grid.shape
+        strides = [
+            covering_stride(length, size, stride)
+            for length, size, stride in zip(shape, self.config.patch_size, self.config.stride, strict=True)
+        ]
+        rows, cols = strides
+        return None if rows is None or cols is None else one_or_pair((rows, cols))
+
+    def windows_at_covering_stride(self) -> int:
+        """How many windows all slices would have at `covering_stride`."""
+        stride = self.covering_stride
+        if stride is None:
+            return self.num_windows
+        other = PatchConfig(**{**self.config.options(), "stride": stride})
+        return sum(each.slices * len(make_grid(*each.grid.shape, other)) for each in self.shapes)
+
+    def pixel_bytes(self, layout: LayoutName) -> int:
+        """Bytes of pixel files a layout would need if every window were kept."""
+        size = self.config.patch_size
+        total = 0
+        for info in self.arrays.values():
+            dtype = np.dtype(info.dtype)
+            patch = size[0] * size[1] * dtype.itemsize
+            if layout == "files":
+                total += self.num_windows * (patch + len(header_bytes(size, dtype)))
+            elif layout == "shards":
+                total += self.num_windows * patch
+            elif layout == "slices":
+                total += sum(
+                    each.slices * each.grid.shape[0] * each.grid.shape[1] * dtype.itemsize
+                    for each in self.shapes
+                    if len(each.grid)
+                )
+        if layout in {"shards", "slices"}:
+            files = sum(len(set(part.shards.values())) for part in self.parts(layout))
+            total += files * len(self.arrays) * PAGE_BYTES
+        return total
+
+    def many_files_hint(self) -> str | None:
+        """What the layout `shards` would save where `files` makes very many files; None where it does not."""
+        if self.num_windows <= MANY_FILES:
+            return None
+        files = self.num_windows * len(self.arrays)
+        shards = sum(len(set(part.shards.values())) for part in self.parts("shards")) * len(self.arrays)
+        return (
+            f"the layout files makes {files:,} files; --layout shards puts the same patches into {shards:,}, "
+            "is written and read several times faster, and is copied in minutes instead of hours"
+        )
+
+    def first_patch_ids(self, count: int = 3) -> list[str]:
+        """The ids of the first windows."""
+        ids: list[str] = []
+        for task in self.tasks():
+            if task.problem is None:
+                for row, col in self.grid(task.shape):
+                    ids.append(patch_id(self.source.split, task.slice_index, row, col))
+                    if len(ids) == count:
+                        return ids
+        return ids
+
+    def tasks(self) -> Iterator[SliceTask]:
+        """The slices one by one, in the manifest's order."""
+        paths = ["src_path", *(f"{array}_path" for array in list(self.arrays)[1:])]
+        columns = ("slice_index", "patient_id", "stated_min", "stated_max", "height", "width", "src_dtype", "problem")
+        for row in self.slices.select(*columns, *paths).iter_rows():
+            index, patient, low, high, height, width, dtype, problem = row[: len(columns)]
+            yield SliceTask(index, row[len(columns) :], patient, low, high, (height, width), dtype, problem)
+
+    def parts(self, layout: LayoutName) -> Iterator[Part]:
+        """The parts of a build, one by one; they depend on the slices and the layout, never on the workers."""
+        pending: list[SliceTask] = []
+        windows = size = number = shard = 0
+        for task in self.tasks():
+            more_windows = len(self.grid(task.shape)) if task.problem is None else 0
+            more_bytes = self._shard_bytes(task.shape, more_windows, layout)
+            if pending and self._is_full(len(pending) + 1, windows + more_windows, size + more_bytes, layout):
+                part = self._part(number, pending, layout, shard)
+                yield part
+                number, shard = number + 1, shard + len(set(part.shards.values()))
+                pending, windows, size = [], 0, 0
+            pending.append(task)
+            windows, size = windows + more_windows, size + more_bytes
+        if pending:
+            yield self._part(number, pending, layout, shard)
+
+    def _shard_bytes(self, shape: tuple[int, int], windows: int, layout: LayoutName) -> int:
+        rows, cols = self.config.patch_size if layout == "shards" else shape
+        return 4 * rows * cols * (windows if layout == "shards" else min(windows, 1))
+
+    @staticmethod
+    def _is_full(slices: int, windows: int, size: int, layout: LayoutName) -> bool:
+        if layout in {"shards", "slices"}:
+            return size > SHARD_BYTES or windows > PACKED_PART_WINDOWS
+        return slices > PART_SLICES or windows > PART_WINDOWS
+
+    def _part(self, number: int, tasks: Sequence[SliceTask], layout: LayoutName, shard: int) -> Part:
+        shapes = list(
+            dict.fromkeys(task.shape for task in tasks if task.problem is None and len(self.grid(task.shape)))
+        )
+        shards: dict[tuple[int, int], int] = {}
+        if layout == "shards":
+            shards = dict.fromkeys(shapes, shard)
+        elif layout == "slices":
+            shards = {shape: shard + place for place, shape in enumerate(shapes)}
+        return Part(number, tuple(tasks), shards)
+
+    def digest(self) -> str:
+        """Digest of all that decides the work, save the pixels: resume compares it."""
+        described = self.slices.drop("stated_min", "stated_max", "problem")
+        return json_digest(
+            {
+                "config": self.config.model_dump(mode="json"),
+                "arrays": {name: info.model_dump() for name, info in self.arrays.items()},
+                "slices": text_digest(described.write_csv()),
+                "split": [self.source.dataset, self.source.split, self.source.manifest_path],
+            }
+        )
+
+    def summary(self) -> dict[str, Any]:
+        """The plan as plain values, for programs."""
+        return {
+            "dataset": self.source.dataset,
+            "split": self.source.split,
+            "source_manifest": self.source.manifest_path,
+            "num_slices": self.num_slices,
+            "num_faulty": self.num_faulty,
+            "num_windows": self.num_windows,
+            "slices_without_windows": self.slices_without_windows,
+            "arrays": list(self.arrays),
+            "shapes": [
+                {
+                    "shape": list(each.grid.shape),
+                    "slices": each.slices,
+                    "windows_per_slice": len(each.grid),
+                    "windows": each.slices * len(each.grid),
+                    "coverage": each.grid.coverage,
+                }
+                for each in self.shapes
+            ],
+            "coverage": self.coverage,
+            "covering_stride": self.covering_stride,
+            "windows_at_covering_stride": self.windows_at_covering_stride(),
+            "pixel_bytes": {layout: self.pixel_bytes(layout) for layout in LAYOUTS},
+            "first_patch_ids": self.first_patch_ids(),
+        }
+
+
+def plan(
+    source: SourcePath | Sequence[SourcePath],
+    config: PatchConfig | None = None,
+    *,
+    data_root: SourcePath | None = None,
+    skip_faulty: bool = False,
+) -> list[SplitPlan]:
+    """What a build of these sources would do; reads manifests and headers, writes nothing.
+
+    Args:
+        source: a split's folder, a dataset's folder or a manifest; or a list of such.
+        config: geometry, range and rules.
+        data_root: what paths in manifests are relative to; None takes the folder above `prepared`.
+        skip_faulty: count slices that cannot be used instead of raising an error.
+
+    Raises:
+        UsageError: nothing fitting is there.
+        SourceManifestError: a manifest breaks the rules of its format.
+        NpyError: a slice cannot be used.
+    """
+    cfg = config or PatchConfig()
+    return [plan_split(split, cfg, skip_faulty=skip_faulty) for split in find_splits(as_sources(source), data_root)]
+
+
+def plan_split(source: SplitSource, cfg: PatchConfig, *, skip_faulty: bool = False) -> SplitPlan:
+    """The plan of one split; see `plan`."""
+    compile_rules(cfg.drop)
+
+    def look(piece: SourceTable) -> pl.DataFrame:
+        if cfg.rules_on not in piece.arrays:
+            raise ConfigError(
+                f"rules_on: there is no array {cfg.rules_on!r} in {source.manifest_path}; "
+                f"it has {', '.join(piece.arrays)}"
+            )
+        slices = scan_headers(piece, source.data_root, skip_faulty=skip_faulty)
+        if slices.height >= PIECE_ROWS and not slices["problem"].null_count():
+            raise SourceManifestError(
+                f"{source.manifest_path}: {slices.height:,} slices in a row cannot be used, the first since "
+                f"{slices['problem'][0]}; check the data root"
+            )
+        return slices
+
+    table = read_source_manifest(source, look)
+    slices = table.frame
+    arrays = {"image": ArrayInfo(dtype="float32", labels=False)}
+    for array in table.arrays[1:]:
+        arrays[array] = _array_info(array, slices, source)
+    made = SplitPlan(source, cfg, slices.drop(f"{array}_dtype" for array in table.arrays[1:]), arrays)
+    for each in made.shapes:
+        if len(each.grid) > MAX_WINDOWS_PER_SLICE:
+            raise ConfigError(
+                f"stride: {one_or_pair(cfg.stride)} gives {len(each.grid):,} windows in a slice of "
+                f"{each.grid.shape[0]}x{each.grid.shape[1]}, at most {MAX_WINDOWS_PER_SLICE:,} are cut; "
+                "use a larger stride"
+            )
+    return made
+
+
+def _array_info(array: str, slices: pl.DataFrame, source: SplitSource) -> ArrayInfo:
+    """The dtype an array's patches have: float32, or its own where it holds labels."""
+    usable = slices.filter(pl.col("problem").is_null())
+    dtypes = usable[f"{array}_dtype"].unique(maintain_order=True).to_list()
+    kinds = {"f" if dtype.startswith("float") else "i" for dtype in dtypes}
+    labels = is_labels(array) or kinds == {"i"}
+    if not labels and kinds <= {"f"}:
+        return ArrayInfo(dtype="float32", labels=False)
+    native = ["float32" if dtype.startswith("float") else dtype for dtype in dtypes]
+    if len(set(native)) > 1:
+        first = usable.filter(pl.col(f"{array}_dtype") == dtypes[1]).row(0, named=True)
+        raise SourceManifestError(
+            f"{source.manifest_path}, column {array}_path: {first[f'{array}_path']} is {dtypes[1]}, those before are "
+            f"{dtypes[0]}; the {array} of a split needs one dtype"
+        )
+    return ArrayInfo(dtype=native[0] if native else "uint8", labels=True)

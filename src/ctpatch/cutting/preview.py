@@ -1,0 +1,111 @@
+"""What rules would drop, without writing anything."""
+
+from collections import Counter
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from ctpatch.core.rules import compile_rules
+from ctpatch.cutting.cut import CutSlice, cut_slices, rule_columns
+from ctpatch.cutting.job import Job
+from ctpatch.cutting.plan import Part, SplitPlan
+from ctpatch.errors import WorkerLostError
+from ctpatch.events import Listener, WorkAdvanced, WorkFinished, WorkStarted, ignore
+from ctpatch.words import OnError
+from ctpatch.work.executors.base import Done, Failed
+from ctpatch.work.executors.choose import local_executor
+
+
+@dataclass(slots=True)
+class RulePreview:
+    """What the rules of a plan would do.
+
+    Attributes:
+        windows: how many were judged.
+        kept: how many no rule hits.
+        first: for each rule how many windows it would be on record for (the first that hits).
+        alone: for each rule how many windows it would drop if it were the only one.
+        skipped: slices that cannot be used.
+    """
+
+    windows: int = 0
+    kept: int = 0
+    first: Counter[str] = field(default_factory=Counter)
+    alone: Counter[str] = field(default_factory=Counter)
+    skipped: list[str] = field(default_factory=list)
+
+    def as_dict(self) -> dict[str, Any]:
+        """The counts as plain values, for programs."""
+        return {
+            "windows": self.windows,
+            "kept": self.kept,
+            "first": dict(self.first),
+            "alone": dict(self.alone),
+            "skipped": self.skipped,
+        }
+
+    def add(self, other: "RulePreview") -> None:
+        """Add what another run of slices gave."""
+        self.windows += other.windows
+        self.kept += other.kept
+        self.first.update(other.first)
+        self.alone.update(other.alone)
+        self.skipped.extend(other.skipped)
+
+
+def preview_rules(
+    plan: SplitPlan, *, workers: int = 1, on_error: OnError = "stop", listener: Listener = ignore
+) -> RulePreview:
+    """Read all slices of a plan and count what each rule would drop; writes nothing.
+
+    Raises:
+        SliceError: a slice cannot be used (with `on_error="stop"`).
+    """
+    nowhere = Path()
+    job = Job(
+        data_root=plan.source.data_root,
+        folder=nowhere,
+        state=nowhere,
+        path_prefix="",
+        split=plan.source.split,
+        config=plan.config,
+        layout="index",
+        arrays=plan.arrays,
+        plan_digest="",
+        on_error=on_error,
+        strict=False,
+    )
+    total = RulePreview()
+    task = f"plan {plan.source.name}"
+    listener(WorkStarted(task, plan.slices.height, "slices"))
+    try:
+        for outcome in local_executor(workers).run(_preview_part, job, plan.parts("index")):
+            if isinstance(outcome, Failed):
+                raise outcome.error
+            if not isinstance(outcome, Done):
+                raise WorkerLostError(
+                    f"the process that read {outcome.item.slices[0].paths[0]} and those behind it was ended twice; "
+                    "check these files and the memory limit"
+                )
+            total.add(outcome.result)
+            listener(WorkAdvanced(task, len(outcome.item.slices), outcome.result.windows))
+    finally:
+        listener(WorkFinished(task))
+    return total
+
+
+def _preview_part(job: Job, part: Part) -> RulePreview:
+    rules = compile_rules(job.config.drop)
+    found = RulePreview()
+    for piece in cut_slices(job, part):
+        if not isinstance(piece, CutSlice):
+            found.skipped.append(piece.reason or "")
+            continue
+        found.windows += len(piece.grid)
+        found.kept += int((piece.hits < 0).sum())
+        if rules.names:
+            every = rules.all_hits(rule_columns(piece.record.slice_index, piece.grid, piece.statistics))
+            for number, name in enumerate(rules.names):
+                found.first[name] += int((piece.hits == number).sum())
+                found.alone[name] += int(every[number].sum())
+    return found

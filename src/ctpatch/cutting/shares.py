@@ -1,0 +1,286 @@
+"""A build done in shares by commands that know nothing of each other, on one machine or many, and their merge.
+
+Each share is every n-th part. The folder of the set is what they meet in: the first one puts the options on record,
+each has a lock of its own, and the receipts say what is done. The merge finds every receipt, or names what is missing.
+"""
+
+import os
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from ctpatch.config import BuildConfig, PatchConfig
+from ctpatch.cutting.api import cutting_recipe, plan_outputs
+from ctpatch.cutting.job import Job, Share
+from ctpatch.cutting.make import (
+    BuildResult,
+    begun_of,
+    describe_plan,
+    job_of,
+    refuse_other_build,
+    refuse_other_set,
+    result_of,
+    run_parts,
+)
+from ctpatch.cutting.output import Begun, OutputFolder
+from ctpatch.cutting.plan import SplitPlan, plan_split
+from ctpatch.cutting.receipt import Receipt
+from ctpatch.cutting.tables import Totals, merge_parts, totals_of_set
+from ctpatch.errors import ConfigError, IncompleteError, OutputConflictError, SourceChangedError, UsageError
+from ctpatch.events import Listener, ignore
+from ctpatch.files.atomic import given_path
+from ctpatch.format.meta import PATCH_META
+from ctpatch.format.splits import PATCHES, PREPARED, SourcePath, SplitSource
+from ctpatch.words import LayoutName, OnError
+from ctpatch.work.executors.base import Executor
+from ctpatch.work.executors.choose import AnyExecutor, as_executor
+from ctpatch.work.folder import STATE_FOLDER, differences
+
+_MAX_NAMED = 20
+
+
+@dataclass(frozen=True, slots=True)
+class ShareResult:
+    """What the build of one share did.
+
+    Attributes:
+        folder: the patch set that is being made.
+        share: which share.
+        parts: how many parts the share has; `reused` of them were done before.
+        num_slices, num_patches, num_skipped: slices cut, patches kept and slices left out in these parts.
+        skipped: reasons of slices that were left out, the first 100.
+        set_complete: whether the set was merged before, so that there was nothing to do.
+        seconds: how long it took.
+    """
+
+    folder: Path
+    share: Share
+    parts: int
+    reused: int
+    num_slices: int
+    num_patches: int
+    num_skipped: int
+    skipped: list[str]
+    set_complete: bool
+    seconds: float
+
+
+def build_share(
+    source: SourcePath | Sequence[SourcePath],
+    share: str | Share,
+    config: PatchConfig | None = None,
+    *,
+    layout: LayoutName = "files",
+    workers: int = 1,
+    out: str | os.PathLike[str] | None = None,
+    data_root: str | os.PathLike[str] | None = None,
+    on_error: OnError = "stop",
+    strict: bool = False,
+    executor: AnyExecutor | None = None,
+    listener: Listener = ignore,
+) -> list[ShareResult]:
+    """Cut one share of the parts of each split; `merge` makes them a set when all shares are done.
+
+    Shares may be built at the same time, on machines that share the folders, in any order, and again where one was
+    cut off. What is built does not depend on how many shares there are.
+
+    Args:
+        source: as for `build`.
+        share: which share, as `3/16`.
+        config: as for `build`, and the same in all shares, as are `layout`, `out` and `data_root`.
+        layout: how patches lie on disk.
+        workers: processes that cut, on this machine.
+        out: the set's folder.
+        data_root: what paths in manifests are relative to.
+        on_error: what a slice that cannot be used does.
+        strict: compare digests of all sources before an earlier result is trusted.
+        executor: what the parts are given to instead of local processes.
+        listener: is told what happens.
+
+    Returns:
+        What was done, for each split in the order of the sources.
+
+    Raises:
+        ConfigError: there is no such share.
+        OutputConflictError: the output holds something else, or a build that was begun with other options.
+        OutputLockedError: another process does this share, or the whole.
+        As `build`.
+    """
+    which = share if isinstance(share, Share) else Share.parse(share)
+    options = BuildConfig(layout=layout, workers=workers, on_error=on_error, strict=strict)
+    chosen = as_executor(executor, workers)
+    return [
+        _build_share(plan, folder, which, options, chosen, listener)
+        for plan, folder in plan_outputs(source, config, options, out, data_root)
+    ]
+
+
+def _build_share(
+    plan: SplitPlan, folder: Path, share: Share, options: BuildConfig, executor: Executor, listener: Listener
+) -> ShareResult:
+    started = time.perf_counter()
+    recipe = cutting_recipe(plan, strict=options.strict)
+    output = OutputFolder(folder, listener)
+    totals, complete = Totals(), False
+    with output.held(share):
+        if output.is_clearing():
+            raise OutputConflictError(
+                f"{folder.name}: removing the set that was here was cut off; finish it with the same command without "
+                "--share and with --overwrite, or remove the folder yourself"
+            )
+        finished = output.finished()
+        if finished is not None:
+            refuse_other_set(output, finished, recipe, options.layout)
+            complete = True
+        else:
+            job = job_of(recipe, output, options)
+            begun = begun_of(plan, job)
+            refuse_other_build(output, output.begin_share(begun, share), begun)
+            totals = run_parts(job, recipe, executor, listener, share)
+    return ShareResult(
+        folder,
+        share,
+        totals.parts,
+        totals.reused,
+        totals.num_slices,
+        totals.num_patches,
+        totals.num_skipped,
+        totals.skipped,
+        complete,
+        time.perf_counter() - started,
+    )
+
+
+def merge(
+    path: str | os.PathLike[str],
+    *,
+    source: str | os.PathLike[str] | None = None,
+    data_root: str | os.PathLike[str] | None = None,
+    listener: Listener = ignore,
+) -> BuildResult:
+    """Make the parts that shares have cut one set: its tables and its meta, as a build by one command writes them.
+
+    Args:
+        path: the folder that the shares were built into.
+        source: the source manifest; None takes the one on record, below the data root.
+        data_root: what paths in the manifest are relative to; None takes the folder above `patches` or `prepared`.
+        listener: is told what happens.
+
+    Returns:
+        What the set is.
+
+    Raises:
+        UsageError: nothing was begun in the folder, or the source manifest cannot be found.
+        IncompleteError: shares are missing; names them and who works on them.
+        SourceChangedError: the source manifest, or a slice, is not what the shares were cut from.
+        OutputLockedError: another process holds the folder.
+        FormatError: a receipt or a part's rows are damaged.
+    """
+    started = time.perf_counter()
+    folder = given_path(path).resolve()
+    output = OutputFolder(folder, listener)
+    nothing = f"{folder.name}: nothing was begun there; build its shares first (ctpatch build … --share 1/16)"
+    if not (folder / STATE_FOLDER).is_dir() and not (folder / PATCH_META).exists():
+        raise UsageError(nothing)
+    with output.held(beside_shares=True):
+        finished, begun = output.finished(), output.begun()
+        if finished is not None:
+            totals = totals_of_set(folder, finished)
+            output.end()
+            return BuildResult(
+                folder,
+                "complete",
+                finished,
+                time.perf_counter() - started,
+                totals.skipped,
+                planned_windows=finished.num_windows,
+                windows_at_covering_stride=finished.num_windows,
+                slices_without_windows=totals.without_windows,
+                num_without_windows=totals.num_without_windows,
+            )
+        if begun is None:
+            raise UsageError(nothing)
+        plan = _plan_again(begun, folder, source, data_root)
+        recipe = cutting_recipe(plan, strict=False)
+        job = job_of(recipe, output, BuildConfig(layout=begun.layout, on_error="skip"))
+        if job.plan_digest != begun.plan_digest:
+            changed = differences(begun.options, describe_plan(plan, begun.layout)) or ["its slices are others"]
+            raise SourceChangedError(
+                f"{begun.options['source_manifest']} is not what the shares were cut from: {'; '.join(changed)}; "
+                "restore it, or build anew into another folder"
+            )
+        _refuse_missing(job, plan, output)
+        meta, totals = merge_parts(job, plan, output, from_sources=True)
+        output.end()
+        return result_of(plan, folder, meta, "merged", started, totals)
+
+
+def _plan_again(
+    begun: Begun, folder: Path, source: str | os.PathLike[str] | None, data_root: str | os.PathLike[str] | None
+) -> SplitPlan:
+    """The plan that the shares had, from what they put on record."""
+    try:
+        config = PatchConfig(**{name: begun.options[name] for name in PatchConfig.model_fields})
+        dataset, split, manifest = (str(begun.options[name]) for name in ("dataset", "split", "source_manifest"))
+    except (KeyError, TypeError, ValueError, ConfigError):
+        raise OutputConflictError(
+            f"{folder.name}: the record of the build is damaged, or of another version of ctpatch; remove the folder "
+            "and build its shares again"
+        ) from None
+    root = _data_root(folder, source, data_root)
+    path = given_path(source).resolve() if source is not None else root / manifest
+    if not path.is_file():
+        raise UsageError(
+            f"the source manifest {manifest} is not below the data root; give the manifest with --source, "
+            "or the data root with --data-root"
+        )
+    return plan_split(SplitSource(dataset, split, path, root), config, skip_faulty=True)
+
+
+def _data_root(folder: Path, source: str | os.PathLike[str] | None, data_root: str | os.PathLike[str] | None) -> Path:
+    if data_root is not None:
+        return given_path(data_root).resolve()
+    if source is not None:
+        above = next((each for each in given_path(source).resolve().parents if each.name == PREPARED), None)
+        if above is not None:
+            return above.parent
+    above = next((each for each in folder.parents if each.name == PATCHES), None)
+    if above is None:
+        raise UsageError(
+            f"{folder.name} does not lie below a data root; give the data root the shares were built with (--data-root)"
+        )
+    return above.parent
+
+
+def _refuse_missing(job: Job, plan: SplitPlan, output: OutputFolder) -> None:
+    """Raise where a part has no receipt of this plan: say which shares those parts are in, and who is at work."""
+    missing = [part.number for part in plan.parts(job.layout) if not _is_done(job, part.number)]
+    if not missing:
+        return
+    held = output.shares_held()
+    counts = {share.of for share in output.shares_begun()}
+    lines = [f"part {number}" for number in missing[:_MAX_NAMED]]
+    if len(counts) == 1:
+        of = counts.pop()
+        shares = {Share(number % of + 1, of): 0 for number in missing}
+        for number in missing:
+            shares[Share(number % of + 1, of)] += 1
+        lines = [
+            f"share {share} ({count} parts"
+            + (f", held by {held[share]}" if share in held else ", not begun" * (share not in output.shares_begun()))
+            + ")"
+            for share, count in sorted(shares.items(), key=lambda each: each[0].number)[:_MAX_NAMED]
+        ]
+    raise IncompleteError(
+        f"{output.folder.name}: {len(missing)} part(s) are not done: {', '.join(lines)}; "
+        "build these shares, then merge again"
+    )
+
+
+def _is_done(job: Job, part: int) -> bool:
+    try:
+        receipt = Receipt.from_bytes(job.receipt(part).read_bytes())
+    except OSError:
+        return False
+    return receipt is not None and receipt.plan_digest == job.plan_digest

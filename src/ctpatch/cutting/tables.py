@@ -1,0 +1,245 @@
+"""From the parts' receipts and rows to the set's tables and its meta, in part order, in bounded memory."""
+
+import os
+from collections.abc import Iterator
+from contextlib import ExitStack
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Self
+
+import polars as pl
+import xxhash
+
+from ctpatch._version import __version__
+from ctpatch.cutting.job import Job
+from ctpatch.cutting.output import OutputFolder
+from ctpatch.cutting.plan import SplitPlan
+from ctpatch.cutting.receipt import Receipt, refuse_changed_sources
+from ctpatch.errors import FormatError
+from ctpatch.events import Notice
+from ctpatch.files.atomic import (
+    end_file,
+    explain_os_error,
+    open_for_writing,
+    system_errors,
+    write_atomic,
+    write_buffers,
+)
+from ctpatch.files.digest import json_digest
+from ctpatch.format.meta import FORMAT_VERSION, PATCH_META, DropRule, PatchMeta, TableInfo, now_utc, one_or_pair
+from ctpatch.format.tables import (
+    SLICE_MANIFEST,
+    STATUS_OK,
+    TABLES,
+    header_line,
+    read_table,
+    schema_of,
+    slice_schema,
+)
+
+MAX_SHOWN = 100
+_COPY_BYTES = 1 << 20
+
+
+@dataclass(slots=True)
+class Totals:
+    """Sums over the receipts, whatever the order in which they come."""
+
+    parts: int = 0
+    reused: int = 0
+    num_slices: int = 0
+    num_skipped: int = 0
+    num_windows: int = 0
+    num_patches: int = 0
+    pixel_bytes: int = 0
+    covered_pixels: int = 0
+    total_pixels: int = 0
+    num_without_windows: int = 0
+    num_mismatches: int = 0
+    dropped: dict[str, int] = field(default_factory=dict)
+    skipped: list[str] = field(default_factory=list)
+    without_windows: list[str] = field(default_factory=list)
+    converted: set[str] = field(default_factory=set)
+
+    def add(self, receipt: Receipt) -> Iterator[Notice]:
+        """Count a receipt; yields what the user should be told of it, each thing once."""
+        self.parts += 1
+        self.reused += receipt.reused
+        for name in ("num_slices", "num_skipped", "num_windows", "num_patches", "pixel_bytes"):
+            setattr(self, name, getattr(self, name) + getattr(receipt, name))
+        self.covered_pixels += receipt.covered_pixels
+        self.total_pixels += receipt.total_pixels
+        for rule, count in receipt.dropped.items():
+            self.dropped[rule] = self.dropped.get(rule, 0) + count
+        self.skipped.extend(receipt.skipped[: MAX_SHOWN - len(self.skipped)])
+        self.num_without_windows += len(receipt.without_windows)
+        self.without_windows.extend(receipt.without_windows[: MAX_SHOWN - len(self.without_windows)])
+        for dtype in receipt.converted:
+            if dtype not in self.converted:
+                self.converted.add(dtype)
+                yield Notice("converted", f"slices of {dtype} are converted to float32 (said once)")
+        for mismatch in receipt.mismatches:
+            self.num_mismatches += 1
+            if self.num_mismatches <= MAX_SHOWN:
+                yield Notice("stated-range", mismatch)
+
+
+def totals_of_set(folder: Path, meta: PatchMeta) -> Totals:
+    """What a summary says of a set that was complete already."""
+    slices = read_table(folder / SLICE_MANIFEST, slice_schema(tuple(meta.arrays)))
+    skipped = slices.filter(pl.col("status") != STATUS_OK)
+    without = slices.filter((pl.col("status") == STATUS_OK) & (pl.col("num_windows") == 0))
+    return Totals(
+        skipped=skipped["reason"].head(MAX_SHOWN).to_list(),
+        without_windows=without["src_path"].head(MAX_SHOWN).to_list(),
+        num_without_windows=without.height,
+    )
+
+
+def merge_parts(job: Job, plan: SplitPlan, output: OutputFolder, *, from_sources: bool) -> tuple[PatchMeta, Totals]:
+    """Write the tables and then the meta; the set is complete when this returns.
+
+    Args:
+        job: what all parts share.
+        plan: the slices.
+        output: the set's folder, held.
+        from_sources: whether the parts were made from source slices, which must still be what was read.
+
+    Raises:
+        SourceChangedError: a source slice was changed while the build went on.
+        FormatError: a receipt or a part's rows are not what they were.
+        SystemFailureError: the system refused a write.
+    """
+    totals = Totals()
+    sources = xxhash.xxh3_128()
+    tables: dict[str, TableInfo] = {}
+    with ExitStack() as stack:
+        writers = {table: stack.enter_context(_TableWriter(job, table)) for table in TABLES}
+        for part in plan.parts(job.layout):
+            receipt = _receipt(job, part.number)
+            if from_sources:
+                refuse_changed_sources(job, part, receipt, strict=False)
+            for _ in totals.add(receipt):
+                pass
+            for index, digests in receipt.sources:
+                sources.update(f"{index} {' '.join(digests) or '-'}\n".encode())
+            for table, writer in writers.items():
+                writer.append(job.piece(part.number, table), receipt.pieces[table])
+        for table, writer in writers.items():
+            tables[table] = writer.finish()
+    for table in TABLES:
+        output.publish(table)
+    meta = _meta(job, plan, totals, sources.hexdigest(), tables)
+    write_atomic(output.state / PATCH_META, meta.to_bytes())
+    output.publish(PATCH_META)
+    return meta, totals
+
+
+def _receipt(job: Job, number: int) -> Receipt:
+    try:
+        receipt = Receipt.from_bytes(job.receipt(number).read_bytes())
+    except FileNotFoundError:
+        receipt = None
+    except OSError as error:
+        raise explain_os_error(error, "reading", job.receipt(number).name) from None
+    if receipt is None:
+        raise FormatError(f"the receipt of part {number} is gone or damaged; run the same command again")
+    return receipt
+
+
+class _TableWriter:
+    """Puts the parts' rows of one table one behind the other, in the state folder."""
+
+    def __init__(self, job: Job, table: str) -> None:
+        self._table = table
+        self._path = job.state / table
+        self._schema = schema_of(table, tuple(job.arrays))
+        self._hasher = xxhash.xxh3_128()
+        self._size = 0
+        self._fd = -1
+
+    def __enter__(self) -> Self:
+        with system_errors("writing", self._table):
+            self._fd = open_for_writing(str(self._path))
+        self._write(header_line(self._schema))
+        return self
+
+    def __exit__(self, *_error: object) -> None:
+        os.close(self._fd)
+
+    def _write(self, content: bytes) -> None:
+        with system_errors("writing", self._table):
+            self._size += write_buffers(self._fd, [content])
+        self._hasher.update(content)
+
+    def append(self, piece: Path, digest: str) -> None:
+        """Add a part's rows.
+
+        Raises:
+            FormatError: they are not what the receipt says.
+        """
+        hasher = xxhash.xxh3_128()
+        with system_errors("reading", piece.name), piece.open("rb") as file:
+            while content := file.read(_COPY_BYTES):
+                hasher.update(content)
+                self._write(content)
+        if hasher.hexdigest() != digest:
+            raise FormatError(f"{piece.name} is not what its receipt says; run the same command again")
+
+    def finish(self) -> TableInfo:
+        """Make the table durable; returns its size and digest."""
+        with system_errors("making durable", self._table):
+            end_file(self._fd, self._size)
+            os.fsync(self._fd)
+        return TableInfo(bytes=self._size, digest=self._hasher.hexdigest())
+
+
+def _meta(job: Job, plan: SplitPlan, totals: Totals, source_digest: str, tables: dict[str, TableInfo]) -> PatchMeta:
+    config = plan.config
+    root = job.data_root.resolve()
+    inside = job.folder != root and job.folder.is_relative_to(root)
+    rules = tuple(
+        DropRule(name=rule.name, condition=rule.condition, dropped=totals.dropped.get(rule.name, 0))
+        for rule in config.drop
+    )
+    return PatchMeta(
+        num_slices=totals.num_slices,
+        num_patches=totals.num_patches,
+        patch_size=one_or_pair(config.patch_size),
+        stride=one_or_pair(config.stride),
+        source_manifest=plan.source.manifest_path,
+        patch_dir=job.folder.relative_to(root).as_posix() if inside else ".",
+        created=now_utc(),
+        format_version=FORMAT_VERSION,
+        ctpatch_version=__version__,
+        dataset=plan.source.dataset,
+        split=plan.source.split,
+        layout=job.layout,
+        pad_mode=config.pad_mode,
+        arrays=plan.arrays,
+        value_range=config.value_range,
+        air_level=config.air_level,
+        drop_rules=rules,
+        num_rejected=totals.num_windows - totals.num_patches,
+        coverage=totals.covered_pixels / totals.total_pixels if totals.total_pixels else 0.0,
+        fingerprint=fingerprint(plan, source_digest),
+        source_digest=source_digest,
+        rules_on=config.rules_on,
+        num_skipped=totals.num_skipped,
+        num_windows=totals.num_windows,
+        paths_relative_to="data_root" if inside else "patch_dir",
+        tables=tables,
+        pixel_bytes=totals.pixel_bytes,
+    )
+
+
+def fingerprint(plan: SplitPlan, source_digest: str) -> str:
+    """Digest of what decides the patches: geometry, rules and source contents, and nothing else."""
+    return json_digest(
+        {
+            "format_version": FORMAT_VERSION,
+            "config": plan.config.model_dump(mode="json"),
+            "arrays": {name: info.model_dump() for name, info in plan.arrays.items()},
+            "source_digest": source_digest,
+        }
+    )

@@ -1,0 +1,308 @@
+"""Plain .npy files, read strictly and written so that data begin where a page does.
+
+`np.load` also accepts a zip in .npy clothes, trailing bytes, pickles and structured dtypes; here a file is its
+header and exactly the data that the header promises, or it is refused.
+"""
+
+import ast
+import errno
+import io
+import os
+import re
+import stat
+import sys
+from dataclasses import dataclass
+from functools import lru_cache
+from math import prod
+from typing import Any
+
+import numpy as np
+from numpy.lib import format as npy_format
+from numpy.typing import NDArray
+
+from ctpatch.config import MAX_PIXELS_PER_AXIS
+from ctpatch.errors import CtPatchError, NpyError
+from ctpatch.files.atomic import explain_os_error
+
+PAGE_BYTES = 4096
+"""Data of packed files begin here, so that they can be mapped and read in whole pages."""
+
+_FIRST_READ = 256
+_MAX_HEADER_BYTES = 10_000
+_V1_PREFIX_BYTES = 10
+_MAX_DIMENSIONS = 64
+_PLACE_IN_MEMORY = re.compile(r" at 0x[0-9a-fA-F]+")
+_OPEN_FLAGS = os.O_RDONLY | getattr(os, "O_BINARY", 0) | getattr(os, "O_CLOEXEC", 0) | getattr(os, "O_NONBLOCK", 0)
+# O_NONBLOCK: opening a pipe that someone named .npy must not wait for ever.
+
+
+@dataclass(frozen=True, slots=True)
+class NpyHeader:
+    """What a .npy file says of itself: shape, dtype, memory order, and where its data begin, in bytes."""
+
+    shape: tuple[int, ...]
+    dtype: np.dtype[Any]
+    fortran_order: bool
+    offset: int
+
+    @property
+    def data_bytes(self) -> int:
+        """Bytes of data that the header promises."""
+        return prod(self.shape) * self.dtype.itemsize
+
+
+@lru_cache(maxsize=64)
+def _parse(prefix: bytes) -> NpyHeader:
+    stream = io.BytesIO(prefix)
+    version = npy_format.read_magic(stream)
+    _refuse_slow_rubbish(prefix)
+    readers = {(1, 0): npy_format.read_array_header_1_0, (2, 0): npy_format.read_array_header_2_0}
+    if version not in readers:
+        raise ValueError(f"version {version[0]}.{version[1]} of the format is for structured arrays")
+    shape, fortran_order, dtype = readers[version](stream, max_header_size=_MAX_HEADER_BYTES)
+    return NpyHeader(shape, dtype, fortran_order, stream.tell())
+
+
+def _refuse_slow_rubbish(prefix: bytes) -> None:
+    """Refuse a long header that is no literal: numpy's second try, for files of Python 2, takes seconds on blanks."""
+    text = prefix[_V1_PREFIX_BYTES if prefix[6] == 1 else _V1_PREFIX_BYTES + 2 :].strip()
+    try:
+        ast.literal_eval(text.decode("latin1"))
+    except SyntaxError:
+        if len(text) > _FIRST_READ:
+            raise ValueError("it is no dictionary") from None
+
+
+def _header_prefix(fd: int) -> bytes:
+    """The bytes up to the first byte of data."""
+    start = os.read(fd, _FIRST_READ)
+    if len(start) < _V1_PREFIX_BYTES or start[:6] != npy_format.MAGIC_PREFIX:
+        return start
+    if start[6] == 1:
+        length = _V1_PREFIX_BYTES + int.from_bytes(start[8:10], "little")
+    else:
+        length = 12 + int.from_bytes(start[8:12], "little")
+    if length <= len(start):
+        return start[:length]
+    wanted = min(length, _MAX_HEADER_BYTES + 12) - len(start)
+    return start + os.read(fd, wanted)
+
+
+def read_header(fd: int, name: str) -> NpyHeader:
+    """Read and check the header of an open file, and that the file holds just the data it promises.
+
+    Leaves the descriptor's position anywhere.
+
+    Args:
+        fd: descriptor, at its start.
+        name: what messages call the file.
+
+    Raises:
+        NpyError: it is no regular file, no .npy file, holds objects or fields, or has another size.
+    """
+    status = os.fstat(fd)
+    if not stat.S_ISREG(status.st_mode):
+        raise NpyError(f"{name} is not a regular file; a slice is a .npy file")
+    prefix = _header_prefix(fd)
+    if prefix[:6] != npy_format.MAGIC_PREFIX:
+        raise NpyError(f"{name} is not a .npy file: it {_looks_like(prefix)}; write it with numpy.save")
+    try:
+        header = _parse(prefix)
+    except Exception as error:  # noqa: BLE001 - numpy's parser raises many kinds on rubbish
+        reason = _PLACE_IN_MEMORY.sub("", str(error).splitlines()[0])[:120] if str(error) else type(error).__name__
+        raise NpyError(f"{name} has a damaged .npy header ({reason}); write it with numpy.save") from None
+    if header.dtype.hasobject or header.dtype.fields is not None or header.dtype.subdtype is not None:
+        kind = "pickled objects" if header.dtype.hasobject else "a structured array"
+        raise NpyError(f"{name} holds {kind}; wanted a plain array of numbers; nothing in it was loaded")
+    if header.dtype.kind not in "buifc" or not header.dtype.itemsize:
+        raise NpyError(f"{name} has dtype {header.dtype}, wanted numbers; write it with numpy.save")
+    if len(header.shape) > _MAX_DIMENSIONS or any(type(side) is not int or side < 0 for side in header.shape):
+        raise NpyError(f"{name} has a damaged .npy header (shape {header.shape}); write it with numpy.save")
+    if prod(max(side, 1) for side in header.shape) * header.dtype.itemsize > sys.maxsize:
+        raise NpyError(
+            f"{name} is cut short: its header promises shape {_shape_text(header.shape)} of {header.dtype}, which no "
+            f"file holds, the file has {status.st_size} bytes; copy or write it again"
+        )
+    expected = header.offset + header.data_bytes
+    if status.st_size != expected:
+        fault = "is cut short" if status.st_size < expected else "has trailing bytes"
+        raise NpyError(
+            f"{name} {fault}: its header promises shape {_shape_text(header.shape)} of {header.dtype}, "
+            f"{expected} bytes in all, the file has {status.st_size}; copy or write it again"
+        )
+    return header
+
+
+def _looks_like(prefix: bytes) -> str:
+    if not prefix:
+        return "is empty"
+    if prefix[:2] == b"PK":
+        return "is a zip archive (an .npz in .npy clothes?)"
+    if prefix[:1] == b"\x80":
+        return "begins like a pickle, which is never loaded"
+    return f"begins with {prefix[:6]!r}"
+
+
+def _shape_text(shape: tuple[int, ...]) -> str:
+    return "x".join(str(side) for side in shape) if len(shape) > 1 else str(shape)
+
+
+def open_npy(path: str, *, follow: bool = True) -> int:
+    """Open a file for reading, through links or not; returns the descriptor."""
+    return os.open(path, _OPEN_FLAGS if follow else _OPEN_FLAGS | getattr(os, "O_NOFOLLOW", 0))
+
+
+def _open_slice(path: str, name: str) -> int:
+    try:
+        return open_npy(path)
+    except FileNotFoundError:
+        raise NpyError(f"{name} does not exist; the manifest lists it, so prepare it or remove its row") from None
+    except OSError as error:
+        raise _not_readable(error, name, "opened", "check its permissions") from None
+
+
+def _not_readable(error: OSError, name: str, done: str, cure: str) -> CtPatchError:
+    """The error for a file that the system does not give: a fault of this file, or of the machine at this moment.
+
+    Only the first is a reason to leave a slice out of a set.
+    """
+    if error.errno in {errno.EMFILE, errno.ENFILE, errno.ENOMEM}:
+        return explain_os_error(error, "reading", name)
+    return NpyError(f"{name} cannot be {done}: {error.strerror}; {cure}")
+
+
+def slice_header(path: str, name: str, *, labels: bool = False) -> NpyHeader:
+    """Open, read and check the header of a source slice.
+
+    Args:
+        path: the file.
+        name: what messages call it.
+        labels: whether integers and booleans are welcome (a mask).
+
+    Raises:
+        NpyError: see `read_header`; or it is not 2-D, too large, empty, or of a dtype that is no pixel.
+    """
+    fd = _open_slice(path, name)
+    try:
+        return check_slice_header(read_header(fd, name), name, labels=labels)
+    except OSError as error:
+        raise _not_readable(error, name, "read", "check the disk, or restore the file") from None
+    finally:
+        os.close(fd)
+
+
+def check_slice_header(header: NpyHeader, name: str, *, labels: bool = False) -> NpyHeader:
+    """Return the header where it is that of a 2-D slice of numbers, or refuse it.
+
+    Raises:
+        NpyError: it is not 2-D, too large, empty, or of a dtype that is no pixel.
+    """
+    if len(header.shape) != 2:  # noqa: PLR2004
+        raise NpyError(
+            f"{name} has {len(header.shape)} dimensions {header.shape}, wanted 2 (row, col); save each slice on its own"
+        )
+    if min(header.shape) < 1 or max(header.shape) > MAX_PIXELS_PER_AXIS:
+        raise NpyError(f"{name} has {_shape_text(header.shape)} pixels, wanted 1 to {MAX_PIXELS_PER_AXIS} on each side")
+    floating = header.dtype.kind == "f" and header.dtype.itemsize <= 8  # noqa: PLR2004
+    if not floating and not (labels and header.dtype.kind in "bui"):
+        wanted = "float16, float32 or float64" + (", whole numbers or booleans" if labels else "")
+        raise NpyError(f"{name} has dtype {header.dtype}, wanted {wanted}; normalise the slice first")
+    return header
+
+
+class SliceBuffer:
+    """Reads slices into memory that is used again: an array is valid until the next one is read."""
+
+    def __init__(self) -> None:
+        self._buffers: dict[tuple[tuple[int, ...], str], NDArray[Any]] = {}
+
+    def read(self, path: str, name: str, *, labels: bool = False) -> tuple[NDArray[Any], np.dtype[Any]]:
+        """Read one source slice.
+
+        Returns:
+            The slice, `(H, W)`, C order, native byte order, float32 (or its own dtype where it holds labels), and
+            the dtype it has on disk.
+
+        Raises:
+            NpyError: see `slice_header`.
+        """
+        fd = _open_slice(path, name)
+        try:
+            header = check_slice_header(read_header(fd, name), name, labels=labels)
+            array = self._read_data(fd, header, name)
+        except OSError as error:
+            raise _not_readable(error, name, "read", "check the disk, or restore the file") from None
+        finally:
+            os.close(fd)
+        return self._convert(array, labels=labels), header.dtype
+
+    def _buffer(self, shape: tuple[int, ...], dtype: np.dtype[Any], use: str) -> NDArray[Any]:
+        key = (shape, dtype.str + use)
+        if key not in self._buffers:
+            if len(self._buffers) >= _MAX_BUFFERS:
+                self._buffers.clear()
+            self._buffers[key] = np.empty(shape, dtype)
+        return self._buffers[key]
+
+    def _read_data(self, fd: int, header: NpyHeader, name: str) -> NDArray[Any]:
+        shape = header.shape[::-1] if header.fortran_order else header.shape
+        raw = self._buffer(shape, header.dtype, "raw")
+        read_exactly(fd, memoryview(raw.data).cast("B"), header.offset, name)
+        return raw.T if header.fortran_order else raw
+
+    def _convert(self, array: NDArray[Any], *, labels: bool) -> NDArray[Any]:
+        wanted = array.dtype.newbyteorder("=") if labels and array.dtype.kind != "f" else np.dtype(np.float32)
+        if array.dtype == wanted and array.dtype.isnative and array.flags.c_contiguous:
+            return array
+        out = self._buffer(array.shape, wanted, "converted")
+        with np.errstate(over="ignore", invalid="ignore"):
+            np.copyto(out, array, casting="same_kind")
+        return out
+
+
+_MAX_BUFFERS = 8
+
+
+def read_exactly(fd: int, view: memoryview, offset: int, name: str) -> None:
+    """Fill a buffer from a place in a file.
+
+    Raises:
+        NpyError: the file ends before the buffer is full.
+    """
+    os.lseek(fd, offset, os.SEEK_SET)
+    done = _read_into(fd, view)
+    while done < view.nbytes:
+        more = _read_into(fd, view[done:])
+        if more == 0:
+            raise NpyError(f"{name} ends after {offset + done} bytes, while it was being read; is it being written?")
+        done += more
+
+
+if hasattr(os, "readv"):
+
+    def _read_into(fd: int, view: memoryview) -> int:
+        return os.readv(fd, [view])
+
+else:
+
+    def _read_into(fd: int, view: memoryview) -> int:
+        piece = os.read(fd, min(view.nbytes, 1 << 24))
+        view[: len(piece)] = piece
+        return len(piece)
+
+
+def header_bytes(shape: tuple[int, ...], dtype: np.dtype[Any], total: int | None = None) -> bytes:
+    """A .npy header, version 1.0, for a C-ordered little-endian array; padded with spaces to `total` bytes.
+
+    `np.load` reads the padded header as any other.
+    """
+    descr = dtype.newbyteorder("<").str
+    dims = f"({shape[0]},)" if len(shape) == 1 else "(" + ", ".join(str(side) for side in shape) + ")"
+    text = f"{{'descr': {descr!r}, 'fortran_order': False, 'shape': {dims}, }}"
+    unpadded = _V1_PREFIX_BYTES + len(text) + 1
+    if total is None:
+        total = -(-unpadded // npy_format.ARRAY_ALIGN) * npy_format.ARRAY_ALIGN
+    if unpadded > total:
+        raise ValueError(f"a header of {unpadded} bytes does not fit into {total}")
+    text = text + " " * (total - unpadded) + "\n"
+    return npy_format.MAGIC_PREFIX + bytes((1, 0)) + len(text).to_bytes(2, "little") + text.encode("latin1")

@@ -1,0 +1,189 @@
+"""`patch_meta.json`: what a patch set is. It is written last: where it stands, the set is complete."""
+
+import json
+import os
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Annotated, Any, Literal, Self
+
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+
+from ctpatch.config import PatchConfig, Rule
+from ctpatch.errors import FormatError, UsageError
+from ctpatch.files.atomic import read_regular
+from ctpatch.files.digest import json_digest
+from ctpatch.words import LayoutName, PadMode
+
+PATCH_META = "patch_meta.json"
+FORMAT_VERSION = 1
+_MAX_META_BYTES = 64 << 20
+
+
+Count = Annotated[int, Field(ge=0, le=2**62)]
+
+
+class _Record(BaseModel):
+    model_config = ConfigDict(frozen=True, extra="ignore", strict=False)
+
+
+class DropRule(_Record):
+    """A rule, and how many windows it dropped."""
+
+    name: str
+    condition: str
+    dropped: Count
+
+
+class ArrayInfo(_Record):
+    """An array of the set; `labels` arrays (masks) keep their dtype and have no range."""
+
+    dtype: Annotated[str, Field(pattern=r"^(float(16|32|64)|bool|u?int(8|16|32|64))$")]
+    labels: bool
+
+
+class TableInfo(_Record):
+    """Size and digest of one of the CSV files."""
+
+    bytes: Count
+    digest: str
+
+
+class PatchMeta(_Record):
+    """Everything a reader needs to know of a set; `docs/format-1.md` describes each field."""
+
+    num_slices: Count
+    num_patches: Count
+    patch_size: int | tuple[int, int]
+    stride: int | tuple[int, int]
+    source_manifest: str
+    patch_dir: str
+    created: Annotated[str, Field(pattern=r"^\d{4}-\d{2}-\d{2}T\d{2}:\d{2}:\d{2}Z$")]
+    format_version: Count
+    ctpatch_version: str
+    dataset: str
+    split: str
+    layout: LayoutName
+    pad_mode: PadMode
+    arrays: dict[str, ArrayInfo]
+    value_range: tuple[float, float]
+    air_level: float
+    drop_rules: tuple[DropRule, ...]
+    num_rejected: Count
+    coverage: float
+    fingerprint: str
+    source_digest: str
+    rules_on: str
+    num_skipped: Count
+    num_windows: Count
+    pixel_bytes: Count
+    paths_relative_to: Literal["data_root", "patch_dir"]
+    tables: dict[str, TableInfo]
+    meta_digest: str = ""
+
+    @model_validator(mode="after")
+    def _arrays_are_there(self) -> Self:
+        for name in ("image", self.rules_on):
+            if name not in self.arrays:
+                raise ValueError(f"arrays: there is no {name[:100]!r} among them")
+        return self
+
+    def patch_config(self) -> PatchConfig:
+        """The options the patches were cut with."""
+        return PatchConfig(
+            patch_size=self.patch_size,
+            stride=self.stride,
+            pad_mode=self.pad_mode,
+            value_range=self.value_range,
+            air_level=self.air_level,
+            drop=tuple(Rule(name=rule.name, condition=rule.condition) for rule in self.drop_rules),
+            rules_on=self.rules_on,
+        )
+
+    @property
+    def path_prefix(self) -> str:
+        """What the manifest's patch paths begin with: the set's place in its data root, or nothing."""
+        return f"{self.patch_dir}/" if self.paths_relative_to == "data_root" else ""
+
+    def to_bytes(self) -> bytes:
+        """The file's content, with its own digest filled in."""
+        content = self.model_dump(mode="json", exclude={"meta_digest"})
+        content["meta_digest"] = _meta_digest(content)
+        return (json.dumps(content, indent=2, ensure_ascii=True, allow_nan=False) + "\n").encode()
+
+
+def _meta_digest(content: dict[str, Any]) -> str:
+    """Digest of all fields but `created`, which is the only thing in which two runs on the same input differ."""
+    return json_digest({name: value for name, value in content.items() if name != "created"})
+
+
+def one_or_pair(pair: tuple[int, int]) -> int | tuple[int, int]:
+    """One number where rows and columns agree."""
+    return pair[0] if pair[0] == pair[1] else pair
+
+
+def now_utc() -> str:
+    """The time for `created`: UTC, ISO 8601, whole seconds; SOURCE_DATE_EPOCH decides where it is set.
+
+    Raises:
+        UsageError: SOURCE_DATE_EPOCH is no whole number of seconds that a date can hold.
+    """
+    epoch = os.environ.get("SOURCE_DATE_EPOCH")
+    if epoch is None:
+        moment = datetime.now(UTC)
+    else:
+        try:
+            moment = datetime.fromtimestamp(int(epoch), UTC)
+        except (ValueError, OverflowError, OSError):
+            raise UsageError(
+                f"SOURCE_DATE_EPOCH is {epoch[:40]!r}, wanted seconds since 1970 as a whole number"
+            ) from None
+    return moment.strftime("%Y-%m-%dT%H:%M:%SZ")
+
+
+def read_meta(path: Path) -> PatchMeta:
+    """Read and check `patch_meta.json`.
+
+    Raises:
+        FormatError: it is damaged, of another format version, or its fields do not fit.
+        FileNotFoundError: there is none.
+    """
+    try:
+        content: Any = json.loads(read_regular(path, _MAX_META_BYTES))
+    except (ValueError, RecursionError):
+        raise FormatError(f"{path.name} is not valid JSON; it is damaged, build the set again") from None
+    except FileNotFoundError:
+        raise
+    except OSError as error:
+        raise FormatError(f"{path.name} cannot be read: {error.strerror}") from None
+    if not isinstance(content, dict):
+        raise FormatError(f"{path.name} is not a JSON object; it is damaged, build the set again")
+    version = content.get("format_version")
+    if version is None:
+        raise FormatError(
+            f"{path.name} has no format_version: the folder was not written by ctpatch (by the notebook, perhaps); "
+            "build the set again into another folder"
+        )
+    if version != FORMAT_VERSION or type(version) is not int:
+        raise FormatError(
+            f"{path.name} has format_version {repr(version)[:20]}, this ctpatch reads {FORMAT_VERSION}; "
+            "use the version of ctpatch that wrote it, or build the set again"
+        )
+    stated = content.pop("meta_digest", None)
+    try:
+        actual = _meta_digest(content)
+        meta = PatchMeta.model_validate({**content, "meta_digest": actual})
+    except (ValidationError, ValueError) as error:
+        raise FormatError(f"{path.name} does not fit the format: {_first_fault(error)}; build the set again") from None
+    if stated != actual:
+        raise FormatError(
+            f"{path.name} was changed after it was written: its digest is {actual}, it states {str(stated)[:40]}; "
+            "restore it, or build the set again"
+        )
+    return meta
+
+
+def _first_fault(error: Exception) -> str:
+    if isinstance(error, ValidationError):
+        fault = error.errors(include_url=False, include_input=False)[0]
+        return f"{'.'.join(str(part) for part in fault['loc'])}: {fault['msg']}"
+    return str(error).splitlines()[0][:120]

@@ -1,0 +1,317 @@
+"""Source manifests: the slices of a split as a CSV lists them, checked, and what their headers say."""
+
+import os
+import posixpath
+import re
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import polars as pl
+
+from ctpatch.config import check_name
+from ctpatch.errors import ConfigError, NpyError, SourceManifestError
+from ctpatch.files.npy import slice_header
+from ctpatch.format.splits import SplitSource
+
+_ARRAY_SUFFIX = "_path"
+_MAX_SLICE_INDEX = 10**12
+_MAX_PATH_CHARACTERS = 4096
+PIECE_ROWS = 50_000
+"""Rows of a manifest that are read at a time."""
+_KNOWN_FOLDERS = 10_000
+# Everything but the plainest relative path is looked at one by one.
+_UNUSUAL_PATH = r"[\\:\x00-\x1f\x7f]|^/|//|(^|/)\.{1,2}(/|$)|/$"
+_CONTROL = re.compile(r"[\x00-\x1f\x7f]")
+_DRIVE = re.compile(r"[A-Za-z]:")
+
+
+@dataclass(frozen=True, slots=True)
+class SourceTable:
+    """The slices of a split, as its manifest lists them.
+
+    Attributes:
+        frame: a row for each slice, in the manifest's order: `slice_index` (Int64), `src_path`, `<array>_path`
+            (String, relative, with `/`), `patient_id` (String or null), `stated_min`, `stated_max` (Float64 or null).
+        arrays: `image` and the arrays beside it, in the manifest's order.
+    """
+
+    frame: pl.DataFrame
+    arrays: tuple[str, ...]
+
+
+def read_source_manifest(
+    source: SplitSource, look: Callable[[SourceTable], pl.DataFrame] = lambda table: table.frame
+) -> SourceTable:
+    """Read and check the manifest of a split, a piece at a time: rubbish is refused before all of it is in memory.
+
+    Args:
+        source: the split.
+        look: done with each piece of the table as it is read; gives the piece's frame, with more columns.
+
+    Raises:
+        SourceManifestError: it is empty, has no column `path`, or a cell breaks the rules; names file and row.
+    """
+    name = source.manifest_path
+    pieces: list[pl.DataFrame] = []
+    arrays: tuple[str, ...] = ()
+    rows = 0
+    blank = None
+    for raw in _read_csv(source.manifest, name):
+        filled = _without_blank_end(raw)
+        if blank is not None and filled.height:
+            raise SourceManifestError(
+                f"{name} row {_row(blank)}, column path: the path is empty, and rows follow it; remove the row"
+            )
+        if blank is None and filled.height < raw.height:
+            blank = rows + filled.height
+        if filled.height:
+            table = _checked(filled, source, rows)
+            pieces.append(look(table))
+            arrays = table.arrays
+        rows += raw.height
+    if not pieces:
+        raise SourceManifestError(f"{name} lists no slices: it has a header and no rows; prepare the split first")
+    frame = pl.concat(pieces)
+    if len(pieces) > 1:
+        _refuse_repeats(frame["slice_index"], "index", name, 0)
+        _refuse_repeats(frame["src_path"], "path", name, 0)
+    return SourceTable(frame, arrays)
+
+
+def _checked(raw: pl.DataFrame, source: SplitSource, first: int) -> SourceTable:
+    """The rows of a manifest from the row `first` on."""
+    name = source.manifest_path
+    arrays = ("image", *_array_names(raw.columns, name))
+    columns = {"slice_index": _slice_indices(raw, name, first), "src_path": _paths(raw["path"], source, first)}
+    _refuse_repeats(columns["src_path"], "path", name, first)
+    for array in arrays[1:]:
+        columns[f"{array}_path"] = _paths(raw[f"{array}_path"], source, first)
+    columns["patient_id"] = _texts(raw, "patient_id")
+    columns["stated_min"] = _numbers(raw, "min", name, first)
+    columns["stated_max"] = _numbers(raw, "max", name, first)
+    return SourceTable(pl.DataFrame(columns), arrays)
+
+
+def _read_csv(path: Path, name: str) -> Iterator[pl.DataFrame]:
+    """The rows of a CSV as texts, so many at a time that memory does not grow with the file."""
+    empty = SourceManifestError(f"{name} is empty; wanted a header with 'path' and a row for each slice")
+    try:
+        with path.open("rb") as file:  # what the system says of a file it does not give is lost in polars
+            if not file.read(1):
+                raise empty
+        table = pl.scan_csv(path, infer_schema=False, glob=False)
+        columns = table.collect_schema().names()
+        if not any(column.strip() for column in columns):
+            raise empty
+        _check_columns(columns, name)
+        table = table.rename({column: column.strip() for column in columns})
+        yield from table.collect_batches(chunk_size=PIECE_ROWS, maintain_order=True, lazy=True)
+    except OSError as error:
+        raise SourceManifestError(f"{name} cannot be read: {error.strerror}") from None
+    except pl.exceptions.NoDataError:
+        raise empty from None
+    except (pl.exceptions.PolarsError, UnicodeDecodeError) as error:
+        reason = str(error).splitlines()[0][:200]
+        raise SourceManifestError(f"{name} is not a CSV in UTF-8 with as many cells in each row: {reason}") from None
+
+
+def _check_columns(columns: Sequence[str], name: str) -> None:
+    twice = [column for column in columns if "_duplicated_" in column]
+    if twice:
+        raise SourceManifestError(
+            f"{name} has two columns {twice[0].partition('_duplicated_')[0]!r}; each column is there once"
+        )
+    if "path" not in [column.strip() for column in columns]:
+        hint = "; the columns are separated by ';', wanted ','" if any(";" in column for column in columns) else ""
+        raise SourceManifestError(
+            f"{name} has no column 'path' (it has {', '.join(columns)[:200] or 'none'}){hint}; "
+            "each row needs the path of a slice, relative to the data root"
+        )
+
+
+def _without_blank_end(frame: pl.DataFrame) -> pl.DataFrame:
+    filled = frame.select(~pl.all_horizontal(pl.all().is_null())).to_series().arg_true()
+    return frame.head(int(filled[-1]) + 1 if len(filled) else 0)
+
+
+def _array_names(columns: Iterable[str], manifest: str) -> list[str]:
+    names = []
+    for column in columns:
+        if not column.endswith(_ARRAY_SUFFIX) or column in {"src_path", "patch_path", "image_path"}:
+            continue
+        array = column.removesuffix(_ARRAY_SUFFIX)
+        try:
+            names.append(check_name(array, f"{manifest}: the array of the column"))
+        except ConfigError as error:
+            raise SourceManifestError(error.message) from None
+        if array in {"src", "patch", "shards"}:
+            raise SourceManifestError(f"{manifest}: an array cannot be named {array!r}; rename the column {column!r}")
+    return names
+
+
+def _row(position: int) -> int:
+    """The line of the file a row stands on, where no cell holds a line break: the header is line 1."""
+    return position + 2
+
+
+def _slice_indices(raw: pl.DataFrame, name: str, first: int) -> pl.Series:
+    if "index" not in raw.columns:
+        return pl.Series("slice_index", range(first, first + raw.height), dtype=pl.Int64)
+    texts = raw["index"].str.strip_chars()
+    numbers = texts.str.to_integer(strict=False, dtype=pl.Int64)
+    wrong = (numbers.is_null() | (numbers < 0) | (numbers > _MAX_SLICE_INDEX)).arg_true()
+    if len(wrong):
+        at = int(wrong[0])
+        raise SourceManifestError(
+            f"{name} row {_row(first + at)}, column index: {texts[at]!r}, "
+            f"wanted a whole number from 0 to {_MAX_SLICE_INDEX}"
+        )
+    _refuse_repeats(numbers, "index", name, first)
+    return numbers.alias("slice_index")
+
+
+def _refuse_repeats(values: pl.Series, column: str, name: str, first: int) -> None:
+    repeated = values.is_duplicated()
+    if not repeated.any():
+        return
+    value = values[int(repeated.arg_true()[0])]
+    rows = [first + at for at in (values == value).arg_true().to_list()[:2]]
+    raise SourceManifestError(
+        f"{name} rows {_row(rows[0])} and {_row(rows[1])}, column {column}: both have {str(value)[:200]!r}; "
+        "each slice is listed once"
+    )
+
+
+def _texts(raw: pl.DataFrame, column: str) -> pl.Series:
+    if column not in raw.columns:
+        return pl.Series(column, [None] * raw.height, dtype=pl.String)
+    texts = raw[column].str.strip_chars()
+    return pl.select(pl.when(texts == "").then(None).otherwise(texts)).to_series().alias(column)
+
+
+def _numbers(raw: pl.DataFrame, column: str, name: str, first: int) -> pl.Series:
+    texts = _texts(raw, column)
+    numbers = texts.cast(pl.Float64, strict=False)
+    wrong = (numbers.is_null() & texts.is_not_null()).arg_true()
+    if len(wrong):
+        at = int(wrong[0])
+        raise SourceManifestError(f"{name} row {_row(first + at)}, column {column}: {texts[at]!r} is not a number")
+    return numbers.alias(f"stated_{column}")
+
+
+def _paths(texts: pl.Series, source: SplitSource, first: int) -> pl.Series:
+    name = source.manifest_path
+    stripped = texts.str.strip_chars().fill_null("")
+    column = texts.name
+    unusual = (stripped.str.contains(_UNUSUAL_PATH) | (stripped.str.len_chars() == 0)).arg_true().to_list()
+    too_long = (stripped.str.len_bytes() > _MAX_PATH_CHARACTERS).arg_true()
+    if len(too_long):
+        raise SourceManifestError(f"{name} row {_row(first + int(too_long[0]))}, column {column}: the path is too long")
+    if unusual:
+        values = stripped.to_list()
+        for at in unusual:
+            values[at] = _plain_path(values[at], f"{name} row {_row(first + at)}, column {column}")
+        stripped = pl.Series(values, dtype=pl.String)
+    _refuse_leaving_links(stripped, source, column, first)
+    return stripped.alias("src_path" if column == "path" else column)
+
+
+def _plain_path(text: str, where: str) -> str:
+    """A path as it is written here: relative, with `/`, without `.` and `..`."""
+    shown = repr(text[:200])
+    if not text:
+        raise SourceManifestError(f"{where}: the path is empty; wanted a path relative to the data root")
+    if _CONTROL.search(text):
+        raise SourceManifestError(f"{where}: {shown} holds a control character; rename the file")
+    slashed = text.replace("\\", "/")
+    if slashed.startswith("/") or _DRIVE.match(slashed):
+        raise SourceManifestError(f"{where}: {shown} is an absolute path; wanted one relative to the data root")
+    plain = posixpath.normpath(slashed)
+    if plain == ".." or plain.startswith("../"):
+        raise SourceManifestError(f"{where}: {shown} leaves the data root; wanted a path below it")
+    if plain == ".":
+        raise SourceManifestError(f"{where}: {shown} is the data root itself; wanted the path of a slice")
+    return plain
+
+
+def _refuse_leaving_links(paths: pl.Series, source: SplitSource, column: str, first: int) -> None:
+    """Refuse paths that leave the data root through a link in a folder or at the file itself."""
+    root = os.path.realpath(source.data_root)
+    inside = root.rstrip(os.sep) + os.sep
+    folders: dict[str, bool] = {}
+    for at, path in enumerate(paths):
+        folder, _, _file = path.rpartition("/")
+        if folder not in folders:
+            if len(folders) == _KNOWN_FOLDERS:
+                folders.clear()
+            real = os.path.realpath(os.path.join(root, folder))
+            folders[folder] = real == root or real.startswith(inside)
+        full = os.path.join(root, path)
+        if not folders[folder] or (os.path.islink(full) and not os.path.realpath(full).startswith(inside)):
+            raise SourceManifestError(
+                f"{source.manifest_path} row {_row(first + at)}, column {column}: {path[:200]!r} "
+                "leaves the data root through a link; copy the file, or give a --data-root above both"
+            )
+
+
+def is_labels(array: str, kind: str = "f") -> bool:
+    """Whether an array beside `image` holds labels: by its name (`mask`, `lung_mask`), or whole numbers."""
+    if array == "image":
+        return False
+    return kind in "bui" or "mask" in array.lower().split("_")
+
+
+def scan_headers(table: SourceTable, data_root: Path, *, skip_faulty: bool) -> pl.DataFrame:
+    """Look at the header of every slice, so that a fault shows before any work is done.
+
+    Args:
+        table: the slices.
+        data_root: what their paths are relative to.
+        skip_faulty: note a fault in the column `problem` instead of raising it.
+
+    Returns:
+        The table's frame with `height`, `width` (Int32; 0 where faulty), `src_dtype`, `problem` (String or null)
+        and `<array>_dtype` for the arrays beside `image`.
+
+    Raises:
+        NpyError: the first slice that cannot be used.
+    """
+    root = str(data_root) + os.sep
+    heights, widths, dtypes, problems = [], [], [], []
+    more: dict[str, list[str]] = {array: [] for array in table.arrays[1:]}
+    columns = ["src_path", *(f"{array}_path" for array in table.arrays[1:])]
+    for paths in zip(*(table.frame[column] for column in columns), strict=True):
+        problem = None
+        shape = (0, 0)
+        found = [""] * len(columns)
+        try:
+            for place, (array, path) in enumerate(zip(table.arrays, paths, strict=True)):
+                header = slice_header(root + path, path, labels=array != "image")
+                if place == 0:
+                    shape = (header.shape[0], header.shape[1])
+                elif header.shape != shape:
+                    raise NpyError(
+                        f"{path} has shape {header.shape[0]}x{header.shape[1]}, its image {paths[0]} has "
+                        f"{shape[0]}x{shape[1]}; arrays of a slice are cut at the same windows"
+                    )
+                # As numpy.dtype takes them: float32, and `>f4` for an image in big-endian order, converted as well.
+                swapped = place == 0 and header.dtype.str.startswith(">")
+                found[place] = header.dtype.str if swapped else header.dtype.name
+        except NpyError as error:
+            if not skip_faulty:
+                raise
+            problem, shape = error.message, (0, 0)
+        heights.append(shape[0])
+        widths.append(shape[1])
+        dtypes.append(found[0])
+        problems.append(problem)
+        for array, dtype in zip(more, found[1:], strict=True):
+            more[array].append(dtype)
+    return table.frame.with_columns(
+        pl.Series("height", heights, dtype=pl.Int32),
+        pl.Series("width", widths, dtype=pl.Int32),
+        pl.Series("src_dtype", dtypes, dtype=pl.String),
+        pl.Series("problem", problems, dtype=pl.String),
+        *(pl.Series(f"{array}_dtype", values, dtype=pl.String) for array, values in more.items()),
+    )

@@ -1,0 +1,1 @@
+"""CT that is made up: anatomy and slices."""

@@ -1,0 +1,225 @@
+"""Phantom CT: drawn axial slices of made-up patients, for the demo, the tests and the benchmarks.
+
+A slice is painted in Hounsfield units (HU), organ over organ, in millimetres; then noise is added and the
+result is mapped to [0, 1] as LoDoPaB-CT does it. The field of view is 400 mm along the shorter side, slices
+are 6 mm apart, and the patient's right is on the left of the picture, as radiologists look at it.
+
+Air around body and table is exactly 0.0 at both doses; everything else is at least -1000 HU (0.000246).
+The same arguments give the same pixels on a machine, in whatever order or process the slices are made.
+"""
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import lru_cache
+from itertools import product
+from pathlib import Path
+from typing import Literal
+
+import numpy as np
+import polars as pl
+from numpy.typing import NDArray
+
+from ctpatch.errors import ConfigError
+from ctpatch.files.atomic import system_errors
+from ctpatch.phantom.anatomy import (
+    AIR,
+    NOISE,
+    Image,
+    draw_anatomy,
+    make_patient,
+    make_scene,
+    random_stream,
+)
+
+Dose = Literal["full", "low"]
+NOISE_HU: dict[Dose, float] = {"full": 8.0, "low": 26.0}  # standard deviation in the middle of the body
+_DOSE_STREAM: dict[Dose, int] = {"full": 0, "low": 1}
+_STREAK_ANGLES = np.deg2rad([-24, -11, -4, 3, 9, 21])  # along the wide way through the body, where photons are few
+
+
+def hu_to_unit(hu: NDArray[np.floating]) -> Image:
+    """Map HU to [0, 1] as LoDoPaB-CT does: attenuation in 1/m over that of 3071 HU, clipped.
+
+    -1000 HU becomes 0.000246, 0 becomes 0.245825, 3071 and more become 1. LoDoPaB's uniform noise of 1 HU is
+    left out: the noise here has no steps to hide.
+    """
+    largest = 3071.0 * 0.01998 + 20.0
+    unit: Image = hu.astype(np.float32) * np.float32(0.01998 / largest)
+    unit += np.float32(20.0 / largest)
+    return np.clip(unit, np.float32(0.0), np.float32(1.0), out=unit)
+
+
+@lru_cache(maxsize=4)
+def _streak_places(height: int, width: int) -> tuple[NDArray[np.intp], ...]:
+    """For each streak angle, the detector bin (H, W) that a pixel's ray falls on."""
+    rows, cols = np.arange(height)[:, None] - height / 2, np.arange(width)[None, :] - width / 2
+    return tuple(
+        np.rint(rows * math.cos(angle) - cols * math.sin(angle) + height + width).astype(np.intp)
+        for angle in _STREAK_ANGLES
+    )
+
+
+def _noise(rng: np.random.Generator, shape: tuple[int, int]) -> Image:
+    """Noise (H, W) of unit variance: grain of two to three pixels and faint streaks across the body."""
+    height, width = shape
+    white = rng.standard_normal((height + 2, width + 2), dtype=np.float32)
+    tall = white[:-2] + white[2:]
+    tall += white[1:-1] * np.float32(1.5)
+    grain = tall[:, :-2] + tall[:, 2:]
+    grain += tall[:, 1:-1] * np.float32(1.5)
+    grain *= np.float32(0.92 / 4.25)  # 4.25 = 1 + 1.5**2 + 1, the kernel's gain
+    for places in _streak_places(height, width):
+        bins = rng.standard_normal(2 * (height + width), dtype=np.float32)
+        grain += (bins * np.float32(0.16)).take(places)
+    return grain
+
+
+def _check(seed: int, patient: int, slice_number: int, size: int | tuple[int, int]) -> tuple[int, int]:
+    for name, value in (("seed", seed), ("patient", patient), ("slice_number", slice_number)):
+        if not 0 <= value < 2**63:
+            raise ConfigError(f"{name} is {value}, but must lie between 0 and 2**63 - 1")
+    shape = (size, size) if isinstance(size, int) else size
+    if min(shape) < 1:
+        raise ConfigError(f"size is {size}, but must be 1 or more, as one number or as (rows, cols)")
+    return shape
+
+
+def _slices(seed: int, patient: int, number: int, shape: tuple[int, int], doses: Sequence[Dose]) -> list[Image]:
+    person = make_patient(seed, patient)
+    z = person.height(number)
+    scene = make_scene(seed, patient, z, shape)
+    hu, matter = draw_anatomy(person, scene, z)
+    # Rays through the middle lose most photons, so noise is strongest there.
+    rows, cols, _ = person.body(z, (0, 0), 0).radii
+    depth = np.maximum(1.0 - (scene.rows / np.float32(rows)) ** 2 - (scene.cols / np.float32(cols)) ** 2, 0.0)
+    strength = np.float32(0.5) + np.float32(0.5) * depth
+    pixels = []
+    for dose in doses:
+        noise = _noise(random_stream(seed, patient, number, NOISE, _DOSE_STREAM[dose]), shape)
+        noise *= strength
+        noise *= np.float32(NOISE_HU[dose])
+        noise += hu
+        # Noise must not turn lung into air: 0 is for what lies outside, the same pixels at both doses.
+        unit = hu_to_unit(np.maximum(noise, AIR, out=noise))
+        unit *= matter
+        pixels.append(unit)
+    return pixels
+
+
+def phantom_slice(
+    seed: int, patient: int, slice_number: int, size: int | tuple[int, int] = 362, *, dose: Dose = "full"
+) -> Image:
+    """Draw one slice.
+
+    Args:
+        seed: chooses the family of patients.
+        patient: number of the patient, 0 or more.
+        slice_number: number of the slice, 0 or more, 6 mm apart downwards.
+        size: pixels of a side, or (H, W).
+        dose: "low" has about three times the noise of "full", on the same anatomy.
+
+    Returns:
+        (H, W) float32 in [0, 1], LoDoPaB-CT's attenuation scale; air outside the body is exactly 0.
+
+    Raises:
+        ConfigError: a number is negative or the size is no size.
+    """
+    return _slices(seed, patient, slice_number, _check(seed, patient, slice_number, size), (dose,))[0]
+
+
+def phantom_pair(seed: int, patient: int, slice_number: int, size: int | tuple[int, int] = 362) -> tuple[Image, Image]:
+    """Draw a slice at low and at full dose: what `phantom_slice` gives for each, anatomy painted once."""
+    low, full = _slices(seed, patient, slice_number, _check(seed, patient, slice_number, size), ("low", "full"))
+    return low, full
+
+
+@dataclass(frozen=True)
+class PhantomSplit:
+    """A split to write: its name, its patients (none shared with another split) and slices of each."""
+
+    name: str
+    patients: int
+    slices_per_patient: int
+
+
+DEFAULT_SPLITS = (PhantomSplit("train", 4, 6), PhantomSplit("validation", 2, 4), PhantomSplit("test", 2, 4))
+
+
+def _save(path: Path, pixels: Image) -> None:
+    temporary = path.with_name(path.name + ".tmp")
+    with temporary.open("wb") as file:
+        np.save(file, pixels, allow_pickle=False)
+    temporary.replace(path)
+
+
+def _write_split(
+    data_root: Path,
+    folder: Path,
+    work: Sequence[tuple[int, int]],
+    seed: int,
+    shape: tuple[int, int],
+    doses: Sequence[Dose],
+) -> None:
+    """Write the slices of `work`, (patient, slice number) each, then the manifest that lists them."""
+    name, rows = folder.name, []
+    manifest = folder / f"{name}_manifest.csv"
+    manifest.unlink(missing_ok=True)  # an older one must not speak for half of its slices and half of ours
+    for index, (patient, number) in enumerate(work):
+        paths = [folder / f"{name}_{index:06d}.npy", folder / f"{name}_target_{index:06d}.npy"][: len(doses)]
+        images = _slices(seed, patient, number, shape, doses)
+        for path, image in zip(paths, images, strict=True):
+            _save(path, image)
+        stated = [path.relative_to(data_root).as_posix() for path in paths]
+        low, high = float(images[0].min()), float(images[0].max())
+        rows.append((index, stated[0], low, high, f"P{patient + 1:04d}", *stated[1:]))
+    columns = ["index", "path", "min", "max", "patient_id", "target_path"][: 4 + len(doses)]
+    temporary = manifest.with_name(manifest.name + ".tmp")
+    temporary.write_bytes(pl.DataFrame(rows, schema=columns, orient="row").write_csv().encode())
+    temporary.replace(manifest)
+
+
+def write_phantom(
+    data_root: Path,
+    dataset: str = "phantom",
+    splits: Sequence[PhantomSplit] = DEFAULT_SPLITS,
+    *,
+    size: int | tuple[int, int] = 362,
+    seed: int = 0,
+    pairs: bool = True,
+) -> list[Path]:
+    """Write phantom splits as prepared slices, `DATA_ROOT/prepared/<dataset>/<split>/`, the manifest last.
+
+    Args:
+        data_root: folder above `prepared/`; made where it is missing.
+        dataset: name of the data set.
+        splits: what to write; patients are numbered across all of them.
+        size: pixels of a side, or (H, W).
+        seed: chooses the family of patients.
+        pairs: low dose as `path` and full dose as `target_path`; otherwise full dose alone, as `path`.
+
+    Returns:
+        The splits' folders, in order.
+
+    Raises:
+        ConfigError: a name holds a path separator, or a split is named twice.
+        SystemFailureError: the system refused a write.
+    """
+    names = [split.name for split in splits]
+    for name in (dataset, *names):
+        if not name or name.startswith(".") or set(name) & set("/\\:"):
+            raise ConfigError(f"{name!r} cannot name a folder: use letters, digits, - and _")
+    if len(set(names)) < len(names):
+        raise ConfigError(f"splits are named {names}: each name may stand there once")
+    doses: tuple[Dose, ...] = ("low", "full") if pairs else ("full",)
+    shape = _check(seed, 0, 0, size)
+    folders, first = [], 0
+    for split in splits:
+        folder = data_root / "prepared" / dataset / split.name
+        patients, numbers = range(first, first + split.patients), range(split.slices_per_patient)
+        with system_errors("writing", folder.relative_to(data_root).as_posix()):
+            folder.mkdir(parents=True, exist_ok=True)
+            _write_split(data_root, folder, list(product(patients, numbers)), seed, shape, doses)
+        first += split.patients
+        folders.append(folder)
+    return folders

@@ -1,0 +1,1 @@
+"""Pseudonyms, and names for the terminal alone."""

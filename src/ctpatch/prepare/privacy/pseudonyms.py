@@ -1,0 +1,121 @@
+"""Names that stand for patients, series and files: the same for the same key, and no way back without it."""
+
+import hashlib
+import hmac
+import os
+import secrets
+import sys
+from dataclasses import dataclass
+from pathlib import Path
+
+from ctpatch.errors import UsageError
+from ctpatch.files.atomic import given_path, read_regular, system_errors
+
+KEY_BYTES = 32
+_MAX_KEY_BYTES = 4096
+_DIGITS = 16
+
+
+@dataclass(frozen=True, slots=True)
+class Pseudonyms:
+    """Keyed pseudonyms: HMAC-SHA256 of kind and name, its first 64 bits in hex.
+
+    Attributes:
+        key: the secret; its holder alone can tell which pseudonym is whose.
+    """
+
+    key: bytes
+
+    def __repr__(self) -> str:
+        return f"Pseudonyms({self.key_id})"
+
+    def _of(self, kind: str, name: str) -> str:
+        message = f"{kind}\0{name}".encode("utf-8", "surrogateescape")
+        return hmac.new(self.key, message, hashlib.sha256).hexdigest()[:_DIGITS]
+
+    def patient(self, group: str) -> str:
+        """What stands for a patient, or for what is kept together in place of one."""
+        return "P" + self._of("patient", group)
+
+    def series(self, series: str) -> str:
+        """What stands for a series."""
+        return "S" + self._of("series", series)
+
+    def file(self, where: str) -> str:
+        """What stands for a file of the source."""
+        return "F" + self._of("file", where)
+
+    @property
+    def key_id(self) -> str:
+        """Tells two keys apart; says nothing of either."""
+        return "K" + self._of("key", "id")
+
+
+def default_key_file() -> Path:
+    """Where the user's key lies unless another is named."""
+    if sys.platform == "win32":
+        base = os.environ.get("APPDATA") or str(Path.home() / "AppData" / "Roaming")
+    else:
+        base = os.environ.get("XDG_CONFIG_HOME") or str(Path.home() / ".config")
+    return Path(base) / "ctpatch" / "pseudonym.key"
+
+
+def load_key(
+    path: str | os.PathLike[str] | None, outside: tuple[Path, ...], *, new_key: bool = False
+) -> tuple[Pseudonyms, Path, bool]:
+    """The user's key; a new one, which `save_key` is still to write, where there is none yet.
+
+    Args:
+        path: the file; None takes that in the user's settings.
+        new_key: whether a key may be new where the user has named its file; in the settings it may always.
+        outside: folders it must not lie in: what is written there may be given away.
+
+    Returns:
+        The pseudonyms, the key's file, and whether it is new: nothing is written.
+
+    Raises:
+        UsageError: it lies in the output, is not there, or is no key.
+        SystemFailureError: it cannot be read.
+    """
+    file = given_path(path) if path is not None else default_key_file()
+    real = Path(os.path.realpath(file))
+    if any(real.is_relative_to(os.path.realpath(folder)) for folder in outside):
+        raise UsageError(
+            f"the key {file.name} lies in the folder that is written; whoever has it can tell who is behind a "
+            "pseudonym: choose a --key elsewhere"
+        )
+    if not os.path.lexists(file):
+        if path is not None and not new_key:
+            raise UsageError(
+                f"the key {file.name} does not exist, and another key gives other pseudonyms; check --key, or add "
+                "--new-key to have it made"
+            )
+        return Pseudonyms(secrets.token_hex(KEY_BYTES).encode()), file, True
+    with system_errors("reading the key", file.name):
+        content = read_regular(real, _MAX_KEY_BYTES).strip()
+    if len(content) < KEY_BYTES:
+        raise UsageError(
+            f"the key {file.name} has {len(content)} bytes, wanted {KEY_BYTES} or more; name another --key, or a file "
+            "that does not exist with --new-key: a key is made there"
+        )
+    return Pseudonyms(content), file, False
+
+
+def save_key(pseudonyms: Pseudonyms, file: Path) -> None:
+    """Write a new key, readable by the user alone.
+
+    Raises:
+        UsageError: another run has made one there since.
+        SystemFailureError: the system refused.
+    """
+    with system_errors("making the key", file.name):
+        file.parent.mkdir(parents=True, exist_ok=True)
+        try:
+            fd = os.open(file, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
+        except FileExistsError:
+            raise UsageError(f"the key {file.name} was made by another run meanwhile; run the command again") from None
+        try:
+            os.write(fd, pseudonyms.key + b"\n")
+            os.fsync(fd)
+        finally:
+            os.close(fd)

@@ -1,0 +1,400 @@
+"""One DICOM file: what it is, and what its header says, read by an allow-list of tags and within bounds.
+
+Files are known by their content. A header that lies about lengths costs no more memory than the file has bytes, and
+what cannot be read is named, not raised.
+"""
+
+import io
+import logging
+import math
+import os
+import stat
+import warnings
+import zlib
+from dataclasses import dataclass
+from typing import Any
+
+from ctpatch.errors import UsageError
+from ctpatch.prepare.geometry import MAX_RAW_PIXELS
+from ctpatch.prepare.readers.base import LeftOut
+
+MAX_FILE_BYTES = 256 * 1024 * 1024
+"""Largest file of one CT slice; those of scanners have less than a tenth."""
+
+CT_STORAGE = "1.2.840.10008.5.1.4.1.1.2"
+_DICOMDIR = "1.2.840.10008.1.3.10"
+DEFLATED = "1.2.840.10008.1.2.1.99"
+_IMPLICIT = "1.2.840.10008.1.2"
+_EXPLICIT = "1.2.840.10008.1.2.1"
+_BIG_ENDIAN = "1.2.840.10008.1.2.2"
+NATIVE_SYNTAXES = frozenset({_IMPLICIT, _EXPLICIT, _BIG_ENDIAN, DEFLATED})
+
+_PREAMBLE = 128
+_MAX_META_BYTES = 65536
+_SMALL_READ = 65536
+_LONG_LENGTHS = frozenset({b"OB", b"OW", b"UN", b"SQ", b"UT", b"OF", b"OD", b"UC", b"UR", b"OL", b"OV"})
+_MAX_TEXT = 512
+_AXES_TOLERANCE = 0.02
+
+HEADER_TAGS = (
+    "ImageType",
+    "SOPClassUID",
+    "PatientID",
+    "StudyInstanceUID",
+    "SeriesInstanceUID",
+    "SeriesDescription",
+    "ConvolutionKernel",
+    "InstanceNumber",
+    "ImagePositionPatient",
+    "ImageOrientationPatient",
+    "SliceLocation",
+    "GantryDetectorTilt",
+    "SamplesPerPixel",
+    "PhotometricInterpretation",
+    "NumberOfFrames",
+    "Rows",
+    "Columns",
+    "PixelSpacing",
+    "BitsAllocated",
+    "BitsStored",
+    "HighBit",
+    "PixelRepresentation",
+    "PixelPaddingValue",
+    "PixelPaddingRangeLimit",
+    "RescaleIntercept",
+    "RescaleSlope",
+    "RescaleType",
+)
+"""The only tags that are read. Ids serve to group and are never written; of the rest, spacing and position are."""
+
+PIXEL_TAGS = ("PixelData", "ExtendedOffsetTable", "ExtendedOffsetTableLengths")
+
+Vector = tuple[float, float, float]
+Axes = tuple[float, float, float, float, float, float]
+
+
+@dataclass(frozen=True, slots=True)
+class CtHeader:
+    """What the header of a CT slice says; ids as found, blank where there are none.
+
+    Attributes:
+        file: relative to the source folder.
+        patient, study, series: ids.
+        label: description and kernel of the series.
+        number: InstanceNumber, or None.
+        shape: rows and columns as stored.
+        spacing_mm: distance of rows and of columns; None where it is not said, or is no distance.
+        origin_mm: centre of the first pixel; None where it is not said.
+        axes: direction of the columns' and of the rows' numbers; None where they are not said, or are no directions.
+        location_mm: SliceLocation.
+        tilt_deg: GantryDetectorTilt, 0 where it is not said.
+    """
+
+    file: str
+    patient: str
+    study: str
+    series: str
+    label: str
+    number: int | None
+    shape: tuple[int, int]
+    spacing_mm: tuple[float, float] | None
+    origin_mm: Vector | None
+    axes: Axes | None
+    location_mm: float | None
+    tilt_deg: float
+
+
+class FileProblemError(Exception):
+    """A file that is not prepared; carries what is to be recorded."""
+
+    def __init__(self, kind: str, reason: str, *, fault: bool = False) -> None:
+        super().__init__(reason)
+        self.kind = kind
+        self.reason = reason
+        self.fault = fault
+
+
+class _BoundedFile(io.BufferedReader):
+    """A file that is never asked for more bytes than it has, whatever a length in it says."""
+
+    def __init__(self, fd: int, size: int) -> None:
+        super().__init__(io.FileIO(fd, "rb", closefd=True))
+        self._size = size
+
+    def read(self, size: int | None = -1, /) -> bytes:
+        if size is not None and 0 <= size <= _SMALL_READ:
+            return super().read(size)
+        left = max(self._size - self.tell(), 0)
+        return super().read(left if size is None or size < 0 else min(size, left))
+
+
+def import_pydicom() -> Any:
+    """The library, or a sentence that says how to get it."""
+    try:
+        import pydicom  # noqa: PLC0415
+    except ImportError:
+        raise UsageError("reading DICOM needs pydicom; pip install 'ctpatch[prepare]'") from None
+    # Its warnings quote values, which may be private: without a handler they would be printed.
+    logger = logging.getLogger("pydicom")
+    if not logger.handlers:
+        logger.addHandler(logging.NullHandler())
+    return pydicom
+
+
+def look_at(root: str, file: str, *, allow_deflated: bool) -> CtHeader | LeftOut:
+    """Read the header of a file, or say why it is not prepared."""
+    try:
+        dataset = read_dataset(root, file, HEADER_TAGS, allow_deflated=allow_deflated)
+        return header_of(file, dataset)
+    except FileProblemError as problem:
+        return LeftOut(file, problem.kind, problem.reason, problem.fault)
+
+
+def read_dataset(root: str, file: str, tags: tuple[str, ...], *, allow_deflated: bool) -> Any:
+    """The named tags of a file that holds a CT slice.
+
+    Raises:
+        FileProblemError: it holds none, or cannot be read.
+    """
+    pydicom = import_pydicom()
+    with _open(root, file) as source:
+        size = os.fstat(source.fileno()).st_size
+        syntax, storage, start = _what_it_is(source, size)
+        if storage not in {"", CT_STORAGE}:
+            raise _other_storage(storage)
+        if size > MAX_FILE_BYTES:
+            raise FileProblemError(
+                "too-large", f"it has {size} bytes, wanted at most {MAX_FILE_BYTES} for one slice", fault=True
+            )
+        if syntax == DEFLATED and not allow_deflated:
+            raise FileProblemError(
+                "deflated", "it is deflated and could be a bomb; --allow-deflated reads such, within bounds", fault=True
+            )
+        try:
+            with warnings.catch_warnings():
+                warnings.simplefilter("ignore")  # they quote values, which may be private
+                dataset = _parse(pydicom, source, syntax, start, tags)
+                named = str(dataset.get("SOPClassUID", "") or storage)
+        except FileProblemError:
+            raise
+        except Exception as error:  # noqa: BLE001 - pydicom raises many kinds on rubbish, quoting values
+            raise _damaged(error) from None
+    if not named and start:
+        raise FileProblemError(
+            "damaged", "it is DICOM and does not say of what: it is cut short or damaged", fault=True
+        )
+    if named != CT_STORAGE:
+        raise _other_storage(named) if named else FileProblemError("not-dicom", "it is no DICOM file")
+    return dataset
+
+
+def _parse(pydicom: Any, source: _BoundedFile, syntax: str, start: int, tags: tuple[str, ...]) -> Any:
+    whole = "PixelData" in tags
+    if syntax == DEFLATED:
+        source.seek(start)
+        content = io.BytesIO(_inflate(source.read()))
+        stop = None if whole else _at_pixels
+        tag_numbers = [pydicom.tag.Tag(tag) for tag in tags]
+        dataset = pydicom.filereader.read_dataset(
+            content, is_implicit_VR=False, is_little_endian=True, stop_when=stop, specific_tags=tag_numbers
+        )
+        dataset.ctpatch_syntax = _EXPLICIT
+        return dataset
+    source.seek(0)
+    dataset = pydicom.dcmread(source, stop_before_pixels=not whole, force=start == 0, specific_tags=list(tags))
+    # A dataset without meta does not say its syntax: pydicom has guessed it.
+    implicit, little = dataset.original_encoding
+    guessed = _IMPLICIT if implicit else _EXPLICIT if little else _BIG_ENDIAN
+    dataset.ctpatch_syntax = syntax or guessed
+    return dataset
+
+
+def _at_pixels(tag: Any, _vr: str | None, _length: int) -> bool:
+    return int(tag) >= 0x7FE00000  # noqa: PLR2004 - the group of pixel data
+
+
+def _open(root: str, file: str) -> _BoundedFile:
+    """Open a regular file below the root; links lead nowhere else."""
+    path = os.path.join(root, file)
+    try:
+        inside = os.path.realpath(root).rstrip("/\\") + os.sep
+        if os.path.islink(path) and not os.path.realpath(path).startswith(inside):
+            raise FileProblemError("link", "it is a link that leaves the source folder, which is not followed")
+        flags = os.O_RDONLY | getattr(os, "O_BINARY", 0) | getattr(os, "O_NONBLOCK", 0) | getattr(os, "O_CLOEXEC", 0)
+        fd = os.open(path, flags)
+    except OSError as error:
+        raise FileProblemError("unreadable", f"it cannot be opened: {error.strerror}", fault=True) from None
+    status = os.fstat(fd)
+    if not stat.S_ISREG(status.st_mode):
+        os.close(fd)
+        raise FileProblemError("no-file", "it is no regular file")
+    return _BoundedFile(fd, status.st_size)
+
+
+def _what_it_is(source: _BoundedFile, size: int) -> tuple[str, str, int]:
+    """Transfer syntax, storage class and where the dataset begins; 0 and blanks for a dataset without a meta group."""
+    head = source.read(min(size, _MAX_META_BYTES))
+    if head[_PREAMBLE : _PREAMBLE + 4] == b"DICM":
+        values, end = _meta_group(head, _PREAMBLE + 4)
+        return values.get(0x0010, ""), values.get(0x0002, ""), end
+    # Old archives hold datasets without preamble: they begin with group 2 or 8, and the length of the first element.
+    first = int.from_bytes(head[:2], "little")
+    plausible = first in {0x0002, 0x0008} and int.from_bytes(head[2:4], "little") <= 0x0018  # noqa: PLR2004
+    big_endian = head[:2] == b"\x00\x08" and head[4:6].isalpha()
+    if not (plausible or big_endian):
+        raise FileProblemError("not-dicom", "it is no DICOM file")
+    if first == 0x0002:  # noqa: PLR2004
+        values, _ = _meta_group(head, 0)
+        return values.get(0x0010, ""), values.get(0x0002, ""), 0
+    return "", "", 0
+
+
+def _meta_group(head: bytes, at: int) -> tuple[dict[int, str], int]:
+    """UIDs of the meta group, which is always explicit and little-endian, and where it ends."""
+    values: dict[int, str] = {}
+    while head[at : at + 2] == b"\x02\x00" and at + 8 <= len(head):
+        element = int.from_bytes(head[at + 2 : at + 4], "little")
+        vr = head[at + 4 : at + 6]
+        if vr in _LONG_LENGTHS:
+            length, at = int.from_bytes(head[at + 8 : at + 12], "little"), at + 12
+        else:
+            length, at = int.from_bytes(head[at + 6 : at + 8], "little"), at + 8
+        if vr == b"UI":
+            values[element] = head[at : at + length].decode("ascii", "replace").rstrip("\0 ")
+        at += length
+    return values, at
+
+
+def _inflate(packed: bytes) -> bytes:
+    machine = zlib.decompressobj(-zlib.MAX_WBITS)
+    try:
+        content = machine.decompress(packed, MAX_FILE_BYTES)
+    except zlib.error:
+        raise FileProblemError("damaged", "it says that it is deflated and cannot be inflated", fault=True) from None
+    if machine.unconsumed_tail:
+        raise FileProblemError(
+            "too-large", f"inflated it has more than {MAX_FILE_BYTES} bytes, which no slice has", fault=True
+        )
+    return content
+
+
+def _other_storage(uid: str) -> FileProblemError:
+    """Something else than a CT slice, by the name that the standard gives it; an unknown UID is not repeated."""
+    if uid == _DICOMDIR:
+        return FileProblemError("dicomdir", "it is the index of a medium")
+    pydicom = import_pydicom()
+    known = str(pydicom.uid.UID(uid, validation_mode=pydicom.config.IGNORE).name)
+    name = "unknown storage" if known == uid else known
+    return FileProblemError(name.lower().replace(" ", "-"), f"it holds no CT slice but {name}")
+
+
+def _damaged(error: Exception) -> FileProblemError:
+    return FileProblemError("damaged", f"it cannot be read as DICOM ({type(error).__name__})", fault=True)
+
+
+def header_of(file: str, dataset: Any) -> CtHeader:
+    """The header in the tags of a file.
+
+    Raises:
+        FileProblemError: it is no CT slice after all, or a value makes no sense.
+    """
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        try:
+            _refuse_other_pixels(dataset)
+            header = CtHeader(
+                file=file,
+                patient=_text(dataset, "PatientID"),
+                study=_text(dataset, "StudyInstanceUID"),
+                series=_text(dataset, "SeriesInstanceUID"),
+                label=f"{_text(dataset, 'SeriesDescription')} {_text(dataset, 'ConvolutionKernel')}",
+                number=_whole(dataset, "InstanceNumber"),
+                shape=(int(dataset.Rows), int(dataset.Columns)),
+                spacing_mm=_spacing(dataset),
+                origin_mm=_numbers3(dataset, "ImagePositionPatient"),
+                axes=_axes(dataset),
+                location_mm=_number(dataset, "SliceLocation"),
+                tilt_deg=_number(dataset, "GantryDetectorTilt") or 0.0,
+            )
+        except FileProblemError:
+            raise
+        except Exception as error:  # noqa: BLE001 - values are converted where they are asked for
+            raise _damaged(error) from None
+    return header
+
+
+def _refuse_other_pixels(dataset: Any) -> None:
+    """Refuse what is stored as a CT slice and is none, and shapes that no scanner writes."""
+    kinds = [str(each).upper() for each in dataset.get("ImageType") or []]
+    if "LOCALIZER" in kinds:
+        raise FileProblemError("localizer", "it is a localizer (scout view), no slice")
+    frames = _whole(dataset, "NumberOfFrames")
+    if frames is not None and frames != 1:
+        raise FileProblemError("multi-frame", f"it says {frames} frames, a CT slice has one", fault=True)
+    photometric = _text(dataset, "PhotometricInterpretation")
+    if not photometric:
+        reason = "it does not say what its pixels are (PhotometricInterpretation): it is cut short or damaged"
+        raise FileProblemError("damaged", reason, fault=True)
+    if int(dataset.get("SamplesPerPixel") or 1) != 1 or not photometric.startswith("MONOCHROME"):
+        raise FileProblemError("no-grey-values", "its pixels are colours, no HU")
+    rescale_type = _text(dataset, "RescaleType").upper()
+    if rescale_type not in {"", "HU"}:
+        raise FileProblemError("not-hu", "its RescaleType says that its values are no HU")
+    if _number(dataset, "RescaleSlope") in {None, 0.0} or _number(dataset, "RescaleIntercept") is None:
+        raise FileProblemError("no-rescale", "it has no usable RescaleSlope and RescaleIntercept, so no HU", fault=True)
+    rows, cols = int(dataset.Rows), int(dataset.Columns)
+    if not (1 <= rows <= MAX_RAW_PIXELS and 1 <= cols <= MAX_RAW_PIXELS):
+        raise FileProblemError(
+            "too-large", f"it says {rows}x{cols} pixels, wanted 1 to {MAX_RAW_PIXELS} on a side", fault=True
+        )
+    if int(dataset.BitsAllocated) not in {8, 16, 32}:
+        raise FileProblemError("damaged", "its BitsAllocated is not 8, 16 or 32", fault=True)
+
+
+def _text(dataset: Any, tag: str) -> str:
+    value = dataset.get(tag)
+    return "" if value is None else str(value).strip("\0 ")[:_MAX_TEXT]
+
+
+def _whole(dataset: Any, tag: str) -> int | None:
+    value = dataset.get(tag)
+    return None if value in {None, ""} else int(value)
+
+
+def _number(dataset: Any, tag: str) -> float | None:
+    value = dataset.get(tag)
+    if value in {None, ""}:
+        return None
+    number = float(value)
+    return number if math.isfinite(number) else None
+
+
+def _finite(dataset: Any, tag: str, count: int) -> list[float] | None:
+    value = dataset.get(tag)
+    if value is None or isinstance(value, str | float | int) or len(value) != count:
+        return None
+    numbers = [float(each) for each in value]
+    return numbers if all(math.isfinite(each) and abs(each) < 1e6 for each in numbers) else None  # noqa: PLR2004
+
+
+def _numbers3(dataset: Any, tag: str) -> Vector | None:
+    numbers = _finite(dataset, tag, 3)
+    return None if numbers is None else (numbers[0], numbers[1], numbers[2])
+
+
+def _spacing(dataset: Any) -> tuple[float, float] | None:
+    numbers = _finite(dataset, "PixelSpacing", 2)
+    return None if numbers is None or min(numbers) <= 0 else (numbers[0], numbers[1])
+
+
+def _axes(dataset: Any) -> Axes | None:
+    """Two unit vectors at a right angle, or None."""
+    numbers = _finite(dataset, "ImageOrientationPatient", 6)
+    if numbers is None:
+        return None
+    a, b = numbers[:3], numbers[3:]
+    lengths = [math.hypot(*a), math.hypot(*b)]
+    dot = sum(x * y for x, y in zip(a, b, strict=True))
+    if any(abs(length - 1) > _AXES_TOLERANCE for length in lengths) or abs(dot) > _AXES_TOLERANCE:
+        return None
+    return (numbers[0], numbers[1], numbers[2], numbers[3], numbers[4], numbers[5])

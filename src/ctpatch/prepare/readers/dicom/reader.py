@@ -1,0 +1,188 @@
+"""CT slices from a folder of DICOM files, whatever their names, depth and order."""
+
+import os
+from collections import Counter
+from collections.abc import Callable, Iterable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+
+from ctpatch.errors import SliceError
+from ctpatch.files.atomic import explain_os_error
+from ctpatch.files.digest import array_digest
+from ctpatch.prepare.readers.base import LeftOut, RawSlice, Scan, SeriesNote
+from ctpatch.prepare.readers.dicom.header import CtHeader, FileProblemError, import_pydicom, look_at
+from ctpatch.prepare.readers.dicom.pixels import read_hu
+from ctpatch.prepare.readers.dicom.series import (
+    GroupBy,
+    Placed,
+    Turn,
+    group_of,
+    into_series,
+    oddities,
+    place,
+    raw_slices,
+    same_position,
+    upright_turn,
+)
+from ctpatch.work.executors.base import Done, Failed
+from ctpatch.work.executors.choose import local_executor
+from ctpatch.work.executors.processes import ProcessExecutor
+
+_FILES_AT_ONCE = 64
+_ENDS_PROCESS = "it ended the process that looked at it, twice"
+
+
+@dataclass(frozen=True, slots=True)
+class DicomReader:
+    """Finds CT slices by content and reads them as HU, upright.
+
+    Attributes:
+        group_by: what must not be divided between splits; where it is blank, the next in the order patient, study,
+            series, folder counts. `top-folder` is the first folder below the source.
+        allow_deflated: read deflated files, within bounds.
+        keep_orientation: leave prone and decubitus slices as they are stored.
+        labels: the files are masks: padding is left as it is.
+        workers: processes that look at headers.
+    """
+
+    group_by: GroupBy = "patient"
+    allow_deflated: bool = False
+    keep_orientation: bool = False
+    labels: bool = False
+    workers: int = 1
+    name: str = "dicom"
+
+    def scan(self, root: Path, advance: Callable[[int], None]) -> Scan:
+        """Find the slices below a folder.
+
+        Raises:
+            UsageError: pydicom is not installed.
+            SystemFailureError: a folder cannot be listed.
+        """
+        import_pydicom()
+        found = Scan()
+        one = None if root.is_dir() else root.name
+        root = root if one is None else root.parent
+        headers: list[CtHeader] = []
+        for result in self._look(root, list(_files_below(root, found)) if one is None else [one], advance):
+            if isinstance(result, LeftOut):
+                found.left_out.append(result)
+            else:
+                headers.append(result)
+        placed = (place(header, keep_orientation=self.keep_orientation) for header in headers)
+        for name, series in into_series(placed, self.group_by).items():
+            kept = self._without_duplicates(root, name, series, found)
+            found.notes.extend(oddities(name, kept))
+            found.slices.extend(raw_slices(name, kept, self.group_by))
+        found.left_out.sort(key=lambda each: each.where)
+        found.notes.extend(_one_id_for_all(headers, self.group_by))
+        return found
+
+    def read(self, root: Path, slices: Iterable[RawSlice]) -> Iterator[NDArray[np.float32]]:
+        """Read slices: `(H, W)` float32 in HU, upright unless their orientation is kept.
+
+        Raises:
+            SliceError: a file is damaged, lies about its size, or is no longer what it was.
+        """
+        root = root if root.is_dir() else root.parent
+        for each in slices:
+            try:
+                image = self._read(root, each.file)
+            except FileProblemError as problem:
+                raise SliceError(f"{each.file}: {problem.reason}") from None
+            if image.shape != each.shape:
+                raise SliceError(f"{each.file}: it has shape {image.shape}, when it was found it had {each.shape}")
+            yield image
+
+    def _read(self, root: Path, file: str) -> NDArray[np.float32]:
+        image, axes = read_hu(str(root), file, allow_deflated=self.allow_deflated, raw=self.labels)
+        turn = Turn() if self.keep_orientation else upright_turn(axes) or Turn()
+        return np.ascontiguousarray(turn.apply(image))
+
+    def _look(self, root: Path, files: list[str], advance: Callable[[int], None]) -> Iterator[CtHeader | LeftOut]:
+        executor = local_executor(self.workers if len(files) > _FILES_AT_ONCE else 1)
+        shared = (str(root), self.allow_deflated)
+        lost: list[str] = []
+        for outcome in executor.run(_look_at_all, shared, _batches(files)):
+            if isinstance(outcome, Done):
+                yield from outcome.result
+            elif isinstance(outcome, Failed):
+                raise outcome.error
+            else:
+                lost.extend(outcome.item)
+            advance(len(outcome.item))
+        if lost:
+            alone: list[tuple[str, ...]] = [(file,) for file in lost]
+            for outcome in ProcessExecutor(1).run(_look_at_all, shared, alone):
+                if isinstance(outcome, Done):
+                    yield from outcome.result
+                elif isinstance(outcome, Failed):
+                    raise outcome.error
+                else:
+                    yield LeftOut(outcome.item[0], "ends-process", _ENDS_PROCESS, fault=True)
+
+    def _without_duplicates(self, root: Path, name: str, series: list[Placed], found: Scan) -> list[Placed]:
+        """The series without slices that lie where another one lies and have its pixels."""
+        surplus: set[str] = set()
+        others = 0
+        for run in same_position(series):
+            seen: set[str] = set()
+            for each in run:
+                try:
+                    digest = array_digest(self._read(root, each.header.file))
+                except FileProblemError as problem:
+                    surplus.add(each.header.file)
+                    found.left_out.append(LeftOut(each.header.file, problem.kind, problem.reason, problem.fault))
+                    continue
+                if digest in seen:
+                    surplus.add(each.header.file)
+                    reason = "another slice of its series lies at the same place and has the same pixels"
+                    found.left_out.append(LeftOut(each.header.file, "duplicate", reason))
+                seen.add(digest)
+            others += max(len(seen) - 1, 0)
+        if others:
+            message = f"{others} slices lie where another one lies and have other pixels; all are kept"
+            found.notes.append(SeriesNote("same-position", name, message))
+        return [each for each in series if each.header.file not in surplus]
+
+
+def _batches(files: list[str]) -> Iterator[tuple[str, ...]]:
+    for start in range(0, len(files), _FILES_AT_ONCE):
+        yield tuple(files[start : start + _FILES_AT_ONCE])
+
+
+def _look_at_all(shared: tuple[str, bool], files: tuple[str, ...]) -> list[CtHeader | LeftOut]:
+    root, allow_deflated = shared
+    return [look_at(root, file, allow_deflated=allow_deflated) for file in files]
+
+
+def _files_below(root: Path, found: Scan) -> Iterator[str]:
+    """Files below a folder, relative, with `/`, in a fixed order; links to folders are not followed."""
+
+    def refuse(error: OSError) -> None:
+        raise explain_os_error(error, "listing", Path(error.filename or root).name) from None
+
+    for folder, below, names in os.walk(root, onerror=refuse):
+        below.sort()
+        relative = Path(folder).relative_to(root).as_posix()
+        prefix = "" if relative == "." else f"{relative}/"
+        for name in list(below):
+            if os.path.islink(os.path.join(folder, name)):
+                below.remove(name)
+                found.left_out.append(LeftOut(prefix + name, "link", "it is a link to a folder, which is not followed"))
+        yield from (prefix + name for name in sorted(names))
+
+
+def _one_id_for_all(headers: list[CtHeader], group_by: GroupBy) -> Iterator[str]:
+    """A word where one id stands for what are likely many patients: it would put all of them into one split."""
+    groups = Counter(group_of(header, group_by) for header in headers)
+    studies = {header.study for header in headers if header.study}
+    tops = {header.file.partition("/")[0] for header in headers if "/" in header.file}
+    if len(groups) == 1 and group_by == "patient" and next(iter(groups))[1] == "patient" and len(studies) > 1:
+        yield (
+            f"all {len(headers)} slices of {len(studies)} studies in {len(tops)} top folders have one patient id: they "
+            "are one patient to the splits; where they are not, use --group-by study or top-folder"
+        )

@@ -1,0 +1,1 @@
+"""LoDoPaB-CT's HDF5 files."""

@@ -1,0 +1,263 @@
+"""LoDoPaB-CT's HDF5 files to slices: ground truth, and low-dose images by filtered back-projection.
+
+Facts of the data set: J. Leuschner et al., LoDoPaB-CT, Scientific Data 8, 109 (2021), and its technical reference.
+Sample n of a split lies in file n // 128, row n % 128. Images are stored transposed, `(col, row)`, and have no unit of
+length of their own: 26 cm stand for the side of each, whatever the pixels measured. The detector covers the diagonal
+of that square with 513 bins; 1000 angles lie in the middles of as many equal parts of half a turn.
+"""
+
+import math
+import re
+from collections import defaultdict
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import AbstractContextManager
+from dataclasses import dataclass, field
+from itertools import groupby
+from pathlib import Path
+from typing import Literal
+
+import numpy as np
+from numpy.typing import NDArray
+
+from ctpatch.errors import ConfigError, RangeError, SliceError
+from ctpatch.prepare.readers.base import LeftOut, RawSlice, Scan, SeriesNote
+from ctpatch.prepare.readers.lodopab.fbp import FilterName, ParallelBeam, check_filter, filtered_back_projection
+from ctpatch.prepare.readers.lodopab.hdf5_safety import HdfArray, open_array
+from ctpatch.prepare.readers.lodopab.patients import read_patients
+from ctpatch.prepare.readers.tree import find_files, source_file, source_folder
+
+Kind = Literal["ground_truth", "observation"]
+Image = NDArray[np.float32]
+
+ROWS_IN_A_FILE = 128
+SIDE = 362
+PUBLISHED_LENGTHS = {"train": 35820, "validation": 3522, "test": 3553, "challenge": 3678}
+"""Slices of each split. What files hold beyond them is HDF5 fill."""
+
+_SIDE_MM = 260.0
+GEOMETRY = ParallelBeam(
+    pixels=SIDE, pixel_mm=_SIDE_MM / SIDE, bins=513, pitch_mm=_SIDE_MM * math.sqrt(2.0) / 513, angles=1000
+)
+_SHAPES: dict[Kind, tuple[int, int]] = {"ground_truth": (SIDE, SIDE), "observation": (1000, 513)}
+_MM_PER_M = 1000.0  # observations are integrals along metres
+
+_DATA_NAME = re.compile(r"(ground_truth|observation)_(train|validation|test|challenge)_(\d{3})\.hdf5")
+_CSV_NAME = re.compile(r"patient_ids_rand_(train|validation|test|challenge)\.csv")
+
+
+@dataclass(slots=True)
+class _Split:
+    """What there is of one split: files by their number, and the patients."""
+
+    ground_truth: dict[int, str] = field(default_factory=dict)
+    observation: dict[int, str] = field(default_factory=dict)
+    patients: list[str] | None = None
+
+    def files(self, kind: Kind) -> dict[int, str]:
+        return self.ground_truth if kind == "ground_truth" else self.observation
+
+
+@dataclass(frozen=True, slots=True)
+class LodopabReader:
+    """Reads the unpacked files of LoDoPaB-CT: two of them, one for each kind, make pairs by `series` and `order`.
+
+    Attributes:
+        kind: `ground_truth`, or `observation`: the low-dose images, reconstructed and clipped to [0, 1].
+        keep_orientation: leave images as they are stored, the patient on the side, rather than upright.
+        filter_name, frequency_scaling: of the filtered back-projection.
+
+    Raises:
+        ConfigError: an option has a value that is not known.
+    """
+
+    kind: Kind = "ground_truth"
+    keep_orientation: bool = False
+    filter_name: FilterName = "hann"
+    frequency_scaling: float = 1.0
+
+    name: str = field(default="lodopab", init=False)
+
+    def __post_init__(self) -> None:
+        if self.kind not in _SHAPES:
+            raise ConfigError(f"kind: {self.kind!r} is not known, wanted ground_truth or observation")
+        check_filter(self.filter_name, self.frequency_scaling)
+
+    def scan(self, root: Path, advance: Callable[[int], None]) -> Scan:
+        """Find the slices of all splits, in the order of their sample numbers.
+
+        Raises:
+            UsageError: no such folder, or h5py is not installed.
+            SourceManifestError: a list of patients is damaged.
+        """
+        names, left_out = find_files(root)
+        scan = Scan(left_out=left_out)
+        splits = self._splits(root, names, scan, advance)
+        for split, found in sorted(splits.items()):
+            self._scan_split(root, split, found, scan)
+        if not any(found.files(self.kind) for found in splits.values()):
+            scan.notes.append(
+                f"no {self.kind} file of LoDoPaB-CT was found; wanted {self.kind}_<split>_<number>.hdf5, unpacked"
+            )
+        return scan
+
+    def _splits(self, root: Path, names: list[str], scan: Scan, advance: Callable[[int], None]) -> dict[str, _Split]:
+        splits: dict[str, _Split] = defaultdict(_Split)
+        for name in names:
+            advance(1)
+            base = name.rpartition("/")[2]
+            if data := _DATA_NAME.fullmatch(base):
+                kind: Kind = "ground_truth" if data[1] == "ground_truth" else "observation"
+                files = splits[data[2]].files(kind)
+                if files.setdefault(int(data[3]), name) != name:
+                    scan.left_out.append(LeftOut(name, "duplicate", "a file of the same name stands before it"))
+            elif listed := _CSV_NAME.fullmatch(base):
+                if splits[listed[1]].patients is not None:
+                    scan.left_out.append(LeftOut(name, "duplicate", "a file of the same name stands before it"))
+                else:
+                    splits[listed[1]].patients = read_patients(source_folder(root) / name, base)
+            elif base.endswith(".zip"):
+                scan.left_out.append(LeftOut(name, "packed", "it is a zip archive; unpack it first"))
+            else:
+                scan.left_out.append(LeftOut(name, "not-lodopab", "its name is none of the data set"))
+        return splits
+
+    def _scan_split(self, root: Path, split: str, found: _Split, scan: Scan) -> None:
+        files = found.files(self.kind)
+        if not files:
+            return
+        kept = 0
+        for number, file in sorted(files.items()):
+            try:
+                rows = self._valid_rows(root, split, number, found, scan)
+            except SliceError as error:
+                scan.left_out.append(LeftOut(file, "damaged", _without_name(str(error), file), fault=True))
+                continue
+            for row in range(rows):
+                sample = number * ROWS_IN_A_FILE + row
+                if found.patients is not None and sample >= len(found.patients):
+                    reason = f"the list of patients ends after {len(found.patients)} rows; copy the list again"
+                    scan.left_out.append(LeftOut(f"{file}[{row}]", "no-patient", reason, fault=True))
+                    continue
+                scan.slices.append(self._slice(split, file, row, sample, found.patients))
+                kept += 1
+        scan.notes += _notes(split, sorted(files), found, kept)
+
+    def _slice(self, split: str, file: str, row: int, sample: int, patients: list[str] | None) -> RawSlice:
+        return RawSlice(
+            file=file,
+            item=row,
+            shape=(SIDE, SIDE),
+            group=split if patients is None else patients[sample],
+            group_kind="series" if patients is None else "patient",
+            series=split,
+            order=sample,
+            unit="mapped",
+            split=split,
+            label=split,
+        )
+
+    def _valid_rows(self, root: Path, split: str, number: int, found: _Split, scan: Scan) -> int:
+        """Count the rows of a file that are slices, and note those that are fill."""
+        file = found.files(self.kind)[number]
+        with _opened(root, file, self.kind) as array:
+            stored = array.shape[0]
+            rows = min(stored, max(PUBLISHED_LENGTHS[split] - number * ROWS_IN_A_FILE, 0))
+            if self.kind == "ground_truth":
+                rows = min(rows, _observed(root, found.observation.get(number), rows))
+                if number == max(found.ground_truth):
+                    rows = _without_trailing_zeros(array, rows)
+        if rows < stored:
+            reason = f"rows {rows} to {stored - 1} lie behind the split's last slice"
+            scan.left_out.append(LeftOut(file, "fill", reason))
+        return rows
+
+    def read(self, root: Path, slices: Iterable[RawSlice]) -> Iterator[Image]:
+        """Read slices, in order: `(362, 362)` float32 in [0, 1] each.
+
+        Blocks of whole chunks are read once where slices come in order.
+
+        Raises:
+            SliceError: a file is damaged or not what it should be.
+            RangeError: ground truth outside [0, 1], or values that are not finite.
+        """
+        for file, rows in groupby(list(slices), key=lambda each: each.file):
+            with _opened(root, file, self.kind) as array:
+                blocks = _Blocks(array)
+                for one in rows:
+                    yield self._finish(blocks.row(one.item), f"{file}[{one.item}]")
+
+    def _finish(self, stored: Image, name: str) -> Image:
+        """Bring a row, `(362, 362)` or `(1000, 513)`, to a slice."""
+        low, high = float(stored.min()), float(stored.max())
+        if not (math.isfinite(low) and math.isfinite(high)):
+            raise RangeError(f"{name} holds NaN or infinity; download or copy the file again")
+        if self.kind == "observation":
+            sinogram = stored * np.float32(_MM_PER_M)
+            upright = filtered_back_projection(sinogram, GEOMETRY, self.filter_name, self.frequency_scaling)
+            np.clip(upright, 0.0, 1.0, out=upright)
+        elif low < 0.0 or high > 1.0:
+            raise RangeError(f"{name} reaches from {low:g} to {high:g}, wanted LoDoPaB-CT's [0, 1]")
+        else:
+            upright = stored.T
+        return np.ascontiguousarray(upright.T if self.keep_orientation else upright)
+
+
+class _Blocks:
+    """Rows of an array, read in blocks of whole chunks."""
+
+    def __init__(self, array: HdfArray) -> None:
+        self._array = array
+        self._start, self._block = 0, np.empty((0,), np.float32)
+
+    def row(self, number: int) -> Image:
+        if not 0 <= number < self._array.shape[0]:
+            raise SliceError(
+                f"{self._array.name} has {self._array.shape[0]} rows, row {number} is wanted; it changed meanwhile"
+            )
+        if not self._start <= number < self._start + len(self._block):
+            together = self._array.rows_together
+            self._start = number - number % together
+            self._block = self._array.rows(self._start, min(self._start + together, self._array.shape[0]))
+        row: Image = self._block[number - self._start]
+        return row
+
+
+def _opened(root: Path, file: str, kind: Kind) -> AbstractContextManager[HdfArray]:
+    return open_array(source_file(root, file), file, "data", (None, *_SHAPES[kind]))
+
+
+def _observed(root: Path, file: str | None, rows: int) -> int:
+    """Rows of the file of observations beside; `rows` where there is none that can be read."""
+    if file is None:
+        return rows
+    try:
+        with _opened(root, file, "observation") as array:
+            return array.shape[0]
+    except SliceError:
+        return rows
+
+
+def _without_trailing_zeros(array: HdfArray, rows: int) -> int:
+    while rows and not array.rows(rows - 1, rows).any():
+        rows -= 1
+    return rows
+
+
+def _without_name(message: str, file: str) -> str:
+    """A fault's sentence without the name of its file, for the record."""
+    return message.removeprefix(file).lstrip(": ")
+
+
+def _notes(split: str, numbers: list[int], found: _Split, kept: int) -> list[str | SeriesNote]:
+    notes: list[str | SeriesNote] = []
+    missing = sorted(set(range(numbers[-1])) - set(numbers))
+    if missing:
+        shown = ", ".join(f"{number:03d}" for number in missing[:10]) + (" …" if len(missing) > 10 else "")  # noqa: PLR2004
+        notes.append(SeriesNote("missing-files", split, f"files {shown} are not there"))
+    if kept < PUBLISHED_LENGTHS[split]:
+        message = f"{kept} of the {PUBLISHED_LENGTHS[split]} slices published are there"
+        notes.append(SeriesNote("incomplete", split, message))
+    if found.patients is None:
+        message = "there is no list of its patients, so all of it counts as one group"
+        notes.append(SeriesNote("no-patients", split, message))
+    return notes

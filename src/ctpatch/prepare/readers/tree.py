@@ -1,0 +1,74 @@
+"""The files below a source folder, in a fixed order; links that leave it are not followed."""
+
+import os
+from collections.abc import Iterator
+from pathlib import Path
+
+from ctpatch.errors import UsageError
+from ctpatch.files.atomic import system_errors
+from ctpatch.prepare.readers.base import LeftOut
+
+
+def source_folder(root: Path) -> Path:
+    """The folder that names of files are relative to: the root, or the folder a single file lies in."""
+    return root if root.is_dir() else root.parent
+
+
+def source_file(root: Path, file: str) -> Path:
+    """A file below the root by its name there.
+
+    Raises:
+        UsageError: the name leads out of the root.
+    """
+    folder = source_folder(root)
+    path = folder / file
+    if not _inside(path, folder):
+        raise UsageError(f"{file} leads out of the source folder; copy the file into it")
+    return path
+
+
+def _inside(path: Path, folder: Path) -> bool:
+    try:
+        return path.resolve().is_relative_to(folder.resolve())
+    except (OSError, RuntimeError):  # links in a circle
+        return False
+
+
+def find_files(root: Path) -> tuple[list[str], list[LeftOut]]:
+    """List the regular files below a folder, or the one file that is given.
+
+    Returns:
+        Names relative to the folder, with `/`, sorted; and what was passed over: links out of the folder and what is
+        no regular file.
+
+    Raises:
+        UsageError: there is no such folder or file.
+        SystemFailureError: a folder cannot be listed.
+    """
+    if not root.exists():
+        raise UsageError(f"{root.name} does not exist; wanted a folder or a file of raw CT")
+    if not root.is_dir():
+        return [root.name], []
+    names, left_out = [], []
+    for path in _walk(root):
+        name = path.relative_to(root).as_posix()
+        if path.is_symlink() and not _inside(path, root):
+            left_out.append(LeftOut(name, "outside-link", "it is a link that leads out of the source folder"))
+        elif path.is_file():
+            names.append(name)
+        elif path.is_dir():
+            left_out.append(LeftOut(name, "linked-folder", "it is a link to a folder, which is not entered"))
+        else:
+            left_out.append(LeftOut(name, "no-file", "it is no regular file: a pipe, a socket or a broken link"))
+    return sorted(names), sorted(left_out, key=lambda each: each.where)
+
+
+def _walk(root: Path) -> Iterator[Path]:
+    """Everything below a folder that is no folder; linked folders are named, not entered."""
+    with system_errors("listing", root.name):
+        entries = sorted(os.scandir(root), key=lambda entry: entry.name)
+    for entry in entries:
+        if entry.is_dir(follow_symlinks=False):
+            yield from _walk(root / entry.name)
+        elif entry.is_symlink() or not entry.is_dir():
+            yield root / entry.name

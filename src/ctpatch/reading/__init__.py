@@ -1,0 +1,1 @@
+"""From a patch set to batches and predictions."""

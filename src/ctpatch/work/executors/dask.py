@@ -1,0 +1,214 @@
+"""Workers of a Dask scheduler, on this machine or on many; a few items are under way at a time, however many come.
+
+A worker may die, and an item may run twice: the scheduler gives the items of a dead worker to others. What the data
+are to blame for is final; what the system is to blame for is tried twice more.
+"""
+
+import signal
+import threading
+import time
+import uuid
+from collections import Counter, deque
+from collections.abc import Callable, Iterable, Iterator
+from concurrent.futures import CancelledError
+from contextlib import suppress
+from dataclasses import dataclass
+from functools import lru_cache
+from queue import Empty, SimpleQueue
+from typing import Any
+
+from distributed import Client, Future, KilledWorker
+from distributed.protocol.pickle import dumps, loads
+
+from ctpatch.errors import CtPatchError, SystemFailureError
+from ctpatch.work.executors.base import Done, Failed, Item, Lost, Result, Shared
+
+RETRIES = 2
+PATIENCE = 600.0
+"""Seconds without any worker after which the run ends."""
+
+_ITEMS_AHEAD = 2
+_FEWEST_AHEAD = 4
+_LOOK_AGAIN = 2.0
+_SOON = 0.1
+_UNDONE = ("pending", "lost")
+_FAREWELL = 30.0
+"""Seconds that items under way are given to end when the run is stopped."""
+
+
+@dataclass(frozen=True, slots=True)
+class _Refused:
+    error: CtPatchError
+
+
+class DaskExecutor:
+    """Runs items on the workers that a client's scheduler has, also on those that come later."""
+
+    def __init__(self, client: Client, *, patience: float = PATIENCE) -> None:
+        self._client = client
+        self._patience = patience
+        self._threads, self._looked = 0, float("-inf")
+        self._ready: SimpleQueue[Future[Any]] = SimpleQueue()
+        self._again: list[Future[Any]] = []
+
+    def run(
+        self, function: Callable[[Shared, Item], Result], shared: Shared, items: Iterable[Item]
+    ) -> Iterator[Done[Item, Result] | Failed[Item] | Lost[Item]]:
+        """Run the function on all items.
+
+        Raises:
+            SystemFailureError: the scheduler is gone, or has had no worker for too long.
+        """
+        run, work = uuid.uuid4().hex, dumps((function, shared))
+        queue, suspects = iter(items), deque[Item]()
+        under_way: dict[Future[Any], Item] = {}
+        self._ready, self._again = SimpleQueue(), []
+        exhausted = False
+        try:
+            while True:
+                while not exhausted and len(under_way) < self._most():
+                    try:
+                        item = next(queue)
+                    except StopIteration:
+                        exhausted = True
+                    else:
+                        under_way[self._submit(run, work, item)] = item
+                # Who was with a deadly item when its worker died looks deadly too: alone, it shows.
+                alone = not under_way and bool(suspects)
+                if alone:
+                    item = suspects.popleft()
+                    under_way[self._submit(run, work, item)] = item
+                if not under_way:
+                    return
+                future = self._next()
+                item = under_way.pop(future)
+                outcome = self._outcome(item, future)
+                if isinstance(outcome, Lost) and not alone:
+                    suspects.append(item)
+                else:
+                    yield outcome
+        finally:
+            if under_way:
+                self._stop(run, list(under_way))
+
+    def everywhere(self, function: Callable[[Any], Any], argument: Any) -> dict[str, Any]:
+        """What the function returns, or raises, in each worker that there is; waits until there is one."""
+        with suppress(TimeoutError):
+            self._client.wait_for_workers(1, timeout=self._patience)
+        if not self.workers():
+            raise SystemFailureError(self._deserted())
+        found: dict[str, Any] = self._client.run(function, argument, on_error="return")
+        return found
+
+    def workers(self) -> int:
+        """How many there are now."""
+        return len(self._client.nthreads())
+
+    def _most(self) -> int:
+        if time.monotonic() - self._looked > _LOOK_AGAIN:
+            self._threads, self._looked = sum(self._client.nthreads().values()), time.monotonic()
+        return max(_FEWEST_AHEAD, _ITEMS_AHEAD * self._threads)
+
+    def _submit(self, run: str, work: bytes, item: Any) -> Future[Any]:
+        key = f"ctpatch-{uuid.uuid4().hex}"
+        future = self._client.submit(_work_on, run, work, item, key=key, retries=RETRIES, pure=False)
+        future.add_done_callback(self._ready.put)
+        return future
+
+    def _next(self) -> Future[Any]:
+        deserted: float | None = None
+        while True:
+            for future in self._again:
+                if future.status not in _UNDONE:
+                    self._again.remove(future)
+                    return future
+            try:
+                future = self._ready.get(timeout=_SOON if self._again else _LOOK_AGAIN)
+            except Empty:
+                if self._client.status != "running":
+                    raise SystemFailureError(_GONE) from None
+                now = time.monotonic()
+                deserted = None if self._client.nthreads() else deserted or now
+                if deserted is not None and now - deserted > self._patience:
+                    raise SystemFailureError(self._deserted()) from None
+            else:
+                if future.status not in _UNDONE:
+                    return future
+                # Its worker died with the result before that was fetched: another one does the item again.
+                self._again.append(future)
+
+    def _deserted(self) -> str:
+        return (
+            f"the scheduler has had no worker for {self._patience:.0f} s; parts that were done are kept: start "
+            "workers, then run the same command again"
+        )
+
+    @staticmethod
+    def _outcome(item: Item, future: Future[Any]) -> Done[Item, Any] | Failed[Item] | Lost[Item]:
+        try:
+            result = future.result()
+        except KilledWorker:
+            return Lost(item)
+        except CancelledError:
+            raise SystemFailureError(_GONE) from None
+        except Exception as error:  # noqa: BLE001 - handed on, never swallowed
+            return Failed(item, error)
+        return Failed(item, result.error) if isinstance(result, _Refused) else Done(item, result)
+
+    def _stop(self, run: str, futures: list[Future[Any]]) -> None:
+        """Let nothing of the run begin any more, and wait until what is at work has ended."""
+        with suppress(OSError, TimeoutError, ValueError, RuntimeError):  # the scheduler may be what is gone
+            self._client.run(_stop_run, run)
+            self._client.cancel(futures, force=True)
+            end = time.monotonic() + _FAREWELL
+            while time.monotonic() < end and any(self._client.run(_at_work, run).values()):
+                time.sleep(0.05)
+
+
+_GONE = (
+    "the connection to the Dask scheduler was lost, or it dropped the work; parts that were done are kept: run the "
+    "same command again to go on"
+)
+
+# In a worker's process: what runs there, and what is to run no more.
+_lock = threading.Lock()
+_running: Counter[str] = Counter()
+_stopped: set[str] = set()
+
+
+def _work_on(run: str, work: bytes, item: Any) -> Any:
+    with _lock:
+        if run in _stopped:
+            return None
+        _running[run] += 1
+    try:
+        function, shared = _unpacked(work)
+        return function(shared, item)
+    except SystemFailureError:
+        raise
+    except CtPatchError as error:
+        return _Refused(error)
+    finally:
+        with _lock:
+            _running[run] -= 1
+
+
+@lru_cache(maxsize=4)
+def _unpacked(work: bytes) -> Any:
+    """The function and what all items share: the same object for all items of a run in one process."""
+    return loads(work)
+
+
+def _stop_run(run: str) -> None:
+    with _lock:
+        _stopped.add(run)
+
+
+def _at_work(run: str) -> int:
+    with _lock:
+        return _running[run]
+
+
+def dask_setup(_worker: Any) -> None:
+    """Leave Ctrl-C to the builder, where a cluster of this machine is started with this module as its preload."""
+    signal.signal(signal.SIGINT, signal.SIG_IGN)

@@ -1,0 +1,150 @@
+"""Processes on this machine, in a pool that is rebuilt when one of them is killed."""
+
+import multiprocessing
+import os
+import signal
+import threading
+from collections import deque
+from collections.abc import Callable, Iterable, Iterator
+from concurrent.futures import FIRST_COMPLETED, Future, ProcessPoolExecutor, wait
+from concurrent.futures.process import BrokenProcessPool
+from contextlib import contextmanager
+from multiprocessing.connection import wait as wait_for
+from typing import Any
+
+from ctpatch.files.atomic import system_errors
+from ctpatch.work.executors.base import Done, Failed, Item, Lost, Result, Shared
+
+_ITEMS_AHEAD = 2
+"""Items handed to the pool for each worker, so that none waits and memory stays bounded."""
+
+_work: tuple[Callable[[Any, Any], Any], Any] | None = None
+
+
+def _start_worker(function: Callable[[Any, Any], Any], shared: object) -> None:
+    """Keep what all items share; leave Ctrl-C to the parent; end when the parent ends."""
+    global _work  # noqa: PLW0603 - one pool, one function: sent once, not with each item
+    _work = (function, shared)
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    if hasattr(signal, "pthread_sigmask"):
+        signal.pthread_sigmask(signal.SIG_UNBLOCK, {signal.SIGINT})
+    parent = multiprocessing.parent_process()
+    if parent is not None:
+        threading.Thread(target=_end_with, args=(parent.sentinel,), daemon=True).start()
+
+
+def _end_with(sentinel: int) -> None:
+    wait_for([sentinel])
+    os._exit(1)
+
+
+def _work_on(item: Any) -> Any:
+    assert _work is not None
+    function, shared = _work
+    try:
+        return function(shared, item)
+    except MemoryError:
+        # No better off than a process that the system kills for its memory, and with too little left to go on (a
+        # thread that cannot start may be waited for without end): the item is run again, alone and afresh.
+        os._exit(1)
+
+
+class ProcessExecutor:
+    """Runs items in `workers` processes, started afresh (spawn), so that the same code runs on every system.
+
+    When a process is killed, those items that were under way are run again one by one, each alone in a pool of its
+    own: the one that kills its process twice more is lost, the others are done.
+    """
+
+    def __init__(self, workers: int) -> None:
+        self.workers = workers
+
+    def run(
+        self, function: Callable[[Shared, Item], Result], shared: Shared, items: Iterable[Item]
+    ) -> Iterator[Done[Item, Result] | Failed[Item] | Lost[Item]]:
+        """Run the function on all items."""
+        queue = iter(items)
+        suspects: deque[Item] = deque()
+        exhausted = False
+        while not exhausted:
+            pool = self._pool(self.workers, function, shared)
+            under_way: dict[Future[Result], Item] = {}
+            try:
+                while True:
+                    while not exhausted and len(under_way) < self.workers * _ITEMS_AHEAD:
+                        try:
+                            item = next(queue)
+                        except StopIteration:
+                            exhausted = True
+                        else:
+                            under_way[_submit(pool, item)] = item
+                    if not under_way:
+                        break
+                    finished, _ = wait(under_way, return_when=FIRST_COMPLETED)
+                    for future in finished:
+                        error = future.exception()
+                        if isinstance(error, BrokenProcessPool):
+                            continue
+                        yield _outcome(under_way.pop(future), future)
+                    if any(isinstance(future.exception(), BrokenProcessPool) for future in finished & set(under_way)):
+                        wait(under_way)
+                        survivors = [f for f in under_way if not isinstance(f.exception(), BrokenProcessPool)]
+                        for future in survivors:
+                            yield _outcome(under_way.pop(future), future)
+                        suspects.extend(under_way.values())
+                        break
+            finally:
+                pool.shutdown(wait=True, cancel_futures=True)
+            while suspects:
+                yield self._alone(suspects.popleft(), function, shared)
+
+    def _alone(
+        self, item: Item, function: Callable[[Shared, Item], Result], shared: Shared
+    ) -> Done[Item, Result] | Failed[Item] | Lost[Item]:
+        # Whether the item was at work or only waiting when the shared pool broke cannot be told: it gets two tries.
+        for _ in range(2):
+            with self._pool(1, function, shared) as pool:
+                future: Future[Result] = _submit(pool, item)
+                if not isinstance(future.exception(), BrokenProcessPool):
+                    return _outcome(item, future)
+        return Lost(item)
+
+    @staticmethod
+    def _pool(workers: int, function: Callable[[Any, Any], Any], shared: object) -> ProcessPoolExecutor:
+        with system_errors("starting", "worker processes"):
+            return ProcessPoolExecutor(
+                workers, multiprocessing.get_context("spawn"), initializer=_start_worker, initargs=(function, shared)
+            )
+
+
+@contextmanager
+def _deaf_children() -> Iterator[None]:
+    """Let processes that start here not hear Ctrl-C until they can leave it to their parent; it is kept for us."""
+    if not hasattr(signal, "pthread_sigmask"):
+        yield
+        return
+    before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
+    try:
+        yield
+    finally:
+        signal.pthread_sigmask(signal.SIG_SETMASK, before)
+
+
+def _submit(pool: ProcessPoolExecutor, item: Any) -> Future[Any]:
+    """Hand an item to the pool; a pool that broke in between gives a future that says so."""
+    try:
+        with system_errors("starting", "worker processes"), _deaf_children():
+            return pool.submit(_work_on, item)
+    except BrokenProcessPool as error:
+        broken: Future[Any] = Future()
+        broken.set_exception(error)
+        return broken
+
+
+def _outcome(item: Item, future: Future[Result]) -> Done[Item, Result] | Failed[Item]:
+    error = future.exception()
+    if error is None:
+        return Done(item, future.result())
+    if not isinstance(error, Exception):
+        raise error
+    return Failed(item, error)
