@@ -27,5 +27,6 @@ from ctpatch.reading.patchset import open_set as _open_set
 from ctpatch.reading.predict import predict as predict
 from ctpatch.reporting import report as report
 
+__all__: list[str]
 __version__: str
 open = _open_set

@@ -107,7 +107,7 @@ def test_the_version_is_that_of_the_distribution() -> None:
 
 def test_an_unknown_name_is_an_attribute_error_that_names_it() -> None:
     with pytest.raises(AttributeError, match="module 'ctpatch' has no attribute 'bulid'"):
-        ctpatch.bulid  # noqa: B018
+        ctpatch.bulid  # type: ignore[attr-defined]  # noqa: B018
 
 
 def test_importing_the_package_imports_nothing_heavy() -> None:
