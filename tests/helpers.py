@@ -18,7 +18,8 @@ import ctpatch
 from ctpatch.cutting.cut import complete_part, cut_slices
 from ctpatch.cutting.job import Job
 from ctpatch.cutting.plan import Part
-from ctpatch.cutting.receipt import Receipt, SliceRecord, trusted_receipt
+from ctpatch.cutting.receipt import CutReceipt, trusted_receipt
+from ctpatch.cutting.rows import SliceRecord
 from ctpatch.errors import SliceError, SystemFailureError
 from ctpatch.events import Event, Notice
 
@@ -347,7 +348,7 @@ WOUNDED = "wounded.txt"
 """Below the data root: the same, the first time only."""
 
 
-def run_part_or_die(job: Job, part: Part) -> Receipt:
+def run_part_or_die(job: Job, part: Part) -> CutReceipt:
     """As `run_part`, in the middle of which a process may be ended: pixels are written, the receipt is not."""
     return trusted_receipt(job, part, check_sources=True) or complete_part(job, part, _cut(job, part))
 
@@ -369,6 +370,6 @@ def _cut(job: Job, part: Part) -> Iterator[Any]:
         yield piece
 
 
-def run_part_anew(job: Job, part: Part) -> Receipt:
+def run_part_anew(job: Job, part: Part) -> CutReceipt:
     """Do a part whether it was done or not."""
     return complete_part(job, part, cut_slices(job, part))

@@ -21,7 +21,7 @@ import pytest
 
 import ctpatch
 from ctpatch.config import BuildConfig
-from ctpatch.cutting.make import make_set
+from ctpatch.cutting.work import CutWork, make_set
 from ctpatch.errors import ConfigError, RangeError, SliceError, SystemFailureError, UsageError, WorkerLostError
 from ctpatch.events import Event, WorkAdvanced, ignore
 from ctpatch.work.executors.base import Done, Failed, Lost
@@ -143,12 +143,17 @@ def prepared(tmp_path: Path) -> Prepared:
     return make_split(tmp_path, SHAPES)
 
 
-def build_with_deaths(prepared: Prepared, executor: Any, **options: Any) -> ctpatch.BuildResult:
+class Deadly(CutWork):
     """A build whose slices may end the process that cuts them."""
+
+    run = staticmethod(run_part_or_die)
+    probe = staticmethod(probe_or_die)
+
+
+def build_with_deaths(prepared: Prepared, executor: Any, **options: Any) -> ctpatch.BuildResult:
     skip = options.get("on_error") == "skip"
     plan = ctpatch.plan(prepared.folder, config=SMALL, skip_faulty=skip)[0]
-    recipe = replace(build_module.cutting_recipe(plan, strict=False), run=run_part_or_die, probe=probe_or_die)
-    return make_set(recipe, prepared.out, BuildConfig(**options), executor, ignore)
+    return make_set(Deadly(plan, prepared.out, BuildConfig(**options)), executor, ignore)
 
 
 # Items.

@@ -15,8 +15,7 @@ import pytest
 
 import ctpatch
 from ctpatch.config import BuildConfig
-from ctpatch.cutting.make import Recipe, job_of, make_set
-from ctpatch.cutting.output import OutputFolder
+from ctpatch.cutting.work import CutWork, make_set
 from ctpatch.events import ignore
 from ctpatch.files.atomic import write_atomic, write_once
 from ctpatch.work.executors.base import Done
@@ -55,10 +54,15 @@ def pools() -> Iterator[dict[str, Executor]]:
         }
 
 
-def anew(prepared: Prepared) -> Recipe[Any]:
-    """A recipe that trusts no receipt."""
+class Anew(CutWork):
+    """Trusts no receipt."""
+
+    run = staticmethod(run_part_anew)
+
+
+def anew(prepared: Prepared, layout: Any = "files") -> Anew:
     plan = ctpatch.plan(prepared.folder, config=SMALL)[0]
-    return replace(build_module.cutting_recipe(plan, strict=False), run=run_part_anew)
+    return Anew(plan, prepared.out, BuildConfig(layout=layout))
 
 
 @pytest.mark.parametrize("layout", LAYOUTS)
@@ -69,25 +73,24 @@ def test_every_part_twice_at_the_same_time(tmp_path: Path, pools: dict[str, Exec
     build_one(once, layout=layout)
     for number in range(3):
         twice = make_split(tmp_path / f"twice-{number}", shapes, arrays={"target": "float32"})
-        make_set(anew(twice), twice.out, BuildConfig(layout=layout), Twice(pools[kind]), ignore)
+        make_set(anew(twice, layout), Twice(pools[kind]), ignore)
         assert_same_tree(tree_bytes(twice.out), tree_bytes(once.out))
 
 
 @pytest.mark.parametrize("layout", LAYOUTS)
 def test_what_is_on_record_is_whole_while_its_part_is_done_again(prepared: Prepared, layout: Any) -> None:
-    recipe = anew(prepared)
-    output = OutputFolder(prepared.out, ignore)
+    work = anew(prepared, layout)
     build_one(prepared, layout=layout)
     wanted = {name: content for name, content in tree_bytes(prepared.out).items() if not name.endswith("/")}
-    job = job_of(recipe, output, BuildConfig(layout=layout))
+    job = work.job
     job.state.mkdir()
-    parts = list(recipe.plan.parts(layout))
+    parts = list(work.parts())
     ended = threading.Event()
 
     def again() -> None:
         for _ in range(5):
             for part in parts:
-                recipe.run(job, part)
+                work.run(job, part)
         ended.set()
 
     looks = 0
@@ -101,12 +104,11 @@ def test_what_is_on_record_is_whole_while_its_part_is_done_again(prepared: Prepa
 
 
 def test_a_part_done_once_more_behind_the_end_harms_nothing(prepared: Prepared) -> None:
-    recipe = anew(prepared)
+    work = anew(prepared)
     build_one(prepared)
     wanted = tree_bytes(prepared.out)
-    job = job_of(recipe, OutputFolder(prepared.out, ignore), BuildConfig())
     with pytest.raises(ctpatch.CtPatchError, match="No such file"):
-        recipe.run(job, next(recipe.plan.parts("files")))
+        work.run(work.job, next(work.parts()))
     assert_same_tree(tree_bytes(prepared.out), wanted)
 
 

@@ -198,9 +198,10 @@ HOLDER = """
 import sys
 from pathlib import Path
 from ctpatch.events import ignore
-from ctpatch.cutting.output import OutputFolder
+from ctpatch.cutting.output import PATCH_SET
+from ctpatch.work.folder import WorkFolder
 if __name__ == "__main__":
-    with OutputFolder(Path(sys.argv[1]), ignore).held():
+    with WorkFolder(Path(sys.argv[1]), PATCH_SET, ignore).held():
         print("held", flush=True)
         sys.stdin.readline()
 """

@@ -23,7 +23,6 @@ from ctpatch.errors import (
 )
 from ctpatch.events import WorkAdvanced
 from ctpatch.files import atomic
-from ctpatch.prepare import part as part_module
 from ctpatch.prepare.api import CommonOptions, prepare, prepare_dicom
 from ctpatch.prepare.inputs import Input
 from ctpatch.prepare.privacy.pseudonyms import load_key
@@ -263,7 +262,7 @@ def test_nothing_private_is_in_any_byte_of_the_output(
             if len(written) == 1:
                 raise KeyboardInterrupt
 
-        monkeypatch.setattr(part_module, "write_atomic", cut_off)
+        monkeypatch.setattr("ctpatch.work.receipt.write_atomic", cut_off)
     names = tmp_path / "names.csv"
     options: dict[str, Any] = {"target": mate, "key": key, "on_error": "skip", "split": ["train=1"], "names": names}
     try:
@@ -366,7 +365,7 @@ def test_a_finished_part_is_not_done_again_and_a_spoiled_one_is(
         raise KeyboardInterrupt
 
     with monkeypatch.context() as patched:
-        patched.setattr(run, "_finish", fail)
+        patched.setattr(run.PrepareWork, "finish", fail)
         with pytest.raises(KeyboardInterrupt):
             prepare_dicom(tmp_path / "raw", tmp_path / "data", "set", **options)
     folder = tmp_path / "data/prepared/set"
@@ -412,7 +411,9 @@ def test_files_that_are_not_ours_are_never_written_over(tree: Path, tmp_path: Pa
     foreign.parent.mkdir(parents=True)
     foreign.write_bytes(b"mine")
     for overwrite in (False, True):
-        with pytest.raises(OutputConflictError, match=r"holds train/train_000003.npy, which would be written"):
+        with pytest.raises(
+            OutputConflictError, match=r"holds train/train_000003.npy, which this preparation would write"
+        ):
             prepare_dicom(tree, tmp_path / "data", "set", split=["train=1"], key=key, overwrite=overwrite)
     assert foreign.read_bytes() == b"mine"
 

@@ -135,7 +135,7 @@ def test_a_refused_run_leaves_no_key(tmp_path: Path, monkeypatch: pytest.MonkeyP
     foreign = tmp_path / "data/prepared/set/train/train_000000.npy"
     foreign.parent.mkdir(parents=True)
     foreign.write_bytes(b"mine")
-    with pytest.raises(UsageError, match="which would be written"):
+    with pytest.raises(UsageError, match="which this preparation would write"):
         prepare_dicom(tmp_path / "raw", tmp_path / "data", "set", split=["train=1"])
     assert not (tmp_path / "settings").exists()
     heard = Heard()
@@ -163,9 +163,12 @@ def test_an_unfinished_preparation_is_no_source(tmp_path: Path, key: Path, monke
         raise KeyboardInterrupt
 
     folder = tmp_path / "data/prepared/set"
-    for step in ("_finish", "Counter"):  # before any table, and between the tables and the meta
+    for where, step in (
+        (run.PrepareWork, "finish"),
+        (run, "Counter"),
+    ):  # before any table, and between the tables and the meta
         with monkeypatch.context() as patched:
-            patched.setattr(run, step, fail)
+            patched.setattr(where, step, fail)
             with pytest.raises(KeyboardInterrupt):
                 prepare_dicom(tmp_path / "raw", tmp_path / "data", "set", **options)
         sources = [folder, folder / "train"]

@@ -17,7 +17,6 @@ import pytest
 
 import ctpatch
 from ctpatch.cli.app import main
-from ctpatch.cutting.job import Share
 from ctpatch.errors import (
     ConfigError,
     IncompleteError,
@@ -27,6 +26,7 @@ from ctpatch.errors import (
     UsageError,
 )
 from ctpatch.events import Event, WorkAdvanced, WorkStarted
+from ctpatch.work.share import Share
 from helpers import LAYOUTS, SMALL, Heard, Prepared, assert_same_tree, build_one, make_split, tree_bytes
 
 plan_module = importlib.import_module("ctpatch.cutting.plan")

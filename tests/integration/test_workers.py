@@ -12,6 +12,7 @@ import pytest
 
 import ctpatch
 from ctpatch.config import BuildConfig
+from ctpatch.cutting.work import CutWork, make_set
 from ctpatch.errors import WorkerLostError
 from ctpatch.events import Event, WorkAdvanced
 from ctpatch.work.executors.base import Done, Failed, Lost
@@ -122,20 +123,17 @@ class Losing:
 
     def run(self, function: Callable[[Any, Any], Any], shared: Any, items: Iterable[Any]) -> Iterator[Any]:
         for item in items:
-            if any(task.slice_index == 2 for task in item.slices):
+            if any(task.slice_index == 2 for task in item.tasks):
                 yield Lost(item)
             else:
                 yield Done(item, function(shared, item))
 
 
 def test_a_lost_part_is_named_the_rest_is_kept(tmp_path: Path) -> None:
-    build_module = importlib.import_module("ctpatch.cutting.api")
-    make_module = importlib.import_module("ctpatch.cutting.make")
     prepared = make_split(tmp_path / "lost", [(40, 50)] * 8)
     plan = ctpatch.plan(prepared.folder, config=SMALL)[0]
-    recipe = build_module.cutting_recipe(plan, strict=False)
     with pytest.raises(WorkerLostError) as error:
-        make_module.make_set(recipe, prepared.out, BuildConfig(), Losing(), Heard())
+        make_set(CutWork(plan, prepared.out, BuildConfig()), Losing(), Heard())
     assert prepared.paths["image"][2] in error.value.message
     assert error.value.exit_status == 1
     assert ctpatch.verify(prepared.out).status == "incomplete"

@@ -13,7 +13,7 @@ from typing import Any
 
 import pytest
 
-from ctpatch.cutting.receipt import Receipt
+from ctpatch.cutting.receipt import CutReceipt
 from ctpatch.files.digest import bytes_digest
 from helpers import Prepared, assert_same_tree, csv_columns, tree_bytes
 from reliability.common import (
@@ -165,7 +165,7 @@ def _check_records(out: Path, wanted: dict[str, bytes]) -> tuple[int, int]:
     """Every part with a receipt has all its pixels; returns how many there are, and how many receipts are torn."""
     recorded = torn = 0
     for path in sorted(out.glob(".ctpatch/*.receipt.json")):
-        receipt = Receipt.from_bytes(path.read_bytes())
+        receipt = CutReceipt.from_bytes(path.read_bytes())
         if receipt is None:
             torn += 1
             continue

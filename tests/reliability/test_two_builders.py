@@ -26,10 +26,10 @@ needs_kill = pytest.mark.skipif(not hasattr(signal, "SIGKILL"), reason="the syst
 BUILDER = """
 import contextlib, importlib, json, os, sys, time
 import ctpatch
-from ctpatch.cutting.output import OutputFolder
+from ctpatch.work.folder import WorkFolder
 plan = importlib.import_module("ctpatch.cutting.plan")
 plan.PART_SLICES = 1
-held = OutputFolder.held
+held = WorkFolder.held
 
 @contextlib.contextmanager
 def watched(self):
@@ -40,7 +40,7 @@ def watched(self):
         with open(task["witness"], "a") as file:
             file.write(f"out {os.getpid()}\\n")
 
-OutputFolder.held = watched
+WorkFolder.held = watched
 print("ready", flush=True)
 for line in sys.stdin:
     task = json.loads(line)

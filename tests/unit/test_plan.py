@@ -143,25 +143,25 @@ def partition(made: SplitPlan, layout: LayoutName) -> list[Part]:
     """The parts, after looking that they are the slices in order, each once."""
     parts = list(made.parts(layout))
     assert [part.number for part in parts] == list(range(len(parts)))
-    assert [task for part in parts for task in part.slices] == list(made.tasks())
-    assert all(part.slices for part in parts)
+    assert [task for part in parts for task in part.tasks] == list(made.tasks())
+    assert all(part.tasks for part in parts)
     return parts
 
 
 def windows_of(made: SplitPlan, part: Part) -> int:
-    return sum(len(made.grid(task.shape)) for task in part.slices if task.problem is None)
+    return sum(len(made.grid(task.shape)) for task in part.tasks if task.problem is None)
 
 
 @pytest.mark.parametrize("layout", ["files", "index"])
 def test_parts_have_at_most_so_many_slices(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, layout: LayoutName) -> None:
     made = split(tmp_path, [(8, 8)] * 10).plan()
-    assert [len(part.slices) for part in partition(made, layout)] == [10]
+    assert [len(part.tasks) for part in partition(made, layout)] == [10]
     monkeypatch.setattr(MODULE, "PART_SLICES", 4)
-    assert [len(part.slices) for part in partition(made, layout)] == [4, 4, 2]
+    assert [len(part.tasks) for part in partition(made, layout)] == [4, 4, 2]
     assert all(part.shards == {} for part in made.parts(layout))
     monkeypatch.setattr(MODULE, "PART_SLICES", 64)
     monkeypatch.setattr(MODULE, "PART_WINDOWS", 3)
-    assert [len(part.slices) for part in partition(made, layout)] == [3, 3, 3, 1]
+    assert [len(part.tasks) for part in partition(made, layout)] == [3, 3, 3, 1]
 
 
 @pytest.mark.parametrize("layout", ["files", "shards", "slices", "index"])
@@ -171,7 +171,7 @@ def test_one_slice_with_too_many_windows_is_a_part_of_its_own(
     made = split(tmp_path, [(8, 8), (20, 20), (8, 8)]).plan()
     monkeypatch.setattr(MODULE, "PART_WINDOWS", 4)
     monkeypatch.setattr(MODULE, "PACKED_PART_WINDOWS", 4)
-    assert [len(part.slices) for part in partition(made, layout)] == [1, 1, 1]
+    assert [len(part.tasks) for part in partition(made, layout)] == [1, 1, 1]
 
 
 def test_shards_stay_below_their_size_and_are_numbered_one_by_one(
@@ -191,7 +191,7 @@ def test_slices_have_a_shard_for_each_shape(tmp_path: Path, monkeypatch: pytest.
     assert [part.shards for part in partition(made, "slices")] == [{(20, 20): 0, (17, 9): 1, (8, 8): 2}]
     monkeypatch.setattr(MODULE, "SHARD_BYTES", 4 * (400 + 17 * 9))
     parts = partition(made, "slices")
-    assert [[task.slice_index for task in part.slices] for part in parts] == [[0, 1], [2, 3, 4], [5]]
+    assert [[task.slice_index for task in part.tasks] for part in parts] == [[0, 1], [2, 3, 4], [5]]
     assert [part.shards for part in parts] == [{(20, 20): 0, (17, 9): 1}, {(20, 20): 2, (8, 8): 3}, {(20, 20): 4}]
 
 

@@ -65,9 +65,10 @@ def info(
 ) -> int:
     """Say what sets are, also unfinished ones."""
     from ctpatch.cli.screen import info_text, print_out  # noqa: PLC0415
-    from ctpatch.cutting.output import unfinished_build  # noqa: PLC0415
+    from ctpatch.cutting.output import PATCH_SET  # noqa: PLC0415
     from ctpatch.errors import IncompleteError  # noqa: PLC0415
     from ctpatch.reading.patchset import open_set  # noqa: PLC0415
+    from ctpatch.work.folder import unfinished  # noqa: PLC0415
 
     texts: list[str] = []
     values: list[Any] = []
@@ -75,7 +76,7 @@ def info(
         try:
             ps = open_set(folder)
         except IncompleteError as error:
-            begun = unfinished_build(folder)
+            begun = unfinished(folder, PATCH_SET.record)
             values.append({"status": "incomplete", "folder": str(folder), **begun})
             lines = [f"incomplete: {error.message}", *(f"  {name}: {value}" for name, value in begun.items())]
             texts.append("\n".join(lines))

@@ -33,7 +33,7 @@ from ctpatch.cli.options import (
 from ctpatch.errors import EXIT_DATA, EXIT_DONE, ConfigError
 
 if TYPE_CHECKING:
-    from ctpatch.cutting.make import BuildResult
+    from ctpatch.cutting.work import BuildResult
 
 
 def build(

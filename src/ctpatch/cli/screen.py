@@ -11,10 +11,10 @@ from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TaskID, TextColumn, TimeRemainingColumn
 
 from ctpatch.checking.findings import VerifyReport, counted
-from ctpatch.cutting.make import BuildResult
 from ctpatch.cutting.plan import LAYOUTS, ShapeCount, SplitPlan
 from ctpatch.cutting.preview import RulePreview
 from ctpatch.cutting.shares import ShareResult
+from ctpatch.cutting.work import BuildResult
 from ctpatch.events import Event, WorkAdvanced, WorkFinished, WorkStarted
 from ctpatch.format.meta import PatchMeta
 from ctpatch.words import human_bytes

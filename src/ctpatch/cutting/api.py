@@ -4,25 +4,15 @@ import os
 from collections.abc import Sequence
 from pathlib import Path
 
-import polars as pl
-
 from ctpatch.config import BuildConfig, PatchConfig
-from ctpatch.cutting.cut import cut_slices, run_part
-from ctpatch.cutting.job import Job
-from ctpatch.cutting.make import BuildResult, Recipe, make_set
-from ctpatch.cutting.output import OutputFolder
-from ctpatch.cutting.plan import Part, SplitPlan, plan_split
-from ctpatch.cutting.receipt import source_changed
+from ctpatch.cutting.plan import SplitPlan, plan_split
+from ctpatch.cutting.work import BuildResult, CutWork, make_set
 from ctpatch.errors import UsageError
 from ctpatch.events import Listener, Notice, ignore
 from ctpatch.files.atomic import given_path
-from ctpatch.format.meta import PatchMeta
 from ctpatch.format.splits import PATCHES, SourcePath, SplitSource, as_sources, find_splits
-from ctpatch.format.tables import SLICE_MANIFEST, STATUS_OK, read_table, slice_schema
 from ctpatch.words import LayoutName, OnError
 from ctpatch.work.executors.choose import AnyExecutor, as_executor
-
-_MAX_CHANGES_SHOWN = 3
 
 
 def build(
@@ -78,9 +68,7 @@ def build(
         hint = each.many_files_hint()
         if hint:
             listener(Notice("many-files", hint))
-    return [
-        make_set(cutting_recipe(each, strict=strict), folder, options, chosen, listener) for each, folder in planned
-    ]
+    return [make_set(CutWork(each, folder, options), chosen, listener, overwrite=overwrite) for each, folder in planned]
 
 
 def plan_outputs(
@@ -124,56 +112,3 @@ def _output_folders(splits: list[SplitSource], out: str | os.PathLike[str] | Non
     if len(set(folders)) < len(folders):
         raise UsageError("two splits would be written into one folder; build them one by one with an --out each")
     return folders
-
-
-def cutting_recipe(plan: SplitPlan, *, strict: bool) -> Recipe[Job]:
-    """A set cut from prepared slices."""
-    return Recipe(
-        plan=plan,
-        plan_digest=plan.digest(),
-        share=lambda job: job,
-        run=run_part,
-        changed=lambda output, meta: _changed_sources(output, meta, plan, strict=strict),
-        from_sources=True,
-        probe=_probe,
-    )
-
-
-def _changed_sources(output: OutputFolder, meta: PatchMeta, plan: SplitPlan, *, strict: bool) -> list[str]:
-    arrays = tuple(meta.arrays)
-    recorded = read_table(output.folder / SLICE_MANIFEST, slice_schema(arrays))
-    since = (output.folder / SLICE_MANIFEST).stat().st_mtime_ns
-    columns = ["slice_index", "src_path", "height", "width", "src_dtype", *(f"{array}_path" for array in arrays[1:])]
-    if not recorded.select(columns).equals(plan.slices.select(columns)):
-        return [_first_difference(recorded.select(columns), plan.slices.select(columns))]
-    changed = []
-    for row in recorded.iter_rows(named=True):
-        for array in arrays:
-            prefix = "" if array == "image" else f"{array}_"
-            path = row[f"{array}_path" if prefix else "src_path"]
-            if row["status"] != STATUS_OK:
-                status = os.stat(plan.source.data_root / path) if (plan.source.data_root / path).exists() else None
-                if status is not None and max(status.st_mtime_ns, status.st_ctime_ns) >= since:
-                    changed.append(f"{path}, which was left out, has changed since")
-            elif source_changed(
-                plan.source.data_root, path, row[f"{prefix}digest"], since, labels=array != "image", strict=strict
-            ):
-                changed.append(f"{path} has changed since it was cut")
-            if len(changed) == _MAX_CHANGES_SHOWN:
-                return [*changed, "perhaps more"]
-    return changed
-
-
-def _first_difference(before: pl.DataFrame, now: pl.DataFrame) -> str:
-    if before.height != now.height:
-        return f"the source manifest listed {before.height} slices then, {now.height} now"
-    for old, new in zip(before.iter_rows(named=True), now.iter_rows(named=True), strict=True):
-        for name in before.columns:
-            if old[name] != new[name]:
-                return f"{name} of {old['src_path']} was {old[name]!r}, now {new[name]!r}"
-    return "the source manifest has other columns"
-
-
-def _probe(job: Job, part: Part) -> int:
-    """Read and judge slices without writing anything."""
-    return sum(1 for _ in cut_slices(job, part))

@@ -4,7 +4,7 @@ What comes out is, to the byte, what a build with that layout and that rule woul
 """
 
 import os
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
@@ -21,10 +21,10 @@ from ctpatch.core.rules import RULE_COLUMNS, compile_rules, opposite
 from ctpatch.core.statistics.windows import SliceStatistics, WindowStatistics
 from ctpatch.cutting.cut import CutSlice, complete_part
 from ctpatch.cutting.job import Job
-from ctpatch.cutting.make import BuildResult, Recipe, make_set
-from ctpatch.cutting.output import OutputFolder
 from ctpatch.cutting.plan import Part, SliceTask, SplitPlan
-from ctpatch.cutting.receipt import Receipt, SliceRecord, trusted_receipt
+from ctpatch.cutting.receipt import CutReceipt, trusted_receipt
+from ctpatch.cutting.rows import SliceRecord
+from ctpatch.cutting.work import BuildResult, CutWork, make_set
 from ctpatch.errors import FormatError, UsageError
 from ctpatch.events import Listener, ignore
 from ctpatch.files.atomic import given_path
@@ -35,6 +35,7 @@ from ctpatch.format.tables import STATUS_OK
 from ctpatch.reading.patchset import PatchSet, open_set
 from ctpatch.words import LayoutName
 from ctpatch.work.executors.choose import AnyExecutor, as_executor
+from ctpatch.work.folder import WorkFolder
 
 KEEP = "keep"
 """Name of the rule that `--keep` adds: it drops what the condition does not hold for."""
@@ -91,23 +92,40 @@ def convert(
         raise UsageError(f"{str(out)!r} overlaps the set that is converted; choose another folder")
     chosen = layout or ps.meta.layout
     plan = _plan(ps, keep)
-    tables = {name: info.digest for name, info in ps.meta.tables.items()}
-    recipe = Recipe(
-        plan=plan,
-        plan_digest=json_digest({"config": plan.config.model_dump(mode="json"), "tables": tables}),
-        share=lambda job: ConvertJob(job, ps),
-        run=run_convert_part,
-        changed=lambda output, meta: _changed(output, meta, ps),
-        from_sources=False,
-        probe=None,
-    )
     options = BuildConfig(layout=chosen, workers=workers, overwrite=overwrite)
-    return make_set(recipe, folder, options, as_executor(executor, workers), listener)
+    work = ConvertWork(plan, folder, options, ps)
+    return make_set(work, as_executor(executor, workers), listener, overwrite=overwrite)
 
 
-def _changed(output: OutputFolder, meta: PatchMeta, ps: PatchSet) -> list[str]:
-    del output
-    return [] if meta.source_digest == ps.meta.source_digest else ["it was made from other slices"]
+class ConvertWork(CutWork):
+    """A set made from another set."""
+
+    from_sources = False
+    probe = None
+
+    def __init__(self, plan: SplitPlan, folder: Path, options: BuildConfig, ps: PatchSet) -> None:
+        self._ps = ps
+        super().__init__(plan, folder, options)
+
+    def plan_digest(self) -> str:
+        """Of the options and of the set's tables."""
+        tables = {name: info.digest for name, info in self._ps.meta.tables.items()}
+        return json_digest({"config": self.plan.config.model_dump(mode="json"), "tables": tables})
+
+    def shared(self, folder: WorkFolder[PatchMeta]) -> ConvertJob:
+        """The job, and the set."""
+        del folder
+        return ConvertJob(self.job, self._ps)
+
+    @property
+    def run(self) -> Callable[[ConvertJob, Part], CutReceipt]:
+        """Writes the patches of a part again."""
+        return run_convert_part
+
+    def changed_sources(self, folder: Path, meta: PatchMeta) -> list[str]:
+        """Whether the finished set was made from the same slices."""
+        del folder
+        return [] if meta.source_digest == self._ps.meta.source_digest else ["it was made from other slices"]
 
 
 def _plan(ps: PatchSet, keep: str | None) -> SplitPlan:
@@ -145,7 +163,7 @@ def _manifest_path(ps: PatchSet) -> Path:
     return _root(ps) / ps.meta.source_manifest
 
 
-def run_convert_part(shared: ConvertJob, part: Part) -> Receipt:
+def run_convert_part(shared: ConvertJob, part: Part) -> CutReceipt:
     """Do one part of a conversion, or find that it is done."""
     done = trusted_receipt(shared.job, part, check_sources=False)
     return done or complete_part(shared.job, part, _pieces(shared, part))
@@ -153,12 +171,12 @@ def run_convert_part(shared: ConvertJob, part: Part) -> Receipt:
 
 def _pieces(shared: ConvertJob, part: Part) -> Iterator[CutSlice | SliceRecord]:
     ps, job = shared.ps, shared.job
-    indices = pl.Series([task.slice_index for task in part.slices], dtype=pl.Int64).implode()
+    indices = pl.Series([task.slice_index for task in part.tasks], dtype=pl.Int64).implode()
     mine = pl.col("slice_index").is_in(indices)
     kept = ps.manifest.with_row_index("at").filter(mine)
     dropped = ps.rejected.filter(mine)
     records = {record["slice_index"]: record for record in ps.slices.filter(mine).iter_rows(named=True)}
-    for task in part.slices:
+    for task in part.tasks:
         record = records[task.slice_index]
         if record["status"] != STATUS_OK:
             yield SliceRecord.skipped(task, record["reason"])

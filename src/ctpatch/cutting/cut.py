@@ -18,7 +18,8 @@ from ctpatch.core.rules import RULE_COLUMNS, CompiledRules, compile_rules
 from ctpatch.core.statistics.windows import SliceStatistics, window_statistics
 from ctpatch.cutting.job import Job
 from ctpatch.cutting.plan import Part, SliceTask
-from ctpatch.cutting.receipt import PartRows, Receipt, SliceRecord, trusted_receipt, write_receipt
+from ctpatch.cutting.receipt import CutReceipt, trusted_receipt
+from ctpatch.cutting.rows import PartRows, SliceRecord
 from ctpatch.errors import RangeError, SliceError, SourceChangedError
 from ctpatch.files.atomic import sync_outputs
 from ctpatch.files.digest import array_digest
@@ -51,7 +52,7 @@ class CutSlice:
     padded: Images
 
 
-def run_part(job: Job, part: Part) -> Receipt:
+def run_part(job: Job, part: Part) -> CutReceipt:
     """Do one part, or find that it is done.
 
     Raises:
@@ -62,7 +63,12 @@ def run_part(job: Job, part: Part) -> Receipt:
     return done or complete_part(job, part, cut_slices(job, part))
 
 
-def complete_part(job: Job, part: Part, pieces: Iterator[CutSlice | SliceRecord]) -> Receipt:
+def probe_part(job: Job, part: Part) -> int:
+    """Read and judge slices without writing anything."""
+    return sum(1 for _ in cut_slices(job, part))
+
+
+def complete_part(job: Job, part: Part, pieces: Iterator[CutSlice | SliceRecord]) -> CutReceipt:
     """Write the slices of a part as they come, make everything durable, and put the receipt down."""
     writer = make_writer(
         job.layout,
@@ -81,7 +87,7 @@ def complete_part(job: Job, part: Part, pieces: Iterator[CutSlice | SliceRecord]
         raise
     receipt, rows_files = rows.finish(job, part, writer.bytes_written)
     sync_outputs(job.folder, [*outputs, *rows_files])
-    write_receipt(job, receipt)
+    receipt.write(job.state)
     return receipt
 
 
@@ -124,11 +130,11 @@ def _read_ahead(job: Job, part: Part) -> Iterator[tuple[SliceTask, Future[Images
     """The slices of a part while a thread reads the next one into the other of two sets of buffers."""
     buffers = [[SliceBuffer() for _ in job.arrays] for _ in range(2)]
     with ThreadPoolExecutor(1, "ctpatch-reader") as reader:
-        ahead = reader.submit(_read_slice, job, part.slices[0], buffers[0])
-        for number, task in enumerate(part.slices, 1):
+        ahead = reader.submit(_read_slice, job, part.tasks[0], buffers[0])
+        for number, task in enumerate(part.tasks, 1):
             here = ahead
-            if number < len(part.slices):
-                ahead = reader.submit(_read_slice, job, part.slices[number], buffers[number % 2])
+            if number < len(part.tasks):
+                ahead = reader.submit(_read_slice, job, part.tasks[number], buffers[number % 2])
             yield task, here
 
 

@@ -1,52 +1,11 @@
 """What all parts of a build share; small, and safe to send to another process or machine."""
 
-import re
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Self
 
 from ctpatch.config import PatchConfig
-from ctpatch.errors import ConfigError
 from ctpatch.format.meta import ArrayInfo
 from ctpatch.words import LayoutName, OnError
-
-RECEIPT_SUFFIX = ".receipt.json"
-MAX_SHARES = 100_000
-
-
-@dataclass(frozen=True, slots=True)
-class Share:
-    """One of several shares of the parts: every `of`-th part, beginning with the `number`-th.
-
-    Attributes:
-        number: from 1 to `of`.
-        of: how many shares there are.
-    """
-
-    number: int
-    of: int
-
-    @classmethod
-    def parse(cls, text: str) -> Self:
-        """The share in `3/16`.
-
-        Raises:
-            ConfigError: it is not written so, or there is no such share.
-        """
-        found = re.fullmatch(r"\s*(\d{1,6})\s*/\s*(\d{1,6})\s*", text, re.ASCII)
-        if found is None or not 1 <= int(found[1]) <= int(found[2]) <= MAX_SHARES:
-            raise ConfigError(
-                f"share: {text[:40]!r}, wanted the number of a share and how many there are, as 3/16: "
-                f"from 1/16 to 16/16, at most {MAX_SHARES:,}"
-            )
-        return cls(int(found[1]), int(found[2]))
-
-    def __str__(self) -> str:
-        return f"{self.number}/{self.of}"
-
-    def takes(self, part: int) -> bool:
-        """Whether a part, by its number from 0, is in the share."""
-        return part % self.of == self.number - 1
 
 
 @dataclass(frozen=True, slots=True)
@@ -88,7 +47,3 @@ class Job:
     def piece(self, number: int, table: str) -> Path:
         """The rows of one of the tables that a part contributes."""
         return self.state / f"{number:06d}.{table}"
-
-    def receipt(self, number: int) -> Path:
-        """The receipt of a part."""
-        return self.state / f"{number:06d}{RECEIPT_SUFFIX}"

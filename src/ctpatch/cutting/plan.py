@@ -1,7 +1,7 @@
 """What a build would do: slices, windows, bytes, names, coverage, and the parts it is done in."""
 
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 from typing import Any
 
@@ -46,6 +46,15 @@ class SliceTask:
     src_dtype: str
     problem: str | None
 
+    @property
+    def name(self) -> str:
+        """What messages call it: the path of its image."""
+        return self.paths[0]
+
+    def with_problem(self, problem: str) -> "SliceTask":
+        """The same slice, known to be unusable."""
+        return replace(self, problem=f"{self.name}: {problem}")
+
 
 @dataclass(frozen=True, slots=True)
 class Part:
@@ -53,12 +62,12 @@ class Part:
 
     Attributes:
         number: position among the parts, from 0.
-        slices: what is to be cut.
+        tasks: what is to be cut.
         shards: number of the shard for slices of each shape, where the layout has shards.
     """
 
     number: int
-    slices: tuple[SliceTask, ...]
+    tasks: tuple[SliceTask, ...]
     shards: dict[tuple[int, int], int]
 
 

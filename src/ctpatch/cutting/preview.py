@@ -84,11 +84,11 @@ def preview_rules(
                 raise outcome.error
             if not isinstance(outcome, Done):
                 raise WorkerLostError(
-                    f"the process that read {outcome.item.slices[0].paths[0]} and those behind it was ended twice; "
+                    f"the process that read {outcome.item.tasks[0].paths[0]} and those behind it was ended twice; "
                     "check these files and the memory limit"
                 )
             total.add(outcome.result)
-            listener(WorkAdvanced(task, len(outcome.item.slices), outcome.result.windows))
+            listener(WorkAdvanced(task, len(outcome.item.tasks), outcome.result.windows))
     finally:
         listener(WorkFinished(task))
     return total

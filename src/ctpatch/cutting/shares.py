@@ -11,31 +11,24 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from ctpatch.config import BuildConfig, PatchConfig
-from ctpatch.cutting.api import cutting_recipe, plan_outputs
-from ctpatch.cutting.job import Job, Share
-from ctpatch.cutting.make import (
-    BuildResult,
-    begun_of,
-    describe_plan,
-    job_of,
-    refuse_other_build,
-    refuse_other_set,
-    result_of,
-    run_parts,
-)
-from ctpatch.cutting.output import Begun, OutputFolder
+from ctpatch.cutting.api import plan_outputs
+from ctpatch.cutting.output import PATCH_SET
 from ctpatch.cutting.plan import SplitPlan, plan_split
-from ctpatch.cutting.receipt import Receipt
-from ctpatch.cutting.tables import Totals, merge_parts, totals_of_set
+from ctpatch.cutting.receipt import CutReceipt
+from ctpatch.cutting.tables import Totals, totals_of_set
+from ctpatch.cutting.work import BuildResult, CutWork, result_of
 from ctpatch.errors import ConfigError, IncompleteError, OutputConflictError, SourceChangedError, UsageError
 from ctpatch.events import Listener, ignore
 from ctpatch.files.atomic import given_path
-from ctpatch.format.meta import PATCH_META
+from ctpatch.format.meta import PATCH_META, PatchMeta
 from ctpatch.format.splits import PATCHES, PREPARED, SourcePath, SplitSource
 from ctpatch.words import LayoutName, OnError
 from ctpatch.work.executors.base import Executor
 from ctpatch.work.executors.choose import AnyExecutor, as_executor
-from ctpatch.work.folder import STATE_FOLDER, differences
+from ctpatch.work.folder import STATE_FOLDER, WorkFolder, differences
+from ctpatch.work.product import Begun
+from ctpatch.work.run import refuse_other_product, refuse_other_run, run_parts
+from ctpatch.work.share import Share
 
 _MAX_NAMED = 20
 
@@ -120,8 +113,8 @@ def _build_share(
     plan: SplitPlan, folder: Path, share: Share, options: BuildConfig, executor: Executor, listener: Listener
 ) -> ShareResult:
     started = time.perf_counter()
-    recipe = cutting_recipe(plan, strict=options.strict)
-    output = OutputFolder(folder, listener)
+    work = CutWork(plan, folder, options)
+    output = WorkFolder(folder, PATCH_SET, listener)
     totals, complete = Totals(), False
     with output.held(share):
         if output.is_clearing():
@@ -131,13 +124,11 @@ def _build_share(
             )
         finished = output.finished()
         if finished is not None:
-            refuse_other_set(output, finished, recipe, options.layout)
+            refuse_other_product(work, output, finished)
             complete = True
         else:
-            job = job_of(recipe, output, options)
-            begun = begun_of(plan, job)
-            refuse_other_build(output, output.begin_share(begun, share), begun)
-            totals = run_parts(job, recipe, executor, listener, share)
+            refuse_other_run(work, output.begin_share(work.begun, share))
+            run_parts(work, output, executor, listener, share, totals.add)
     return ShareResult(
         folder,
         share,
@@ -179,7 +170,7 @@ def merge(
     """
     started = time.perf_counter()
     folder = given_path(path).resolve()
-    output = OutputFolder(folder, listener)
+    output = WorkFolder(folder, PATCH_SET, listener)
     nothing = f"{folder.name}: nothing was begun there; build its shares first (ctpatch build … --share 1/16)"
     if not (folder / STATE_FOLDER).is_dir() and not (folder / PATCH_META).exists():
         raise UsageError(nothing)
@@ -202,18 +193,17 @@ def merge(
         if begun is None:
             raise UsageError(nothing)
         plan = _plan_again(begun, folder, source, data_root)
-        recipe = cutting_recipe(plan, strict=False)
-        job = job_of(recipe, output, BuildConfig(layout=begun.layout, on_error="skip"))
-        if job.plan_digest != begun.plan_digest:
-            changed = differences(begun.options, describe_plan(plan, begun.layout)) or ["its slices are others"]
+        work = CutWork(plan, folder, BuildConfig(layout=begun.names["layout"], on_error="skip"))
+        if work.begun.plan_digest != begun.plan_digest:
+            changed = differences(begun.options, work.begun.options) or ["its slices are others"]
             raise SourceChangedError(
                 f"{begun.options['source_manifest']} is not what the shares were cut from: {'; '.join(changed)}; "
                 "restore it, or build anew into another folder"
             )
-        _refuse_missing(job, plan, output)
-        meta, totals = merge_parts(job, plan, output, from_sources=True)
+        _refuse_missing(work, output)
+        meta = work.finish(output)
         output.end()
-        return result_of(plan, folder, meta, "merged", started, totals)
+        return result_of(plan, folder, meta, "merged", started, work.totals)
 
 
 def _plan_again(
@@ -253,9 +243,12 @@ def _data_root(folder: Path, source: str | os.PathLike[str] | None, data_root: s
     return above.parent
 
 
-def _refuse_missing(job: Job, plan: SplitPlan, output: OutputFolder) -> None:
+def _refuse_missing(work: CutWork, output: WorkFolder[PatchMeta]) -> None:
     """Raise where a part has no receipt of this plan: say which shares those parts are in, and who is at work."""
-    missing = [part.number for part in plan.parts(job.layout) if not _is_done(job, part.number)]
+    job = work.job
+    missing = [
+        part.number for part in work.parts() if CutReceipt.of_plan(job.state, part.number, job.plan_digest) is None
+    ]
     if not missing:
         return
     held = output.shares_held()
@@ -276,11 +269,3 @@ def _refuse_missing(job: Job, plan: SplitPlan, output: OutputFolder) -> None:
         f"{output.folder.name}: {len(missing)} part(s) are not done: {', '.join(lines)}; "
         "build these shares, then merge again"
     )
-
-
-def _is_done(job: Job, part: int) -> bool:
-    try:
-        receipt = Receipt.from_bytes(job.receipt(part).read_bytes())
-    except OSError:
-        return False
-    return receipt is not None and receipt.plan_digest == job.plan_digest

@@ -1,7 +1,6 @@
 """From the parts' receipts and rows to the set's tables and its meta, in part order, in bounded memory."""
 
 import os
-from collections.abc import Iterator
 from contextlib import ExitStack
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -11,18 +10,15 @@ import polars as pl
 import xxhash
 
 from ctpatch._version import __version__
+from ctpatch.cutting.changes import refuse_changed_sources
 from ctpatch.cutting.job import Job
-from ctpatch.cutting.output import OutputFolder
 from ctpatch.cutting.plan import SplitPlan
-from ctpatch.cutting.receipt import Receipt, refuse_changed_sources
+from ctpatch.cutting.receipt import CutReceipt
 from ctpatch.errors import FormatError
-from ctpatch.events import Notice
 from ctpatch.files.atomic import (
     end_file,
-    explain_os_error,
     open_for_writing,
     system_errors,
-    write_atomic,
     write_buffers,
 )
 from ctpatch.files.digest import json_digest
@@ -36,9 +32,20 @@ from ctpatch.format.tables import (
     schema_of,
     slice_schema,
 )
+from ctpatch.work.folder import WorkFolder
+from ctpatch.work.receipt import receipts_of
 
 MAX_SHOWN = 100
 _COPY_BYTES = 1 << 20
+_SUMMED = (
+    "num_slices",
+    "num_skipped",
+    "num_windows",
+    "num_patches",
+    "pixel_bytes",
+    "covered_pixels",
+    "total_pixels",
+)
 
 
 @dataclass(slots=True)
@@ -55,33 +62,21 @@ class Totals:
     covered_pixels: int = 0
     total_pixels: int = 0
     num_without_windows: int = 0
-    num_mismatches: int = 0
     dropped: dict[str, int] = field(default_factory=dict)
     skipped: list[str] = field(default_factory=list)
     without_windows: list[str] = field(default_factory=list)
-    converted: set[str] = field(default_factory=set)
 
-    def add(self, receipt: Receipt) -> Iterator[Notice]:
-        """Count a receipt; yields what the user should be told of it, each thing once."""
+    def add(self, receipt: CutReceipt) -> None:
+        """Count a receipt."""
         self.parts += 1
         self.reused += receipt.reused
-        for name in ("num_slices", "num_skipped", "num_windows", "num_patches", "pixel_bytes"):
+        for name in _SUMMED:
             setattr(self, name, getattr(self, name) + getattr(receipt, name))
-        self.covered_pixels += receipt.covered_pixels
-        self.total_pixels += receipt.total_pixels
         for rule, count in receipt.dropped.items():
             self.dropped[rule] = self.dropped.get(rule, 0) + count
         self.skipped.extend(receipt.skipped[: MAX_SHOWN - len(self.skipped)])
         self.num_without_windows += len(receipt.without_windows)
         self.without_windows.extend(receipt.without_windows[: MAX_SHOWN - len(self.without_windows)])
-        for dtype in receipt.converted:
-            if dtype not in self.converted:
-                self.converted.add(dtype)
-                yield Notice("converted", f"slices of {dtype} are converted to float32 (said once)")
-        for mismatch in receipt.mismatches:
-            self.num_mismatches += 1
-            if self.num_mismatches <= MAX_SHOWN:
-                yield Notice("stated-range", mismatch)
 
 
 def totals_of_set(folder: Path, meta: PatchMeta) -> Totals:
@@ -96,7 +91,9 @@ def totals_of_set(folder: Path, meta: PatchMeta) -> Totals:
     )
 
 
-def merge_parts(job: Job, plan: SplitPlan, output: OutputFolder, *, from_sources: bool) -> tuple[PatchMeta, Totals]:
+def merge_parts(
+    job: Job, plan: SplitPlan, output: WorkFolder[PatchMeta], *, from_sources: bool
+) -> tuple[PatchMeta, Totals]:
     """Write the tables and then the meta; the set is complete when this returns.
 
     Args:
@@ -115,12 +112,10 @@ def merge_parts(job: Job, plan: SplitPlan, output: OutputFolder, *, from_sources
     tables: dict[str, TableInfo] = {}
     with ExitStack() as stack:
         writers = {table: stack.enter_context(_TableWriter(job, table)) for table in TABLES}
-        for part in plan.parts(job.layout):
-            receipt = _receipt(job, part.number)
+        for part, receipt in receipts_of(job.state, plan.parts(job.layout), CutReceipt):
             if from_sources:
-                refuse_changed_sources(job, part, receipt, strict=False)
-            for _ in totals.add(receipt):
-                pass
+                refuse_changed_sources(job, part, receipt.sources, receipt.started_ns, strict=False)
+            totals.add(receipt)
             for index, digests in receipt.sources:
                 sources.update(f"{index} {' '.join(digests) or '-'}\n".encode())
             for table, writer in writers.items():
@@ -130,21 +125,8 @@ def merge_parts(job: Job, plan: SplitPlan, output: OutputFolder, *, from_sources
     for table in TABLES:
         output.publish(table)
     meta = _meta(job, plan, totals, sources.hexdigest(), tables)
-    write_atomic(output.state / PATCH_META, meta.to_bytes())
-    output.publish(PATCH_META)
+    output.put(PATCH_META, meta.to_bytes())
     return meta, totals
-
-
-def _receipt(job: Job, number: int) -> Receipt:
-    try:
-        receipt = Receipt.from_bytes(job.receipt(number).read_bytes())
-    except FileNotFoundError:
-        receipt = None
-    except OSError as error:
-        raise explain_os_error(error, "reading", job.receipt(number).name) from None
-    if receipt is None:
-        raise FormatError(f"the receipt of part {number} is gone or damaged; run the same command again")
-    return receipt
 
 
 class _TableWriter:

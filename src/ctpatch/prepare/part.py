@@ -4,27 +4,27 @@ As in a build: a part reads its slices, writes them, makes them durable, and onl
 it, however often, the bytes are the same. Nothing in a receipt names a patient or a file of the source.
 """
 
-import json
 import os
 import time
 from collections.abc import Iterator, Sequence
-from dataclasses import asdict, dataclass, field
+from dataclasses import dataclass
 from itertools import groupby
 from pathlib import Path
-from typing import Any, Self
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from ctpatch.errors import CtPatchError, SliceError
-from ctpatch.files.atomic import sync_outputs, system_errors, write_atomic, write_file
-from ctpatch.files.digest import array_digest, json_digest
+from ctpatch.files.atomic import sync_outputs, system_errors, write_file
+from ctpatch.files.digest import array_digest
 from ctpatch.files.npy import SliceBuffer, header_bytes
-from ctpatch.prepare.folder import RECEIPT_SUFFIX, slice_name
+from ctpatch.prepare.folder import slice_name
 from ctpatch.prepare.geometry import Geometry, whole_numbers
 from ctpatch.prepare.readers.base import RawSlice, Reader
 from ctpatch.prepare.values import AIR_HU, STORED, Mapping
 from ctpatch.words import OnError
+from ctpatch.work.receipt import Receipt
 
 Image = NDArray[Any]
 
@@ -78,10 +78,6 @@ class PrepareJob:
     plan_digest: str
     on_error: OnError
 
-    def receipt(self, number: int) -> Path:
-        """The receipt of a part."""
-        return self.state / f"{number:06d}{RECEIPT_SUFFIX}"
-
 
 @dataclass(frozen=True, slots=True)
 class PrepareTask:
@@ -107,6 +103,11 @@ class PrepareTask:
     spacing_mm: tuple[float, float] | None
     problem: str | None = None
 
+    @property
+    def name(self) -> str:
+        """What messages call it: the file of its image."""
+        return self.slices[0].file
+
 
 @dataclass(frozen=True, slots=True)
 class PreparePart:
@@ -116,44 +117,19 @@ class PreparePart:
     tasks: tuple[PrepareTask, ...]
 
 
-@dataclass(frozen=True, slots=True)
-class PrepareReceipt:
+@dataclass(frozen=True, slots=True, kw_only=True)
+class PrepareReceipt(Receipt):
     """What a finished part did.
 
     Attributes:
-        part: its number.
-        plan_digest: the plan it belongs to.
-        started_ns: when it began to read, nanoseconds since 1970.
         rows: of its split's manifest.
         digests: of the prepared slices, by file.
         left_out: slices that could not be used: pseudonym of the file, and why.
-        reused: whether an earlier run had done the part; not on disk.
     """
 
-    part: int
-    plan_digest: str
-    started_ns: int
     rows: list[dict[str, Any]]
     digests: dict[str, str]
     left_out: list[list[str]]
-    reused: bool = field(default=False, compare=False)
-
-    def to_bytes(self) -> bytes:
-        """The file's content."""
-        content = asdict(self)
-        del content["reused"]
-        return json.dumps({**content, "digest": json_digest(content)}, separators=(",", ":")).encode()
-
-    @classmethod
-    def from_bytes(cls, content: bytes) -> Self | None:
-        """The receipt in a file's content, or None where it is damaged or of another version."""
-        try:
-            values = json.loads(content)
-            if values.pop("digest") != json_digest(values):
-                return None
-            return cls(**values, reused=True)
-        except (ValueError, KeyError, TypeError, AttributeError, RecursionError):
-            return None
 
 
 def run_part(job: PrepareJob, part: PreparePart) -> PrepareReceipt:
@@ -182,9 +158,16 @@ def run_part(job: PrepareJob, part: PreparePart) -> PrepareReceipt:
                 write_file(str(job.folder / name), [header_bytes(image.shape, image.dtype), image.data.cast("B")])
             digests[name] = array_digest(image)
         rows.append(_row(job, task, images))
-    receipt = PrepareReceipt(part.number, job.plan_digest, started, rows, digests, left_out)
+    receipt = PrepareReceipt(
+        part=part.number,
+        plan_digest=job.plan_digest,
+        started_ns=started,
+        rows=rows,
+        digests=digests,
+        left_out=left_out,
+    )
     sync_outputs(job.folder, [str(job.folder / name) for name in digests])
-    write_atomic(job.receipt(part.number), receipt.to_bytes())
+    receipt.write(job.state)
     return receipt
 
 
@@ -287,11 +270,8 @@ def without_names(message: str, slices: Sequence[RawSlice]) -> str:
 
 def _trusted(job: PrepareJob, part: PreparePart) -> PrepareReceipt | None:
     """The receipt of an earlier run where all it says still holds, else None: the part is done again."""
-    try:
-        receipt = PrepareReceipt.from_bytes(job.receipt(part.number).read_bytes())
-    except OSError:
-        return None
-    if receipt is None or receipt.plan_digest != job.plan_digest or receipt.left_out:
+    receipt = PrepareReceipt.of_plan(job.state, part.number, job.plan_digest)
+    if receipt is None or receipt.left_out:
         return None
     if [row["index"] for row in receipt.rows] != [task.index for task in part.tasks]:
         return None

@@ -3,7 +3,7 @@
 import time
 from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal
 
@@ -11,45 +11,23 @@ import numpy as np
 import polars as pl
 
 from ctpatch._version import __version__
-from ctpatch.errors import (
-    CtPatchError,
-    OutputConflictError,
-    SliceError,
-    SourceChangedError,
-    SystemFailureError,
-    WorkerLostError,
-)
-from ctpatch.events import Listener, Notice, WorkAdvanced, WorkFinished, WorkStarted
-from ctpatch.files.atomic import explain_os_error
+from ctpatch.errors import SliceError
+from ctpatch.events import Listener, Notice, WorkAdvanced
 from ctpatch.files.digest import array_digest, bytes_digest
 from ctpatch.format.meta import now_utc
-from ctpatch.format.prepared_meta import (
-    FORMAT_VERSION,
-    PREPARE_META,
-    NoteInfo,
-    PreparedMeta,
-    SplitInfo,
-)
-from ctpatch.prepare.folder import LEFT_OUT, Begun, PreparedFolder, manifest_name
+from ctpatch.format.prepared_meta import FORMAT_VERSION, PREPARE_META, NoteInfo, PreparedMeta, SplitInfo
+from ctpatch.prepare.folder import LEFT_OUT, PREPARED_SET, manifest_name
 from ctpatch.prepare.landmarks import files_to_see, software_to_have
-from ctpatch.prepare.part import (
-    PrepareJob,
-    PreparePart,
-    PrepareReceipt,
-    PrepareTask,
-    probe_part,
-    run_part,
-    touched_since,
-)
+from ctpatch.prepare.part import PrepareJob, PreparePart, PrepareReceipt, probe_part, run_part, touched_since
 from ctpatch.prepare.planning import PreparePlan
 from ctpatch.words import OnError
-from ctpatch.work.executors.base import Done, Executor, Failed, ending
-from ctpatch.work.executors.processes import ProcessExecutor
-from ctpatch.work.executors.visible import in_sight
-from ctpatch.work.folder import differences
+from ctpatch.work.executors.base import Executor
+from ctpatch.work.folder import WorkFolder, differences
+from ctpatch.work.product import Begun
+from ctpatch.work.receipt import receipts_of
+from ctpatch.work.run import Work, make
 
 Outcome = Literal["prepared", "resumed", "complete"]
-_TASK = "preparing"
 _LEFT_OUT_SCHEMA = {"file": pl.String, "array": pl.String, "kind": pl.String, "reason": pl.String}
 _NAMES_SHOWN = 5
 
@@ -114,18 +92,118 @@ class PrepareResult:
         return not self.faults and not self.meta.num_left_out.get("unusable", 0)
 
 
-@dataclass(slots=True)
-class _Totals:
-    """What the parts did, put together in their order."""
+class PrepareWork(Work[PreparePart, PrepareJob, PrepareReceipt, PreparedMeta]):
+    """A prepared data set, made from raw CT."""
 
-    receipts: dict[int, PrepareReceipt] = field(default_factory=dict)
+    product = PREPARED_SET
+    task = "preparing"
+    verb = "prepares"
+    cure = "remove them"
+    on_fault = "; --on-error skip leaves it out"
+    others = "the slices in the source are others than then"
+    run = staticmethod(run_part)
+    probe = staticmethod(probe_part)
+
+    def __init__(
+        self, plan: PreparePlan, facts: Facts, folder: Path, on_error: OnError, begins: Callable[[], None]
+    ) -> None:
+        self.folder = folder
+        self.on_error = on_error
+        names = {"splits": list(plan.tasks), "arrays": [source.array for source in plan.arrays]}
+        self.begun = Begun(plan.options, plan.digest, names)
+        self.faults: list[str] = []
+        self._plan = plan
+        self._facts = facts
+        self._begins = begins
 
     @property
-    def reused(self) -> int:
-        return sum(receipt.reused for receipt in self.receipts.values())
+    def num_tasks(self) -> int:
+        """The slices of all splits."""
+        return self._plan.num_slices
 
-    def in_order(self) -> list[PrepareReceipt]:
-        return [self.receipts[number] for number in sorted(self.receipts)]
+    def parts(self) -> Iterator[PreparePart]:
+        """Runs of slices, none across two splits."""
+        return self._plan.parts()
+
+    def shared(self, folder: WorkFolder[PreparedMeta]) -> PrepareJob:
+        """The job."""
+        return PrepareJob(
+            folder=folder.folder.resolve(),
+            state=folder.state.resolve(),
+            path_prefix=f"prepared/{self._facts.dataset}/",
+            arrays=self._plan.arrays,
+            geometry=self._plan.geometry,
+            plan_digest=self._plan.digest,
+            on_error=self.on_error,
+        )
+
+    def starts(self) -> None:
+        """Keep what must not be lost from here on: the key of the pseudonyms."""
+        self._begins()
+
+    def changed(self, folder: WorkFolder[PreparedMeta], meta: PreparedMeta) -> list[str]:
+        """Options that differ, slices that are others, or files whose pixels are."""
+        if meta.plan_digest != self._plan.digest:
+            return differences(meta.options, self.begun.options) or [self.others]
+        return _changed_sources(folder.folder, self._plan)
+
+    def advanced(self, receipt: PrepareReceipt) -> WorkAdvanced:
+        """A part's slices."""
+        return WorkAdvanced(self.task, len(receipt.rows) + len(receipt.left_out), reused=receipt.reused)
+
+    def span(self, part: PreparePart) -> str:
+        """A part; names of files of the source are left out."""
+        return f"part {part.number}"
+
+    def to_see(self) -> list[Path]:
+        """One raw file of each array."""
+        return files_to_see(self._plan)
+
+    def to_have(self) -> list[str]:
+        """What reads and resamples."""
+        return software_to_have(self._plan)
+
+    def finish(self, folder: WorkFolder[PreparedMeta]) -> PreparedMeta:
+        """Publish the tables, then the meta."""
+        plan, facts, faults = self._plan, self._facts, self.faults
+        files = {task.file: task.slices[0].file for task in plan.all_tasks()}
+        left_out = list(facts.left_out)
+        rows: dict[str, list[dict[str, Any]]] = {split: [] for split in plan.tasks}
+        for part, receipt in receipts_of(folder.state, plan.parts(), PrepareReceipt):
+            rows[part.tasks[0].split].extend(receipt.rows)
+            for file, reason in receipt.left_out:
+                left_out.append(LeftOutRow(file, "image", "unusable", reason))
+                faults.append(f"{files[file] if facts.names_shown else file}: {reason}")
+        splits = {split: _publish_manifest(folder, plan, split, found) for split, found in rows.items() if found}
+        if not splits:
+            raise SliceError(f"none of the {plan.num_slices} slices could be used: {'; '.join(faults[:_NAMES_SHOWN])}")
+        digests = Counter(row["source_digest"] for found in rows.values() for row in found)
+        frame = pl.DataFrame(
+            [[row.file, row.array, row.kind, row.reason] for row in left_out], _LEFT_OUT_SCHEMA, orient="row"
+        )
+        content = frame.sort(frame.columns).write_csv().encode()
+        folder.put(LEFT_OUT, content)
+        meta = PreparedMeta(
+            format_version=FORMAT_VERSION,
+            ctpatch_version=__version__,
+            created=now_utc(),
+            dataset=facts.dataset,
+            source=facts.source,
+            options=plan.options,
+            mapping=facts.mapping,
+            arrays={source.array: source.dtype for source in plan.arrays},
+            splits=splits,
+            grouped_by=plan.grouped_by(),
+            key_id=facts.key_id,
+            num_left_out=dict(sorted(Counter(row.kind for row in left_out).items())),
+            left_out_digest=bytes_digest(content),
+            notes=list(facts.notes),
+            num_identical=sum(count for count in digests.values() if count > 1),
+            plan_digest=plan.digest,
+        )
+        meta = meta.model_validate_json(meta.to_bytes())
+        folder.put(PREPARE_META, meta.to_bytes())
+        return meta
 
 
 def make_prepared(
@@ -139,77 +217,25 @@ def make_prepared(
     listener: Listener,
     begun: Callable[[], None],
 ) -> PrepareResult:
-    """Make the set in its folder, or go on with it, or find that it is there; `begun` is called where it is new."""
+    """Make the set in its folder, or resume it, or find that it is there; `begun` is called where it is new."""
     started = time.perf_counter()
     folder = data_root / "prepared" / facts.dataset
-    output = PreparedFolder(folder, listener)
-    with output.held():
-        now = Begun(plan.options, plan.digest, tuple(plan.tasks), tuple(source.array for source in plan.arrays))
-        if output.is_clearing() or overwrite:
-            output.clear()
-        finished = output.finished()
-        if finished is not None:
-            _refuse_other_set(output, finished, now, plan)
-            output.end()
-            return PrepareResult(folder, "complete", finished, time.perf_counter() - started)
-        earlier = output.begun()
-        if earlier is not None and earlier.plan_digest != now.plan_digest and not output.has_receipts():
-            output.clear()
-            earlier = None
-        if earlier is None:
-            output.begin(now)
-            begun()
-        else:
-            _refuse_other_run(output, earlier, now)
-            output.make_folders(now)
-        job = PrepareJob(
-            folder=folder.resolve(),
-            state=output.state.resolve(),
-            path_prefix=f"prepared/{facts.dataset}/",
-            arrays=plan.arrays,
-            geometry=plan.geometry,
-            plan_digest=plan.digest,
-            on_error=on_error,
-        )
-        totals = _run(job, plan, executor, listener)
-        meta, faults = _finish(output, plan, facts, totals)
-        output.end()
-        outcome: Outcome = "resumed" if totals.reused else "prepared"
-        return PrepareResult(folder, outcome, meta, time.perf_counter() - started, faults)
+    work = PrepareWork(plan, facts, folder, on_error, begun)
+    made = make(work, executor, listener, overwrite=overwrite)
+    outcome: Outcome = "prepared" if made.outcome == "made" else made.outcome
+    return PrepareResult(folder, outcome, made.meta, time.perf_counter() - started, work.faults)
 
 
-def _refuse_other_set(output: PreparedFolder, meta: PreparedMeta, now: Begun, plan: PreparePlan) -> None:
-    if meta.plan_digest != now.plan_digest:
-        changed = differences(meta.options, now.options) or ["the slices in the source are others than then"]
-    else:
-        changed = _changed_sources(output, plan)
-    if changed:
-        raise OutputConflictError(
-            f"{output.folder.name} holds a finished set prepared otherwise: {'; '.join(changed)}; "
-            "--overwrite makes it anew, or choose another --dataset"
-        )
-
-
-def _refuse_other_run(output: PreparedFolder, earlier: Begun, now: Begun) -> None:
-    if earlier.plan_digest == now.plan_digest:
-        return
-    changed = differences(earlier.options, now.options) or ["the slices in the source are others than then"]
-    raise OutputConflictError(
-        f"{output.folder.name} holds an unfinished preparation that was made otherwise: {'; '.join(changed)}; "
-        "--overwrite starts anew, the same options as before go on, or choose another --dataset"
-    )
-
-
-def _changed_sources(output: PreparedFolder, plan: PreparePlan) -> list[str]:
+def _changed_sources(folder: Path, plan: PreparePlan) -> list[str]:
     """Sources whose pixels are no longer those on record; only files touched since are read."""
-    since = (output.folder / PREPARE_META).stat().st_mtime_ns
+    since = (folder / PREPARE_META).stat().st_mtime_ns
     columns = ["source_digest", *(f"{source.array}_source_digest" for source in plan.arrays[1:])]
     for split, tasks in plan.tasks.items():
         touched = [task for task in tasks if touched_since(plan.arrays, task, since)]
         if not touched:
             continue
         try:
-            frame = pl.read_csv(output.folder / manifest_name(split), infer_schema=False)
+            frame = pl.read_csv(folder / manifest_name(split), infer_schema=False)
             recorded = dict(zip(frame["index"], frame.select(columns).iter_rows(), strict=True))
         except (OSError, pl.exceptions.PolarsError) as error:
             return [f"{split}_manifest.csv cannot be read ({type(error).__name__})"]
@@ -221,123 +247,8 @@ def _changed_sources(output: PreparedFolder, plan: PreparePlan) -> list[str]:
     return []
 
 
-def _run(job: PrepareJob, plan: PreparePlan, executor: Executor, listener: Listener) -> _Totals:
-    totals = _Totals()
-    lost: list[str] = []
-    listener(WorkStarted(_TASK, plan.num_slices, "slices"))
-    try:
-        with (
-            in_sight(
-                executor, files_to_see(plan), listener, folder=job.state, software=software_to_have(plan)
-            ) as guard,
-            ending(executor.run(guard(run_part), job, plan.parts())) as outcomes,
-        ):
-            for outcome in outcomes:
-                if isinstance(outcome, Done):
-                    receipts = [outcome.result]
-                elif isinstance(outcome, Failed):
-                    _raise(outcome.error, outcome.item, totals)
-                else:
-                    receipts = list(_isolate(job, outcome.item, lost))
-                for receipt in receipts:
-                    totals.receipts[receipt.part] = receipt
-                    listener(WorkAdvanced(_TASK, len(receipt.rows) + len(receipt.left_out), reused=receipt.reused))
-    finally:
-        listener(WorkFinished(_TASK))
-    if lost:
-        raise WorkerLostError(
-            f"{len(lost)} slice(s) end the process that prepares them, twice each: {', '.join(lost[:_NAMES_SHOWN])}; "
-            "the other parts are done and kept. Check these files and the memory limit; remove them, or use "
-            "--on-error skip"
-        )
-    return totals
-
-
-def _raise(error: Exception, part: PreparePart, totals: _Totals) -> None:
-    kept = f" ({len(totals.receipts)} finished parts are kept; run the same command again to go on)"
-    if isinstance(error, SliceError | SourceChangedError):
-        raise type(error)(f"{error.message}; --on-error skip leaves it out{kept}") from error
-    if isinstance(error, CtPatchError):
-        raise error
-    if isinstance(error, MemoryError):
-        raise SystemFailureError(f"memory ran out on part {part.number}; use fewer workers{kept}") from error
-    if isinstance(error, OSError):
-        raise explain_os_error(error, "working on", f"part {part.number}") from error
-    raise error
-
-
-def _isolate(job: PrepareJob, part: PreparePart, lost: list[str]) -> Iterator[PrepareReceipt]:
-    """Find the slices of a part that end their process; with `skip`, do the part without them."""
-    alone = ProcessExecutor(1)
-    poisoned: set[int] = set()
-    for outcome in alone.run(probe_part, job, (replace(part, tasks=(task,)) for task in part.tasks)):
-        if not isinstance(outcome, Done | Failed):
-            poisoned.add(outcome.item.tasks[0].index)
-    names = [task.slices[0].file for task in part.tasks if task.index in poisoned]
-    if job.on_error == "stop" or not poisoned:
-        lost.extend(names or [f"some slice from {part.tasks[0].slices[0].file} on"])
-        return
-    tasks = tuple(_poisoned(task) if task.index in poisoned else task for task in part.tasks)
-    for again in alone.run(run_part, job, [replace(part, tasks=tasks)]):
-        if isinstance(again, Done):
-            yield again.result
-        elif isinstance(again, Failed):
-            raise again.error
-        else:
-            lost.extend(names)
-
-
-def _poisoned(task: PrepareTask) -> PrepareTask:
-    # What is wrong is known; the file is not opened again.
-    return replace(task, problem="its process was ended twice while it was read; check the file and the memory limit")
-
-
-def _finish(output: PreparedFolder, plan: PreparePlan, facts: Facts, totals: _Totals) -> tuple[PreparedMeta, list[str]]:
-    """Publish the tables, then the meta."""
-    files = {task.file: task.slices[0].file for task in plan.all_tasks()}
-    left_out = list(facts.left_out)
-    rows: dict[str, list[dict[str, Any]]] = {split: [] for split in plan.tasks}
-    faults = []
-    parts = {part.number: part.tasks[0].split for part in plan.parts()}
-    for receipt in totals.in_order():
-        rows[parts[receipt.part]].extend(receipt.rows)
-        for file, reason in receipt.left_out:
-            left_out.append(LeftOutRow(file, "image", "unusable", reason))
-            faults.append(f"{files[file] if facts.names_shown else file}: {reason}")
-    splits = {split: _publish_manifest(output, plan, split, found) for split, found in rows.items() if found}
-    if not splits:
-        raise SliceError(f"none of the {plan.num_slices} slices could be used: {'; '.join(faults[:_NAMES_SHOWN])}")
-    digests = Counter(row["source_digest"] for found in rows.values() for row in found)
-    frame = pl.DataFrame(
-        [[row.file, row.array, row.kind, row.reason] for row in left_out], _LEFT_OUT_SCHEMA, orient="row"
-    )
-    content = frame.sort(frame.columns).write_csv().encode()
-    output.put(LEFT_OUT, content)
-    meta = PreparedMeta(
-        format_version=FORMAT_VERSION,
-        ctpatch_version=__version__,
-        created=now_utc(),
-        dataset=facts.dataset,
-        source=facts.source,
-        options=plan.options,
-        mapping=facts.mapping,
-        arrays={source.array: source.dtype for source in plan.arrays},
-        splits=splits,
-        grouped_by=plan.grouped_by(),
-        key_id=facts.key_id,
-        num_left_out=dict(sorted(Counter(row.kind for row in left_out).items())),
-        left_out_digest=bytes_digest(content),
-        notes=list(facts.notes),
-        num_identical=sum(count for count in digests.values() if count > 1),
-        plan_digest=plan.digest,
-    )
-    meta = meta.model_validate_json(meta.to_bytes())
-    output.put(PREPARE_META, meta.to_bytes())
-    return meta, faults
-
-
 def _publish_manifest(
-    output: PreparedFolder, plan: PreparePlan, split: str, rows: Sequence[dict[str, Any]]
+    folder: WorkFolder[PreparedMeta], plan: PreparePlan, split: str, rows: Sequence[dict[str, Any]]
 ) -> SplitInfo:
     columns: dict[str, type[pl.DataType]] = {
         "index": pl.Int64,
@@ -356,7 +267,7 @@ def _publish_manifest(
     frame = pl.DataFrame(list(rows), schema=columns, orient="row")
     content = frame.write_csv().encode()
     name = manifest_name(split)
-    output.put(name, content)
+    folder.put(name, content)
     return SplitInfo(
         manifest=name,
         manifest_digest=bytes_digest(content),

@@ -1,0 +1,106 @@
+"""Whether source slices are still what a set was cut from."""
+
+import os
+import time
+from collections.abc import Sequence
+from pathlib import Path
+
+import polars as pl
+
+from ctpatch.cutting.job import Job
+from ctpatch.cutting.plan import Part, SplitPlan
+from ctpatch.errors import CtPatchError, SourceChangedError, SystemFailureError
+from ctpatch.files.atomic import explain_os_error
+from ctpatch.files.digest import array_digest
+from ctpatch.files.npy import SliceBuffer
+from ctpatch.format.meta import PatchMeta
+from ctpatch.format.tables import SLICE_MANIFEST, STATUS_OK, read_table, slice_schema
+
+_MAX_CHANGES_SHOWN = 3
+
+
+def refuse_changed_sources(
+    job: Job, part: Part, sources: Sequence[tuple[int, list[str]]], since_ns: int, *, strict: bool
+) -> None:
+    """Raise where a slice is no longer what its part read.
+
+    Args:
+        job: what all parts share.
+        part: its slices.
+        sources: for each slice its index and the digest of each array.
+        since_ns: when the part began to read, nanoseconds since 1970.
+        strict: compare digests, whatever the times say.
+
+    Raises:
+        SourceChangedError: names the slice.
+    """
+    for task, (_index, digests) in zip(part.tasks, sources, strict=True):
+        # A slice that was left out has no digests.
+        for array, source, digest in zip(job.arrays, task.paths, digests, strict=False):
+            labels = array != "image"
+            if source_changed(job.data_root, source, digest, since_ns, labels=labels, strict=strict):
+                raise SourceChangedError(
+                    f"{source} has changed since it was cut; "
+                    "--overwrite starts anew with what is there now, or restore the file"
+                )
+
+
+def source_changed(data_root: Path, path: str, digest: str, since_ns: int, *, labels: bool, strict: bool) -> bool:
+    """Whether a source slice is no longer what it was.
+
+    A file that was neither written nor put in place since `since_ns` (nanoseconds) is the same; its size was
+    compared when its header was read. Where its times leave a doubt, or with `strict`, its pixels are read and their
+    digest decides, so that a file that was only copied or touched is no change.
+    """
+    try:
+        status = os.stat(data_root / path)
+    except FileNotFoundError:
+        return True
+    except OSError as error:
+        raise explain_os_error(error, "looking at", path) from None
+    # Where `since_ns` is still to come, the clock was ahead then, and the times since prove nothing.
+    if not strict and max(status.st_mtime_ns, status.st_ctime_ns) < since_ns <= time.time_ns():
+        return False
+    try:
+        image, _dtype = SliceBuffer().read(str(data_root / path), path, labels=labels)
+    except SystemFailureError:
+        raise
+    except CtPatchError:
+        return True
+    return array_digest(image) != digest
+
+
+def changed_sources(folder: Path, meta: PatchMeta, plan: SplitPlan, *, strict: bool) -> list[str]:
+    """What makes a plan's slices others than those a finished set was cut from; nothing where they are the same."""
+    arrays = tuple(meta.arrays)
+    recorded = read_table(folder / SLICE_MANIFEST, slice_schema(arrays))
+    since = (folder / SLICE_MANIFEST).stat().st_mtime_ns
+    columns = ["slice_index", "src_path", "height", "width", "src_dtype", *(f"{array}_path" for array in arrays[1:])]
+    if not recorded.select(columns).equals(plan.slices.select(columns)):
+        return [_first_difference(recorded.select(columns), plan.slices.select(columns))]
+    changed = []
+    for row in recorded.iter_rows(named=True):
+        for array in arrays:
+            prefix = "" if array == "image" else f"{array}_"
+            path = row[f"{array}_path" if prefix else "src_path"]
+            if row["status"] != STATUS_OK:
+                status = os.stat(plan.source.data_root / path) if (plan.source.data_root / path).exists() else None
+                if status is not None and max(status.st_mtime_ns, status.st_ctime_ns) >= since:
+                    changed.append(f"{path}, which was left out, has changed since")
+            elif source_changed(
+                plan.source.data_root, path, row[f"{prefix}digest"], since, labels=array != "image", strict=strict
+            ):
+                changed.append(f"{path} has changed since it was cut")
+            if len(changed) == _MAX_CHANGES_SHOWN:
+                return [*changed, "perhaps more"]
+    return changed
+
+
+def _first_difference(before: pl.DataFrame, now: pl.DataFrame) -> str:
+    if before.height != now.height:
+        return f"the source manifest listed {before.height} slices then, {now.height} now"
+    for old, new in zip(before.iter_rows(named=True), now.iter_rows(named=True), strict=True):
+        for name in before.columns:
+            if old[name] != new[name]:
+                return f"{name} of {old['src_path']} was {old[name]!r}, now {new[name]!r}"
+    return "the source manifest has other columns"

@@ -1,0 +1,101 @@
+"""What a folder holds in the end: names of files, and what is put on record while they are made."""
+
+import json
+import os
+import re
+from abc import ABC, abstractmethod
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Generic, TypeVar
+
+
+@dataclass(frozen=True, slots=True)
+class Begun:
+    """What a run was to do.
+
+    Attributes:
+        options: what decides the result, by name, as plain values.
+        plan_digest: digest of those and of the list of slices.
+        names: what its files are called by, as plain values: the split, the layout, the arrays.
+    """
+
+    options: dict[str, Any]
+    plan_digest: str
+    names: dict[str, Any]
+
+    def to_bytes(self) -> bytes:
+        """The record's file."""
+        return json.dumps({"options": self.options, "plan_digest": self.plan_digest, **self.names}, indent=1).encode()
+
+
+MetaT = TypeVar("MetaT")
+
+
+class Product(ABC, Generic[MetaT]):
+    """What a folder holds in the end: how its files are called, and which one says that it is complete.
+
+    Attributes:
+        noun: what an unfinished one is called in messages.
+        made: how a finished one came to be.
+        elsewhere: what a user does who does not want it touched.
+        record: name of the file that says what was begun.
+        meta: name of the file that stands last.
+        tables: files that are written just before it.
+        withdrawn: files that lead to the others: they are put aside before any of those is removed.
+        name_fields: what the record says of names.
+    """
+
+    noun: str
+    made: str
+    elsewhere: str
+    record: str
+    meta: str
+    tables: tuple[str, ...] = ()
+    withdrawn: tuple[str, ...]
+    name_fields: tuple[str, ...]
+
+    @abstractmethod
+    def read_meta(self, path: Path) -> MetaT:
+        """The meta in a file.
+
+        Raises:
+            FileNotFoundError: there is none.
+            FormatError: it is damaged, or of another format version.
+        """
+
+    @abstractmethod
+    def names_of(self, meta: MetaT) -> dict[str, Any]:
+        """What the record of the run that made a finished one said of names."""
+
+    @abstractmethod
+    def folders(self, names: Mapping[str, Any]) -> list[str]:
+        """The folders its files are in, relative to the folder itself."""
+
+    @abstractmethod
+    def patterns(self, names: Mapping[str, Any]) -> dict[str, re.Pattern[str]]:
+        """For each such folder how its files are called."""
+
+    def recorded(self, where: Path, meta: MetaT, tables: Path) -> Iterator[Path]:
+        """The files of a finished one; where it has no list of them, all that are called as its own.
+
+        Args:
+            where: its folder.
+            meta: its meta.
+            tables: the folder that the files it withdrew are in.
+        """
+        del tables
+        yield from (where / name for name in self.named_like(where, self.names_of(meta)))
+
+    def named_like(self, where: Path, names: Mapping[str, Any]) -> Iterator[str]:
+        """Files in a folder that are called as those such a run writes; its tables and its meta among them."""
+        yield from (name for name in (self.meta, *self.tables) if os.path.lexists(where / name))
+        for folder, pattern in self.patterns(names).items():
+            place = where / folder
+            if folder and place.is_symlink():
+                yield folder
+            elif place.is_dir():
+                with os.scandir(place) as entries:
+                    yield from (
+                        f"{folder}/{entry.name}".lstrip("/") for entry in entries if pattern.fullmatch(entry.name)
+                    )

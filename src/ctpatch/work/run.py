@@ -1,0 +1,352 @@
+"""Work that is done in parts: hold the folder, begin or resume, run the parts, finish. One engine for all of it."""
+
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any, Generic, Literal, Protocol, TypeVar
+
+from ctpatch.errors import OutputConflictError, SliceError, SourceChangedError, SystemFailureError, WorkerLostError
+from ctpatch.events import Listener, Notice, WorkAdvanced, WorkFinished, WorkStarted
+from ctpatch.files.atomic import explain_os_error
+from ctpatch.words import OnError
+from ctpatch.work.executors.base import Done, Executor, Failed, ending
+from ctpatch.work.executors.processes import ProcessExecutor
+from ctpatch.work.executors.visible import in_sight
+from ctpatch.work.folder import WorkFolder, differences
+from ctpatch.work.product import Begun, MetaT, Product
+from ctpatch.work.receipt import Receipt
+from ctpatch.work.share import Share
+
+_NAMES_SHOWN = 5
+
+
+class Task(Protocol):
+    """One item of a part, a dataclass.
+
+    Attributes:
+        name: what messages call it.
+        problem: why it cannot be used; None where nothing is known against it.
+    """
+
+    @property
+    def name(self) -> str: ...  # noqa: D102
+    @property
+    def problem(self) -> str | None: ...  # noqa: D102
+
+
+class Part(Protocol):
+    """The unit of work, a dataclass.
+
+    Attributes:
+        number: position among the parts, from 0.
+        tasks: what is to be done.
+    """
+
+    @property
+    def number(self) -> int: ...  # noqa: D102
+    @property
+    def tasks(self) -> Sequence[Task]: ...  # noqa: D102
+
+
+PartT = TypeVar("PartT", bound=Part)
+SharedT = TypeVar("SharedT")
+ReceiptT = TypeVar("ReceiptT", bound=Receipt)
+
+
+class Work(ABC, Generic[PartT, SharedT, ReceiptT, MetaT]):
+    """Something that is made in a folder, in parts.
+
+    A part is idempotent: it reads once, writes, makes what it wrote durable, and puts its receipt down last. Anyone may
+    run it, however often, even twice at the same time: the bytes are the same.
+
+    Attributes:
+        product: the names of what is made.
+        folder: where.
+        begun: what this run is to do, as it is put on record.
+        task: what progress calls it.
+        verb: what is done to a slice.
+        cure: what a user does about a slice that ends its process.
+        on_fault: what is added to the message of a slice that cannot be used.
+        others: what is said where only the slices differ from those of an earlier run.
+        on_error: whether a task that cannot be done stops the run.
+        num_tasks: in all parts.
+    """
+
+    product: Product[MetaT]
+    folder: Path
+    begun: Begun
+    task: str
+    verb: str
+    cure: str
+    on_fault = ""
+    others: str
+    on_error: OnError
+
+    @property
+    @abstractmethod
+    def num_tasks(self) -> int:
+        """How many tasks there are in all."""
+
+    @abstractmethod
+    def parts(self) -> Iterator[PartT]:
+        """The parts, in order; the same ones in every run, whatever the workers."""
+
+    @abstractmethod
+    def shared(self, folder: WorkFolder[MetaT]) -> SharedT:
+        """What all parts share; small, and safe to send to another process."""
+
+    @property
+    @abstractmethod
+    def run(self) -> Callable[[SharedT, PartT], ReceiptT]:
+        """Does one part, or finds that it is done; a function of a module, so that it can be sent."""
+
+    @property
+    def probe(self) -> Callable[[SharedT, PartT], int] | None:
+        """Reads a part without writing, to find a task that ends its process; None where that cannot be told."""
+        return None
+
+    @abstractmethod
+    def changed(self, folder: WorkFolder[MetaT], meta: MetaT) -> list[str]:
+        """What makes the finished one in the folder another one than this; nothing where it is the same."""
+
+    def damage(self, folder: WorkFolder[MetaT], meta: MetaT) -> str | None:
+        """What is broken of the finished one in the folder, as far as a quick look tells; None where nothing is."""
+        del folder, meta
+        return None
+
+    def notices(self, receipt: ReceiptT) -> Iterable[Notice]:
+        """What the user should be told of a part, each thing once."""
+        del receipt
+        return ()
+
+    @abstractmethod
+    def advanced(self, receipt: ReceiptT) -> WorkAdvanced:
+        """A part's share of the progress."""
+
+    def poisoned(self, task: Any) -> Any:
+        """A task with the problem that it ends its process."""
+        problem = "its process was ended twice while it was read; check the file and the memory limit"
+        return replace(task, problem=problem)
+
+    @abstractmethod
+    def finish(self, folder: WorkFolder[MetaT]) -> MetaT:
+        """Write tables and meta from the receipts of all parts; it is complete when this returns."""
+
+    def to_see(self) -> list[Path]:
+        """Files that every worker, on whichever machine, must see."""
+        return []
+
+    def to_have(self) -> list[str]:
+        """Packages, beside the core's, whose version can decide the bytes."""
+        return []
+
+    def span(self, part: PartT) -> str:
+        """A part, as messages call it."""
+        return f"part {part.number} of {self.task}, from {part.tasks[0].name} to {part.tasks[-1].name}"
+
+    def starts(self) -> None:
+        """Called when nothing of an earlier run is there and this one begins."""
+
+
+@dataclass(frozen=True, slots=True)
+class Made(Generic[MetaT]):
+    """What came of it: `made`, `resumed` (an earlier run's parts were kept) or `complete` (there was nothing to do)."""
+
+    outcome: Literal["made", "resumed", "complete"]
+    meta: MetaT
+
+
+def make(
+    work: Work[Any, Any, Any, MetaT], executor: Executor, listener: Listener, *, overwrite: bool = False
+) -> Made[MetaT]:
+    """Do the work, or resume it, or find that it is done.
+
+    Raises:
+        OutputConflictError: the folder holds something else.
+        OutputLockedError: another process writes into it.
+        SliceError, SourceChangedError: a task cannot be done.
+        SystemFailureError: the system refused a read or a write.
+        WorkerLostError: a task ends the process that does it.
+    """
+    folder = WorkFolder(work.folder, work.product, listener)
+    with folder.held():
+        if folder.is_clearing() or overwrite:
+            folder.clear(work.begun)
+        finished = folder.finished()
+        if finished is not None:
+            refuse_other_product(work, folder, finished)
+            folder.end()
+            return Made("complete", finished)
+        earlier = folder.begun()
+        if earlier is not None and earlier.plan_digest != work.begun.plan_digest and not folder.has_receipts():
+            # What was begun with other options came to nothing: no work is lost by starting anew.
+            folder.clear(work.begun)
+            earlier = None
+        if earlier is None:
+            folder.begin(work.begun)
+            work.starts()
+        else:
+            refuse_other_run(work, earlier)
+            folder.make_folders(work.begun)
+        reused = run_parts(work, folder, executor, listener)
+        meta = work.finish(folder)
+        folder.end()
+        return Made("resumed" if reused else "made", meta)
+
+
+def refuse_other_product(work: Work[Any, Any, Any, MetaT], folder: WorkFolder[MetaT], meta: MetaT) -> None:
+    """Raise where what is complete in the folder is not what this run would make."""
+    changed, product = work.changed(folder, meta), work.product
+    if changed:
+        raise OutputConflictError(
+            f"{work.folder.name} holds a finished set {product.made} otherwise: {'; '.join(changed)}; "
+            f"--overwrite makes it anew, or {product.elsewhere}"
+        )
+    damage = work.damage(folder, meta)
+    if damage is not None:
+        raise OutputConflictError(
+            f"{work.folder.name} holds a finished set that is damaged: {damage}; restore the file, or make the set "
+            "anew with --overwrite"
+        )
+
+
+def refuse_other_run(work: Work[Any, Any, Any, Any], earlier: Begun) -> None:
+    """Raise where the unfinished run in the folder is not the one that this run resumes."""
+    if earlier.plan_digest == work.begun.plan_digest:
+        return
+    changed = differences(earlier.options, work.begun.options) or [work.others]
+    raise OutputConflictError(
+        f"{work.folder.name} holds an unfinished {work.product.noun} that was made otherwise: {'; '.join(changed)}; "
+        f"--overwrite starts anew, the same options as before resume it, or {work.product.elsewhere}"
+    )
+
+
+def run_parts(
+    work: Work[PartT, Any, ReceiptT, MetaT],
+    folder: WorkFolder[MetaT],
+    executor: Executor,
+    listener: Listener,
+    share: Share | None = None,
+    done: Callable[[ReceiptT], None] = lambda _receipt: None,
+) -> int:
+    """Run the parts, or those of a share, that an earlier run has not done; their receipts are then in the folder.
+
+    Args:
+        work: what is to be done.
+        folder: where, held.
+        executor: what runs the parts.
+        listener: is told of progress.
+        share: of the parts; None for all.
+        done: is given each receipt as it comes, in any order.
+
+    Returns:
+        How many parts an earlier run had done.
+    """
+    return _Run(work, folder, listener, done).of(executor, share)
+
+
+class _Run(Generic[PartT, ReceiptT]):
+    """One pass over the parts: what is done, what an earlier run had done, which tasks end their process."""
+
+    def __init__(
+        self,
+        work: Work[PartT, Any, ReceiptT, MetaT],
+        folder: WorkFolder[MetaT],
+        listener: Listener,
+        done: Callable[[ReceiptT], None],
+    ) -> None:
+        self._work: Work[PartT, Any, ReceiptT, Any] = work
+        self._folder = folder
+        self._listener = listener
+        self._done = done
+        self._shared = work.shared(folder)
+        self._parts = 0
+        self._reused = 0
+        self._lost: list[str] = []
+
+    def of(self, executor: Executor, share: Share | None) -> int:
+        work = self._work
+        parts, number = work.parts(), work.num_tasks
+        if share is not None:
+            parts = (part for part in work.parts() if share.takes(part.number))
+            number = sum(len(part.tasks) for part in work.parts() if share.takes(part.number))
+        task = work.task if share is None else f"{work.task} {share}"
+        self._listener(WorkStarted(task, number, "slices"))
+        try:
+            with (
+                in_sight(
+                    executor,
+                    work.to_see(),
+                    self._listener,
+                    folder=self._folder.state.resolve(),
+                    software=work.to_have(),
+                ) as guard,
+                ending(executor.run(guard(work.run), self._shared, parts)) as outcomes,
+            ):
+                for outcome in outcomes:
+                    if isinstance(outcome, Done):
+                        self._note(outcome.result, task)
+                    elif isinstance(outcome, Failed):
+                        self._raise(outcome.error, outcome.item)
+                    else:
+                        for receipt in self._isolate(outcome.item):
+                            self._note(receipt, task)
+        finally:
+            self._listener(WorkFinished(task))
+        if self._lost:
+            raise WorkerLostError(
+                f"{len(self._lost)} slice(s) end the process that {work.verb} them, twice each: "
+                f"{', '.join(self._lost[:_NAMES_SHOWN])}; the other parts are done and kept. Check these files and the "
+                f"memory limit; {work.cure}, or use --on-error skip"
+            )
+        return self._reused
+
+    def _note(self, receipt: ReceiptT, task: str) -> None:
+        self._parts += 1
+        self._reused += receipt.reused
+        self._done(receipt)
+        for notice in self._work.notices(receipt):
+            self._listener(notice)
+        self._listener(replace(self._work.advanced(receipt), task=task))
+
+    def _raise(self, error: Exception, part: PartT) -> None:
+        kept = f" ({self._parts} finished parts are kept; run the same command again to resume)" if self._parts else ""
+        where = self._work.span(part)
+        if isinstance(error, SliceError | SourceChangedError):
+            raise type(error)(f"{error.message}{self._work.on_fault}{kept}") from error
+        if isinstance(error, MemoryError):
+            raise SystemFailureError(
+                f"memory ran out on {where}; use fewer workers or raise the limit, then run the same command "
+                f"again{kept}"
+            ) from error
+        if isinstance(error, OSError):
+            raise explain_os_error(error, "working on", where) from error
+        raise error
+
+    def _isolate(self, part: PartT) -> Iterator[ReceiptT]:
+        """Find the tasks of a part that end their process; with `skip`, do the part without them."""
+        work, alone = self._work, ProcessExecutor(1)
+        poisoned: set[int] = set()
+        if work.probe is not None:
+            single = [_with_tasks(part, [task]) for task in part.tasks]
+            for outcome in alone.run(work.probe, self._shared, single):
+                if not isinstance(outcome, Done | Failed):
+                    poisoned.add(part.tasks.index(outcome.item.tasks[0]))
+        names = [part.tasks[place].name for place in sorted(poisoned)]
+        if work.on_error == "stop" or not poisoned:
+            self._lost.extend(names or [f"some slice of {work.span(part)}"])
+            return
+        # What is wrong with them is known; their files are not opened again.
+        tasks = [work.poisoned(task) if place in poisoned else task for place, task in enumerate(part.tasks)]
+        for again in alone.run(work.run, self._shared, [_with_tasks(part, tasks)]):
+            if isinstance(again, Done):
+                yield again.result
+            elif isinstance(again, Failed):
+                raise again.error
+            else:
+                self._lost.extend(names)
+
+
+def _with_tasks(part: Any, tasks: Sequence[Any]) -> Any:
+    return replace(part, tasks=tuple(tasks))
