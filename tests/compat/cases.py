@@ -1,4 +1,4 @@
-"""What is made, in the same way by every version, to compare the bytes of every file; `recorded.json` has their digests."""
+"""What every version makes in the same way, so that the bytes of every file can be compared with `recorded.json`."""
 
 from collections.abc import Callable
 from pathlib import Path

@@ -1,4 +1,4 @@
-"""What the tests of sets by earlier versions share: copies of fixtures, digests of files, made-up slices, windows by hand.
+"""What the tests of earlier versions share: copies of fixtures, digests of files, made-up slices, windows by hand.
 
 These tests stay while the code below them moves. They use the public API and the command line; the two names that are
 neither are looked up here, in `write_phantom` and `use_compiled`.

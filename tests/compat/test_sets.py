@@ -147,7 +147,7 @@ def test_predictions_can_be_built(tmp_path: Path) -> None:
     ps = ctpatch.open(result.folder)
     assert ps.slices["patient_id"].to_list() == ["P0", "P0", "P1"]
     for number, arrays in source_slices(root, "pairs").items():
-        np.testing.assert_array_equal(ps.read([number])["image"][0], 1 - arrays["image"])
+        np.testing.assert_array_equal(np.asarray(ps[number]), 1 - arrays["image"])
 
 
 def test_slices_of_a_set_are_predicted_as_then(tmp_path: Path) -> None:

@@ -1,5 +1,6 @@
-"""How the fixtures and `recorded.json` were written, by ctpatch 0.1.0: `PYTHONPATH=tests python tests/compat/write_fixtures.py`.
+"""How ctpatch 0.1.0 wrote the fixtures and `recorded.json`.
 
+The command was `PYTHONPATH=tests python tests/compat/write_fixtures.py`.
 It wrote them once and need not run on later versions: what it would write then is not what 0.1.0 wrote.
 An unfinished result is what a process leaves that is killed by SIGKILL when it opens or renames a certain file.
 """
