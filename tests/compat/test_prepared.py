@@ -94,6 +94,14 @@ def test_it_is_audited(tmp_path: Path) -> None:
     ]
 
 
+def test_an_unfinished_one_has_no_slices_to_build_from(tmp_path: Path) -> None:
+    root = copy_group("raw", tmp_path)
+    before = digests_below(root / "unfinished")
+    with pytest.raises(ctpatch.CtPatchError, match="manifest"):
+        ctpatch.build(root / "unfinished/prepared/chest")
+    assert differences(digests_below(root / "unfinished"), before) == {}
+
+
 def test_an_unfinished_one_is_resumed_and_ends_in_the_same_bytes(tmp_path: Path) -> None:
     pytest.importorskip("pydicom")
     root = copy_group("raw", tmp_path)
