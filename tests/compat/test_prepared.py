@@ -94,10 +94,10 @@ def test_it_is_audited(tmp_path: Path) -> None:
     ]
 
 
-def test_an_unfinished_one_has_no_slices_to_build_from(tmp_path: Path) -> None:
+def test_nothing_is_built_from_an_unfinished_one(tmp_path: Path) -> None:
     root = copy_group("raw", tmp_path)
     before = digests_below(root / "unfinished")
-    with pytest.raises(ctpatch.CtPatchError, match="manifest"):
+    with pytest.raises(ctpatch.CtPatchError, match="has not finished"):
         ctpatch.build(root / "unfinished/prepared/chest")
     assert differences(digests_below(root / "unfinished"), before) == {}
 
