@@ -210,7 +210,7 @@ def write_parts(root: Path, split: str = "val", count: int = 71) -> Path:
 
 def write_phantom(root: Path, **options: Any) -> list[Path]:
     """The project's phantom CT."""
-    module = importlib.import_module("ctpatch.prepare.phantom")
+    module = importlib.import_module("ctpatch.phantom.slices")
     splits = [module.PhantomSplit("train", 2, 2)]
     folders: list[Path] = module.write_phantom(root, "phantom", splits, **options)
     return folders
@@ -218,5 +218,5 @@ def write_phantom(root: Path, **options: Any) -> list[Path]:
 
 def use_compiled(wanted: bool | None) -> bool:
     """Choose between numpy and machine code for statistics; returns whether machine code is there."""
-    found: bool = importlib.import_module("ctpatch.statistics").use_compiled(wanted)
+    found: bool = importlib.import_module("ctpatch.core.statistics.windows").use_compiled(wanted)
     return found
