@@ -1,8 +1,8 @@
-"""`prepare_meta.json`: how a data set was prepared; where it stands, the set is complete."""
+"""`prepare_meta.json` and `predict_meta.json`: how slices came to be; where the file stands, they are complete."""
 
 import json
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 from pydantic import BaseModel, ConfigDict, ValidationError
 
@@ -11,12 +11,23 @@ from ctpatch.files.atomic import read_regular
 from ctpatch.files.digest import json_digest
 
 PREPARE_META = "prepare_meta.json"
+PREDICT_META = "predict_meta.json"
 FORMAT_VERSION = 1
 _MAX_BYTES = 16 * 1024 * 1024
 
 
 class _Record(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid", strict=True)
+
+
+class _Digested(_Record):
+    """A file that ends with its own digest."""
+
+    def to_bytes(self) -> bytes:
+        """The file's content, with its own digest filled in."""
+        content = self.model_dump(mode="json", exclude={"meta_digest"})
+        content["meta_digest"] = _digest(content)
+        return (json.dumps(content, indent=2, ensure_ascii=True, allow_nan=False) + "\n").encode()
 
 
 class SplitInfo(_Record):
@@ -36,7 +47,7 @@ class NoteInfo(_Record):
     message: str
 
 
-class PreparedMeta(_Record):
+class PreparedMeta(_Digested):
     """How a data set was prepared.
 
     Attributes:
@@ -77,19 +88,48 @@ class PreparedMeta(_Record):
     plan_digest: str
     meta_digest: str = ""
 
-    def to_bytes(self) -> bytes:
-        """The file's content, with its own digest filled in."""
-        content = self.model_dump(mode="json", exclude={"meta_digest"})
-        content["meta_digest"] = _digest(content)
-        return (json.dumps(content, indent=2, ensure_ascii=True, allow_nan=False) + "\n").encode()
-
 
 def _digest(content: dict[str, Any]) -> str:
     return json_digest({name: value for name, value in content.items() if name not in {"created", "meta_digest"}})
 
 
-def read_prepared_meta(path: Path) -> PreparedMeta:
-    """Read the file.
+class PredictedMeta(_Digested):
+    """How a split was predicted by a model: `predict_meta.json`; where it stands, the split is complete.
+
+    Attributes:
+        format_version: of this file.
+        ctpatch_version: that wrote it.
+        created: UTC, ISO 8601; the only thing in which two runs on the same input differ.
+        dataset, split: their names.
+        source: dataset and split of the patch set whose slices the model was given.
+        source_fingerprint: that set's fingerprint.
+        options: geometry, window, fill, clipping and the model's digest or name: what decides the pixels.
+        num_slices: how many there are.
+        manifest: the split's manifest, and `manifest_digest` that file's digest.
+        plan_digest: what a run must agree with to find the split complete.
+        meta_digest: of all other fields but `created`.
+    """
+
+    format_version: int
+    ctpatch_version: str
+    created: str
+    dataset: str
+    split: str
+    source: str
+    source_fingerprint: str
+    options: dict[str, Any]
+    num_slices: int
+    manifest: str
+    manifest_digest: str
+    plan_digest: str
+    meta_digest: str = ""
+
+
+MetaT = TypeVar("MetaT", PreparedMeta, PredictedMeta)
+
+
+def read_dataset_meta(path: Path, kind: type[MetaT]) -> MetaT:
+    """Read one of the two files.
 
     Raises:
         FileNotFoundError: there is none.
@@ -101,7 +141,7 @@ def read_prepared_meta(path: Path) -> PreparedMeta:
             raise FormatError(
                 f"{path.name} is of format {str(content['format_version'])[:20]}, this version reads {FORMAT_VERSION}"
             )
-        meta = PreparedMeta.model_validate(content)
+        meta = kind.model_validate(content)
         damaged = meta.meta_digest != _digest(content)
     except FileNotFoundError:
         raise

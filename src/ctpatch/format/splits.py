@@ -8,14 +8,18 @@ from pathlib import Path
 from ctpatch.config import check_name
 from ctpatch.errors import UsageError
 from ctpatch.files.atomic import given_path
+from ctpatch.format.prepared_meta import PREDICT_META, PREPARE_META
 
 SourcePath = str | os.PathLike[str]
 PREPARED = "prepared"
 PATCHES = "patches"
 _MANIFEST_SUFFIX = "_manifest.csv"
 _PLAIN_MANIFEST = "manifest.csv"
-_PREPARE_BEGUN = (".ctpatch/prepare.json", ".ctpatch/clearing.json")
-_PREPARE_META = "prepare_meta.json"
+_UNFINISHED = (
+    ("prepare.json", PREPARE_META, "preparation", "ctpatch prepare"),
+    ("predict.json", PREDICT_META, "prediction", "ctpatch.predict"),
+)
+"""What was begun in a folder, what stands there when it is complete, what it is, and what makes it."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -109,12 +113,13 @@ def _refuse_unfinished(source: Path) -> None:
     real = source.resolve()
     for folder in (real, real.parent, real.parent.parent):
         # os.path: a folder that may not be looked into is named when its manifest is read.
-        begun = any(os.path.isfile(folder / name) for name in _PREPARE_BEGUN)
-        if begun and not os.path.isfile(folder / _PREPARE_META):
-            raise UsageError(
-                f"the preparation of {folder.name} has not finished; run the same ctpatch prepare again, "
-                "which goes on where it was cut off"
-            )
+        for record, meta, what, maker in _UNFINISHED:
+            begun = any(os.path.isfile(folder / ".ctpatch" / name) for name in (record, "clearing.json"))
+            if begun and not os.path.isfile(folder / meta):
+                raise UsageError(
+                    f"the {what} of {folder.name} has not finished; run the same {maker} again, which resumes it "
+                    "where it was cut off"
+                )
 
 
 def _manifests_in(folder: Path) -> list[tuple[Path, str]]:

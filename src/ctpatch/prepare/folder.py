@@ -5,7 +5,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from ctpatch.format.prepared_meta import PREPARE_META, PreparedMeta, read_prepared_meta
+from ctpatch.format.prepared_meta import PREPARE_META, PreparedMeta, read_dataset_meta
 from ctpatch.work.product import Product
 
 LEFT_OUT = "left_out.csv"
@@ -36,7 +36,7 @@ class PreparedFiles(Product[PreparedMeta]):
 
     def read_meta(self, path: Path) -> PreparedMeta:
         """The meta in a file."""
-        return read_prepared_meta(path)
+        return read_dataset_meta(path, PreparedMeta)
 
     def names_of(self, meta: PreparedMeta) -> dict[str, Any]:
         """The splits and the arrays."""

@@ -15,16 +15,16 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from ctpatch.errors import CtPatchError, SliceError
+from ctpatch.errors import SliceError
 from ctpatch.files.atomic import sync_outputs, system_errors, write_file
 from ctpatch.files.digest import array_digest
-from ctpatch.files.npy import SliceBuffer, header_bytes
+from ctpatch.files.npy import header_bytes
 from ctpatch.prepare.folder import slice_name
 from ctpatch.prepare.geometry import Geometry, whole_numbers
 from ctpatch.prepare.readers.base import RawSlice, Reader
 from ctpatch.prepare.values import AIR_HU, STORED, Mapping
 from ctpatch.words import OnError
-from ctpatch.work.receipt import Receipt
+from ctpatch.work.receipt import Receipt, arrays_hold
 
 Image = NDArray[Any]
 
@@ -277,15 +277,7 @@ def _trusted(job: PrepareJob, part: PreparePart) -> PrepareReceipt | None:
         return None
     if any(touched_since(job.arrays, task, receipt.started_ns) for task in part.tasks):
         return None
-    buffer = SliceBuffer()
-    for name, digest in receipt.digests.items():
-        try:
-            image, _ = buffer.read(str(job.folder / name), name, labels=True)
-        except CtPatchError:
-            return None
-        if array_digest(image) != digest:
-            return None
-    return receipt
+    return receipt if arrays_hold(job.folder, receipt.digests) else None
 
 
 def touched_since(arrays: Sequence[ArraySource], task: PrepareTask, since_ns: int) -> bool:

@@ -1,27 +1,24 @@
 """Sliding-window inference: a model on patches, its output put back into whole slices."""
 
-import csv
-import io
 import os
-from collections.abc import Callable, Iterator
-from dataclasses import dataclass
-from pathlib import Path
+from collections.abc import Callable
 from typing import Any
 
 import numpy as np
-import polars as pl
 from numpy.typing import ArrayLike, NDArray
 
 from ctpatch.config import PatchConfig, check_name
 from ctpatch.core.grid import make_grid
 from ctpatch.core.patches import extract_from_grid
-from ctpatch.core.reassembly import Reassembler, ReassemblyError, WindowName, reassemble
+from ctpatch.core.reassembly import ReassemblyError, WindowName, reassemble
 from ctpatch.errors import UsageError
-from ctpatch.events import Listener, WorkAdvanced, WorkFinished, WorkStarted, ignore
-from ctpatch.files.atomic import system_errors, write_atomic
+from ctpatch.events import Listener, ignore
+from ctpatch.files.atomic import given_path
 from ctpatch.format.splits import PREPARED
-from ctpatch.format.tables import STATUS_OK
 from ctpatch.reading.patchset import PatchSet
+from ctpatch.reading.predict_set import PredictOptions, PredictWork, model_digest
+from ctpatch.work.executors.serial import SerialExecutor
+from ctpatch.work.run import make
 
 Model = Callable[[Any], Any]
 """Takes `(B, 1, H, W)` float32 and gives the same shape, or `(B, H, W)`; NumPy or torch, on any device."""
@@ -39,9 +36,14 @@ def predict(
     out: str | os.PathLike[str] | None = None,
     dataset: str | None = None,
     clip: bool = True,
+    model_id: str | None = None,
+    overwrite: bool = False,
     listener: Listener = ignore,
 ) -> Any:
     """Run a model over a slice, or over every slice of a patch set, patch by patch, and put the output together.
+
+    The results of a set are written in parts, as a build is: the same call resumes a run that was cut off, finds a
+    finished one complete, and refuses a folder that holds results of another model, other options or another set.
 
     Args:
         model_fn: any callable on `(B, 1, H, W)` float32 that gives `(B, 1, H, W)` or `(B, H, W)`. A `torch.nn.Module`
@@ -56,6 +58,9 @@ def predict(
         out: for a patch set: data root for the results (needed); they are `prepared/<dataset>/<split>/` below it.
         dataset: name of the result; None takes the set's, with `_predicted`.
         clip: for a patch set: clip results to the set's value range, so that `build` takes them.
+        model_id: for a patch set: a name of your own for the model, put on record, by which a later run knows it again.
+            A `torch.nn.Module` needs none: the digest of its weights is taken.
+        overwrite: for a patch set: start anew over earlier results of ours.
         listener: is told of progress.
 
     Returns:
@@ -64,13 +69,20 @@ def predict(
     Raises:
         ReassemblyError: the model gives another shape, or NaN.
         UsageError: `out` is missing, or windows leave pixels uncovered and `fill` is no number.
+        OutputConflictError: the folder of the results holds something else, or the results of a model that cannot be
+            compared with this one.
+        OutputLockedError: another process writes there.
     """
-    call = _Caller(model_fn, as_tensor)
+    call = Caller(model_fn, as_tensor)
     if isinstance(image, PatchSet):
         if out is None:
             raise UsageError("out: where are the results of a whole set to go? Give a data root")
-        job = _SetJob(image, cfg or _covering(image.config), batch_size, window, fill, clip)
-        return job.run(call, Path(out), dataset or f"{image.meta.dataset}_predicted", listener)
+        options = PredictOptions(cfg or _covering(image.config), batch_size, window, fill, clip)
+        name = check_name(dataset or f"{image.meta.dataset}_predicted", "dataset")
+        identity = model_id if model_id is not None else model_digest(model_fn)
+        work = PredictWork(image, call, options, given_path(out) / PREPARED / name / image.meta.split, identity)
+        make(work, SerialExecutor(), listener, overwrite=overwrite)
+        return work.folder
     config = cfg or PatchConfig(pad_mode="even")
     pixels = np.asarray(image, dtype=np.float32)
     if pixels.ndim != 2:  # noqa: PLR2004
@@ -89,7 +101,7 @@ def _covering(config: PatchConfig) -> PatchConfig:
     return PatchConfig(patch_size=config.patch_size, stride=config.stride, pad_mode=mode)
 
 
-class _Caller:
+class Caller:
     """Gives batches to the model in the form it wants and checks what comes back."""
 
     def __init__(self, model: Model, as_tensor: bool | None) -> None:
@@ -99,6 +111,7 @@ class _Caller:
         self._is_module = is_module
 
     def __call__(self, patches: NDArray[np.float32]) -> NDArray[Any]:
+        """What the model gives for patches `(B, h, w)`, in the same shape."""
         batch = np.ascontiguousarray(patches[:, np.newaxis])
         result = self._on_tensors(batch) if self._tensors else np.asarray(self._model(batch))
         if result.shape == batch.shape:
@@ -127,91 +140,3 @@ class _Caller:
                 return np.asarray(model(tensor).detach().cpu().float().numpy())
         finally:
             model.train(training)
-
-
-@dataclass(frozen=True, slots=True)
-class _SetJob:
-    ps: PatchSet
-    config: PatchConfig
-    batch_size: int
-    window: WindowName
-    fill: float
-    clip: bool
-
-    def run(self, call: _Caller, root: Path, dataset: str, listener: Listener) -> Path:
-        """Predict all slices and write them; the manifest comes last."""
-        split = self.ps.meta.split
-        folder = root / PREPARED / check_name(dataset, "dataset") / split
-        with system_errors("making the folder", folder.name):
-            folder.mkdir(parents=True, exist_ok=True)
-        rows: list[dict[str, Any]] = []
-        task = f"predict {self.ps.meta.dataset}/{split}"
-        slices = self.ps.slices.filter((pl.col("status") == STATUS_OK) & (pl.col("num_windows") > 0))
-        listener(WorkStarted(task, slices.height, "slices"))
-        try:
-            for record, image in self._slices(call, slices):
-                name = f"{split}_{record['slice_index']:06d}.npy"
-                stream = io.BytesIO()
-                np.save(stream, image)
-                write_atomic(folder / name, stream.getvalue())
-                rows.append(
-                    {
-                        "index": record["slice_index"],
-                        "path": f"{PREPARED}/{dataset}/{split}/{name}",
-                        "min": float(image.min()),
-                        "max": float(image.max()),
-                        "patient_id": record["patient_id"] or "",
-                    }
-                )
-                listener(WorkAdvanced(task, 1))
-        finally:
-            listener(WorkFinished(task))
-        text = io.StringIO()
-        writer = csv.DictWriter(text, ["index", "path", "min", "max", "patient_id"], lineterminator="\n")
-        writer.writeheader()
-        writer.writerows(rows)
-        write_atomic(folder / f"{split}_manifest.csv", text.getvalue().encode())
-        return folder
-
-    def _slices(self, call: _Caller, slices: pl.DataFrame) -> Iterator[tuple[dict[str, Any], NDArray[np.float32]]]:
-        """Whole results one by one; batches run on over the ends of slices."""
-        records = {record["slice_index"]: record for record in slices.iter_rows(named=True)}
-        waiting: list[tuple[int, NDArray[np.float32]]] = []
-        grids = {index: make_grid(record["height"], record["width"], self.config) for index, record in records.items()}
-        owners = np.concatenate([np.full(len(grid), index) for index, grid in grids.items()] or [np.empty(0)])
-        origins = np.array([origin for grid in grids.values() for origin in grid] or np.empty((0, 2)), np.int64)
-        shapes = {index: grid.shape for index, grid in grids.items()}
-        whole = Reassembler(
-            owners.astype(np.int64),
-            origins[:, 0],
-            origins[:, 1],
-            shapes,
-            self.config.patch_size,
-            self.window,
-            fill=self.fill,
-        )
-        number = 0
-        for index, grid in grids.items():
-            patches = extract_from_grid(self._image(index), grid, self.config.pad_mode)
-            waiting.extend(enumerate(patches, number))
-            number += len(patches)
-            while len(waiting) >= self.batch_size or (waiting and number == len(owners)):
-                batch, waiting = waiting[: self.batch_size], waiting[self.batch_size :]
-                output = call(np.stack([patch for _, patch in batch]))
-                for done in whole.add([at for at, _ in batch], output):
-                    yield records[done.slice_index], self._result(done.image, done.uncovered, done.slice_index)
-        whole.finish()
-
-    def _image(self, index: int) -> NDArray[np.float32]:
-        found = self.ps.slice(index)
-        image: NDArray[np.float32] = found["image"] if isinstance(found, dict) else found
-        return image
-
-    def _result(self, image: NDArray[Any], uncovered: int, index: int) -> NDArray[np.float32]:
-        if uncovered and not np.isfinite(self.fill):
-            raise UsageError(
-                f"slice {index}: {uncovered} pixels are in no window of pad_mode {self.config.pad_mode!r}; "
-                "use 'even' or 'shift', or give a fill"
-            )
-        low, high = self.ps.meta.value_range
-        return np.clip(image, low, high) if self.clip else image

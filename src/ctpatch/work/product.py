@@ -39,6 +39,7 @@ class Product(ABC, Generic[MetaT]):
         noun: what an unfinished one is called in messages.
         made: how a finished one came to be.
         elsewhere: what a user does who does not want it touched.
+        anew: the option that makes it anew.
         record: name of the file that says what was begun.
         meta: name of the file that stands last.
         tables: files that are written just before it.
@@ -49,6 +50,7 @@ class Product(ABC, Generic[MetaT]):
     noun: str
     made: str
     elsewhere: str
+    anew: str = "--overwrite"
     record: str
     meta: str
     tables: tuple[str, ...] = ()

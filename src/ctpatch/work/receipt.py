@@ -1,14 +1,15 @@
 """The record that a part is complete, written last: from there on the part is done."""
 
 import json
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field, fields
 from pathlib import Path
 from typing import Any, Protocol, Self, TypeVar
 
-from ctpatch.errors import FormatError
+from ctpatch.errors import CtPatchError, FormatError
 from ctpatch.files.atomic import explain_os_error, write_atomic
-from ctpatch.files.digest import json_digest
+from ctpatch.files.digest import array_digest, json_digest
+from ctpatch.files.npy import SliceBuffer
 
 RECEIPT_SUFFIX = ".receipt.json"
 
@@ -96,3 +97,15 @@ def receipts_of(state: Path, parts: Iterable[PartT], kind: type[ReceiptT]) -> It
         if receipt is None:
             raise FormatError(f"the receipt of part {part.number} is gone or damaged; run the same command again")
         yield part, receipt
+
+
+def arrays_hold(folder: Path, digests: Mapping[str, str]) -> bool:
+    """Whether .npy files, by their names below a folder, still have the digests on record."""
+    buffer = SliceBuffer()
+    try:
+        return all(
+            array_digest(buffer.read(str(folder / name), name, labels=True)[0]) == digest
+            for name, digest in digests.items()
+        )
+    except CtPatchError:
+        return False

@@ -201,13 +201,13 @@ def refuse_other_product(work: Work[Any, Any, Any, MetaT], folder: WorkFolder[Me
     if changed:
         raise OutputConflictError(
             f"{work.folder.name} holds a finished set {product.made} otherwise: {'; '.join(changed)}; "
-            f"--overwrite makes it anew, or {product.elsewhere}"
+            f"{product.anew} makes it anew, or {product.elsewhere}"
         )
     damage = work.damage(folder, meta)
     if damage is not None:
         raise OutputConflictError(
             f"{work.folder.name} holds a finished set that is damaged: {damage}; restore the file, or make the set "
-            "anew with --overwrite"
+            f"anew with {product.anew}"
         )
 
 
@@ -218,7 +218,7 @@ def refuse_other_run(work: Work[Any, Any, Any, Any], earlier: Begun) -> None:
     changed = differences(earlier.options, work.begun.options) or [work.others]
     raise OutputConflictError(
         f"{work.folder.name} holds an unfinished {work.product.noun} that was made otherwise: {'; '.join(changed)}; "
-        f"--overwrite starts anew, the same options as before resume it, or {work.product.elsewhere}"
+        f"{work.product.anew} starts anew, the same options as before resume it, or {work.product.elsewhere}"
     )
 
 

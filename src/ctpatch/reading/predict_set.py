@@ -1,0 +1,342 @@
+"""A whole set predicted in parts: slices of the result, a manifest that `build` understands, and the meta."""
+
+import csv
+import io
+import re
+import secrets
+import time
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import polars as pl
+import xxhash
+from numpy.typing import NDArray
+
+from ctpatch._version import __version__
+from ctpatch.config import PatchConfig
+from ctpatch.core.grid import make_grid
+from ctpatch.core.patches import extract_from_grid
+from ctpatch.core.reassembly import Reassembler, WindowName
+from ctpatch.errors import UsageError
+from ctpatch.events import WorkAdvanced
+from ctpatch.files.atomic import sync_outputs, system_errors, write_file
+from ctpatch.files.digest import array_digest, bytes_digest, json_digest
+from ctpatch.files.npy import header_bytes
+from ctpatch.format.meta import now_utc
+from ctpatch.format.prepared_meta import FORMAT_VERSION, PREDICT_META, PredictedMeta, read_dataset_meta
+from ctpatch.format.splits import PREPARED
+from ctpatch.format.tables import STATUS_OK
+from ctpatch.reading.patchset import PatchSet
+from ctpatch.work.folder import WorkFolder, differences
+from ctpatch.work.product import Begun, Product
+from ctpatch.work.receipt import Receipt, arrays_hold, receipts_of
+from ctpatch.work.run import Work
+
+_BATCHES_PER_PART = 8
+"""A part ends with a batch that may not be full; with this many it costs next to nothing."""
+_COLUMNS = ("index", "path", "min", "max", "patient_id")
+_UNKNOWN = (
+    "whether it is the same model cannot be told: give model_id=, a name of your own for the model, or use a "
+    "torch.nn.Module"
+)
+
+Call = Callable[[NDArray[np.float32]], NDArray[Any]]
+
+
+@dataclass(frozen=True, slots=True)
+class PredictOptions:
+    """What decides the result, beside the model and the slices; see `ctpatch.predict`."""
+
+    config: PatchConfig
+    batch_size: int
+    window: WindowName
+    fill: float
+    clip: bool
+
+    def described(self) -> dict[str, Any]:
+        """As plain values; a fill that is no number as text, since JSON has none."""
+        return {
+            "patch_size": list(self.config.patch_size),
+            "stride": list(self.config.stride),
+            "pad_mode": self.config.pad_mode,
+            "batch_size": self.batch_size,
+            "window": self.window,
+            "fill": str(float(self.fill)),
+            "clip": self.clip,
+        }
+
+
+def model_digest(model: Any) -> str | None:
+    """Digest of a torch module's class and of all its parameters and buffers; None for anything else."""
+    state = getattr(model, "state_dict", None)
+    if not callable(state) or not any(base.__module__ == "torch.nn.modules.module" for base in type(model).__mro__):
+        return None
+    import torch  # noqa: PLC0415 - it is there where such a model is
+
+    hasher = xxhash.xxh3_128(f"{type(model).__module__}.{type(model).__qualname__}\n".encode())
+    for name, value in sorted(state().items()):
+        tensor = value.detach().cpu().contiguous() if hasattr(value, "detach") else None
+        described = f"{name} {value!r}" if tensor is None else f"{name} {tensor.dtype} {tuple(tensor.shape)}"
+        hasher.update(f"{described}\n".encode())
+        if tensor is not None and tensor.numel():
+            # As bytes: NumPy has not all of torch's dtypes.
+            hasher.update(tensor.reshape(-1).view(torch.uint8).numpy().data)
+    return hasher.hexdigest()
+
+
+class PredictedFiles(Product[PredictedMeta]):
+    """The files of a predicted split."""
+
+    noun = "prediction"
+    made = "predicted"
+    elsewhere = "give another dataset="
+    anew = "overwrite=True"
+    record = "predict.json"
+    meta = PREDICT_META
+    withdrawn = (PREDICT_META,)
+    name_fields = ("split",)
+
+    def read_meta(self, path: Path) -> PredictedMeta:
+        """The meta in a file."""
+        return read_dataset_meta(path, PredictedMeta)
+
+    def names_of(self, meta: PredictedMeta) -> dict[str, Any]:
+        """The split."""
+        return {"split": meta.split}
+
+    def folders(self, names: Mapping[str, Any]) -> list[str]:
+        """None but its own."""
+        del names
+        return []
+
+    def patterns(self, names: Mapping[str, Any]) -> dict[str, re.Pattern[str]]:
+        """Slices and the manifest."""
+        split = re.escape(names["split"])
+        return {"": re.compile(rf"{split}_\d{{6,}}\.npy|{split}_manifest\.csv")}
+
+
+@dataclass(frozen=True, slots=True)
+class PredictTask:
+    """One slice to predict."""
+
+    slice_index: int
+    name: str
+    shape: tuple[int, int]
+    patient_id: str
+    problem: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class PredictPart:
+    """A run of slices: the unit of work."""
+
+    number: int
+    tasks: tuple[PredictTask, ...]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class PredictReceipt(Receipt):
+    """What a finished part did: its rows of the manifest, and the digest of each slice, by file."""
+
+    rows: list[dict[str, Any]]
+    digests: dict[str, str]
+
+
+@dataclass(frozen=True, slots=True)
+class PredictJob:
+    """What all parts share; it stays in this process, since a model may live on a device."""
+
+    ps: PatchSet
+    call: Call
+    options: PredictOptions
+    folder: Path
+    state: Path
+    path_prefix: str
+    plan_digest: str
+
+
+class PredictWork(Work[PredictPart, PredictJob, PredictReceipt, PredictedMeta]):
+    """The slices of a set, as a model gives them."""
+
+    product = PredictedFiles()
+    verb = "predicts"
+    cure = "remove them"
+    on_error = "stop"
+
+    def __init__(self, ps: PatchSet, call: Call, options: PredictOptions, folder: Path, model: str | None) -> None:
+        self.folder = folder
+        self.task = f"predict {ps.meta.dataset}/{ps.meta.split}"
+        self.others = "the slices of the set are others" if model is not None else _UNKNOWN
+        self._ps, self._call, self._options, self._model = ps, call, options, model
+        described = {
+            **options.described(),
+            "model": model,
+            "source": f"{ps.meta.dataset}/{ps.meta.split}",
+            "source_fingerprint": ps.meta.fingerprint,
+        }
+        self._digest = json_digest(described)
+        # Of two runs whose models cannot be compared, the second never resumes the first.
+        nonce = "" if model is not None else f"-{secrets.token_hex(8)}"
+        self.begun = Begun(described, self._digest + nonce, {"split": ps.meta.split})
+        self._tasks = [
+            PredictTask(row["slice_index"], row["src_path"], (row["height"], row["width"]), row["patient_id"] or "")
+            for row in ps.slices.filter((pl.col("status") == STATUS_OK) & (pl.col("num_windows") > 0)).iter_rows(
+                named=True
+            )
+        ]
+
+    @property
+    def num_tasks(self) -> int:
+        """The slices."""
+        return len(self._tasks)
+
+    def parts(self) -> Iterator[PredictPart]:
+        """Runs of slices that fill some batches."""
+        wanted = _BATCHES_PER_PART * self._options.batch_size
+        number = windows = 0
+        pending: list[PredictTask] = []
+        for task in self._tasks:
+            pending.append(task)
+            windows += len(make_grid(*task.shape, self._options.config))
+            if windows >= wanted:
+                yield PredictPart(number, tuple(pending))
+                number, windows, pending = number + 1, 0, []
+        if pending:
+            yield PredictPart(number, tuple(pending))
+
+    def shared(self, folder: WorkFolder[PredictedMeta]) -> PredictJob:
+        """The set, the model and the options."""
+        return PredictJob(
+            ps=self._ps,
+            call=self._call,
+            options=self._options,
+            folder=folder.folder.resolve(),
+            state=folder.state.resolve(),
+            path_prefix=f"{PREPARED}/{self.folder.parent.name}/{self.folder.name}/",
+            plan_digest=self.begun.plan_digest,
+        )
+
+    @property
+    def run(self) -> Callable[[PredictJob, PredictPart], PredictReceipt]:
+        """Gives the windows of a part to the model."""
+        return _run_part
+
+    def changed(self, folder: WorkFolder[PredictedMeta], meta: PredictedMeta) -> list[str]:
+        """Options, model or set that differ."""
+        del folder
+        if meta.plan_digest == self._digest and self._model is not None:
+            return []
+        return differences(meta.options, self.begun.options) or [self.others]
+
+    def advanced(self, receipt: PredictReceipt) -> WorkAdvanced:
+        """A part's slices."""
+        return WorkAdvanced(self.task, len(receipt.rows), reused=receipt.reused)
+
+    def finish(self, folder: WorkFolder[PredictedMeta]) -> PredictedMeta:
+        """The manifest, then the meta."""
+        text = io.StringIO()
+        writer = csv.DictWriter(text, _COLUMNS, lineterminator="\n")
+        writer.writeheader()
+        for _, receipt in receipts_of(folder.state, self.parts(), PredictReceipt):
+            writer.writerows(receipt.rows)
+        content = text.getvalue().encode()
+        split = self._ps.meta.split
+        manifest = f"{split}_manifest.csv"
+        folder.put(manifest, content)
+        meta = PredictedMeta(
+            format_version=FORMAT_VERSION,
+            ctpatch_version=__version__,
+            created=now_utc(),
+            dataset=self.folder.parent.name,
+            split=split,
+            source=self.begun.options["source"],
+            source_fingerprint=self.begun.options["source_fingerprint"],
+            options=self.begun.options,
+            num_slices=len(self._tasks),
+            manifest=manifest,
+            manifest_digest=bytes_digest(content),
+            plan_digest=self._digest,
+        )
+        folder.put(PREDICT_META, meta.to_bytes())
+        return meta
+
+
+def _run_part(job: PredictJob, part: PredictPart) -> PredictReceipt:
+    """Predict the slices of a part, or find that it is done."""
+    done = PredictReceipt.of_plan(job.state, part.number, job.plan_digest)
+    wanted = [task.slice_index for task in part.tasks]
+    if done is not None and [row["index"] for row in done.rows] == wanted and arrays_hold(job.folder, done.digests):
+        return done
+    started = time.time_ns()
+    rows: dict[int, dict[str, Any]] = {}
+    digests: dict[str, str] = {}
+    for task, image in _predicted(job, part):
+        name = f"{job.ps.meta.split}_{task.slice_index:06d}.npy"
+        with system_errors("writing", name):
+            write_file(str(job.folder / name), [header_bytes(image.shape, image.dtype), image.data.cast("B")])
+        digests[name] = array_digest(image)
+        rows[task.slice_index] = {
+            "index": task.slice_index,
+            "path": job.path_prefix + name,
+            "min": float(image.min()),
+            "max": float(image.max()),
+            "patient_id": task.patient_id,
+        }
+    receipt = PredictReceipt(
+        part=part.number,
+        plan_digest=job.plan_digest,
+        started_ns=started,
+        rows=[rows[task.slice_index] for task in part.tasks],
+        digests=digests,
+    )
+    sync_outputs(job.folder, [str(job.folder / name) for name in digests])
+    receipt.write(job.state)
+    return receipt
+
+
+def _predicted(job: PredictJob, part: PredictPart) -> Iterator[tuple[PredictTask, NDArray[np.float32]]]:
+    """Whole results one by one; batches run on over the ends of slices."""
+    config, size = job.options.config, job.options.batch_size
+    tasks = {task.slice_index: task for task in part.tasks}
+    grids = {index: make_grid(*task.shape, config) for index, task in tasks.items()}
+    origins = np.array([origin for grid in grids.values() for origin in grid], np.int64).reshape(-1, 2)
+    whole = Reassembler(
+        np.repeat(list(grids), [len(grid) for grid in grids.values()]),
+        origins[:, 0],
+        origins[:, 1],
+        {index: grid.shape for index, grid in grids.items()},
+        config.patch_size,
+        job.options.window,
+        fill=job.options.fill,
+    )
+    waiting: list[tuple[int, NDArray[np.float32]]] = []
+    number = 0
+    for index, grid in grids.items():
+        patches = extract_from_grid(_image(job.ps, index), grid, config.pad_mode)
+        waiting.extend(enumerate(patches, number))
+        number += len(patches)
+        while len(waiting) >= size or (waiting and number == len(origins)):
+            batch, waiting = waiting[:size], waiting[size:]
+            output = job.call(np.stack([patch for _, patch in batch]))
+            for done in whole.add([at for at, _ in batch], output):
+                yield tasks[done.slice_index], _result(job, done.image, done.uncovered, done.slice_index)
+    whole.finish()
+
+
+def _image(ps: PatchSet, index: int) -> NDArray[np.float32]:
+    found = ps.slice(index)
+    image: NDArray[np.float32] = found["image"] if isinstance(found, dict) else found
+    return image
+
+
+def _result(job: PredictJob, image: NDArray[Any], uncovered: int, index: int) -> NDArray[np.float32]:
+    if uncovered and not np.isfinite(job.options.fill):
+        raise UsageError(
+            f"slice {index}: {uncovered} pixels are in no window of pad_mode {job.options.config.pad_mode!r}; "
+            "use 'even' or 'shift', or give a fill"
+        )
+    low, high = job.ps.meta.value_range
+    return np.ascontiguousarray(np.clip(image, low, high) if job.options.clip else image)
