@@ -4,8 +4,8 @@ A part is idempotent: it reads its slices once, writes its outputs, makes them d
 receipt. Whoever runs it, however often, even twice at the same time, the bytes are the same.
 """
 
-from collections.abc import Iterator
-from concurrent.futures import Future, ThreadPoolExecutor
+from collections.abc import Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from typing import Any
 
@@ -29,7 +29,19 @@ from ctpatch.layouts.writing import make_writer
 
 _STATED_TOLERANCE = 1e-6
 
+_RUN_SLICES = 8
+_RUN_PIXELS = 2 << 20
+"""A run of slices has at most so many, unless one slice alone has more: two runs are in memory."""
+
 Images = tuple[NDArray[Any], ...]
+
+
+@dataclass(frozen=True, slots=True)
+class ReadSlice:
+    """A slice as it was read, for each array: its pixels and their digests."""
+
+    images: Images
+    digests: tuple[str, ...]
 
 
 @dataclass(frozen=True, slots=True)
@@ -114,36 +126,65 @@ def cut_slices(job: Job, part: Part) -> Iterator[CutSlice | SliceRecord]:
     """
     rules = compile_rules(job.config.drop)
     grids: dict[tuple[int, int], Grid] = {}
-    for task, reading in _read_ahead(job, part):
+    for task, read in _read_ahead(job, part):
         try:
-            images = reading.result()
+            if isinstance(read, Exception):
+                raise read
             if task.shape not in grids:
                 grids[task.shape] = make_grid(*task.shape, job.config)
-            yield cut_slice(job, task, images, grids[task.shape], rules)
+            yield cut_slice(job, task, read, grids[task.shape], rules)
         except SliceError as error:
             if job.on_error == "stop":
                 raise
             yield SliceRecord.skipped(task, error.message)
 
 
-def _read_ahead(job: Job, part: Part) -> Iterator[tuple[SliceTask, Future[Images]]]:
-    """The slices of a part while a thread reads the next one into the other of two sets of buffers."""
-    buffers = [[SliceBuffer() for _ in job.arrays] for _ in range(2)]
+def _read_ahead(job: Job, part: Part) -> Iterator[tuple[SliceTask, ReadSlice | Exception]]:
+    """The slices of a part; while a run of them is cut, a thread reads the next run into the other set of buffers."""
+    runs = list(_runs(part.tasks))
+    longest = max(len(run) for run in runs)
+    buffers = [[[SliceBuffer() for _ in job.arrays] for _ in range(longest)] for _ in range(2)]
     with ThreadPoolExecutor(1, "ctpatch-reader") as reader:
-        ahead = reader.submit(_read_slice, job, part.tasks[0], buffers[0])
-        for number, task in enumerate(part.tasks, 1):
-            here = ahead
-            if number < len(part.tasks):
-                ahead = reader.submit(_read_slice, job, part.tasks[number], buffers[number % 2])
-            yield task, here
+        ahead = reader.submit(_read_run, job, runs[0], buffers[0])
+        for number, run in enumerate(runs, 1):
+            here = ahead.result()
+            if number < len(runs):
+                ahead = reader.submit(_read_run, job, runs[number], buffers[number % 2])
+            yield from zip(run, here, strict=True)
 
 
-def cut_slice(job: Job, task: SliceTask, images: Images, grid: Grid, rules: CompiledRules) -> CutSlice:
+def _runs(tasks: Sequence[SliceTask]) -> Iterator[list[SliceTask]]:
+    """Slices to read at a time: handing each one over alone would take longer than cutting it."""
+    run: list[SliceTask] = []
+    pixels = 0
+    for task in tasks:
+        pixels += task.shape[0] * task.shape[1] * len(task.paths)
+        if run and (len(run) == _RUN_SLICES or pixels > _RUN_PIXELS):
+            yield run
+            run, pixels = [], task.shape[0] * task.shape[1] * len(task.paths)
+        run.append(task)
+    yield run
+
+
+def _read_run(job: Job, run: list[SliceTask], buffers: list[list[SliceBuffer]]) -> list[ReadSlice | Exception]:
+    """Each slice with its digests, or what is wrong with it."""
+    found: list[ReadSlice | Exception] = []
+    for task, mine in zip(run, buffers, strict=False):
+        try:
+            images = _read_slice(job, task, mine)
+            found.append(ReadSlice(images, tuple(array_digest(image) for image in images)))
+        except Exception as error:  # noqa: BLE001 - raised when it is this slice's turn
+            found.append(error)
+    return found
+
+
+def cut_slice(job: Job, task: SliceTask, read: ReadSlice, grid: Grid, rules: CompiledRules) -> CutSlice:
     """Check and judge one slice that was read.
 
     Raises:
         RangeError: it holds a value outside the range.
     """
+    images = read.images
     padded = [pad_slice(image, grid.padded_shape, job.config.pad_mode) for image in images]
     judged = list(job.arrays).index(job.config.rules_on)
     statistics = window_statistics(
@@ -168,7 +209,7 @@ def cut_slice(job: Job, task: SliceTask, images: Images, grid: Grid, rules: Comp
         shape=task.shape,
         src_dtype=task.src_dtype,
         bounds=bounds[0],
-        digests=tuple(array_digest(image) for image in images),
+        digests=read.digests,
         num_windows=len(grid),
         num_patches=int((hits < 0).sum()),
         mismatch=_stated_mismatch(task, bounds[0]),

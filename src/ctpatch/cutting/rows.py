@@ -63,16 +63,11 @@ class PartRows:
     rules: tuple[str, ...]
     started_ns: int = field(default_factory=time.time_ns)
     records: list[SliceRecord] = field(default_factory=list)
-    covered_pixels: int = 0
-    _columns: dict[str, list[NDArray[Any]]] = field(default_factory=dict)
+    _cut: list[int] = field(default_factory=list)
+    _grids: list[Grid] = field(default_factory=list)
+    _statistics: list[WindowStatistics] = field(default_factory=list)
     _hits: list[NDArray[np.int16]] = field(default_factory=list)
-    _paths: list[list[str]] = field(init=False)
-    _digests: list[list[str]] = field(init=False)
-    _items: list[int] = field(default_factory=list)
-
-    def __post_init__(self) -> None:
-        self._paths = [[] for _ in self.arrays]
-        self._digests = [[] for _ in self.arrays]
+    _addresses: list[Addresses] = field(default_factory=list)
 
     def add_skipped(self, record: SliceRecord) -> None:
         """Note a slice that was left out."""
@@ -87,19 +82,12 @@ class PartRows:
         addresses: Addresses,
     ) -> None:
         """Note a slice, all its windows, and where the kept ones went."""
+        self._cut.append(len(self.records))
         self.records.append(record)
-        self.covered_pixels += grid.covered_pixels()
-        rows, cols = grid.origins()
-        columns = {"slice": np.full(len(grid), len(self.records) - 1), "row": rows, "col": cols}
-        columns |= {name: getattr(statistics, name) for name in _STATISTICS}
-        for name, values in columns.items():
-            self._columns.setdefault(name, []).append(values)
+        self._grids.append(grid)
+        self._statistics.append(statistics)
         self._hits.append(hits)
-        for mine, new in zip(self._paths, addresses.paths, strict=True):
-            mine.extend(new)
-        for mine, new in zip(self._digests, addresses.digests, strict=False):
-            mine.extend(new)
-        self._items.extend(addresses.items or [])
+        self._addresses.append(addresses)
 
     def finish(self, job: Job, part: Part, pixel_bytes: int) -> tuple[CutReceipt, list[str]]:
         """Write the part's rows; returns the receipt to write when everything is durable, and the files of rows."""
@@ -124,7 +112,7 @@ class PartRows:
             num_windows=len(hits),
             num_patches=int((hits < 0).sum()),
             dropped={rule: int(count) for rule, count in zip(self.rules, counts, strict=True)},
-            covered_pixels=self.covered_pixels,
+            covered_pixels=sum(grid.covered_pixels() for grid in self._grids),
             total_pixels=sum(record.shape[0] * record.shape[1] for record in done),
             pixel_bytes=pixel_bytes,
             sources=[(record.slice_index, list(record.digests)) for record in self.records],
@@ -140,9 +128,12 @@ class PartRows:
         """Rows of the manifest and of the rejected patches."""
         patch_columns, rejected_columns = patch_schema(self.arrays), rejected_schema(self.arrays)
         kept, dropped = hits < 0, hits >= 0
-        addresses = [pl.Series("patch_index", self._items or [None] * int(kept.sum()), dtype=pl.Int64)]
-        for array, paths, digests in zip(self.arrays, self._paths, self._digests, strict=True):
+        items = [item for each in self._addresses for item in each.items or ()]
+        addresses = [pl.Series("patch_index", items or [None] * int(kept.sum()), dtype=pl.Int64)]
+        for place, array in enumerate(self.arrays):
             prefix = "" if array == "image" else f"{array}_"
+            paths = [path for each in self._addresses for path in each.paths[place]]
+            digests = [digest for each in self._addresses if each.digests for digest in each.digests[place]]
             addresses.append(pl.Series(f"{prefix}patch_path", paths, dtype=pl.String))
             addresses.append(pl.Series(f"{prefix}digest", digests or [None] * len(paths), dtype=pl.String))
         return (
@@ -158,11 +149,16 @@ class PartRows:
         """Rows for some of the windows; columns that are not known for them are null."""
         if not which.any():
             return pl.DataFrame(schema=schema)
-        columns: dict[str, Any] = {name: np.concatenate(values)[which] for name, values in self._columns.items()}
-        slices = columns.pop("slice")
-        sources = [record.paths[0] for record in self.records]
-        columns["slice_index"] = np.array([record.slice_index for record in self.records], np.int64)[slices]
-        columns["src_path"] = [sources[number] for number in slices.tolist()]
+        places = np.repeat(self._cut, [len(grid) for grid in self._grids])[which]
+        indices = np.array([record.slice_index for record in self.records], np.int64)
+        columns: dict[str, Any] = {
+            "slice_index": indices[places],
+            "src_path": pl.Series([record.paths[0] for record in self.records], dtype=pl.String).gather(places),
+        }
+        for axis, name in enumerate(("row", "col")):
+            columns[name] = np.concatenate([grid.origins()[axis] for grid in self._grids])[which]
+        for name in _STATISTICS:
+            columns[name] = np.concatenate([getattr(each, name) for each in self._statistics])[which]
         columns |= {series.name: series for series in more}
         computed = {
             "patch_id": patch_ids(self.split, pl.col("slice_index"), pl.col("row"), pl.col("col")),
