@@ -364,7 +364,7 @@ def test_links_lead_nowhere_else(tmp_path: Path) -> None:
         os.mkfifo(tree / "pipe")
     found = scan(tree)
     assert [each.file for each in found.slices] == ["real"]
-    assert kinds(found) == {"file": "link", "folder": "link", "pipe": "no-file"}
+    assert kinds(found) == {"file": "outside-link", "folder": "outside-link", "pipe": "no-file"}
 
 
 def test_rubbish_of_any_kind_is_named_not_raised(tmp_path: Path) -> None:
