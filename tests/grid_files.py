@@ -69,14 +69,14 @@ class Grid(RawFormat):
     """Grids of numbers.
 
     Attributes:
-        offset: added to each pixel.
+        offset: HU to add to each pixel.
     """
 
     name: ClassVar = "grid"
     title: ClassVar = "Slices in a format that nobody has"
     packages: ClassVar = ("numpy",)
 
-    offset: Annotated[int, Parameter(group="Values and size", help="HU to add to each pixel.")] = 0
+    offset: Annotated[int, Parameter(group="Values and size")] = 0
 
     def reader(self, array: str, workers: int) -> Reader:
         assert workers >= 1

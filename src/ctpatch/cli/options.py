@@ -16,18 +16,12 @@ from ctpatch.words import LayoutName, OnError, PadMode
 if TYPE_CHECKING:
     from ctpatch.config import PatchConfig
 
-_SPLITS, _VALUES, _PRIVACY = "Splits", "Values and size", "Privacy"
-
 Sources = Annotated[str, Parameter(help="A split's folder, a dataset's folder (all its splits), or a manifest.")]
 Sets = Annotated[Path, Parameter(help="A patch set's folder, or a folder of such.")]
 DataRoot = Annotated[
     Path | None, Parameter(help="What paths in manifests are relative to. [the folder above prepared]")
 ]
 Json = Annotated[bool, Parameter(name="--json", help="Print the result as JSON.")]
-LayoutOption = Annotated[
-    LayoutName | None,
-    Parameter(help="files: one .npy a patch; shards: many in one; slices: whole slices; index: no pixels. [files]"),
-]
 OnErrorOption = Annotated[
     OnError | None, Parameter(help="A slice that cannot be used: stop, or skip it and exit 1. [stop]")
 ]
@@ -55,7 +49,10 @@ def numbers(text: str, option: str, wanted: str, kind: type[int] | type[float] =
 
 @dataclass(frozen=True)
 class OptionGroup:
-    """Options that belong together; a parameter of such a type gives them to a command."""
+    """Options that belong together; a parameter of such a type gives them to a command.
+
+    What the docstring of a group says of an attribute is the help of the option.
+    """
 
     def given(self) -> dict[str, Any]:
         """The options that were given or have a usual value, by name."""
@@ -70,39 +67,35 @@ def names_of(*groups: type[OptionGroup]) -> list[str]:
 @Parameter(name="*")
 @dataclass(frozen=True)
 class PatchOptions(OptionGroup):
-    """What decides the patches."""
+    """What decides the patches.
 
-    patch_size: Annotated[
-        str | None, Parameter(help="Height and width of a patch in pixels: 128, or 128x96. [128]")
-    ] = None
-    stride: Annotated[str | None, Parameter(help="Pixels between window origins: 64, or 64x48. [64]")] = None
-    pad_mode: Annotated[
-        PadMode | None,
-        Parameter(
-            help="The border: none drops the rest, shift moves a last window inside, even spreads windows evenly, "
-            "zero, edge and reflect pad. [none]"
-        ),
-    ] = None
-    drop: Annotated[
-        list[str] | None,
-        Parameter(
-            help="A rule 'name: SQL condition' on min, max, mean, std, air_fraction, row, col, slice_index; repeatable."
-        ),
-    ] = None
-    min_std: Annotated[float | None, Parameter(help="Short for --drop 'low_variance: std < X'.")] = None
-    value_range: Annotated[tuple[float, float] | None, Parameter(help="Lowest and highest value of a slice. [0 1]")] = (
-        None
-    )
-    air_level: Annotated[float | None, Parameter(help="Pixels at or below it are air. [0.02]")] = None
-    rules_on: Annotated[str | None, Parameter(help="The array that rules judge. [image]")] = None
+    Attributes:
+        patch_size: Height and width of a patch in pixels: 128, or 128x96. [128]
+        stride: Pixels between window origins: 64, or 64x48. [64]
+        pad_mode: The border: none drops the rest, shift moves a last window inside, even spreads windows evenly, zero,
+            edge and reflect pad. [none]
+        drop: A rule 'name: SQL condition' on min, max, mean, std, air_fraction, row, col, slice_index; repeatable.
+        min_std: Short for --drop 'low_variance: std < X'.
+        value_range: Lowest and highest value of a slice. [0 1]
+        air_level: Pixels at or below it are air. [0.02]
+        rules_on: The array that rules judge. [image]
+    """
+
+    patch_size: str | None = None
+    stride: str | None = None
+    pad_mode: PadMode | None = None
+    drop: list[str] | None = None
+    min_std: float | None = None
+    value_range: tuple[float, float] | None = None
+    air_level: float | None = None
+    rules_on: str | None = None
 
     def given(self) -> dict[str, Any]:
         """The options that were given; sizes as one number, or as rows and columns."""
         options = super().given()
-        for name in ("patch_size", "stride"):
-            if name in options:
-                found = numbers(options[name], name, "pixels as 128, or rows and cols as 128x96")
-                options[name] = found if len(found) > 1 else found[0]
+        for name in {"patch_size", "stride"} & set(options):
+            found = numbers(options[name], name, "pixels as 128, or rows and cols as 128x96")
+            options[name] = found if len(found) > 1 else found[0]
         return options
 
 
@@ -111,7 +104,10 @@ class PatchOptions(OptionGroup):
 class PlanOptions(OptionGroup):
     """What a build is made from, and for which layout."""
 
-    layout: LayoutOption = None
+    layout: Annotated[
+        LayoutName | None,
+        Parameter(help="files: one .npy a patch; shards: many in one; slices: whole slices; index: no pixels. [files]"),
+    ] = None
     data_root: DataRoot = None
     on_error: OnErrorOption = None
 
@@ -119,72 +115,81 @@ class PlanOptions(OptionGroup):
 @Parameter(name="*")
 @dataclass(frozen=True)
 class BuildOptions(PlanOptions):
-    """The same, and what is written."""
+    """The same, and what is written.
 
-    out: Annotated[Path | None, Parameter(help="Folder of the set. [DATA_ROOT/patches/DATASET/SPLIT]")] = None
+    Attributes:
+        out: Folder of the set. [DATA_ROOT/patches/DATASET/SPLIT]
+        strict: Compare digests of all sources before an earlier result is trusted.
+    """
+
+    out: Path | None = None
     overwrite: Overwrite = None
-    strict: Annotated[
-        bool | None, Parameter(help="Compare digests of all sources before an earlier result is trusted.")
-    ] = None
+    strict: bool | None = None
 
 
 @Parameter(name="*")
 @dataclass(frozen=True)
 class EngineOptions(OptionGroup):
-    """What the work is given to."""
+    """What the work is given to.
+
+    Attributes:
+        engine: What runs the work: serial, processes, dask. [processes where --workers is above 1]
+        scheduler: Address of a Dask scheduler: tcp://host:8786. [a cluster on this machine]
+        scheduler_file: The file a Dask scheduler wrote its address to.
+    """
 
     workers: Workers = None
-    engine: Annotated[
-        Literal["serial", "processes", "dask"] | None,
-        Parameter(help="What runs the work: serial, processes, dask. [processes where --workers is above 1]"),
-    ] = None
-    scheduler: Annotated[
-        str | None, Parameter(help="Address of a Dask scheduler: tcp://host:8786. [a cluster on this machine]")
-    ] = None
-    scheduler_file: Annotated[Path | None, Parameter(help="The file a Dask scheduler wrote its address to.")] = None
+    engine: Literal["serial", "processes", "dask"] | None = None
+    scheduler: str | None = None
+    scheduler_file: Path | None = None
 
 
 @Parameter(name="*")
 @dataclass(frozen=True)
 class PairOptions(OptionGroup):
-    """Other arrays beside `image`, and the series of each: of raw CT in HU."""
+    """Other arrays beside `image`, and the series of each: of raw CT in HU.
 
-    target: Annotated[Path | None, Parameter(help="A second source, whose slices become the array target.")] = None
-    mask: Annotated[Path | None, Parameter(help="A source of masks, kept as they are.")] = None
-    series: Annotated[
-        str | None, Parameter(help="Which series become image: a pattern of paths, descriptions or kernels, `*B70f*`.")
-    ] = None
-    target_series: Annotated[
-        str | None, Parameter(help="Which series become target, of --target or of the same source.")
-    ] = None
-    match_by: Annotated[
-        Literal["position", "path"] | None,
-        Parameter(
-            name="--match",
-            help="Partners by patient and position, or by the same path. [dicom position, nifti path]",
-        ),
-    ] = None
-    window: Annotated[
-        tuple[float, float] | None,
-        Parameter(group=_VALUES, help="Lowest and highest HU, mapped to 0 and 1. [-1024 3072]"),
-    ] = None
-    preset: Annotated[
-        Literal["full", "abdomen", "lung", "liver", "brain", "lodopab"] | None,
-        Parameter(group=_VALUES, help="A usual window, or LoDoPaB-CT's attenuation, instead of --window."),
-    ] = None
+    Attributes:
+        target: A second source, whose slices become the array target.
+        mask: A source of masks, kept as they are.
+        series: Which series become image: a pattern of paths, descriptions or kernels, `*B70f*`.
+        target_series: Which series become target, of --target or of the same source.
+        match_by: Partners by patient and position, or by the same path. [dicom position, nifti path]
+    """
+
+    target: Path | None = None
+    mask: Path | None = None
+    series: str | None = None
+    target_series: str | None = None
+    match_by: Annotated[Literal["position", "path"] | None, Parameter(name="--match")] = None
 
 
-@Parameter(name="*")
+@Parameter(name="*", group="Values and size")
 @dataclass(frozen=True)
-class ValueOptions(OptionGroup):
-    """Size of the prepared slices, and of their pixels."""
+class WindowOptions(OptionGroup):
+    """From HU to [0, 1].
 
-    crop: Annotated[
-        str | None, Parameter(group=_VALUES, help="Pixels cut out of the middle, after resampling: 362, or 362x362.")
-    ] = None
-    spacing: Annotated[
-        str | None, Parameter(group=_VALUES, help="Millimetres between pixels to resample to: 0.8, or 0.8x0.8.")
-    ] = None
+    Attributes:
+        window: Lowest and highest HU, mapped to 0 and 1. [-1024 3072]
+        preset: A usual window, or LoDoPaB-CT's attenuation, instead of --window.
+    """
+
+    window: tuple[float, float] | None = None
+    preset: Literal["full", "abdomen", "lung", "liver", "brain", "lodopab"] | None = None
+
+
+@Parameter(name="*", group="Values and size")
+@dataclass(frozen=True)
+class SizeOptions(OptionGroup):
+    """Size of the prepared slices, and of their pixels.
+
+    Attributes:
+        crop: Pixels cut out of the middle, after resampling: 362, or 362x362.
+        spacing: Millimetres between pixels to resample to: 0.8, or 0.8x0.8.
+    """
+
+    crop: str | None = None
+    spacing: str | None = None
 
     def given(self) -> dict[str, Any]:
         """The options that were given, as pairs of rows and columns."""
@@ -198,44 +203,38 @@ class ValueOptions(OptionGroup):
         return options
 
 
-@Parameter(name="*")
+@Parameter(name="*", group="Splits")
 @dataclass(frozen=True)
 class SplitOptions(OptionGroup):
-    """Which split a patient goes to."""
+    """Which split a patient goes to.
 
-    split: Annotated[
-        list[str] | None,
-        Parameter(
-            group=_SPLITS,
-            consume_multiple=True,
-            help="Shares of the patients. [train=0.8 validation=0.1 test=0.1]",
-        ),
-    ] = None
-    seed: Annotated[int, Parameter(group=_SPLITS, help="Chooses who goes where.")] = 0
-    patients: Annotated[
-        Path | None,
-        Parameter(group=_SPLITS, help="A CSV with patient_id (or pseudonym) and split, for splits that are given."),
-    ] = None
-    stratify: Annotated[
-        str | None, Parameter(group=_SPLITS, help="A column of --patients within whose values the shares are kept.")
-    ] = None
+    Attributes:
+        split: Shares of the patients. [train=0.8 validation=0.1 test=0.1]
+        seed: Chooses who goes where.
+        patients: A CSV with patient_id (or pseudonym) and split, for splits that are given.
+        stratify: A column of --patients within whose values the shares are kept.
+    """
+
+    split: Annotated[list[str] | None, Parameter(consume_multiple=True)] = None
+    seed: int = 0
+    patients: Path | None = None
+    stratify: str | None = None
 
 
-@Parameter(name="*")
+@Parameter(name="*", group="Privacy")
 @dataclass(frozen=True)
 class PrivacyOptions(OptionGroup):
-    """What stands for names, and who can tell."""
+    """What stands for names, and who can tell.
 
-    key: Annotated[
-        Path | None,
-        Parameter(group=_PRIVACY, help="The key pseudonyms are made with. [made once, in your settings]"),
-    ] = None
-    new_key: Annotated[
-        bool, Parameter(group=_PRIVACY, help="Make the key that --key names, where it is not there.")
-    ] = False
-    names: Annotated[
-        Path | None, Parameter(group=_PRIVACY, help="A CSV for your eyes alone: what stands for whom. [none]")
-    ] = None
+    Attributes:
+        key: The key pseudonyms are made with. [made once, in your settings]
+        new_key: Make the key that --key names, where it is not there.
+        names: A CSV for your eyes alone: what stands for whom. [none]
+    """
+
+    key: Path | None = None
+    new_key: bool = False
+    names: Path | None = None
 
 
 @Parameter(name="*")

@@ -14,8 +14,9 @@ from ctpatch.cli.options import (
     OutputOptions,
     PairOptions,
     PrivacyOptions,
+    SizeOptions,
     SplitOptions,
-    ValueOptions,
+    WindowOptions,
     executor_from,
     json_text,
 )
@@ -42,7 +43,7 @@ _GOES_ON = "goes on where an earlier run was cut off."
 def _add_command(name: str) -> None:
     """Add the command of a raw format: its own options among those that all have."""
     kind = raw_format(name)
-    pair_options = PairOptions if kind.in_hu else OptionGroup
+    pair_options, window_options = (PairOptions, WindowOptions) if kind.in_hu else (OptionGroup, OptionGroup)
 
     def command(
         source: Annotated[Path, Parameter(help="The folder of the raw files.")],
@@ -50,7 +51,8 @@ def _add_command(name: str) -> None:
         out: Annotated[Path, Parameter(help="The data root: the set goes to prepared/DATASET in it.")],
         dataset: Annotated[str, Parameter(help="Name of the data set.")],
         pairs: Annotated[pair_options, _spread(pair_options)] = pair_options(),  # type: ignore[valid-type]
-        values: ValueOptions = ValueOptions(),
+        window: Annotated[window_options, _spread(window_options)] = window_options(),  # type: ignore[valid-type]
+        size: SizeOptions = SizeOptions(),
         splits: SplitOptions = SplitOptions(),
         raw: Annotated[kind, _spread(kind)] = kind(),  # type: ignore[valid-type]
         privacy: PrivacyOptions = PrivacyOptions(),
@@ -59,7 +61,7 @@ def _add_command(name: str) -> None:
         json_output: Json = False,
     ) -> int:
         options: dict[str, Any] = {}
-        for group in (pairs, values, splits, privacy, output):
+        for group in (pairs, window, size, splits, privacy, output):
             options |= group.given()
         return _prepare(raw, source, out, dataset, options, engines, json_output=json_output)
 

@@ -129,8 +129,9 @@ class Reader(Protocol):
 class RawFormat(ABC):
     """A kind of raw CT, as a frozen dataclass whose fields are the options that it alone has.
 
-    The command line and Python take the fields as they stand; the help of one is `cyclopts.Parameter(help=...)` in its
-    `Annotated` type. A subclass lies in a folder beside this file and imports its libraries where it needs them.
+    The command line and Python take the fields as they stand; what the docstring of the subclass says of an attribute
+    is the help of the option, and `Annotated` with a `cyclopts.Parameter` puts it into a group. A subclass lies in a
+    folder beside this file and imports its libraries where it needs them.
 
     Attributes:
         name: what the command and the reader are called.

@@ -15,9 +15,9 @@ class Dicom(RawFormat):
     """CT slices in a tree of DICOM files.
 
     Attributes:
-        group_by: what must not be divided between splits.
-        keep_orientation: leave prone and decubitus slices as they are stored.
-        allow_deflated: read deflated files, within bounds.
+        group_by: What no two splits share; where it is blank, the next of these.
+        keep_orientation: Leave slices as they are stored, not upright.
+        allow_deflated: Read deflated files, which could be bombs, within bounds.
     """
 
     name: ClassVar = "dicom"
@@ -32,13 +32,9 @@ class Dicom(RawFormat):
         "python-gdcm",
     )
 
-    group_by: Annotated[
-        GroupBy, Parameter(group="Splits", help="What no two splits share; where it is blank, the next of these.")
-    ] = "patient"
-    keep_orientation: Annotated[
-        bool, Parameter(group="Values and size", help="Leave slices as they are stored, not upright.")
-    ] = False
-    allow_deflated: Annotated[bool, Parameter(help="Read deflated files, which could be bombs, within bounds.")] = False
+    group_by: Annotated[GroupBy, Parameter(group="Splits")] = "patient"
+    keep_orientation: Annotated[bool, Parameter(group="Values and size")] = False
+    allow_deflated: bool = False
 
     def reader(self, array: str, workers: int) -> Reader:
         """A reader that leaves the padding of masks as it is."""

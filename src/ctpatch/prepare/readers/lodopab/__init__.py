@@ -16,10 +16,10 @@ class Lodopab(RawFormat):
     """LoDoPaB-CT, in the splits that it comes in.
 
     Attributes:
-        pairs: filtered back-projections of the observations become `image`, the ground truth `target`.
-        filter_name: of the back-projections.
-        frequency_scaling: share of the frequencies that the filter lets pass, above 0 and at most 1.
-        keep_orientation: leave images as they are stored: transposed, the patient on the side.
+        pairs: Reconstruct the observations as image, with the ground truth as target.
+        filter_name: Filter of the reconstruction.
+        frequency_scaling: Share of the frequencies the filter lets pass, up to 1.
+        keep_orientation: Leave slices as they are stored, not upright.
     """
 
     name: ClassVar = "lodopab"
@@ -28,18 +28,10 @@ class Lodopab(RawFormat):
     match_by: ClassVar = "order"
     in_hu: ClassVar = False
 
-    pairs: Annotated[
-        bool, Parameter(help="Reconstruct the observations as image, with the ground truth as target.")
-    ] = False
-    filter_name: Annotated[
-        FilterName, Parameter(name="--filter", group="Values and size", help="Filter of the reconstruction.")
-    ] = "hann"
-    frequency_scaling: Annotated[
-        float, Parameter(group="Values and size", help="Share of the frequencies the filter lets pass, up to 1.")
-    ] = 1.0
-    keep_orientation: Annotated[
-        bool, Parameter(group="Values and size", help="Leave slices as they are stored, not upright.")
-    ] = False
+    pairs: bool = False
+    filter_name: Annotated[FilterName, Parameter(name="--filter", group="Values and size")] = "hann"
+    frequency_scaling: Annotated[float, Parameter(group="Values and size")] = 1.0
+    keep_orientation: Annotated[bool, Parameter(group="Values and size")] = False
 
     def reader(self, array: str, workers: int) -> Reader:  # noqa: ARG002 - there are few files to look at
         """The reader of the observations for `image` of pairs, else that of the ground truth."""

@@ -15,7 +15,7 @@ class Nifti(RawFormat):
     """Axial slices of NIfTI volumes.
 
     Attributes:
-        group_by: what must not be divided between splits where no BIDS name tells the patient.
+        group_by: What no two splits share, where no name such as sub-01 tells the patient.
     """
 
     name: ClassVar = "nifti"
@@ -23,10 +23,7 @@ class Nifti(RawFormat):
     packages: ClassVar = ("nibabel",)
     match_by: ClassVar = "path"
 
-    group_by: Annotated[
-        GroupBy,
-        Parameter(group="Splits", help="What no two splits share, where no name such as sub-01 tells the patient."),
-    ] = "folder"
+    group_by: Annotated[GroupBy, Parameter(group="Splits")] = "folder"
 
     def reader(self, array: str, workers: int) -> Reader:  # noqa: ARG002 - images and masks are read the same way
         """One reader for all arrays."""
