@@ -146,8 +146,8 @@ class EngineOptions(OptionGroup):
 
 @Parameter(name="*")
 @dataclass(frozen=True)
-class PairOptions(OptionGroup):
-    """Other arrays beside `image`, and the series of each: of raw CT in HU.
+class HuOptions(OptionGroup):
+    """What only raw CT in HU has: other arrays, the series of each, and how HU become values in [0, 1].
 
     Attributes:
         target: A second source, whose slices become the array target.
@@ -155,6 +155,8 @@ class PairOptions(OptionGroup):
         series: Which series become image: a pattern of paths, descriptions or kernels, `*B70f*`.
         target_series: Which series become target, of --target or of the same source.
         match_by: Partners by patient and position, or by the same path. [dicom position, nifti path]
+        window: Lowest and highest HU, mapped to 0 and 1. [-1024 3072]
+        preset: A usual window, or LoDoPaB-CT's attenuation, instead of --window.
     """
 
     target: Path | None = None
@@ -162,20 +164,10 @@ class PairOptions(OptionGroup):
     series: str | None = None
     target_series: str | None = None
     match_by: Annotated[Literal["position", "path"] | None, Parameter(name="--match")] = None
-
-
-@Parameter(name="*", group="Values and size")
-@dataclass(frozen=True)
-class WindowOptions(OptionGroup):
-    """From HU to [0, 1].
-
-    Attributes:
-        window: Lowest and highest HU, mapped to 0 and 1. [-1024 3072]
-        preset: A usual window, or LoDoPaB-CT's attenuation, instead of --window.
-    """
-
-    window: tuple[float, float] | None = None
-    preset: Literal["full", "abdomen", "lung", "liver", "brain", "lodopab"] | None = None
+    window: Annotated[tuple[float, float] | None, Parameter(group="Values and size")] = None
+    preset: Annotated[
+        Literal["full", "abdomen", "lung", "liver", "brain", "lodopab"] | None, Parameter(group="Values and size")
+    ] = None
 
 
 @Parameter(name="*", group="Values and size")

@@ -9,14 +9,13 @@ from cyclopts import App, Parameter
 
 from ctpatch.cli.options import (
     EngineOptions,
+    HuOptions,
     Json,
     OptionGroup,
     OutputOptions,
-    PairOptions,
     PrivacyOptions,
     SizeOptions,
     SplitOptions,
-    WindowOptions,
     executor_from,
     json_text,
 )
@@ -43,15 +42,14 @@ _GOES_ON = "goes on where an earlier run was cut off."
 def _add_command(name: str) -> None:
     """Add the command of a raw format: its own options among those that all have."""
     kind = raw_format(name)
-    pair_options, window_options = (PairOptions, WindowOptions) if kind.in_hu else (OptionGroup, OptionGroup)
+    hu_options = HuOptions if kind.in_hu else OptionGroup
 
     def command(
         source: Annotated[Path, Parameter(help="The folder of the raw files.")],
         *,
         out: Annotated[Path, Parameter(help="The data root: the set goes to prepared/DATASET in it.")],
         dataset: Annotated[str, Parameter(help="Name of the data set.")],
-        pairs: Annotated[pair_options, _spread(pair_options)] = pair_options(),  # type: ignore[valid-type]
-        window: Annotated[window_options, _spread(window_options)] = window_options(),  # type: ignore[valid-type]
+        in_hu: Annotated[hu_options, _spread(hu_options)] = hu_options(),  # type: ignore[valid-type]
         size: SizeOptions = SizeOptions(),
         splits: SplitOptions = SplitOptions(),
         raw: Annotated[kind, _spread(kind)] = kind(),  # type: ignore[valid-type]
@@ -61,7 +59,7 @@ def _add_command(name: str) -> None:
         json_output: Json = False,
     ) -> int:
         options: dict[str, Any] = {}
-        for group in (pairs, window, size, splits, privacy, output):
+        for group in (in_hu, size, splits, privacy, output):
             options |= group.given()
         return _prepare(raw, source, out, dataset, options, engines, json_output=json_output)
 

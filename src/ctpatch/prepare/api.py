@@ -91,6 +91,7 @@ def prepare_raw(
     if not raw.in_hu:
         refuse_unknown([name for name, value in in_hu.items() if value is not None], CommonOptions.__slots__)
     mapping = choose_mapping(window, preset) if raw.in_hu else STORED
+    # Headers are looked at on this machine, by as many processes as are meant to work on it.
     workers = options.executor.workers if isinstance(options.executor, ProcessExecutor) else options.workers
     inputs = [Input(array, raw.reader(array, workers), source, None, mapping) for array in raw.arrays()]
     inputs[0] = replace(inputs[0], pattern=series)
