@@ -118,8 +118,8 @@ def unit_of(stored: NDArray[Any], low: float = -1024.0, high: float = 3072.0) ->
 
 def write_phantom_dicom(folder: Path) -> None:
     """Five phantom patients, each with three slices at low and at full dose, as two series."""
+    from ctpatch.core.attenuation import MU_MAX, MU_WATER
     from ctpatch.phantom.slices import phantom_pair
-    from ctpatch.prepare.values import MU_MAX, MU_WATER
 
     for patient in range(5):
         for number in range(3):

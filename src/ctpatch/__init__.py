@@ -35,6 +35,7 @@ _HOMES = {
     "prepare_dicom": "prepare.api",
     "prepare_lodopab": "prepare.api",
     "prepare_nifti": "prepare.api",
+    "prepare_raw": "prepare.api",
     "reassemble": "core.reassembly",
     "report": "reporting",
     "seam_error": "core.reassembly",

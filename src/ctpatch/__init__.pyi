@@ -21,6 +21,7 @@ from ctpatch.errors import CtPatchError as CtPatchError
 from ctpatch.prepare.api import prepare_dicom as prepare_dicom
 from ctpatch.prepare.api import prepare_lodopab as prepare_lodopab
 from ctpatch.prepare.api import prepare_nifti as prepare_nifti
+from ctpatch.prepare.api import prepare_raw as prepare_raw
 from ctpatch.prepare.pipeline import PrepareResult as PrepareResult
 from ctpatch.reading.patchset import PatchSet as PatchSet
 from ctpatch.reading.patchset import open_set as _open_set

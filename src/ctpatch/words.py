@@ -5,6 +5,7 @@ from typing import Literal
 PadMode = Literal["none", "shift", "even", "zero", "edge", "reflect"]
 LayoutName = Literal["files", "shards", "slices", "index"]
 OnError = Literal["stop", "skip"]
+MatchBy = Literal["position", "path", "order"]
 
 
 def human_bytes(count: float) -> str:

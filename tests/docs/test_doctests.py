@@ -13,7 +13,8 @@ ROOT = Path(ctpatch.__file__).parent
 WITH_EXAMPLES = sorted(
     module.name
     for module in pkgutil.walk_packages(ctpatch.__path__, "ctpatch.")
-    if "\n    >>> " in (ROOT.parent / (module.name.replace(".", "/") + ("/__init__.py" if module.ispkg else ".py"))).read_text()
+    if "\n    >>> "
+    in (ROOT.parent / (module.name.replace(".", "/") + ("/__init__.py" if module.ispkg else ".py"))).read_text()
 )
 
 

@@ -23,8 +23,9 @@ from ctpatch.errors import (
 )
 from ctpatch.events import WorkAdvanced
 from ctpatch.files import atomic
-from ctpatch.prepare.api import CommonOptions, prepare, prepare_dicom
+from ctpatch.prepare.api import prepare, prepare_dicom
 from ctpatch.prepare.inputs import Input
+from ctpatch.prepare.options import CommonOptions
 from ctpatch.prepare.privacy.pseudonyms import load_key
 from ctpatch.prepare.values import PRESETS
 from dicom_files import ROOT, DeadlyReader, pixels_of, unit_of, write_ct, write_series
@@ -486,7 +487,7 @@ def test_sources_that_are_none(tree: Path, tmp_path: Path, key: Path) -> None:
     with pytest.raises(UsageError, match="would lie in the source"):
         prepare_dicom(tree, tree, "set", key=key)
     with pytest.raises(CtPatchError, match="there is no option 'sed'"):
-        prepare_dicom(tree, tmp_path / "data", "set", key=key, sed=1)
+        prepare_dicom(tree, tmp_path / "data", "set", key=key, sed=1)  # type: ignore[call-arg]
 
 
 def test_json_says_it_all(tree: Path, tmp_path: Path, key: Path, capsys: pytest.CaptureFixture[str]) -> None:

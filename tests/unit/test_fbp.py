@@ -9,7 +9,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from ctpatch.errors import ConfigError
-from ctpatch.prepare.readers.lodopab.fbp import FilterName, ParallelBeam, filtered_back_projection
+from ctpatch.prepare.readers.lodopab import FilterName
+from ctpatch.prepare.readers.lodopab.fbp import ParallelBeam, filtered_back_projection
 from ctpatch.prepare.readers.lodopab.reader import GEOMETRY
 from helpers import Image
 

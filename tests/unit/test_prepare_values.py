@@ -5,9 +5,10 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from ctpatch.core.attenuation import MU_MAX
 from ctpatch.errors import ConfigError, SliceError
 from ctpatch.prepare.geometry import Geometry, whole_numbers
-from ctpatch.prepare.values import MU_MAX, PRESETS, STORED, choose_mapping
+from ctpatch.prepare.values import PRESETS, STORED, choose_mapping
 
 
 @pytest.mark.parametrize(

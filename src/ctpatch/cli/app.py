@@ -5,6 +5,7 @@ Exit status: 0 done; 1 the data failed a check or some slices failed; 2 the call
 
 import os
 import sys
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
@@ -13,10 +14,19 @@ from cyclopts import App, CycloptsError, Parameter
 from ctpatch._version import __version__
 from ctpatch.cli.audit import audit
 from ctpatch.cli.build import build, build_json, merge, plan
-from ctpatch.cli.engine import EngineOptions, executor_from
-from ctpatch.cli.options import DataRoot, Engines, Layout, Workers, json_text, sets_meant
+from ctpatch.cli.options import (
+    DataRoot,
+    EngineOptions,
+    Json,
+    Overwrite,
+    Sets,
+    executor_from,
+    json_text,
+    sets_meant,
+)
 from ctpatch.cli.prepare import prepare_app
 from ctpatch.errors import EXIT_DATA, EXIT_DONE, EXIT_INTERRUPTED, EXIT_USAGE, CtPatchError, UsageError
+from ctpatch.words import LayoutName
 
 app = App(
     name="ctpatch",
@@ -32,13 +42,20 @@ for _command in (prepare_app, plan, build, merge, audit):
     app.command(_command)
 
 
+@Parameter(name="*")
+@dataclass(frozen=True)
+class CheckEngines(EngineOptions):
+    """What checks are given to: as many processes as their size deserves, unless one says otherwise."""
+
+    workers: Annotated[int | None, Parameter(help="Processes that check. [by size]")] = None
+
+
 @app.command
 def verify(
-    *patches: Annotated[Path, Parameter(help="A patch set's folder, or a folder of such.")],
+    *patches: Sets,
     deep: Annotated[bool, Parameter(help="Cut each patch again from its source and compare bits.")] = False,
     data_root: DataRoot = None,
-    workers: Annotated[int | None, Parameter(help="Processes that check. [by size]")] = None,
-    engines: EngineOptions = Engines,
+    engines: CheckEngines = CheckEngines(),
     json_output: Annotated[bool, Parameter(name="--json", help="Print the findings as JSON.")] = False,
 ) -> int:
     """Check sets: every table, every file, every pixel; with --deep against the sources."""
@@ -46,8 +63,7 @@ def verify(
     from ctpatch.cli.screen import ConsoleListener, print_out, verify_text  # noqa: PLC0415
 
     reports = []
-    options = {"workers": workers, **engines.given()}
-    with ConsoleListener(quiet=json_output) as listener, executor_from(options) as work:
+    with ConsoleListener(quiet=json_output) as listener, executor_from(engines.given()) as work:
         for folder in sets_meant(patches):
             found = run_verify(folder, deep=deep, data_root=data_root, listener=listener, **work)
             reports.append((found, folder))
@@ -60,7 +76,7 @@ def verify(
 
 @app.command
 def info(
-    *patches: Annotated[Path, Parameter(help="A patch set's folder, or a folder of such.")],
+    *patches: Sets,
     json_output: Annotated[bool, Parameter(name="--json", help="Print the meta as JSON.")] = False,
 ) -> int:
     """Say what sets are, also unfinished ones."""
@@ -92,13 +108,12 @@ def convert(
     patches: Annotated[Path, Parameter(help="The set.")],
     out: Annotated[Path, Parameter(help="Folder of the new set.")],
     *,
-    layout: Annotated[Layout | None, Parameter(help="The new layout. [as it is]")] = None,
+    layout: Annotated[LayoutName | None, Parameter(help="The new layout. [as it is]")] = None,
     keep: Annotated[str | None, Parameter(help="SQL condition: keep only patches for which it holds.")] = None,
     data_root: DataRoot = None,
-    workers: Workers = None,
-    engines: EngineOptions = Engines,
-    overwrite: Annotated[bool, Parameter(help="Start anew over an earlier set of ours.")] = False,
-    json_output: Annotated[bool, Parameter(name="--json", help="Print the result as JSON.")] = False,
+    engines: EngineOptions = EngineOptions(),
+    overwrite: Overwrite = None,
+    json_output: Json = False,
 ) -> int:
     """Write a set again in another layout, or with fewer patches; provenance stays."""
     from ctpatch.cli.screen import ConsoleListener, build_summary, print_out  # noqa: PLC0415
@@ -106,15 +121,14 @@ def convert(
 
     if layout is None and keep is None:
         raise UsageError("nothing to do: give --layout, --keep, or both")
-    options = {"workers": workers, **engines.given()}
-    with ConsoleListener(quiet=json_output) as listener, executor_from(options) as work:
+    with ConsoleListener(quiet=json_output) as listener, executor_from(engines.given()) as work:
         result = run_convert(
             patches,
             out,
             layout=layout,
             keep=keep,
             data_root=data_root,
-            overwrite=overwrite,
+            overwrite=bool(overwrite),
             listener=listener,
             **work,
         )
@@ -124,7 +138,7 @@ def convert(
 
 @app.command(name="report")
 def report_command(
-    *patches: Annotated[Path, Parameter(help="A patch set's folder, or a folder of such.")],
+    *patches: Sets,
     out: Annotated[
         Path | None, Parameter(name=["--out", "-o"], help="The file to write. [report.html or report.png]")
     ] = None,

@@ -1,12 +1,12 @@
 """The command `audit`, and its report as text."""
 
-import json
 from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 from cyclopts import Parameter
 
+from ctpatch.cli.options import json_text
 from ctpatch.errors import EXIT_DATA, EXIT_DONE
 
 if TYPE_CHECKING:
@@ -51,7 +51,7 @@ def audit(
             listener=listener,
         )
     if json_output:
-        print_out(json.dumps(report.as_dict(), indent=2, ensure_ascii=False, allow_nan=False))
+        print_out(json_text(report.as_dict()))
     else:
         print_out(audit_text(report, max(show, 0)))
     return EXIT_DONE if report.ok else EXIT_DATA

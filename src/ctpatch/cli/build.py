@@ -6,31 +6,25 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 from cyclopts import Parameter
 
-from ctpatch.cli.engine import EngineOptions, executor_from
 from ctpatch.cli.options import (
-    BUILD_OPTIONS,
-    AirLevel,
+    BuildOptions,
     ConfigFile,
     DataRoot,
-    Drop,
-    Engines,
-    Layout,
-    MinStd,
-    OnError,
-    Pad,
-    PatchSize,
-    RulesOn,
+    EngineOptions,
+    Json,
+    PatchOptions,
+    PlanOptions,
     Sources,
-    Stride,
-    ValueRange,
     Workers,
+    executor_from,
     json_text,
+    names_of,
     patch_config,
-    pixels,
     sets_meant,
     with_file,
 )
 from ctpatch.errors import EXIT_DATA, EXIT_DONE, ConfigError
+from ctpatch.words import OnError
 
 if TYPE_CHECKING:
     from ctpatch.cutting.work import BuildResult
@@ -38,71 +32,26 @@ if TYPE_CHECKING:
 
 def build(
     *sources: Sources,
-    patch_size: PatchSize = None,
-    stride: Stride = None,
-    pad_mode: Pad = None,
-    layout: Annotated[
-        Layout | None,
-        Parameter(help="files: one .npy a patch; shards: many in one; slices: whole slices; index: no pixels. [files]"),
+    patches: PatchOptions = PatchOptions(),
+    output: BuildOptions = BuildOptions(),
+    engines: EngineOptions = EngineOptions(),
+    share: Annotated[
+        str | None,
+        Parameter(help="Build only this share of the parts, as 3/16; ctpatch merge makes all shares one set."),
     ] = None,
-    drop: Drop = None,
-    min_std: MinStd = None,
-    value_range: ValueRange = None,
-    air_level: AirLevel = None,
-    rules_on: RulesOn = None,
-    out: Annotated[Path | None, Parameter(help="Folder of the set. [DATA_ROOT/patches/DATASET/SPLIT]")] = None,
-    data_root: DataRoot = None,
-    workers: Workers = None,
-    overwrite: bool | None = None,
-    on_error: Annotated[
-        OnError | None, Parameter(help="A slice that cannot be used: stop, or skip it and exit 1. [stop]")
-    ] = None,
-    strict: bool | None = None,
-    share: str | None = None,
-    engines: EngineOptions = Engines,
     config: ConfigFile = None,
-    report: bool = False,
-    json_output: Annotated[bool, Parameter(name="--json")] = False,
+    report: Annotated[
+        bool, Parameter(help="Write report.html beside the tables (of several splits: into the folder above them).")
+    ] = False,
+    json_output: Json = False,
 ) -> int:
-    """Cut slices into patch sets; goes on where an earlier run was cut off.
-
-    Parameters
-    ----------
-    overwrite
-        Start anew over an earlier set of ours; other files are never touched.
-    strict
-        Compare digests of all sources before an earlier result is trusted.
-    report
-        Write report.html beside the tables (of several splits: into the folder above them).
-    share
-        Build only this share of the parts, as 3/16; ctpatch merge makes all shares one set.
-    json_output
-        Print the result as JSON.
-    """
+    """Cut slices into patch sets; goes on where an earlier run was cut off."""
     from ctpatch.cli.screen import ConsoleListener  # noqa: PLC0415
     from ctpatch.cutting.api import build as run_build  # noqa: PLC0415
 
-    given = {
-        "patch_size": pixels(patch_size, "patch_size"),
-        "stride": pixels(stride, "stride"),
-        "pad_mode": pad_mode,
-        "layout": layout,
-        "drop": drop,
-        "min_std": min_std,
-        "value_range": value_range,
-        "air_level": air_level,
-        "rules_on": rules_on,
-        "out": out,
-        "data_root": data_root,
-        "workers": workers,
-        "overwrite": overwrite,
-        "on_error": on_error,
-        "strict": strict,
-        **engines.given(),
-    }
-    options = with_file(config, given)
+    options = with_file(config, patches, output, engines)
     cfg = patch_config(options)
-    how = {name: options[name] for name in BUILD_OPTIONS if name in options}
+    how = {name: options[name] for name in names_of(BuildOptions) if name in options}
     if report and share is not None:
         raise ConfigError("share, report: a share is no set yet; ctpatch merge makes it one, then ctpatch report")
     if report:
@@ -150,7 +99,7 @@ def merge(
     *patches: Annotated[Path, Parameter(help="The folder that shares were built into, or a folder of such.")],
     source: Annotated[Path | None, Parameter(help="The source manifest. [the one on record]")] = None,
     data_root: DataRoot = None,
-    json_output: Annotated[bool, Parameter(name="--json", help="Print the result as JSON.")] = False,
+    json_output: Json = False,
 ) -> int:
     """Make the shares of a build one set; names the shares that are missing."""
     from ctpatch.cli.screen import ConsoleListener  # noqa: PLC0415
@@ -179,20 +128,9 @@ def build_json(result: "BuildResult") -> dict[str, Any]:
 
 def plan(
     *sources: Sources,
-    patch_size: PatchSize = None,
-    stride: Stride = None,
-    pad_mode: Pad = None,
-    layout: Annotated[Layout | None, Parameter(help="The layout that is meant. [files]")] = None,
-    drop: Drop = None,
-    min_std: MinStd = None,
-    value_range: ValueRange = None,
-    air_level: AirLevel = None,
-    rules_on: RulesOn = None,
-    data_root: DataRoot = None,
+    patches: PatchOptions = PatchOptions(),
+    source: PlanOptions = PlanOptions(),
     workers: Workers = None,
-    on_error: Annotated[
-        OnError | None, Parameter(help="A slice that cannot be used: stop, or count it. [stop]")
-    ] = None,
     config: ConfigFile = None,
     json_output: Annotated[bool, Parameter(name="--json", help="Print the plan as JSON.")] = False,
 ) -> int:
@@ -201,21 +139,7 @@ def plan(
     from ctpatch.cutting.plan import plan as make_plan  # noqa: PLC0415
     from ctpatch.cutting.preview import preview_rules  # noqa: PLC0415
 
-    given = {
-        "patch_size": pixels(patch_size, "patch_size"),
-        "stride": pixels(stride, "stride"),
-        "pad_mode": pad_mode,
-        "layout": layout,
-        "drop": drop,
-        "min_std": min_std,
-        "value_range": value_range,
-        "air_level": air_level,
-        "rules_on": rules_on,
-        "data_root": data_root,
-        "workers": workers,
-        "on_error": on_error,
-    }
-    options = with_file(config, given)
+    options = with_file(config, patches, source, EngineOptions(workers))
     cfg = patch_config(options)
     mode: OnError = options.get("on_error", "stop")
     plans = make_plan(sources, config=cfg, data_root=options.get("data_root"), skip_faulty=mode == "skip")

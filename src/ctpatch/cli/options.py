@@ -1,40 +1,241 @@
-"""Options that several commands take, and what they mean together with a configuration file."""
+"""Groups of options, each written once for all commands that have it, and what a configuration file adds to them."""
 
 import json
 import tomllib
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 from cyclopts import Parameter
 
-from ctpatch.cli.engine import ENGINE_OPTIONS, EngineOptions
 from ctpatch.errors import ConfigError, UsageError
+from ctpatch.words import LayoutName, OnError, PadMode
 
 if TYPE_CHECKING:
     from ctpatch.config import PatchConfig
 
-PadMode = Literal["none", "shift", "even", "zero", "edge", "reflect"]
-Layout = Literal["files", "shards", "slices", "index"]
-OnError = Literal["stop", "skip"]
+Sources = Annotated[str, Parameter(help="A split's folder, a dataset's folder (all its splits), or a manifest.")]
+Sets = Annotated[Path, Parameter(help="A patch set's folder, or a folder of such.")]
+DataRoot = Annotated[
+    Path | None, Parameter(help="What paths in manifests are relative to. [the folder above prepared]")
+]
+Json = Annotated[bool, Parameter(name="--json", help="Print the result as JSON.")]
+OnErrorOption = Annotated[
+    OnError | None, Parameter(help="A slice that cannot be used: stop, or skip it and exit 1. [stop]")
+]
+Overwrite = Annotated[
+    bool | None, Parameter(help="Start anew over an earlier set of ours; other files are never touched.")
+]
+Workers = Annotated[int | None, Parameter(help="Processes that work. [1]")]
+ConfigFile = Annotated[Path | None, Parameter(help="A TOML file with these options; the command line overrides it.")]
 
 
-def pixels(text: str | None, option: str) -> int | tuple[int, int] | None:
-    """`128`, or rows and cols as `128x96`."""
-    if text is None:
-        return None
-    parts = text.lower().replace(",", "x").split("x")
+def numbers(text: str, option: str, wanted: str, kind: type[int] | type[float] = int) -> tuple[float, ...]:
+    """One number, or two of rows and columns: `128`, `128x96`.
+
+    Raises:
+        ConfigError: it is neither.
+    """
     try:
-        numbers = [int(part) for part in parts]
+        found = tuple(kind(part) for part in text.lower().replace(",", "x").split("x"))
     except ValueError:
-        numbers = []
-    if len(numbers) not in {1, 2}:
-        raise ConfigError(f"{option}: {text!r}, wanted pixels as 128, or rows and cols as 128x96")
-    return numbers[0] if len(numbers) == 1 else (numbers[0], numbers[1])
+        found = ()
+    if len(found) not in {1, 2}:
+        raise ConfigError(f"{option}: {text!r}, wanted {wanted}")
+    return found
 
 
-PATCH_OPTIONS = {"patch_size", "stride", "pad_mode", "value_range", "air_level", "drop", "min_std", "rules_on"}
-BUILD_OPTIONS = {"layout", "out", "data_root", "overwrite", "on_error", "strict"}
-WORK_OPTIONS = {"workers", *ENGINE_OPTIONS}
+@dataclass(frozen=True)
+class OptionGroup:
+    """Options that belong together; a parameter of such a type gives them to a command.
+
+    What the docstring of a group says of an attribute is the help of the option.
+    """
+
+    def given(self) -> dict[str, Any]:
+        """The options that were given or have a usual value, by name."""
+        return {name: value for name in names_of(type(self)) if (value := getattr(self, name)) is not None}
+
+
+def names_of(*groups: type[OptionGroup]) -> list[str]:
+    """The names of the options in groups."""
+    return [each.name for group in groups for each in fields(group)]
+
+
+@Parameter(name="*")
+@dataclass(frozen=True)
+class PatchOptions(OptionGroup):
+    """What decides the patches.
+
+    Attributes:
+        patch_size: Height and width of a patch in pixels: 128, or 128x96. [128]
+        stride: Pixels between window origins: 64, or 64x48. [64]
+        pad_mode: The border: none drops the rest, shift moves a last window inside, even spreads windows evenly, zero,
+            edge and reflect pad. [none]
+        drop: A rule 'name: SQL condition' on min, max, mean, std, air_fraction, row, col, slice_index; repeatable.
+        min_std: Short for --drop 'low_variance: std < X'.
+        value_range: Lowest and highest value of a slice. [0 1]
+        air_level: Pixels at or below it are air. [0.02]
+        rules_on: The array that rules judge. [image]
+    """
+
+    patch_size: str | None = None
+    stride: str | None = None
+    pad_mode: PadMode | None = None
+    drop: list[str] | None = None
+    min_std: float | None = None
+    value_range: tuple[float, float] | None = None
+    air_level: float | None = None
+    rules_on: str | None = None
+
+    def given(self) -> dict[str, Any]:
+        """The options that were given; sizes as one number, or as rows and columns."""
+        options = super().given()
+        for name in {"patch_size", "stride"} & set(options):
+            found = numbers(options[name], name, "pixels as 128, or rows and cols as 128x96")
+            options[name] = found if len(found) > 1 else found[0]
+        return options
+
+
+@Parameter(name="*")
+@dataclass(frozen=True)
+class PlanOptions(OptionGroup):
+    """What a build is made from, and for which layout."""
+
+    layout: Annotated[
+        LayoutName | None,
+        Parameter(help="files: one .npy a patch; shards: many in one; slices: whole slices; index: no pixels. [files]"),
+    ] = None
+    data_root: DataRoot = None
+    on_error: OnErrorOption = None
+
+
+@Parameter(name="*")
+@dataclass(frozen=True)
+class BuildOptions(PlanOptions):
+    """The same, and what is written.
+
+    Attributes:
+        out: Folder of the set. [DATA_ROOT/patches/DATASET/SPLIT]
+        strict: Compare digests of all sources before an earlier result is trusted.
+    """
+
+    out: Path | None = None
+    overwrite: Overwrite = None
+    strict: bool | None = None
+
+
+@Parameter(name="*")
+@dataclass(frozen=True)
+class EngineOptions(OptionGroup):
+    """What the work is given to.
+
+    Attributes:
+        engine: What runs the work: serial, processes, dask. [processes where --workers is above 1]
+        scheduler: Address of a Dask scheduler: tcp://host:8786. [a cluster on this machine]
+        scheduler_file: The file a Dask scheduler wrote its address to.
+    """
+
+    workers: Workers = None
+    engine: Literal["serial", "processes", "dask"] | None = None
+    scheduler: str | None = None
+    scheduler_file: Path | None = None
+
+
+@Parameter(name="*")
+@dataclass(frozen=True)
+class HuOptions(OptionGroup):
+    """What only raw CT in HU has: other arrays, the series of each, and how HU become values in [0, 1].
+
+    Attributes:
+        target: A second source, whose slices become the array target.
+        mask: A source of masks, kept as they are.
+        series: Which series become image: a pattern of paths, descriptions or kernels, `*B70f*`.
+        target_series: Which series become target, of --target or of the same source.
+        match_by: Partners by patient and position, or by the same path. [dicom position, nifti path]
+        window: Lowest and highest HU, mapped to 0 and 1. [-1024 3072]
+        preset: A usual window, or LoDoPaB-CT's attenuation, instead of --window.
+    """
+
+    target: Path | None = None
+    mask: Path | None = None
+    series: str | None = None
+    target_series: str | None = None
+    match_by: Annotated[Literal["position", "path"] | None, Parameter(name="--match")] = None
+    window: Annotated[tuple[float, float] | None, Parameter(group="Values and size")] = None
+    preset: Annotated[
+        Literal["full", "abdomen", "lung", "liver", "brain", "lodopab"] | None, Parameter(group="Values and size")
+    ] = None
+
+
+@Parameter(name="*", group="Values and size")
+@dataclass(frozen=True)
+class SizeOptions(OptionGroup):
+    """Size of the prepared slices, and of their pixels.
+
+    Attributes:
+        crop: Pixels cut out of the middle, after resampling: 362, or 362x362.
+        spacing: Millimetres between pixels to resample to: 0.8, or 0.8x0.8.
+    """
+
+    crop: str | None = None
+    spacing: str | None = None
+
+    def given(self) -> dict[str, Any]:
+        """The options that were given, as pairs of rows and columns."""
+        options: dict[str, Any] = {}
+        if self.crop is not None:
+            found = numbers(self.crop, "crop", "pixels as 362, or 362x362")
+            options["crop"] = (found[0], found[-1])
+        if self.spacing is not None:
+            found = numbers(self.spacing, "spacing", "millimetres as 0.8, or 0.8x0.8", float)
+            options["spacing"] = (found[0], found[-1])
+        return options
+
+
+@Parameter(name="*", group="Splits")
+@dataclass(frozen=True)
+class SplitOptions(OptionGroup):
+    """Which split a patient goes to.
+
+    Attributes:
+        split: Shares of the patients. [train=0.8 validation=0.1 test=0.1]
+        seed: Chooses who goes where.
+        patients: A CSV with patient_id (or pseudonym) and split, for splits that are given.
+        stratify: A column of --patients within whose values the shares are kept.
+    """
+
+    split: Annotated[list[str] | None, Parameter(consume_multiple=True)] = None
+    seed: int = 0
+    patients: Path | None = None
+    stratify: str | None = None
+
+
+@Parameter(name="*", group="Privacy")
+@dataclass(frozen=True)
+class PrivacyOptions(OptionGroup):
+    """What stands for names, and who can tell.
+
+    Attributes:
+        key: The key pseudonyms are made with. [made once, in your settings]
+        new_key: Make the key that --key names, where it is not there.
+        names: A CSV for your eyes alone: what stands for whom. [none]
+    """
+
+    key: Path | None = None
+    new_key: bool = False
+    names: Path | None = None
+
+
+@Parameter(name="*")
+@dataclass(frozen=True)
+class OutputOptions(OptionGroup):
+    """When a preparation stops, and what an earlier output is worth."""
+
+    on_error: OnErrorOption = None
+    overwrite: Overwrite = None
 
 
 def _from_file(path: Path | None) -> dict[str, Any]:
@@ -49,10 +250,10 @@ def _from_file(path: Path | None) -> dict[str, Any]:
         raise UsageError(f"--config {str(path)!r} is not valid TOML: {error}") from None
     table = content.get("build", content)
     options = {str(name).replace("-", "_"): value for name, value in table.items()} if isinstance(table, dict) else {}
-    unknown = sorted(set(options) - PATCH_OPTIONS - BUILD_OPTIONS - WORK_OPTIONS)
+    known = sorted(names_of(PatchOptions, BuildOptions, EngineOptions))
+    unknown = sorted(set(options) - set(known))
     if unknown:
-        known = ", ".join(sorted(PATCH_OPTIONS | BUILD_OPTIONS | WORK_OPTIONS))
-        raise ConfigError(f"{path.name}: there is no option {unknown[0]!r}; options are {known}")
+        raise ConfigError(f"{path.name}: there is no option {unknown[0]!r}; options are {', '.join(known)}")
     return options
 
 
@@ -64,7 +265,7 @@ def patch_config(options: dict[str, Any]) -> "PatchConfig":
     """
     from ctpatch.config import PatchConfig, Rule, min_std_rule  # noqa: PLC0415
 
-    values = {name: options[name] for name in PATCH_OPTIONS if options.get(name) is not None}
+    values = {name: options[name] for name in names_of(PatchOptions) if options.get(name) is not None}
     drop = values.pop("drop", [])
     if isinstance(drop, str):
         drop = [drop]
@@ -81,9 +282,30 @@ def patch_config(options: dict[str, Any]) -> "PatchConfig":
     return PatchConfig(**values, drop=tuple(rules))
 
 
-def with_file(config: Path | None, given: dict[str, Any]) -> dict[str, Any]:
+def with_file(config: Path | None, *groups: OptionGroup) -> dict[str, Any]:
     """Options of the file, overridden by those of the command line."""
-    return {**_from_file(config), **{name: value for name, value in given.items() if value is not None}}
+    options = _from_file(config)
+    for group in groups:
+        options |= group.given()
+    return options
+
+
+@contextmanager
+def executor_from(options: dict[str, Any]) -> Iterator[dict[str, Any]]:
+    """What a function with the arguments `workers` and `executor` is to be given, while it runs.
+
+    Args:
+        options: by name, those of `EngineOptions` among others; what is missing was not chosen.
+
+    Raises:
+        ConfigError: the options do not fit together.
+        UsageError: Dask is not installed, or no scheduler answers.
+    """
+    from ctpatch.work.executors.choose import engine_executor  # noqa: PLC0415 - the help is quick without it
+
+    chosen = {name: options[name] for name in names_of(EngineOptions) if name in options}
+    with engine_executor(**chosen) as executor:
+        yield {"executor": executor} if executor is not None else {k: v for k, v in chosen.items() if k == "workers"}
 
 
 def json_text(value: Any) -> str:
@@ -109,31 +331,3 @@ def sets_meant(paths: tuple[Path, ...]) -> list[Path]:
         below = [each for each in sorted(path.iterdir()) if any((each / mark).exists() for mark in marks)]
         found.extend(below or [path])
     return found
-
-
-Sources = Annotated[str, Parameter(help="A split's folder, a dataset's folder (all its splits), or a manifest.")]
-PatchSize = Annotated[str | None, Parameter(help="Height and width of a patch in pixels: 128, or 128x96. [128]")]
-Stride = Annotated[str | None, Parameter(help="Pixels between window origins: 64, or 64x48. [64]")]
-Pad = Annotated[
-    PadMode | None,
-    Parameter(
-        help="The border: none drops the rest, shift moves a last window inside, even spreads windows evenly, "
-        "zero, edge and reflect pad. [none]"
-    ),
-]
-Drop = Annotated[
-    list[str] | None,
-    Parameter(
-        help="A rule 'name: SQL condition' on min, max, mean, std, air_fraction, row, col, slice_index; repeatable."
-    ),
-]
-MinStd = Annotated[float | None, Parameter(help="Short for --drop 'low_variance: std < X'.")]
-ValueRange = Annotated[tuple[float, float] | None, Parameter(help="Lowest and highest value of a slice. [0 1]")]
-AirLevel = Annotated[float | None, Parameter(help="Pixels at or below it are air. [0.02]")]
-RulesOn = Annotated[str | None, Parameter(help="The array that rules judge. [image]")]
-DataRoot = Annotated[
-    Path | None, Parameter(help="What paths in manifests are relative to. [the folder above prepared]")
-]
-Workers = Annotated[int | None, Parameter(help="Processes that work. [1]")]
-Engines = EngineOptions()
-ConfigFile = Annotated[Path | None, Parameter(help="A TOML file with these options; the command line overrides it.")]

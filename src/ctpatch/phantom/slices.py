@@ -20,6 +20,7 @@ import numpy as np
 import polars as pl
 from numpy.typing import NDArray
 
+from ctpatch.core.attenuation import MU_MAX, MU_PER_HU, MU_WATER
 from ctpatch.errors import ConfigError
 from ctpatch.files.atomic import system_errors
 from ctpatch.phantom.anatomy import (
@@ -44,9 +45,8 @@ def hu_to_unit(hu: NDArray[np.floating]) -> Image:
     -1000 HU becomes 0.000246, 0 becomes 0.245825, 3071 and more become 1. LoDoPaB's uniform noise of 1 HU is
     left out: the noise here has no steps to hide.
     """
-    largest = 3071.0 * 0.01998 + 20.0
-    unit: Image = hu.astype(np.float32) * np.float32(0.01998 / largest)
-    unit += np.float32(20.0 / largest)
+    unit: Image = hu.astype(np.float32) * np.float32(MU_PER_HU / MU_MAX)
+    unit += np.float32(MU_WATER / MU_MAX)
     return np.clip(unit, np.float32(0.0), np.float32(1.0), out=unit)
 
 

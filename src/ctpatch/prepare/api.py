@@ -1,84 +1,49 @@
 """What users call: raw CT of one kind to a prepared data set."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import replace
 from pathlib import Path
-from typing import Any
+from typing import Any, Unpack
 
-from ctpatch.config import BuildConfig, check_name
 from ctpatch.errors import ConfigError, SliceError, UsageError
-from ctpatch.events import Listener, Notice, ignore
+from ctpatch.events import Listener, Notice
 from ctpatch.files.atomic import given_path
 from ctpatch.format.prepared_meta import NoteInfo
 from ctpatch.prepare.geometry import Geometry
-from ctpatch.prepare.inputs import Found, Input, SourcePath, find, nothing_found, refuse_faults
-from ctpatch.prepare.pairs import MatchBy
+from ctpatch.prepare.inputs import Found, Input, find, nothing_found, refuse_faults
+from ctpatch.prepare.options import (
+    CommonKeywords,
+    CommonOptions,
+    HuKeywords,
+    SourcePath,
+    common_options,
+    refuse_unknown,
+    shown_keywords,
+)
 from ctpatch.prepare.part import ArraySource
 from ctpatch.prepare.pipeline import Facts, LeftOutRow, PrepareResult, make_prepared, notice_splits
 from ctpatch.prepare.planning import PreparePlan, Row, fitting_rows, given_splits, make_tasks
 from ctpatch.prepare.privacy.calling import Calling, names_of, written_reason
 from ctpatch.prepare.privacy.names import refuse_inside, write_names
 from ctpatch.prepare.privacy.pseudonyms import Pseudonyms, load_key, save_key
-from ctpatch.prepare.readers.base import SeriesNote
-from ctpatch.prepare.readers.dicom.reader import DicomReader
-from ctpatch.prepare.readers.dicom.series import GroupBy
-from ctpatch.prepare.readers.lodopab.fbp import FilterName
-from ctpatch.prepare.readers.lodopab.reader import LodopabReader
-from ctpatch.prepare.readers.nifti.reader import GroupBy as FilesTogether
-from ctpatch.prepare.readers.nifti.reader import NiftiReader
+from ctpatch.prepare.readers import raw_format
+from ctpatch.prepare.readers.base import RawFormat, SeriesNote
+from ctpatch.prepare.readers.dicom import Dicom
+from ctpatch.prepare.readers.dicom import GroupBy as DicomGroup
+from ctpatch.prepare.readers.lodopab import FilterName, Lodopab
+from ctpatch.prepare.readers.nifti import GroupBy as NiftiGroup
+from ctpatch.prepare.readers.nifti import Nifti
 from ctpatch.prepare.repeats import repeated_places
-from ctpatch.prepare.splits import DEFAULT_SPLITS, PatientTable, Shares, assign
+from ctpatch.prepare.splits import PatientTable, Shares, assign
 from ctpatch.prepare.values import STORED, Mapping, choose_mapping
-from ctpatch.words import OnError
-from ctpatch.work.executors.choose import AnyExecutor, as_executor
+from ctpatch.words import MatchBy
+from ctpatch.work.executors.choose import as_executor
 from ctpatch.work.executors.processes import ProcessExecutor
 
 
-@dataclass(frozen=True, slots=True)
-class CommonOptions:
-    """What all kinds of raw CT have in common.
-
-    Attributes:
-        out: the data root; the set goes to `prepared/<dataset>` in it.
-        dataset: its name.
-        split: shares of the patients, as `train=0.8`.
-        seed: chooses the assignment.
-        patients: a CSV with `patient_id` and, where splits are given, `split`.
-        stratify: a column of that table within whose values the shares are kept.
-        crop: pixels cut out of the middle, `(H, W)`.
-        spacing: millimetres between pixels, `(row, col)`, to resample to.
-        key: file of the key that pseudonyms are made with; None takes the user's own.
-        new_key: make that file where it is not there; the user's own is made without being asked for.
-        names: file that is to say, for the user's eyes alone, what stands for whom; None writes none.
-        names_shown: whether errors and the result call files and patients as the source does, or by pseudonyms.
-        workers: processes that work.
-        executor: what slices are given to instead: a dask `Client`, or any `concurrent.futures.Executor`; its workers
-            need the same files under the same paths. Headers are looked at by `workers` processes here.
-        on_error: whether a slice that cannot be used stops the run or is skipped.
-        overwrite: start anew over an earlier set of ours.
-        listener: is told what happens.
-    """
-
-    out: SourcePath
-    dataset: str
-    split: Sequence[str] = DEFAULT_SPLITS
-    seed: int = 0
-    patients: SourcePath | None = None
-    stratify: str | None = None
-    crop: tuple[int, int] | None = None
-    spacing: tuple[float, float] | None = None
-    key: SourcePath | None = None
-    new_key: bool = False
-    names: SourcePath | None = None
-    names_shown: bool = True
-    workers: int = 1
-    executor: AnyExecutor | None = None
-    on_error: OnError = "stop"
-    overwrite: bool = False
-    listener: Listener = ignore
-
-
-def prepare_dicom(
+@shown_keywords(like=CommonOptions)
+def prepare_raw(
+    raw: RawFormat | str,
     source: SourcePath,
     out: SourcePath,
     dataset: str,
@@ -87,31 +52,26 @@ def prepare_dicom(
     mask: SourcePath | None = None,
     series: str | None = None,
     target_series: str | None = None,
-    match_by: MatchBy = "position",
+    match_by: MatchBy | None = None,
     window: tuple[float, float] | None = None,
     preset: str | None = None,
-    group_by: GroupBy = "patient",
-    keep_orientation: bool = False,
-    allow_deflated: bool = False,
-    **common: Any,
+    **common: Unpack[CommonKeywords],
 ) -> PrepareResult:
-    """Prepare the CT slices in a tree of DICOM files.
+    """Prepare raw CT of any kind that ctpatch reads.
 
     Args:
-        source: the tree.
+        raw: its kind: a name in `ctpatch.prepare.readers.READERS`, or an object of such a kind with options of its own.
+        source: the folder of the raw files, or one file.
         out: the data root; the set goes to `prepared/<dataset>` in it.
         dataset: its name.
-        target: a second tree, whose slices become the array `target`.
-        mask: a tree of masks, stored as CT slices; they become the array `mask`, unchanged.
+        target: a second source, whose slices become the array `target`.
+        mask: a source of masks; they become the array `mask`, unchanged.
         series: pattern (`*B70f*`) of the paths, descriptions or kernels that become `image`.
-        target_series: the same for `target`, in the second tree where there is one, else in the first.
-        match_by: partners by `position` (patient and place) or by `path`.
+        target_series: the same for `target`, in the second source where there is one, else in the first.
+        match_by: partners by `position` (patient and place) or by `path`; None takes `path` for NIfTI, else `position`.
         window: lowest and highest HU, mapped to 0 and 1; None takes -1024 and 3072.
         preset: `full`, `abdomen`, `lung`, `liver`, `brain` or `lodopab`, instead of a window.
-        group_by: what must not be divided between splits.
-        keep_orientation: leave prone and decubitus slices as they are stored.
-        allow_deflated: read deflated files, within bounds.
-        **common: see `CommonOptions`.
+        **common: see `ctpatch.prepare.options.CommonOptions`.
 
     Returns:
         What was done.
@@ -124,51 +84,74 @@ def prepare_dicom(
         OutputLockedError: another process writes it.
         SystemFailureError: the system refused a read or a write.
     """
-    options = _options(out, dataset, common)
-    mapping = choose_mapping(window, preset)
-    workers = _workers_here(options)
-    reader = DicomReader(group_by, allow_deflated, keep_orientation, workers=workers)
-    inputs = [Input("image", reader, source, series, mapping)]
+    raw = raw_format(raw)() if isinstance(raw, str) else raw
+    options = common_options(out, dataset, common)
+    in_hu = {"target": target, "mask": mask, "series": series, "target_series": target_series, "match_by": match_by,
+             "window": window, "preset": preset}  # fmt: skip
+    if not raw.in_hu:
+        refuse_unknown([name for name, value in in_hu.items() if value is not None], CommonOptions.__slots__)
+    mapping = choose_mapping(window, preset) if raw.in_hu else STORED
+    # Headers are looked at on this machine, by as many processes as are meant to work on it.
+    workers = options.executor.workers if isinstance(options.executor, ProcessExecutor) else options.workers
+    inputs = [Input(array, raw.reader(array, workers), source, None, mapping) for array in raw.arrays()]
+    inputs[0] = replace(inputs[0], pattern=series)
     if target is not None or target_series is not None:
-        inputs.append(Input("target", reader, source if target is None else target, target_series, mapping))
+        second = source if target is None else target
+        inputs.append(Input("target", raw.reader("target", workers), second, target_series, mapping))
     if mask is not None:
-        labels = DicomReader(group_by, allow_deflated, keep_orientation, labels=True, workers=workers)
-        inputs.append(Input("mask", labels, mask, None, None))
-    how = {"group_by": group_by, "keep_orientation": keep_orientation}
-    return prepare(inputs, options, match_by, how)
+        inputs.append(Input("mask", raw.reader("mask", workers), mask, None, None))
+    return prepare(inputs, options, match_by or raw.match_by, raw.recorded())
 
 
+@shown_keywords(like=prepare_raw)
+def prepare_dicom(
+    source: SourcePath,
+    out: SourcePath,
+    dataset: str,
+    *,
+    group_by: DicomGroup = "patient",
+    keep_orientation: bool = False,
+    allow_deflated: bool = False,
+    **options: Unpack[HuKeywords],
+) -> PrepareResult:
+    """Prepare the CT slices in a tree of DICOM files.
+
+    Args:
+        source: the tree.
+        out: the data root; the set goes to `prepared/<dataset>` in it.
+        dataset: its name.
+        group_by: what must not be divided between splits.
+        keep_orientation: leave prone and decubitus slices as they are stored.
+        allow_deflated: read deflated files, within bounds.
+        **options: as `prepare_raw` takes them; `mask` is a tree of masks that are stored as CT slices.
+
+    Returns:
+        What was done.
+
+    Raises:
+        CtPatchError: as `prepare_raw`.
+    """
+    return prepare_raw(Dicom(group_by, keep_orientation, allow_deflated), source, out, dataset, **options)
+
+
+@shown_keywords(like=prepare_raw)
 def prepare_nifti(
     source: SourcePath,
     out: SourcePath,
     dataset: str,
     *,
-    target: SourcePath | None = None,
-    mask: SourcePath | None = None,
-    series: str | None = None,
-    target_series: str | None = None,
-    match_by: MatchBy = "path",
-    window: tuple[float, float] | None = None,
-    preset: str | None = None,
-    group_by: FilesTogether = "folder",
-    **common: Any,
+    group_by: NiftiGroup = "folder",
+    **options: Unpack[HuKeywords],
 ) -> PrepareResult:
-    """Prepare the axial slices of NIfTI volumes in HU; see `prepare_dicom` for what the options mean.
+    """Prepare the axial slices of NIfTI volumes in HU; see `prepare_raw` for what the options mean.
 
     Where no BIDS name tells the patient, `group_by` says what must not be divided between splits: all files of a
     `folder`, or each `file`.
     """
-    options = _options(out, dataset, common)
-    mapping = choose_mapping(window, preset)
-    reader = NiftiReader(group_by)
-    inputs = [Input("image", reader, source, series, mapping)]
-    if target is not None or target_series is not None:
-        inputs.append(Input("target", reader, source if target is None else target, target_series, mapping))
-    if mask is not None:
-        inputs.append(Input("mask", reader, mask, None, None))
-    return prepare(inputs, options, match_by, {"group_by": group_by})
+    return prepare_raw(Nifti(group_by), source, out, dataset, **options)
 
 
+@shown_keywords(like=prepare_raw)
 def prepare_lodopab(
     source: SourcePath,
     out: SourcePath,
@@ -178,7 +161,7 @@ def prepare_lodopab(
     filter_name: FilterName = "hann",
     frequency_scaling: float = 1.0,
     keep_orientation: bool = False,
-    **common: Any,
+    **options: Unpack[CommonKeywords],
 ) -> PrepareResult:
     """Prepare the HDF5 files of LoDoPaB-CT, in the splits they come in.
 
@@ -190,46 +173,21 @@ def prepare_lodopab(
         filter_name: of the back-projections: `ramp`, `shepp-logan`, `cosine`, `hamming` or `hann`.
         frequency_scaling: share of the frequencies that the filter lets pass, above 0 and at most 1.
         keep_orientation: leave images as they are stored: transposed, the patient on the side.
-        **common: see `CommonOptions`.
+        **options: as `prepare_raw` takes them.
+
+    Returns:
+        What was done.
 
     Raises:
-        ConfigError: no such filter or scaling, or one is given and no `pairs` that it could be for; else as
-            `prepare_dicom`.
+        ConfigError: no such filter or scaling, or one is given and no `pairs` that it could be for.
+        CtPatchError: as `prepare_raw`.
     """
-    options = _options(out, dataset, common)
-    truth = LodopabReader(kind="ground_truth", keep_orientation=keep_orientation)
-    inputs = [Input("image", truth, source, None, STORED)]
-    how: dict[str, Any] = {"pairs": pairs, "keep_orientation": keep_orientation}
-    low = LodopabReader("observation", keep_orientation, filter_name, frequency_scaling)
-    if pairs:
-        inputs = [Input("image", low, source, None, STORED), Input("target", truth, source, None, STORED)]
-        how |= {"filter": filter_name, "frequency_scaling": float(frequency_scaling)}
-    elif (filter_name, frequency_scaling) != ("hann", 1.0):
-        raise ConfigError("filter, frequency_scaling: these are for the reconstruction of pairs; add --pairs")
-    return prepare(inputs, options, "order", how)
-
-
-def _options(out: SourcePath, dataset: str, common: dict[str, Any]) -> CommonOptions:
-    unknown = sorted(set(common) - set(CommonOptions.__slots__))
-    if unknown:
-        raise ConfigError(f"there is no option {unknown[0]!r}; options are {', '.join(CommonOptions.__slots__)}")
-    options = CommonOptions(out, check_name(dataset, "the dataset"), **common)
-    BuildConfig(workers=options.workers, on_error=options.on_error, overwrite=options.overwrite)
-    as_executor(options.executor, options.workers)
-    if isinstance(options.split, str):
-        raise ConfigError(
-            f"split: {options.split!r}, wanted one text for each split, such as ['train=0.8', 'test=0.2']"
-        )
-    return options
-
-
-def _workers_here(options: CommonOptions) -> int:
-    """Processes on this machine that are meant to work."""
-    return options.executor.workers if isinstance(options.executor, ProcessExecutor) else options.workers
+    raw = Lodopab(pairs, filter_name, frequency_scaling, keep_orientation)
+    return prepare_raw(raw, source, out, dataset, **options)
 
 
 def prepare(inputs: Sequence[Input], options: CommonOptions, match_by: MatchBy, how: dict[str, Any]) -> PrepareResult:
-    """Prepare any kind of raw CT; see `prepare_dicom` for what is raised.
+    """Prepare what readers find; see `prepare_raw` for what is raised.
 
     Args:
         inputs: `image` first, then the arrays beside it.

@@ -1,6 +1,5 @@
 """What is asked for, and what is there: sources scanned, slices chosen, partners found."""
 
-import os
 from collections import Counter
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
@@ -9,14 +8,14 @@ from typing import Any
 
 from ctpatch.errors import SliceError, UsageError
 from ctpatch.events import Listener, Notice, WorkAdvanced, WorkFinished, WorkStarted
-from ctpatch.prepare.pairs import MatchBy, match, of_series
+from ctpatch.prepare.options import SourcePath
+from ctpatch.prepare.pairs import match, of_series
 from ctpatch.prepare.part import ArraySource
 from ctpatch.prepare.planning import Row
 from ctpatch.prepare.readers.base import LeftOut, RawSlice, Reader, Scan, SeriesNote
 from ctpatch.prepare.values import Mapping
-from ctpatch.words import OnError
+from ctpatch.words import MatchBy, OnError
 
-SourcePath = str | os.PathLike[str]
 _NAMES_SHOWN = 5
 
 

@@ -3,20 +3,8 @@
 from pathlib import Path
 
 from ctpatch.prepare.planning import PreparePlan
+from ctpatch.prepare.readers import READERS, raw_format
 
-_READ_WITH = {
-    "dicom": (
-        "pydicom",
-        "pylibjpeg",
-        "pylibjpeg-openjpeg",
-        "pylibjpeg-libjpeg",
-        "pylibjpeg-rle",
-        "pillow",  # pydicom decodes with these two as well where they are installed
-        "python-gdcm",
-    ),
-    "nifti": ("nibabel",),
-    "lodopab": ("h5py",),
-}
 _RESAMPLED_WITH = ("scikit-image", "scipy")
 
 
@@ -28,5 +16,6 @@ def files_to_see(plan: PreparePlan) -> list[Path]:
 
 def software_to_have(plan: PreparePlan) -> list[str]:
     """Packages whose version can decide the bytes."""
-    names = [name for source in plan.arrays for name in _READ_WITH.get(source.reader.name, ())]
+    kinds = [source.reader.name for source in plan.arrays]
+    names = [name for kind in kinds if kind in READERS for name in raw_format(kind).packages]
     return list(dict.fromkeys([*names, *(_RESAMPLED_WITH if plan.geometry.spacing_mm else ())]))

@@ -5,11 +5,9 @@ from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from fnmatch import fnmatchcase
-from typing import Literal
 
 from ctpatch.prepare.readers.base import LeftOut, RawSlice
-
-MatchBy = Literal["position", "path", "order"]
+from ctpatch.words import MatchBy
 
 POSITION_TOLERANCE_MM = 0.1
 _AXES_TOLERANCE = 1e-3

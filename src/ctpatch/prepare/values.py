@@ -7,19 +7,11 @@ from typing import Any, Literal
 import numpy as np
 from numpy.typing import NDArray
 
+from ctpatch.core.attenuation import MAX_HU, MU_MAX, MU_PER_HU, MU_WATER
 from ctpatch.errors import ConfigError
 
 AIR_HU = -1024.0
 """What stands for pixels that are no tissue, before any mapping."""
-
-MU_WATER = 20.0
-"""Attenuation of water in LoDoPaB-CT, 1/m (technical reference of the data set, arXiv 1910.01113)."""
-
-MU_AIR = 0.02
-"""Attenuation of air there, 1/m."""
-
-MU_MAX = 3071.0 * (MU_WATER - MU_AIR) / 1000.0 + MU_WATER
-"""Attenuation at 3071 HU, 81.35858 per metre: 1 in LoDoPaB-CT."""
 
 MappingKind = Literal["window", "lodopab", "stored"]
 
@@ -52,7 +44,7 @@ class Mapping:
             values -= self.low_hu
             values /= self.high_hu - self.low_hu
         elif self.kind == "lodopab":
-            values *= (MU_WATER - MU_AIR) / 1000.0
+            values *= MU_PER_HU
             values += MU_WATER
             values /= MU_MAX
         return np.clip(values, 0.0, 1.0, out=values).astype(np.float32)
@@ -71,7 +63,7 @@ class Mapping:
 
 
 STORED = Mapping("stored", 0.0, 1.0)
-_LODOPAB = Mapping("lodopab", -MU_WATER * 1000.0 / (MU_WATER - MU_AIR), 3071.0)
+_LODOPAB = Mapping("lodopab", -MU_WATER / MU_PER_HU, MAX_HU)
 PRESETS: dict[str, Mapping] = {
     "full": Mapping("window", -1024.0, 3072.0),
     "abdomen": Mapping("window", -160.0, 240.0),

@@ -1,1 +1,25 @@
-"""One folder for each kind of raw CT."""
+"""One folder for each kind of raw CT, and the list of them: a line here gives a command and a name to `prepare_raw`."""
+
+import importlib
+
+from ctpatch.errors import UsageError
+from ctpatch.prepare.readers.base import RawFormat
+
+READERS = {
+    "dicom": "ctpatch.prepare.readers.dicom:Dicom",
+    "lodopab": "ctpatch.prepare.readers.lodopab:Lodopab",
+    "nifti": "ctpatch.prepare.readers.nifti:Nifti",
+}
+
+
+def raw_format(name: str) -> type[RawFormat]:
+    """The kind of raw CT of a name.
+
+    Raises:
+        UsageError: there is none.
+    """
+    if name not in READERS:
+        raise UsageError(f"there is no raw format {name!r}; wanted one of {', '.join(READERS)}")
+    module, _, attribute = READERS[name].partition(":")
+    found: type[RawFormat] = getattr(importlib.import_module(module), attribute)
+    return found

@@ -1,12 +1,19 @@
-"""Raw slices as a reader finds them in a source tree, before anything is decided about them."""
+"""What a kind of raw CT is: slices as its reader finds them, before anything is decided; its reader; its options.
 
+Nothing heavy is imported here: the help of the command line comes from it.
+"""
+
+from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Literal, Protocol
+from typing import TYPE_CHECKING, Any, ClassVar, Literal, Protocol
 
-import numpy as np
-from numpy.typing import NDArray
+from ctpatch.words import MatchBy
+
+if TYPE_CHECKING:
+    import numpy as np
+    from numpy.typing import NDArray
 
 GroupKind = Literal["patient", "study", "series", "folder", "file"]
 Unit = Literal["HU", "mapped"]
@@ -113,6 +120,50 @@ class Reader(Protocol):
         """Find the slices below a folder (or in a file) without keeping pixels."""
         ...
 
-    def read(self, root: Path, slices: Iterable[RawSlice]) -> Iterable[NDArray[np.float32]]:
+    def read(self, root: Path, slices: Iterable[RawSlice]) -> "Iterable[NDArray[np.float32]]":
         """Read slices of one file, in order: `(H, W)` float32 each, in the unit their record says."""
         ...
+
+
+@dataclass(frozen=True)
+class RawFormat(ABC):
+    """A kind of raw CT, as a frozen dataclass whose fields are the options that it alone has.
+
+    The command line and Python take the fields as they stand; what the docstring of the subclass says of an attribute
+    is the help of the option, and `Annotated` with a `cyclopts.Parameter` puts it into a group. A subclass lies in a
+    folder beside this file and imports its libraries where it needs them.
+
+    Attributes:
+        name: what the command and the reader are called.
+        title: what it is, for the help: one sentence without a full stop.
+        packages: distributions whose version can decide the pixels.
+        match_by: how partners are found where the user does not say.
+        in_hu: whether its values are HU: a window, a second source, a mask and series can then be given. Otherwise
+            they are in [0, 1] already.
+    """
+
+    name: ClassVar[str]
+    title: ClassVar[str]
+    packages: ClassVar[tuple[str, ...]] = ()
+    match_by: ClassVar[MatchBy] = "position"
+    in_hu: ClassVar[bool] = True
+
+    @abstractmethod
+    def reader(self, array: str, workers: int) -> Reader:
+        """The reader of an array, with these options.
+
+        Args:
+            array: `image`, `target` or `mask`, whose values are to stay as they are.
+            workers: processes on this machine that may look at headers.
+
+        Raises:
+            ConfigError: the options make no sense.
+        """
+
+    def arrays(self) -> tuple[str, ...]:
+        """The arrays that one source gives: `image`, and what lies beside it."""
+        return ("image",)
+
+    def recorded(self) -> dict[str, Any]:
+        """What decides the result, by name, for the record."""
+        return {}

@@ -38,8 +38,8 @@ def find_files(root: Path) -> tuple[list[str], list[LeftOut]]:
     """List the regular files below a folder, or the one file that is given.
 
     Returns:
-        Names relative to the folder, with `/`, sorted; and what was passed over: links out of the folder and what is
-        no regular file.
+        Names relative to the folder, with `/`, sorted; and what was passed over: links out of the folder or to another
+        folder, links to nothing (a fault: a slice may be missing), and what is no regular file.
 
     Raises:
         UsageError: there is no such folder or file.
@@ -49,26 +49,31 @@ def find_files(root: Path) -> tuple[list[str], list[LeftOut]]:
         raise UsageError(f"{root.name} does not exist; wanted a folder or a file of raw CT")
     if not root.is_dir():
         return [root.name], []
-    names, left_out = [], []
-    for path in _walk(root):
-        name = path.relative_to(root).as_posix()
-        if path.is_symlink() and not _inside(path, root):
+    names: list[str] = []
+    left_out: list[LeftOut] = []
+    for name, entry in _walk(root):
+        link = entry.is_symlink()
+        if link and not _inside(Path(entry.path), root):
             left_out.append(LeftOut(name, "outside-link", "it is a link that leads out of the source folder"))
-        elif path.is_file():
+        elif entry.is_file():
             names.append(name)
-        elif path.is_dir():
+        elif link and entry.is_dir():
             left_out.append(LeftOut(name, "linked-folder", "it is a link to a folder, which is not entered"))
+        elif link and not os.path.exists(entry.path):
+            left_out.append(LeftOut(name, "broken-link", "it is a link to a file that is not there", fault=True))
         else:
-            left_out.append(LeftOut(name, "no-file", "it is no regular file: a pipe, a socket or a broken link"))
+            left_out.append(LeftOut(name, "no-file", "it is no regular file: a pipe or a socket"))
     return sorted(names), sorted(left_out, key=lambda each: each.where)
 
 
-def _walk(root: Path) -> Iterator[Path]:
-    """Everything below a folder that is no folder; linked folders are named, not entered."""
-    with system_errors("listing", root.name):
-        entries = sorted(os.scandir(root), key=lambda entry: entry.name)
-    for entry in entries:
-        if entry.is_dir(follow_symlinks=False):
-            yield from _walk(root / entry.name)
-        elif entry.is_symlink() or not entry.is_dir():
-            yield root / entry.name
+def _walk(root: Path) -> Iterator[tuple[str, "os.DirEntry[str]"]]:
+    """Everything below a folder that is no folder, by its name there; linked folders are named, not entered."""
+    waiting = [("", str(root))]
+    while waiting:
+        prefix, folder = waiting.pop()
+        with system_errors("listing", os.path.basename(folder)), os.scandir(folder) as entries:
+            for entry in entries:
+                if entry.is_dir(follow_symlinks=False):
+                    waiting.append((f"{prefix}{entry.name}/", entry.path))
+                else:
+                    yield prefix + entry.name, entry

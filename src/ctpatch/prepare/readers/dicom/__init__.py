@@ -1,1 +1,48 @@
 """DICOM files."""
+
+from dataclasses import dataclass
+from typing import Annotated, Any, ClassVar, Literal
+
+from cyclopts import Parameter
+
+from ctpatch.prepare.readers.base import RawFormat, Reader
+
+GroupBy = Literal["patient", "study", "series", "folder", "top-folder"]
+
+
+@dataclass(frozen=True)
+class Dicom(RawFormat):
+    """CT slices in a tree of DICOM files.
+
+    Attributes:
+        group_by: What no two splits share; where it is blank, the next of these.
+        keep_orientation: Leave slices as they are stored, not upright.
+        allow_deflated: Read deflated files, which could be bombs, within bounds.
+    """
+
+    name: ClassVar = "dicom"
+    title: ClassVar = "CT slices in any tree of DICOM files"
+    packages: ClassVar = (
+        "pydicom",
+        "pylibjpeg",
+        "pylibjpeg-openjpeg",
+        "pylibjpeg-libjpeg",
+        "pylibjpeg-rle",
+        "pillow",  # pydicom decodes with these two as well where they are installed
+        "python-gdcm",
+    )
+
+    group_by: Annotated[GroupBy, Parameter(group="Splits")] = "patient"
+    keep_orientation: Annotated[bool, Parameter(group="Values and size")] = False
+    allow_deflated: bool = False
+
+    def reader(self, array: str, workers: int) -> Reader:
+        """A reader that leaves the padding of masks as it is."""
+        from ctpatch.prepare.readers.dicom.reader import DicomReader  # noqa: PLC0415
+
+        labels = array == "mask"
+        return DicomReader(self.group_by, self.allow_deflated, self.keep_orientation, labels=labels, workers=workers)
+
+    def recorded(self) -> dict[str, Any]:
+        """All but what makes no difference to a slice that is read."""
+        return {"group_by": self.group_by, "keep_orientation": self.keep_orientation}

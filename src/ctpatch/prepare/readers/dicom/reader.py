@@ -1,6 +1,5 @@
 """CT slices from a folder of DICOM files, whatever their names, depth and order."""
 
-import os
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
@@ -10,13 +9,12 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ctpatch.errors import SliceError
-from ctpatch.files.atomic import explain_os_error
 from ctpatch.files.digest import array_digest
 from ctpatch.prepare.readers.base import LeftOut, RawSlice, Scan, SeriesNote
+from ctpatch.prepare.readers.dicom import GroupBy
 from ctpatch.prepare.readers.dicom.header import CtHeader, FileProblemError, import_pydicom, look_at
 from ctpatch.prepare.readers.dicom.pixels import read_hu
 from ctpatch.prepare.readers.dicom.series import (
-    GroupBy,
     Placed,
     Turn,
     group_of,
@@ -27,6 +25,7 @@ from ctpatch.prepare.readers.dicom.series import (
     same_position,
     upright_turn,
 )
+from ctpatch.prepare.readers.tree import find_files, source_folder
 from ctpatch.work.executors.base import Done, Failed
 from ctpatch.work.executors.choose import local_executor
 from ctpatch.work.executors.processes import ProcessExecutor
@@ -59,15 +58,15 @@ class DicomReader:
         """Find the slices below a folder.
 
         Raises:
-            UsageError: pydicom is not installed.
+            UsageError: no such folder, or pydicom is not installed.
             SystemFailureError: a folder cannot be listed.
         """
         import_pydicom()
-        found = Scan()
-        one = None if root.is_dir() else root.name
-        root = root if one is None else root.parent
+        files, left_out = find_files(root)
+        found = Scan(left_out=left_out)
+        root = source_folder(root)
         headers: list[CtHeader] = []
-        for result in self._look(root, list(_files_below(root, found)) if one is None else [one], advance):
+        for result in self._look(root, files, advance):
             if isinstance(result, LeftOut):
                 found.left_out.append(result)
             else:
@@ -87,7 +86,7 @@ class DicomReader:
         Raises:
             SliceError: a file is damaged, lies about its size, or is no longer what it was.
         """
-        root = root if root.is_dir() else root.parent
+        root = source_folder(root)
         for each in slices:
             try:
                 image = self._read(root, each.file)
@@ -157,23 +156,6 @@ def _batches(files: list[str]) -> Iterator[tuple[str, ...]]:
 def _look_at_all(shared: tuple[str, bool], files: tuple[str, ...]) -> list[CtHeader | LeftOut]:
     root, allow_deflated = shared
     return [look_at(root, file, allow_deflated=allow_deflated) for file in files]
-
-
-def _files_below(root: Path, found: Scan) -> Iterator[str]:
-    """Files below a folder, relative, with `/`, in a fixed order; links to folders are not followed."""
-
-    def refuse(error: OSError) -> None:
-        raise explain_os_error(error, "listing", Path(error.filename or root).name) from None
-
-    for folder, below, names in os.walk(root, onerror=refuse):
-        below.sort()
-        relative = Path(folder).relative_to(root).as_posix()
-        prefix = "" if relative == "." else f"{relative}/"
-        for name in list(below):
-            if os.path.islink(os.path.join(folder, name)):
-                below.remove(name)
-                found.left_out.append(LeftOut(prefix + name, "link", "it is a link to a folder, which is not followed"))
-        yield from (prefix + name for name in sorted(names))
 
 
 def _one_id_for_all(headers: list[CtHeader], group_by: GroupBy) -> Iterator[str]:

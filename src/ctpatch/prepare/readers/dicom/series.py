@@ -5,15 +5,14 @@ import statistics
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from itertools import pairwise
-from typing import Any, Literal
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from ctpatch.prepare.readers.base import GroupKind, RawSlice, SeriesNote
+from ctpatch.prepare.readers.dicom import GroupBy
 from ctpatch.prepare.readers.dicom.header import Axes, CtHeader, Vector
-
-GroupBy = Literal["patient", "study", "series", "folder", "top-folder"]
 
 SAME_POSITION_MM = 0.01
 _GAP = 1.5

@@ -10,15 +10,15 @@ Formulas: A. C. Kak and M. Slaney, Principles of Computerized Tomographic Imagin
 import math
 from dataclasses import dataclass
 from functools import lru_cache
-from typing import Literal, get_args
+from typing import get_args
 
 import numpy as np
 from numpy.typing import NDArray
 
 from ctpatch.errors import ConfigError
+from ctpatch.prepare.readers.lodopab import FilterName
 
 Image = NDArray[np.float32]
-FilterName = Literal["ramp", "shepp-logan", "cosine", "hamming", "hann"]
 
 _FINER = 8
 """Samples between neighbouring bins, by trigonometric interpolation: a ray's place is then right to 1/16 bin, which

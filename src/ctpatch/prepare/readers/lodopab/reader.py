@@ -21,7 +21,8 @@ from numpy.typing import NDArray
 
 from ctpatch.errors import ConfigError, RangeError, SliceError
 from ctpatch.prepare.readers.base import LeftOut, RawSlice, Scan, SeriesNote
-from ctpatch.prepare.readers.lodopab.fbp import FilterName, ParallelBeam, check_filter, filtered_back_projection
+from ctpatch.prepare.readers.lodopab import FilterName
+from ctpatch.prepare.readers.lodopab.fbp import ParallelBeam, check_filter, filtered_back_projection
 from ctpatch.prepare.readers.lodopab.hdf5_safety import HdfArray, open_array
 from ctpatch.prepare.readers.lodopab.patients import read_patients
 from ctpatch.prepare.readers.tree import find_files, source_file, source_folder

@@ -5,18 +5,17 @@ from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, field
 from itertools import groupby
 from pathlib import Path
-from typing import Any, Literal, get_args
+from typing import Any, get_args
 
 import numpy as np
 from numpy.typing import NDArray
 
 from ctpatch.errors import ConfigError, RangeError, SliceError
 from ctpatch.prepare.readers.base import GroupKind, LeftOut, RawSlice, Scan, SeriesNote
+from ctpatch.prepare.readers.nifti import GroupBy
 from ctpatch.prepare.readers.nifti.header import HEADER_BYTES, AxialGrid, NiftiHeader, axial_grid, kind_of, parse_header
 from ctpatch.prepare.readers.nifti.voxels import check_size, open_nifti, read_planes
 from ctpatch.prepare.readers.tree import find_files, source_file, source_folder
-
-GroupBy = Literal["folder", "file"]
 
 _BIDS_SUBJECT = re.compile(r"(?:^|/)(sub-[A-Za-z0-9]+)(?=[/_.])")
 _NAMED_NIFTI = re.compile(r".*\.nii(\.gz)?", re.IGNORECASE)

@@ -1,0 +1,12 @@
+"""Tests that a part of ctpatch made elsewhere can be held to; they need pytest.
+
+Subclass one in a module of tests, as `class TestMine(ReaderContract)`, and say what is to be tested.
+"""
+
+import pytest
+
+pytest.register_assert_rewrite("ctpatch.testing.reader")
+
+from ctpatch.testing.reader import RawTree, ReaderContract  # noqa: E402 - asserts are rewritten before
+
+__all__ = ["RawTree", "ReaderContract"]
