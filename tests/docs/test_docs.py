@@ -18,7 +18,7 @@ from ctpatch import errors
 from ctpatch.cli.app import main
 from ctpatch.config import MAX_PIXELS_PER_AXIS
 from ctpatch.core.grid import PADDING_MODES
-from ctpatch.core.rules import RULE_COLUMNS
+from ctpatch.core.statistics.columns import rule_columns
 from ctpatch.cutting.plan import LAYOUTS
 from ctpatch.format.meta import ArrayInfo, DropRule, PatchMeta, TableInfo
 from ctpatch.format.tables import TABLES, schema_of
@@ -209,7 +209,7 @@ def test_conventions_name_every_mode_and_column() -> None:
     modes = " ".join(row[0] for row in table_rows(section(DOCS / "conventions.md", "Border")))
     assert set(re.findall(r"`(\w+)`", modes)) == {"none", "shift", "even", *PADDING_MODES}
     grammar = section(DOCS / "conventions.md", "Rules")
-    assert f"column     = {' | '.join(RULE_COLUMNS)} " in grammar
+    assert f"column     = {' | '.join(rule_columns())} " in grammar
     assert str(MAX_PIXELS_PER_AXIS) in text_of(DOCS / "conventions.md")
 
 

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 from cyclopts import Parameter
 
 from ctpatch.cli.engine import ENGINE_OPTIONS, EngineOptions
+from ctpatch.core.statistics.columns import rule_columns
 from ctpatch.errors import ConfigError, UsageError
 
 if TYPE_CHECKING:
@@ -123,9 +124,7 @@ Pad = Annotated[
 ]
 Drop = Annotated[
     list[str] | None,
-    Parameter(
-        help="A rule 'name: SQL condition' on min, max, mean, std, air_fraction, row, col, slice_index; repeatable."
-    ),
+    Parameter(help=f"A rule 'name: SQL condition' on {', '.join(rule_columns())}; repeatable."),
 ]
 MinStd = Annotated[float | None, Parameter(help="Short for --drop 'low_variance: std < X'.")]
 ValueRange = Annotated[tuple[float, float] | None, Parameter(help="Lowest and highest value of a slice. [0 1]")]

@@ -28,6 +28,7 @@ from ctpatch.files.atomic import (
     write_once,
 )
 from ctpatch.files.npy import header_bytes, open_npy, read_header
+from ctpatch.format.columns import path_column
 from ctpatch.format.meta import PATCH_META, PatchMeta, read_meta
 from ctpatch.format.tables import PATCH_MANIFEST, TABLES, patch_schema, read_table
 from ctpatch.layouts.base import folders_of
@@ -335,8 +336,7 @@ class OutputFolder(HeldFolder):
             ) from None
         prefix = meta.path_prefix
         for array in meta.arrays:
-            column = "patch_path" if array == "image" else f"{array}_patch_path"
-            for path in rows.select(pl.col(column).unique(maintain_order=True)).to_series():
+            for path in rows.select(pl.col(path_column(array)).unique(maintain_order=True)).to_series():
                 name = path.removeprefix(prefix)
                 if ".." not in name.split("/") and not Path(name).is_absolute():
                     yield self.folder / name

@@ -16,13 +16,14 @@ import polars as pl
 from numpy.typing import NDArray
 
 from ctpatch.core.grid import Grid
-from ctpatch.core.statistics.windows import WindowStatistics
+from ctpatch.core.statistics.api import WindowStatistics
 from ctpatch.cutting.job import Job
 from ctpatch.cutting.plan import Part, SliceTask
 from ctpatch.errors import CtPatchError, SourceChangedError, SystemFailureError
 from ctpatch.files.atomic import explain_os_error, system_errors, write_atomic, write_file
 from ctpatch.files.digest import array_digest, bytes_digest, file_digest, json_digest
 from ctpatch.files.npy import SliceBuffer
+from ctpatch.format.columns import digest_column, path_column, source_column
 from ctpatch.format.tables import (
     PATCH_MANIFEST,
     REJECTED_PATCHES,
@@ -40,8 +41,6 @@ from ctpatch.format.tables import (
 )
 from ctpatch.layouts.base import Addresses
 from ctpatch.layouts.integrity import wrong_patches, wrong_stored_slices
-
-_STATISTICS = ("min", "max", "mean", "std", "air_fraction")
 
 
 @dataclass(frozen=True, slots=True)
@@ -165,8 +164,7 @@ class PartRows:
         self.covered_pixels += grid.covered_pixels()
         rows, cols = grid.origins()
         columns = {"slice": np.full(len(grid), len(self.records) - 1), "row": rows, "col": cols}
-        columns |= {name: getattr(statistics, name) for name in _STATISTICS}
-        for name, values in columns.items():
+        for name, values in (columns | statistics).items():
             self._columns.setdefault(name, []).append(values)
         self._hits.append(hits)
         for mine, new in zip(self._paths, addresses.paths, strict=True):
@@ -216,9 +214,8 @@ class PartRows:
         kept, dropped = hits < 0, hits >= 0
         addresses = [pl.Series("patch_index", self._items or [None] * int(kept.sum()), dtype=pl.Int64)]
         for array, paths, digests in zip(self.arrays, self._paths, self._digests, strict=True):
-            prefix = "" if array == "image" else f"{array}_"
-            addresses.append(pl.Series(f"{prefix}patch_path", paths, dtype=pl.String))
-            addresses.append(pl.Series(f"{prefix}digest", digests or [None] * len(paths), dtype=pl.String))
+            addresses.append(pl.Series(path_column(array), paths, dtype=pl.String))
+            addresses.append(pl.Series(digest_column(array), digests or [None] * len(paths), dtype=pl.String))
         return (
             self._rows(job, kept, patch_columns, addresses),
             self._rows(
@@ -268,8 +265,8 @@ class PartRows:
                 "patient_id": record.patient_id,
             }
             for array, path, digest in zip(self.arrays[1:], record.paths[1:], digests[1:], strict=True):
-                row[f"{array}_path"] = path
-                row[f"{array}_digest"] = digest
+                row[source_column(array)] = path
+                row[digest_column(array)] = digest
             for name, value in row.items():
                 columns[name].append(value)
         return pl.DataFrame(columns, schema=slice_schema(self.arrays))
