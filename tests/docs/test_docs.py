@@ -21,7 +21,7 @@ from ctpatch.core.grid import PADDING_MODES
 from ctpatch.core.statistics.columns import rule_columns
 from ctpatch.cutting.plan import LAYOUTS
 from ctpatch.format.meta import ArrayInfo, DropRule, PatchMeta, TableInfo
-from ctpatch.format.tables import TABLES, schema_of
+from ctpatch.format.tables import TABLES, columns_of
 
 ROOT = Path(__file__).parents[2]
 DOCS = ROOT / "docs"
@@ -177,10 +177,10 @@ def test_readme_names_all_layouts() -> None:
 
 @pytest.mark.parametrize("table", TABLES)
 def test_format_describes_every_column(table: str) -> None:
-    schema = schema_of(table, ("image", "<array>"))
+    columns = columns_of(table, ("image", "<array>"))
     rows = table_rows(section(DOCS / "format-1.md", table))
-    assert [(unquoted(row[0]), row[1]) for row in rows] == [(name, TYPE_NAMES[kind]) for name, kind in schema.items()]
-    assert all(row[3] for row in rows), "each column says when it is empty"
+    assert rows == [[f"`{each.name}`", TYPE_NAMES[each.dtype], each.unit, each.empty, each.meaning] for each in columns]
+    assert all(each.empty for each in columns), "each column says when it is empty"
 
 
 def test_format_describes_every_field_of_the_meta() -> None:

@@ -93,7 +93,7 @@ _ALL = (
     Statistic(
         "std",
         "Standard deviation",
-        "population standard deviation; 0 where all pixels are equal",
+        "population standard deviation",
         within=lambda values, _: values["std"] >= 0,
         wanted="0 or more",
         rank=1,
