@@ -1,7 +1,8 @@
 """Statistics of windows: which there are, and two engines, numpy and machine code, that agree to the bit.
 
 `columns` lists the statistics, `api` computes them, `cells` says how a slice is cut up for it, and the two engines
-reduce its pixels. To add a statistic, write a file with its function and add a line to `columns.STATISTICS`.
+reduce its pixels. To add a statistic, write a file with its function here, and add an entry to `columns.STATISTICS`.
+The file imports numpy inside the function, because help texts read the list and must not wait for numpy.
 
 Rows of a slice are cut where a window starts or ends, and so are columns; each pixel is reduced once, into the cell
 that it lies in, and windows are put together from cells, however much they overlap.

@@ -113,13 +113,12 @@ def patch_statistics(patches: Image, air_level: float) -> WindowStatistics:
     result = {name: np.zeros(len(patches)) for name in STATISTICS}
     with np.errstate(all="ignore"):
         for k, patch in enumerate(patches):
-            low, high = patch.min() + 0.0, patch.max() + 0.0
-            mean, std = _two_pass(patch, float(low), float(high))
-            found = {"min": low, "max": high, "mean": mean, "std": std}
-            found["air_fraction"] = np.count_nonzero(patch <= float(air_level)) / patch.size
-            further = _further(patch, (0,), (0,), patch.shape, float(air_level))
-            for name, value in {**found, **{name: values[0] for name, values in further.items()}}.items():
-                result[name][k] = value
+            low, high = float(patch.min() + 0.0), float(patch.max() + 0.0)
+            mean, std = _two_pass(patch, low, high)
+            air_fraction = np.count_nonzero(patch <= float(air_level)) / patch.size
+            found = {"min": low, "max": high, "mean": mean, "std": std, "air_fraction": air_fraction}
+            for name, value in {**found, **_further(patch, (0,), (0,), patch.shape, float(air_level))}.items():
+                result[name][k : k + 1] = value
     return result
 
 
