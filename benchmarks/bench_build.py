@@ -21,7 +21,7 @@ from typing import Any
 import numpy as np
 from measure import machine, seconds
 
-from ctpatch.core.statistics.windows import use_compiled, window_statistics
+from ctpatch.core.statistics.api import use_compiled, window_statistics
 from ctpatch.cutting.api import build
 from ctpatch.files.npy import header_bytes
 from ctpatch.phantom.slices import PhantomSplit, write_phantom

@@ -14,7 +14,7 @@ from PIL import Image
 
 from ctpatch import PatchConfig, extract_patches_2d, sliding_window_coords
 from ctpatch.core.rules import compile_rules
-from ctpatch.core.statistics.windows import patch_statistics
+from ctpatch.core.statistics.api import patch_statistics
 from ctpatch.format.tables import patch_id
 from ctpatch.phantom.slices import phantom_slice
 
@@ -75,8 +75,7 @@ def main() -> None:
     coords = sliding_window_coords(SIZE, SIZE, CONFIG)
     patches, _ = extract_patches_2d(image, CONFIG)
     numbers = patch_statistics(patches, CONFIG.air_level)
-    columns = {name: getattr(numbers, name) for name in ("min", "max", "mean", "std", "air_fraction")}
-    hits = compile_rules(CONFIG.drop).first_hits(columns)
+    hits = compile_rules(CONFIG.drop).first_hits(numbers)
 
     figure = plt.figure(figsize=(10.4, 5.5), dpi=130, facecolor=BACK)
     main_axes = figure.add_axes((0.035, 0.15, 0.405, 0.405 * 10.4 / 5.5))

@@ -218,5 +218,5 @@ def write_phantom(root: Path, **options: Any) -> list[Path]:
 
 def use_compiled(wanted: bool | None) -> bool:
     """Choose between numpy and machine code for statistics; returns whether machine code is there."""
-    found: bool = importlib.import_module("ctpatch.core.statistics.windows").use_compiled(wanted)
+    found: bool = importlib.import_module("ctpatch.core.statistics.api").use_compiled(wanted)
     return found

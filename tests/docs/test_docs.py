@@ -18,10 +18,10 @@ from ctpatch import errors
 from ctpatch.cli.app import main
 from ctpatch.config import MAX_PIXELS_PER_AXIS
 from ctpatch.core.grid import PADDING_MODES
-from ctpatch.core.rules import RULE_COLUMNS
+from ctpatch.core.statistics.columns import rule_columns
 from ctpatch.cutting.plan import LAYOUTS
 from ctpatch.format.meta import ArrayInfo, DropRule, PatchMeta, TableInfo
-from ctpatch.format.tables import TABLES, schema_of
+from ctpatch.format.tables import TABLES, columns_of
 
 ROOT = Path(__file__).parents[2]
 DOCS = ROOT / "docs"
@@ -177,10 +177,10 @@ def test_readme_names_all_layouts() -> None:
 
 @pytest.mark.parametrize("table", TABLES)
 def test_format_describes_every_column(table: str) -> None:
-    schema = schema_of(table, ("image", "<array>"))
+    columns = columns_of(table, ("image", "<array>"))
     rows = table_rows(section(DOCS / "format-1.md", table))
-    assert [(unquoted(row[0]), row[1]) for row in rows] == [(name, TYPE_NAMES[kind]) for name, kind in schema.items()]
-    assert all(row[3] for row in rows), "each column says when it is empty"
+    assert rows == [[f"`{each.name}`", TYPE_NAMES[each.dtype], each.unit, each.empty, each.meaning] for each in columns]
+    assert all(each.empty for each in columns), "each column says when it is empty"
 
 
 def test_format_describes_every_field_of_the_meta() -> None:
@@ -209,7 +209,7 @@ def test_conventions_name_every_mode_and_column() -> None:
     modes = " ".join(row[0] for row in table_rows(section(DOCS / "conventions.md", "Border")))
     assert set(re.findall(r"`(\w+)`", modes)) == {"none", "shift", "even", *PADDING_MODES}
     grammar = section(DOCS / "conventions.md", "Rules")
-    assert f"column     = {' | '.join(RULE_COLUMNS)} " in grammar
+    assert f"column     = {' | '.join(rule_columns())} " in grammar
     assert str(MAX_PIXELS_PER_AXIS) in text_of(DOCS / "conventions.md")
 
 

@@ -13,12 +13,12 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from ctpatch.errors import FormatError
+from ctpatch.format.columns import digest_column, further_arrays, path_column, source_column
 from ctpatch.format.tables import (
     PATCH_MANIFEST,
     REJECTED_PATCHES,
     SLICE_MANIFEST,
     Schema,
-    further_arrays,
     header_line,
     parse_table,
     patch_id,
@@ -128,10 +128,12 @@ HEADER = b"name,count,place,value\n"
     ("content", "said"),
     [
         (b"", ["has the columns ''", "wanted 'name,count,place,value'", "is it damaged?"]),
-        (b"name,count,value,place\na,1,2,3\n", ["has the columns 'name,count,value,place'"]),
-        (b"name,count,place,value,more\n", ["has the columns 'name,count,place,value,more'"]),
+        (b"name,count,value\na,1,2\n", ["has the columns 'name,count,value'", "it lacks 'place'"]),
+        (b"name,count,place,value,count\na,1,2,3,4\n", ["'count' is there twice"]),
+        (b"more,name,count,place,value\na,b,1,half,3\n", ["does not fit its columns", "half"]),
         (b"name,count,place,value\r\na,1,2,3\r\n", ["has the columns"]),
         (b"\xff\xfe\n", ["has the columns"]),
+        (b"name," + b"x" * 200_000 + b"\n", ["has the columns 'name,xxx", "it lacks 'name'"]),
         (HEADER[:-1], ["has the columns"]),
         (HEADER + b"a,1,2,0.5\nb,2,3,0.", ["is cut short: its last row does not end", "build the set again"]),
         (HEADER + b"a,1.5,2,0.5\n", ["does not fit its columns", "1.5"]),
@@ -148,6 +150,26 @@ def test_damage_is_refused_by_the_tables_name(content: bytes, said: list[str]) -
     assert message.startswith("patch_manifest.csv ")
     for each in said:
         assert each in message
+
+
+@pytest.mark.parametrize(
+    ("content", "rows"),
+    [
+        (b"value,place,name,count\n0.25,2,a,1\n0.5,4,b,3\n", [("a", 1, 2, 0.25), ("b", 3, 4, 0.5)]),
+        (b"name,count,place,value,more\na,1,2,0.25,nobody\n", [("a", 1, 2, 0.25)]),
+        (b'"x, y",name,,count,place,\xff,,value\n"1, 2",a,,1,2,w,v,0.25\n', [("a", 1, 2, 0.25)]),
+        (b"more,value,place,name,count\n", []),
+    ],
+)
+def test_columns_are_taken_by_name_and_unknown_ones_left_out(content: bytes, rows: list[tuple[object, ...]]) -> None:
+    found = parse_table(content, SCHEMA, "x.csv")
+    assert found.schema == pl.Schema(SCHEMA)
+    assert found.rows() == rows
+
+
+def test_columns_of_arrays_are_named_in_one_way() -> None:
+    names = [(path_column(each), digest_column(each), source_column(each)) for each in ("image", "mask")]
+    assert names == [("patch_path", "digest", "src_path"), ("mask_patch_path", "mask_digest", "mask_path")]
 
 
 def test_read_table_reads_a_file_or_says_that_it_is_gone(tmp_path: Path) -> None:

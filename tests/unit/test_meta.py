@@ -154,6 +154,16 @@ def test_resealing_is_what_the_reader_accepts(tmp_path: Path) -> None:
     assert read_meta(put(tmp_path, resealed(num_patches=3))).num_patches == 3  # else the test above proves nothing
 
 
+def test_fields_of_a_later_version_are_ignored_and_covered_by_the_digest(tmp_path: Path) -> None:
+    more = {"spacing_mm": [0.5, 0.5], "arrays": json.loads(META.to_bytes())["arrays"]}
+    more["arrays"]["image"]["unit"] = "HU"
+    text = resealed(**more)
+    found = read_meta(put(tmp_path, text))
+    assert found.meta_digest == json.loads(text)["meta_digest"] != json.loads(META.to_bytes())["meta_digest"]
+    assert found.model_copy(update={"meta_digest": ""}) == META
+    assert "was changed" in refusal(lambda: read_meta(put(tmp_path, text.replace("HU", "mm"))))
+
+
 @pytest.mark.parametrize(
     ("content", "said"),
     [

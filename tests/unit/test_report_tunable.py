@@ -5,7 +5,8 @@ import pytest
 from numpy.typing import NDArray
 
 from ctpatch.config import Rule
-from ctpatch.core.rules import RULE_COLUMNS, compile_rules
+from ctpatch.core.rules import compile_rules
+from ctpatch.core.statistics.columns import rule_columns
 from ctpatch.reporting.tunable import (
     ADDED,
     Fixed,
@@ -47,7 +48,7 @@ CONDITIONS = [
 @pytest.fixture(scope="module")
 def columns() -> dict[str, NDArray[np.float64]]:
     rng = np.random.default_rng(5)
-    found = {name: rng.random(500) for name in RULE_COLUMNS}
+    found = {name: rng.random(500) for name in rule_columns()}
     found["air_fraction"] = rng.integers(0, 9, 500) / 8  # values on thresholds
     found["std"][::7] = 0.25
     found["slice_index"] = rng.integers(0, 6, 500).astype(float)
@@ -85,7 +86,7 @@ def test_thresholds_are_found_and_the_rest_is_kept_whole(columns: dict[str, NDAr
 
 
 def test_what_the_set_has_no_threshold_for_is_offered(columns: dict[str, NDArray[np.float64]]) -> None:
-    limits = dict.fromkeys(RULE_COLUMNS, (0.0, 1.0))
+    limits = dict.fromkeys(rule_columns(), (0.0, 1.0))
     everything = offered_rules([], limits)
     assert [(each.name, each.root) for each in everything] == [
         (name, Threshold(column, op, 0.0 if op == "<" else 1.0)) for name, column, op in ADDED

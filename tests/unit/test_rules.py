@@ -11,14 +11,15 @@ from hypothesis import strategies as st
 from numpy.typing import NDArray
 
 from ctpatch.config import Rule, min_std_rule
-from ctpatch.core.rules import RULE_COLUMNS, compile_rules, opposite
+from ctpatch.core.rules import compile_rules, opposite
+from ctpatch.core.statistics.columns import rule_columns
 from ctpatch.errors import RuleError
 
 Row = dict[str, float]
 
 
 def columns(*rows: Row) -> dict[str, NDArray[np.float64]]:
-    return {name: np.array([row.get(name, 0.0) for row in rows], np.float64) for name in RULE_COLUMNS}
+    return {name: np.array([row.get(name, 0.0) for row in rows], np.float64) for name in rule_columns()}
 
 
 def hits(condition: str, *rows: Row) -> list[bool]:

@@ -14,8 +14,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from numpy.typing import NDArray
 
-from ctpatch.core.statistics import windows as statistics
-from ctpatch.core.statistics.windows import patch_statistics, window_statistics
+from ctpatch.core.statistics import cells
+from ctpatch.core.statistics.api import patch_statistics, window_statistics
 
 FIELDS = ("min", "max", "mean", "std", "air_fraction")
 
@@ -41,18 +41,18 @@ def check(image: NDArray[Any], rows: list[int], cols: list[int], size: tuple[int
     patches = np.array(windows, dtype=image.dtype).reshape(-1, *size)
     plain = patch_statistics(patches, air_level)
     for name in FIELDS:
-        for found in (getattr(result.windows, name), getattr(plain, name)):
-            assert found.shape == (len(rows) * len(cols),)
-            assert found.dtype == np.float64
+        for values in (result.windows[name], plain[name]):
+            assert values.shape == (len(rows) * len(cols),)
+            assert values.dtype == np.float64
     for k, window in enumerate(windows):
         low, high, mean, std, air = exact(window, air_level)
         size_of_pixels = float(np.abs(window.astype(np.float64)).mean())
         for found in (result.windows, plain):
-            assert (found.min[k], found.max[k], found.air_fraction[k]) == (low, high, air)
-            assert found.mean[k] == pytest.approx(mean, rel=1e-12, abs=1e-14 * size_of_pixels)
-            assert found.std[k] == pytest.approx(std, rel=1e-9, abs=0)
+            assert (found["min"][k], found["max"][k], found["air_fraction"][k]) == (low, high, air)
+            assert found["mean"][k] == pytest.approx(mean, rel=1e-12, abs=1e-14 * size_of_pixels)
+            assert found["std"][k] == pytest.approx(std, rel=1e-9, abs=0)
             if low == high:
-                assert (found.mean[k], found.std[k]) == (low, 0.0)
+                assert (found["mean"][k], found["std"][k]) == (low, 0.0)
 
 
 @st.composite
@@ -128,17 +128,17 @@ def test_large_slices_cut_into_blocks(
     size: tuple[int, int], stride: int, block: int | None, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     if block:
-        monkeypatch.setattr(statistics, "_BLOCK_PIXELS", block)
-    statistics._plan.cache_clear()
+        monkeypatch.setattr(cells, "_BLOCK_PIXELS", block)
+    cells.plan_cells.cache_clear()
     image = np.random.default_rng(2).random((700, 701), dtype=np.float32)
     rows, cols = (list(range(0, length - side + 1, stride)) for length, side in zip(image.shape, size, strict=True))
     rows, cols = rows[:4], cols[:4]
     result = window_statistics(image, rows, cols, size, 0.25)
-    statistics._plan.cache_clear()
+    cells.plan_cells.cache_clear()
     plain = patch_statistics(np.array([image[r : r + size[0], c : c + size[1]] for r in rows for c in cols]), 0.25)
     for name in FIELDS:
         rtol = 1e-11 if name in {"mean", "std"} else 0
-        np.testing.assert_allclose(getattr(result.windows, name), getattr(plain, name), rtol=rtol, atol=0)
+        np.testing.assert_allclose(result.windows[name], plain[name], rtol=rtol, atol=0)
     assert (result.slice_min, result.slice_max) == (image.min(), image.max())
 
 
@@ -156,7 +156,7 @@ def test_slice_extremes_tell_what_is_not_finite(place: tuple[int, int], dtype: t
             else:
                 assert (result.slice_min, result.slice_max) == (min(bad, 1.0), max(bad, 1.0))
             for name in FIELDS:
-                assert np.isnan(getattr(result.windows, name)).all()
+                assert np.isnan(result.windows[name]).all()
             patch_statistics(image[None], 0.5)
     both: NDArray[Any] = np.ones((12, 12), dtype)
     both[1, 1], both[2, 2] = np.inf, -np.inf
@@ -168,7 +168,7 @@ def test_no_windows_still_gives_the_slice() -> None:
     image = np.arange(12, dtype=np.float32).reshape(3, 4)
     for rows, cols in (([], []), ([0], []), ([], [0])):
         result = window_statistics(image, rows, cols, (2, 2), 0.0)
-        assert result.windows.mean.shape == (0,)
+        assert result.windows["mean"].shape == (0,)
         assert (result.slice_min, result.slice_max) == (0.0, 11.0)
 
 
@@ -178,21 +178,21 @@ def test_results_are_the_callers_own() -> None:
     first, second = rng.random((2, 40, 40), dtype=np.float32)
     for starts, size in (([0], (40, 40)), ([0, 8, 16], (16, 16)), ([0, 20], (20, 20))):
         result = window_statistics(first, starts, starts, size, 0.5)
-        kept = [getattr(result.windows, name).copy() for name in FIELDS]
+        kept = [result.windows[name].copy() for name in FIELDS]
         window_statistics(second, starts, starts, size, 0.5)
         for name, values in zip(FIELDS, kept, strict=True):
-            np.testing.assert_array_equal(getattr(result.windows, name), values)
+            np.testing.assert_array_equal(result.windows[name], values)
 
 
 def test_threads_do_not_share_buffers() -> None:
     images = np.random.default_rng(4).random((4, 200, 200), dtype=np.float32)
     starts = [0, 32, 64]
-    expected = [window_statistics(image, starts, starts, (64, 64), 0.5).windows.std for image in images]
+    expected = [window_statistics(image, starts, starts, (64, 64), 0.5).windows["std"] for image in images]
     wrong: list[int] = []
 
     def run(k: int) -> None:
         for _ in range(50):
-            found = window_statistics(images[k], starts, starts, (64, 64), 0.5).windows.std
+            found = window_statistics(images[k], starts, starts, (64, 64), 0.5).windows["std"]
             if not np.array_equal(found, expected[k]):
                 wrong.append(k)
 
@@ -214,7 +214,7 @@ def test_errors_of_floating_point_are_not_raised() -> None:
 def test_air_of_more_rows_than_a_byte_counts() -> None:
     image = np.zeros((700, 20), np.float32)
     for size in ((700, 20), (256, 3), (512, 20)):
-        assert window_statistics(image, [0], [0], size, 0.0).windows.air_fraction.tolist() == [1.0]
+        assert window_statistics(image, [0], [0], size, 0.0).windows["air_fraction"].tolist() == [1.0]
 
 
 def test_zero_has_one_sign() -> None:
@@ -224,8 +224,8 @@ def test_zero_has_one_sign() -> None:
         plain = patch_statistics(image[None], 0.0)
         assert not np.signbit([result.slice_min, result.slice_max]).any()
         for name in ("min", "max", "mean"):
-            assert not np.signbit(getattr(result.windows, name)).any()
-            assert not np.signbit(getattr(plain, name)).any()
+            assert not np.signbit(result.windows[name]).any()
+            assert not np.signbit(plain[name]).any()
 
 
 @pytest.mark.parametrize("dtype", [np.float32, np.float64])
@@ -234,8 +234,8 @@ def test_constant_windows_are_exact(dtype: type, value: float) -> None:
     image: NDArray[Any] = np.full((200, 150), value, dtype)
     result = window_statistics(image, [0, 50], [0, 20], (128, 128), 0.5)
     for found in (result.windows, patch_statistics(image[None], 0.5)):
-        assert set(found.mean.tolist()) == {float(image[0, 0])}
-        assert set(found.std.tolist()) == {0.0}
+        assert set(found["mean"].tolist()) == {float(image[0, 0])}
+        assert set(found["std"].tolist()) == {0.0}
 
 
 @pytest.mark.parametrize("ones", [1, 5, 60])

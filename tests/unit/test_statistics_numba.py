@@ -17,8 +17,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from numpy.typing import NDArray
 
-from ctpatch.core.statistics import windows as statistics
-from ctpatch.core.statistics.windows import SliceStatistics, use_compiled, window_statistics
+from ctpatch.core.statistics import api, cells
+from ctpatch.core.statistics.api import SliceStatistics, use_compiled, window_statistics
 
 FIELDS = ("min", "max", "mean", "std", "air_fraction")
 needs_numba = pytest.mark.skipif(find_spec("numba") is None, reason="numba (ctpatch[fast]) is not installed")
@@ -31,7 +31,7 @@ def _engine_as_it_was() -> Iterator[None]:
 
 
 def as_bytes(result: SliceStatistics) -> dict[str, bytes]:
-    arrays = {name: getattr(result.windows, name) for name in FIELDS}
+    arrays = {name: result.windows[name] for name in FIELDS}
     arrays["slice"] = np.array([result.slice_min, result.slice_max])
     return {name: array.tobytes() for name, array in arrays.items()}
 
@@ -128,13 +128,13 @@ def test_blocks_and_shapes_at_their_limits(
 ) -> None:
     """Rows too wide to fold or for a block, single columns, cells of more than 255 rows or 129 columns."""
     if block:
-        monkeypatch.setattr(statistics, "_BLOCK_PIXELS", block)
-    statistics._plan.cache_clear()
+        monkeypatch.setattr(cells, "_BLOCK_PIXELS", block)
+    cells.plan_cells.cache_clear()
     image = np.random.default_rng(1).normal(size=shape).astype(np.float32)
     size = min(520, shape[0]), min(520, shape[1])
     rows, cols = (sorted({0, (long - side) // 3, long - side}) for long, side in zip(shape, size, strict=True))
     check(image, rows, cols, size, 0.2)
-    statistics._plan.cache_clear()
+    cells.plan_cells.cache_clear()
 
 
 @needs_numba
@@ -157,7 +157,7 @@ def test_pixels_that_are_not_finite_in_and_beside_windows(place: tuple[int, int]
     image[2, 2] = -bad
     check(image, [0], [0], (4, 4), 0.5)
     use_compiled(True)
-    assert np.isnan(window_statistics(image, [0], [0], (4, 4), 0.5).windows.mean).all()
+    assert np.isnan(window_statistics(image, [0], [0], (4, 4), 0.5).windows["mean"]).all()
 
 
 @needs_numba
@@ -198,18 +198,18 @@ def test_threads() -> None:
 
 @needs_numba
 def test_begins_by_itself_when_it_pays(monkeypatch: pytest.MonkeyPatch) -> None:
-    from ctpatch.core.statistics import numba_engine as statistics_numba
+    from ctpatch.core.statistics import numba_engine
 
-    code = statistics_numba.load()
+    code = numba_engine.load()
     calls: list[tuple[Any, ...]] = []
 
-    def counted(*arguments: Any) -> tuple[float, float, bool]:
+    def counted(*arguments: Any) -> Any:
         calls.append(arguments)
         return code(*arguments)
 
-    monkeypatch.setattr(statistics_numba, "load", lambda: counted)
-    monkeypatch.setattr(statistics, "_compiled", statistics._Compiled())
-    monkeypatch.setattr(statistics, "_CALLS_IN_NUMPY", 3)
+    monkeypatch.setattr(numba_engine, "load", lambda: counted)
+    monkeypatch.setattr(api, "_compiled", api._Compiled())
+    monkeypatch.setattr(api, "_CALLS_IN_NUMPY", 3)
     image = np.random.default_rng(5).random((20, 20), dtype=np.float32)
     results = [as_bytes(window_statistics(image, [0, 5], [0, 5], (10, 10), 0.5)) for _ in range(5)]
     assert len(calls) == 2
@@ -218,17 +218,17 @@ def test_begins_by_itself_when_it_pays(monkeypatch: pytest.MonkeyPatch) -> None:
 
 @needs_numba
 def test_where_no_cache_can_be_written(monkeypatch: pytest.MonkeyPatch) -> None:
-    from ctpatch.core.statistics import numba_engine as statistics_numba
+    from ctpatch.core.statistics import numba_engine
 
-    compile_it = statistics_numba._numba.njit
+    compile_it = numba_engine._numba.njit
 
     def njit(*arguments: Any, **options: Any) -> Any:
         if options.get("cache"):
             raise RuntimeError("cannot cache function: no locator available")
         return compile_it(*arguments, **options)
 
-    monkeypatch.setattr(statistics_numba._numba, "njit", njit)
-    monkeypatch.setattr(statistics, "_compiled", statistics._Compiled())
+    monkeypatch.setattr(numba_engine._numba, "njit", njit)
+    monkeypatch.setattr(api, "_compiled", api._Compiled())
     check(np.ones((9, 9), np.float32), [0, 3], [0, 2], (5, 5), 0.5)
 
 
@@ -241,15 +241,15 @@ def test_without_numba_numpy_does(fault: str, monkeypatch: pytest.MonkeyPatch) -
 
     monkeypatch.delattr("ctpatch.core.statistics.numba_engine", raising=False)
     monkeypatch.setitem(sys.modules, "ctpatch.core.statistics.numba_engine", Broken if fault == "load" else None)
-    monkeypatch.setattr(statistics, "_compiled", statistics._Compiled())
+    monkeypatch.setattr(api, "_compiled", api._Compiled())
     assert not use_compiled(True)
     image = np.arange(100, dtype=np.float32).reshape(10, 10)
-    assert window_statistics(image, [0], [0], (10, 10), 9.0).windows.air_fraction.tolist() == [0.1]
+    assert window_statistics(image, [0], [0], (10, 10), 9.0).windows["air_fraction"].tolist() == [0.1]
 
 
 def test_numba_is_not_imported_before_it_pays() -> None:
     code = (
-        "import sys, numpy, ctpatch, ctpatch.core.statistics.windows as s; a = numpy.ones((9, 9), 'f4');"
+        "import sys, numpy, ctpatch, ctpatch.core.statistics.api as s; a = numpy.ones((9, 9), 'f4');"
         "[s.window_statistics(a, [0], [0], (9, 9), 0.5) for _ in range(300)]; sys.exit('numba' in sys.modules)"
     )
     assert subprocess.run([sys.executable, "-W", "error", "-c", code], check=False).returncode == 0

@@ -11,10 +11,12 @@ from numpy.typing import NDArray
 from ctpatch.checking.findings import Finding
 from ctpatch.core.grid import make_grid
 from ctpatch.core.patches import cut, pad_slice
-from ctpatch.core.statistics.windows import WindowStatistics, patch_statistics
+from ctpatch.core.statistics.api import WindowStatistics, patch_statistics
+from ctpatch.core.statistics.columns import STATISTICS
 from ctpatch.errors import CtPatchError
 from ctpatch.files.digest import array_digest
 from ctpatch.files.npy import header_bytes
+from ctpatch.format.columns import digest_column, path_column, recorded_statistics, source_column
 from ctpatch.format.tables import PATCH_MANIFEST, REJECTED_PATCHES, SLICE_MANIFEST
 from ctpatch.layouts.reading import ArrayReader, begins_with
 from ctpatch.reading.patchset import PatchSet
@@ -61,7 +63,7 @@ def _check(task: PixelTask, item: SlicesToCheck) -> Iterator[Finding]:
                 try:
                     sources[array] = _source(ps, record, array)
                 except CtPatchError as error:
-                    path = record["src_path" if array == "image" else f"{array}_path"]
+                    path = record[source_column(array)]
                     yield Finding("source", path, None, error.message, patches=len(which))
         yield from _check_patches(ps, item.patches, which, readers, sources)
         if ps.meta.rules_on in sources:
@@ -71,20 +73,19 @@ def _check(task: PixelTask, item: SlicesToCheck) -> Iterator[Finding]:
 
 def _check_stored_slice(ps: PatchSet, record: dict[str, Any], first: dict[str, Any]) -> Iterator[Finding]:
     for array in ps.arrays:
-        prefix = "" if array == "image" else f"{array}_"
-        path = first[f"{prefix}patch_path"]
+        path, recorded = first[path_column(array)], record[digest_column(array)]
         try:
             stored = ps.stored_slice(first, array)
         except CtPatchError as error:
             yield Finding("file", path, None, error.message, patches=0)
             continue
         digest = array_digest(stored)
-        if digest != record[f"{prefix}digest"]:
+        if digest != recorded:
             yield Finding(
                 "digest",
                 SLICE_MANIFEST,
                 record["at"] + 2,
-                f"{array} in {path} has the digest {digest}, on record is {record[f'{prefix}digest']}",
+                f"{array} in {path} has the digest {digest}, on record is {recorded}",
             )
 
 
@@ -113,7 +114,7 @@ def _check_patches(
                         yield from _check_header(ps, rows.row(int(at), named=True), array, patches[place])
                 except CtPatchError as error:
                     readable[place] = False
-                    yield Finding("file", rows[_path_column(array)][int(at)], None, error.message, patches=1)
+                    yield Finding("file", rows[path_column(array)][int(at)], None, error.message, patches=1)
             good = block[readable]
             patches = patches[readable]
             yield from _check_digests(ps, rows, good, array, patches)
@@ -126,13 +127,9 @@ def _check_patches(
 
 def _check_header(ps: PatchSet, row: dict[str, Any], array: str, patch: NDArray[Any]) -> Iterator[Finding]:
     """The file's header is written as ctpatch does: a byte of it that changed may still read as the same array."""
-    path = row[_path_column(array)]
+    path = row[path_column(array)]
     if not begins_with(ps.resolve_patch(path), path, header_bytes(patch.shape, patch.dtype)):
         yield Finding("header", path, None, "its .npy header was changed after it was written")
-
-
-def _path_column(array: str) -> str:
-    return "patch_path" if array == "image" else f"{array}_patch_path"
 
 
 def _check_digests(
@@ -140,8 +137,7 @@ def _check_digests(
 ) -> Iterator[Finding]:
     if ps.meta.layout not in {"files", "shards"}:
         return
-    column = "digest" if array == "image" else f"{array}_digest"
-    for at, digest, patch in zip(rows["at"][which], rows[column][which], patches, strict=True):
+    for at, digest, patch in zip(rows["at"][which], rows[digest_column(array)][which], patches, strict=True):
         actual = array_digest(patch)
         if actual != digest:
             message = f"the pixels of {array} have the digest {actual}, on record is {digest}"
@@ -149,13 +145,12 @@ def _check_digests(
 
 
 def _compare_statistics(table: str, rows: pl.DataFrame, actual: WindowStatistics) -> Iterator[Finding]:
-    for name in ("min", "max", "air_fraction", "mean", "std"):
-        recorded = rows[name].to_numpy()
-        computed = getattr(actual, name)
-        if name in {"mean", "std"}:
-            wrong = ~np.isclose(recorded, computed, rtol=STATISTICS_TOLERANCE, atol=1e-12)
-        else:
+    for name in recorded_statistics(rows):
+        recorded, computed = rows[name].to_numpy(), actual[name]
+        if STATISTICS[name].exact:
             wrong = recorded != computed
+        else:
+            wrong = ~np.isclose(recorded, computed, rtol=STATISTICS_TOLERANCE, atol=1e-12)
         for at in np.flatnonzero(wrong):
             message = f"{name} is {recorded[at]!r}, the pixels have {computed[at]!r}"
             yield Finding("statistics", table, rows["at"][int(at)] + 2, message)

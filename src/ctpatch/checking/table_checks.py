@@ -2,6 +2,7 @@
 
 import errno
 import json
+import math
 import os
 from collections.abc import Iterator
 
@@ -11,10 +12,12 @@ import polars as pl
 from ctpatch.checking.findings import Finding
 from ctpatch.config import PatchConfig
 from ctpatch.core.grid import make_grid
-from ctpatch.core.rules import RULE_COLUMNS, compile_rules
+from ctpatch.core.rules import compile_rules
+from ctpatch.core.statistics.columns import STATISTICS, Limits
 from ctpatch.errors import CtPatchError
 from ctpatch.files.digest import file_digest
 from ctpatch.files.npy import PAGE_BYTES, header_bytes
+from ctpatch.format.columns import path_column, recorded_statistics, rule_values, source_column
 from ctpatch.format.meta import PATCH_META
 from ctpatch.format.tables import PATCH_MANIFEST, REJECTED_PATCHES, SLICE_MANIFEST, STATUS_OK, TABLES, patch_ids
 from ctpatch.layouts.base import patch_name, shard_name
@@ -171,15 +174,14 @@ def _check_ranges(ps: PatchSet, name: str, frame: pl.DataFrame) -> Iterator[Find
     low, high = ps.meta.value_range
     if ps.meta.pad_mode == "zero":
         low, high = min(low, 0.0), max(high, 0.0)
-    if not judged.labels:
-        yield from _rows("range", name, frame, ~(frame["min"] >= low), f"wanted {low:g} or more", "min")
-        yield from _rows("range", name, frame, ~(frame["max"] <= high), f"wanted {high:g} or less", "max")
     slack = 1e-9 * max(abs(low), abs(high))
-    wrong_mean = ~((frame["mean"] >= frame["min"] - slack) & (frame["mean"] <= frame["max"] + slack))
-    yield from _rows("range", name, frame, wrong_mean, "wanted a value between min and max", "mean")
-    yield from _rows("range", name, frame, ~(frame["std"] >= 0), "wanted 0 or more", "std")
-    wrong_air = ~frame["air_fraction"].is_between(0, 1)
-    yield from _rows("range", name, frame, wrong_air, "wanted a share from 0 to 1", "air_fraction")
+    limits = Limits(-math.inf, math.inf, slack) if judged.labels else Limits(low, high, slack)
+    values = frame.to_dict()
+    for each in (STATISTICS[column] for column in recorded_statistics(frame)):
+        if each.within is not None:
+            wanted = each.wanted.format(low=limits.low, high=limits.high)
+            wrong = ~each.within(values, limits)
+            yield from _rows("range", name, frame, wrong, f"wanted {wanted}", each.name)
     wanted = ps.meta.arrays["image"].dtype
     yield from _rows("dtype", name, frame, frame["dtype"] != wanted, f"wanted {wanted}", "dtype")
 
@@ -189,7 +191,7 @@ def _check_addresses(ps: PatchSet) -> Iterator[Finding]:
     layout = ps.meta.layout
     prefix = ps.meta.path_prefix
     for array in ps.arrays:
-        column = "patch_path" if array == "image" else f"{array}_patch_path"
+        column = path_column(array)
         paths = frame[column]
         yield from _rows("paths", PATCH_MANIFEST, frame, paths.str.contains(_UNSAFE), "wanted a relative path", column)
         if layout == "files":
@@ -199,9 +201,10 @@ def _check_addresses(ps: PatchSet) -> Iterator[Finding]:
                 "paths", PATCH_MANIFEST, frame, paths != wanted, "wanted the file named after the id", column
             )
         elif layout == "index":
-            source = "src_path" if array == "image" else f"{array}_path"
             listed = frame.join(ps.slices.unique("slice_index"), on="slice_index", how="left", maintain_order="left")
-            yield from _rows("paths", PATCH_MANIFEST, frame, paths != listed[source], "wanted the source slice", column)
+            yield from _rows(
+                "paths", PATCH_MANIFEST, frame, paths != listed[source_column(array)], "wanted the source slice", column
+            )
     if layout in {"shards", "slices"}:
         yield from _check_shards(ps)
 
@@ -211,7 +214,7 @@ def _check_shards(ps: PatchSet) -> Iterator[Finding]:
     frame = ps.manifest
     prefix = ps.meta.path_prefix
     for array in ps.arrays:
-        column = "patch_path" if array == "image" else f"{array}_patch_path"
+        column = path_column(array)
         grouped = frame.group_by(column, maintain_order=True).agg(
             pl.col("patch_index").n_unique().alias("distinct"),
             pl.col("patch_index").min().alias("first"),
@@ -235,7 +238,7 @@ def _check_shard_header(ps: PatchSet, path: str, array: str, items: int) -> Iter
     """The header is written as ctpatch does, for just the items that the manifest names."""
     item_shape = ps.patch_size
     if ps.meta.layout == "slices":
-        column = "patch_path" if array == "image" else f"{array}_patch_path"
+        column = path_column(array)
         held = ps.manifest.filter(pl.col(column) == path)["slice_index"][0]
         shapes = ps.slices.filter(pl.col("slice_index") == held).select("height", "width").rows()
         if not shapes:
@@ -256,7 +259,7 @@ def check_unlisted(ps: PatchSet) -> Iterator[Finding]:
         return
     listed: set[str] = set()
     for array in ps.arrays:
-        column = "patch_path" if array == "image" else f"{array}_patch_path"
+        column = path_column(array)
         listed.update(path.removeprefix(prefix) for path in ps.manifest[column].unique() if path is not None)
     folders = {path.rpartition("/")[0] for path in listed} | {""}
     start = f"{ps.meta.split}_"
@@ -277,15 +280,15 @@ def _check_rules(ps: PatchSet) -> Iterator[Finding]:
     config: PatchConfig = ps.config
     if not config.drop and not ps.rejected.height:
         return
+    tables = {PATCH_MANIFEST: ps.manifest, REJECTED_PATCHES: ps.rejected}
     try:
         rules = compile_rules(config.drop)
+        decisions = [rules.first_hits(rule_values(frame)) for frame in tables.values()]
     except CtPatchError as error:
         yield Finding("rules", PATCH_META, None, error.message)
         return
     names = pl.Series([*rules.names, "none"], dtype=pl.String)
-    for name, frame in ((PATCH_MANIFEST, ps.manifest), (REJECTED_PATCHES, ps.rejected)):
-        columns = {column: frame[column].cast(pl.Float64).to_numpy() for column in RULE_COLUMNS}
-        hits = rules.first_hits(columns)
+    for (name, frame), hits in zip(tables.items(), decisions, strict=True):
         decided = names.gather(np.where(hits < 0, len(rules.names), hits))
         recorded = frame["rule"] if "rule" in frame.columns else pl.repeat("none", frame.height, eager=True)
         for at in (decided != recorded).fill_null(value=True).arg_true():

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 from cyclopts import Parameter
 
+from ctpatch.core.statistics.columns import rule_columns
 from ctpatch.errors import ConfigError, UsageError
 from ctpatch.words import LayoutName, OnError, PadMode
 
@@ -74,7 +75,6 @@ class PatchOptions(OptionGroup):
         stride: Pixels between window origins: 64, or 64x48. [64]
         pad_mode: The border: none drops the rest, shift moves a last window inside, even spreads windows evenly, zero,
             edge and reflect pad. [none]
-        drop: A rule 'name: SQL condition' on min, max, mean, std, air_fraction, row, col, slice_index; repeatable.
         min_std: Short for --drop 'low_variance: std < X'.
         value_range: Lowest and highest value of a slice. [0 1]
         air_level: Pixels at or below it are air. [0.02]
@@ -84,7 +84,10 @@ class PatchOptions(OptionGroup):
     patch_size: str | None = None
     stride: str | None = None
     pad_mode: PadMode | None = None
-    drop: list[str] | None = None
+    drop: Annotated[
+        list[str] | None,
+        Parameter(help=f"A rule 'name: SQL condition' on {', '.join(rule_columns())}; repeatable."),
+    ] = None
     min_std: float | None = None
     value_range: tuple[float, float] | None = None
     air_level: float | None = None

@@ -16,10 +16,8 @@ from numpy.typing import NDArray
 from sqlglot import exp
 
 from ctpatch.config import Rule
+from ctpatch.core.statistics.columns import rule_columns
 from ctpatch.errors import RuleError
-
-RULE_COLUMNS = ("slice_index", "row", "col", "min", "max", "mean", "std", "air_fraction")
-"""The numeric columns of the manifest that a condition may name."""
 
 Columns = Mapping[str, NDArray[Any]]
 _Evaluate = Callable[[Columns], Any]
@@ -174,9 +172,18 @@ def _refusal(node: exp.Expression, fault: str) -> RuleError:
 
 def _column(node: exp.Column, fault: str) -> _Evaluate:
     name = node.name.lower()
-    if name not in RULE_COLUMNS or node.table:
-        raise RuleError(f"{fault} names an unknown column {node.sql()[:60]!r}; known are {', '.join(RULE_COLUMNS)}")
-    return lambda columns: columns[name]
+    if name not in rule_columns() or node.table:
+        raise RuleError(f"{fault} names an unknown column {node.sql()[:60]!r}; known are {', '.join(rule_columns())}")
+
+    def values(columns: Columns) -> Any:
+        if name not in columns:
+            raise RuleError(
+                f"{fault} names the column {name!r}, which this set does not have: it is older than the column; "
+                f"known are {', '.join(columns)}; build the set again to have it"
+            )
+        return columns[name]
+
+    return values
 
 
 def _operand(node: exp.Expression, fault: str, *, condition: bool) -> _Evaluate:

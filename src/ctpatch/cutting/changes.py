@@ -13,6 +13,7 @@ from ctpatch.errors import CtPatchError, SourceChangedError, SystemFailureError
 from ctpatch.files.atomic import explain_os_error
 from ctpatch.files.digest import array_digest
 from ctpatch.files.npy import SliceBuffer
+from ctpatch.format.columns import digest_column, source_column
 from ctpatch.format.meta import PatchMeta
 from ctpatch.format.tables import SLICE_MANIFEST, STATUS_OK, read_table, slice_schema
 
@@ -75,20 +76,19 @@ def changed_sources(folder: Path, meta: PatchMeta, plan: SplitPlan, *, strict: b
     arrays = tuple(meta.arrays)
     recorded = read_table(folder / SLICE_MANIFEST, slice_schema(arrays))
     since = (folder / SLICE_MANIFEST).stat().st_mtime_ns
-    columns = ["slice_index", "src_path", "height", "width", "src_dtype", *(f"{array}_path" for array in arrays[1:])]
+    columns = ["slice_index", "src_path", "height", "width", "src_dtype", *map(source_column, arrays[1:])]
     if not recorded.select(columns).equals(plan.slices.select(columns)):
         return [_first_difference(recorded.select(columns), plan.slices.select(columns))]
     changed = []
     for row in recorded.iter_rows(named=True):
         for array in arrays:
-            prefix = "" if array == "image" else f"{array}_"
-            path = row[f"{array}_path" if prefix else "src_path"]
+            path = row[source_column(array)]
             if row["status"] != STATUS_OK:
                 status = os.stat(plan.source.data_root / path) if (plan.source.data_root / path).exists() else None
                 if status is not None and max(status.st_mtime_ns, status.st_ctime_ns) >= since:
                     changed.append(f"{path}, which was left out, has changed since")
             elif source_changed(
-                plan.source.data_root, path, row[f"{prefix}digest"], since, labels=array != "image", strict=strict
+                plan.source.data_root, path, row[digest_column(array)], since, labels=array != "image", strict=strict
             ):
                 changed.append(f"{path} has changed since it was cut")
             if len(changed) == _MAX_CHANGES_SHOWN:

@@ -17,8 +17,8 @@ from numpy.typing import NDArray
 from ctpatch.config import BuildConfig, PatchConfig, Rule
 from ctpatch.core.grid import Grid, make_grid
 from ctpatch.core.patches import pad_slice
-from ctpatch.core.rules import RULE_COLUMNS, compile_rules, opposite
-from ctpatch.core.statistics.windows import SliceStatistics, WindowStatistics
+from ctpatch.core.rules import compile_rules, opposite
+from ctpatch.core.statistics.api import SliceStatistics
 from ctpatch.cutting.cut import CutSlice, complete_part
 from ctpatch.cutting.job import Job
 from ctpatch.cutting.plan import Part, SliceTask, SplitPlan
@@ -29,6 +29,7 @@ from ctpatch.errors import FormatError, UsageError
 from ctpatch.events import Listener, ignore
 from ctpatch.files.atomic import given_path
 from ctpatch.files.digest import json_digest
+from ctpatch.format.columns import digest_column, recorded_statistics, rule_values, source_column
 from ctpatch.format.meta import PatchMeta
 from ctpatch.format.splits import SplitSource
 from ctpatch.format.tables import STATUS_OK
@@ -133,13 +134,15 @@ def _plan(ps: PatchSet, keep: str | None) -> SplitPlan:
     if keep is not None:
         taken = {rule.name for rule in config.drop}
         name = next(each for each in (KEEP, *(f"{KEEP}_{n}" for n in range(2, 1000))) if each not in taken)
-        config = config.with_rules(opposite(Rule(name=name, condition=keep)))
+        rule = opposite(Rule(name=name, condition=keep))
+        compile_rules([rule]).all_hits(rule_values(ps.manifest.head(1)))  # refuses a column that the set lacks
+        config = config.with_rules(rule)
     slices = ps.slices
     source = SplitSource(ps.meta.dataset, ps.meta.split, _manifest_path(ps), _root(ps))
     frame = slices.select(
         "slice_index",
         "src_path",
-        *(f"{array}_path" for array in ps.arrays[1:]),
+        *map(source_column, ps.arrays[1:]),
         "patient_id",
         pl.lit(None, dtype=pl.Float64).alias("stated_min"),
         pl.lit(None, dtype=pl.Float64).alias("stated_max"),
@@ -189,7 +192,7 @@ def _piece(
     ps: PatchSet, job: Job, task: SliceTask, record: dict[str, Any], kept: pl.DataFrame, dropped: pl.DataFrame
 ) -> CutSlice:
     grid = _grid(task.shape, job.config)
-    windows = pl.concat([kept.drop("at"), dropped.drop("rule")]).sort("row", "col")
+    windows = pl.concat([kept.drop("at"), dropped.drop("rule")], how="diagonal").sort("row", "col")
     if windows.height != len(grid):
         raise FormatError(
             f"slice {task.slice_index} has {windows.height} windows on record, its grid has {len(grid)}; "
@@ -197,9 +200,9 @@ def _piece(
         )
     hits = _hits(job.config, windows, dropped)
     bounds = (record["min"], record["max"])
-    statistics = WindowStatistics(*(windows[name].to_numpy() for name in ("min", "max", "mean", "std", "air_fraction")))
+    statistics = {name: windows[name].to_numpy() for name in recorded_statistics(windows)}
     images, padded = _pixels(ps, job, record, kept, grid)
-    digests = tuple(record["digest" if array == "image" else f"{array}_digest"] for array in ps.arrays)
+    digests = tuple(record[digest_column(array)] for array in ps.arrays)
     made = SliceRecord(
         task.slice_index,
         task.paths,
@@ -226,7 +229,7 @@ def _grid(shape: tuple[int, int], config: PatchConfig) -> Grid:
 def _hits(config: PatchConfig, windows: pl.DataFrame, dropped: pl.DataFrame) -> NDArray[np.int16]:
     """For each window the rule on record, or where it was kept until now, the first that hits it now."""
     rules = compile_rules(config.drop)
-    now = rules.first_hits({name: windows[name].cast(pl.Float64).to_numpy() for name in RULE_COLUMNS})
+    now = rules.first_hits(rule_values(windows))
     numbers = {name: number for number, name in enumerate(rules.names)}
     recorded = dict(zip(dropped["patch_id"], dropped["rule"], strict=True))
     before = [numbers.get(recorded.get(patch, ""), -1) for patch in windows["patch_id"]]

@@ -14,8 +14,8 @@ from numpy.typing import NDArray
 
 from ctpatch.core.grid import Grid, make_grid
 from ctpatch.core.patches import pad_slice
-from ctpatch.core.rules import RULE_COLUMNS, CompiledRules, compile_rules
-from ctpatch.core.statistics.windows import SliceStatistics, window_statistics
+from ctpatch.core.rules import CompiledRules, compile_rules
+from ctpatch.core.statistics.api import SliceStatistics, window_statistics
 from ctpatch.cutting.job import Job
 from ctpatch.cutting.plan import Part, SliceTask
 from ctpatch.cutting.receipt import CutReceipt, trusted_receipt
@@ -267,16 +267,5 @@ def _stated_mismatch(task: SliceTask, bounds: tuple[float, float]) -> str | None
 def rule_columns(slice_index: int, grid: Grid, statistics: SliceStatistics) -> dict[str, NDArray[np.float64]]:
     """What rules see of a slice's windows, each `(N,)`."""
     rows, cols = grid.origins()
-    windows = statistics.windows
-    columns = {
-        "slice_index": np.full(len(grid), slice_index, np.float64),
-        "row": rows.astype(np.float64),
-        "col": cols.astype(np.float64),
-        "min": windows.min,
-        "max": windows.max,
-        "mean": windows.mean,
-        "std": windows.std,
-        "air_fraction": windows.air_fraction,
-    }
-    assert tuple(columns) == RULE_COLUMNS
-    return columns
+    places = {"slice_index": np.full(len(grid), slice_index), "row": rows, "col": cols}
+    return {name: values.astype(np.float64) for name, values in places.items()} | statistics.windows

@@ -11,6 +11,7 @@ import polars as pl
 
 from ctpatch.errors import FormatError, NpyError, OutputConflictError
 from ctpatch.files.npy import header_bytes, open_npy, read_header
+from ctpatch.format.columns import path_column
 from ctpatch.format.meta import PATCH_META, PatchMeta, read_meta
 from ctpatch.format.tables import PATCH_MANIFEST, TABLES, patch_schema, read_table
 from ctpatch.layouts.base import folders_of
@@ -62,8 +63,7 @@ class PatchSetFiles(Product[PatchMeta]):
                 "remove the folder yourself, or choose another --out"
             ) from None
         for array in meta.arrays:
-            column = "patch_path" if array == "image" else f"{array}_patch_path"
-            for path in rows.select(pl.col(column).unique(maintain_order=True)).to_series():
+            for path in rows.select(pl.col(path_column(array)).unique(maintain_order=True)).to_series():
                 name = path.removeprefix(meta.path_prefix)
                 if ".." not in name.split("/") and not Path(name).is_absolute():
                     yield where / name

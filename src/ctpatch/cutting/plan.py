@@ -14,6 +14,7 @@ from ctpatch.core.rules import compile_rules
 from ctpatch.errors import ConfigError, SourceManifestError
 from ctpatch.files.digest import json_digest, text_digest
 from ctpatch.files.npy import PAGE_BYTES, header_bytes
+from ctpatch.format.columns import source_column
 from ctpatch.format.meta import ArrayInfo, one_or_pair
 from ctpatch.format.source_manifest import PIECE_ROWS, SourceTable, is_labels, read_source_manifest, scan_headers
 from ctpatch.format.splits import SourcePath, SplitSource, as_sources, find_splits
@@ -210,9 +211,8 @@ class SplitPlan:
 
     def tasks(self) -> Iterator[SliceTask]:
         """The slices one by one, in the manifest's order."""
-        paths = ["src_path", *(f"{array}_path" for array in list(self.arrays)[1:])]
         columns = ("slice_index", "patient_id", "stated_min", "stated_max", "height", "width", "src_dtype", "problem")
-        for row in self.slices.select(*columns, *paths).iter_rows():
+        for row in self.slices.select(*columns, *map(source_column, self.arrays)).iter_rows():
             index, patient, low, high, height, width, dtype, problem = row[: len(columns)]
             yield SliceTask(index, row[len(columns) :], patient, low, high, (height, width), dtype, problem)
 

@@ -11,7 +11,7 @@ from ctpatch.cutting.job import Job
 from ctpatch.cutting.plan import Part
 from ctpatch.errors import CtPatchError
 from ctpatch.files.digest import file_digest
-from ctpatch.format.tables import PATCH_MANIFEST, SLICE_MANIFEST, TABLES, read_table, schema_of
+from ctpatch.format.tables import TABLES, read_table, schema_of
 from ctpatch.layouts.integrity import wrong_patches, wrong_stored_slices
 from ctpatch.work.receipt import Receipt
 
@@ -76,11 +76,10 @@ def _outputs_hold(job: Job, part: Part, receipt: CutReceipt) -> bool:
         for table in TABLES:
             if file_digest(job.piece(part.number, table)) != receipt.pieces.get(table):
                 return False
-        rows = read_table(
-            job.piece(part.number, PATCH_MANIFEST), schema_of(PATCH_MANIFEST, tuple(job.arrays)), has_header=False
-        )
-        slices = read_table(
-            job.piece(part.number, SLICE_MANIFEST), schema_of(SLICE_MANIFEST, tuple(job.arrays)), has_header=False
+        # All three are read: rows of an earlier version, with fewer columns, are made anew.
+        rows, slices, _ = (
+            read_table(job.piece(part.number, table), schema_of(table, tuple(job.arrays)), has_header=False)
+            for table in TABLES
         )
         if job.layout == "slices":
             return not wrong_stored_slices(rows, slices, job.arrays, job.resolve_patch)

@@ -9,12 +9,13 @@ import polars as pl
 from numpy.typing import NDArray
 
 from ctpatch.core.grid import Grid
-from ctpatch.core.statistics.windows import WindowStatistics
+from ctpatch.core.statistics.api import WindowStatistics
 from ctpatch.cutting.job import Job
 from ctpatch.cutting.plan import Part, SliceTask
 from ctpatch.cutting.receipt import CutReceipt
 from ctpatch.files.atomic import system_errors, write_file
 from ctpatch.files.digest import bytes_digest
+from ctpatch.format.columns import digest_column, path_column, source_column
 from ctpatch.format.tables import (
     PATCH_MANIFEST,
     REJECTED_PATCHES,
@@ -28,8 +29,6 @@ from ctpatch.format.tables import (
     slice_schema,
 )
 from ctpatch.layouts.base import Addresses
-
-_STATISTICS = ("min", "max", "mean", "std", "air_fraction")
 
 
 @dataclass(frozen=True, slots=True)
@@ -131,11 +130,10 @@ class PartRows:
         items = [item for each in self._addresses for item in each.items or ()]
         addresses = [pl.Series("patch_index", items or [None] * int(kept.sum()), dtype=pl.Int64)]
         for place, array in enumerate(self.arrays):
-            prefix = "" if array == "image" else f"{array}_"
             paths = [path for each in self._addresses for path in each.paths[place]]
             digests = [digest for each in self._addresses if each.digests for digest in each.digests[place]]
-            addresses.append(pl.Series(f"{prefix}patch_path", paths, dtype=pl.String))
-            addresses.append(pl.Series(f"{prefix}digest", digests or [None] * len(paths), dtype=pl.String))
+            addresses.append(pl.Series(path_column(array), paths, dtype=pl.String))
+            addresses.append(pl.Series(digest_column(array), digests or [None] * len(paths), dtype=pl.String))
         return (
             self._rows(job, kept, patch_columns, addresses),
             self._rows(
@@ -157,8 +155,8 @@ class PartRows:
         }
         for axis, name in enumerate(("row", "col")):
             columns[name] = np.concatenate([grid.origins()[axis] for grid in self._grids])[which]
-        for name in _STATISTICS:
-            columns[name] = np.concatenate([getattr(each, name) for each in self._statistics])[which]
+        for name in self._statistics[0]:
+            columns[name] = np.concatenate([each[name] for each in self._statistics])[which]
         columns |= {series.name: series for series in more}
         computed = {
             "patch_id": patch_ids(self.split, pl.col("slice_index"), pl.col("row"), pl.col("col")),
@@ -190,8 +188,8 @@ class PartRows:
                 "patient_id": record.patient_id,
             }
             for array, path, digest in zip(self.arrays[1:], record.paths[1:], digests[1:], strict=True):
-                row[f"{array}_path"] = path
-                row[f"{array}_digest"] = digest
+                row[source_column(array)] = path
+                row[digest_column(array)] = digest
             for name, value in row.items():
                 columns[name].append(value)
         return pl.DataFrame(columns, schema=slice_schema(self.arrays))

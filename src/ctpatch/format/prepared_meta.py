@@ -17,7 +17,8 @@ _MAX_BYTES = 16 * 1024 * 1024
 
 
 class _Record(BaseModel):
-    model_config = ConfigDict(frozen=True, extra="forbid", strict=True)
+    # Fields of later versions are ignored; the digest covers them.
+    model_config = ConfigDict(frozen=True, extra="ignore", strict=True)
 
 
 class _Digested(_Record):

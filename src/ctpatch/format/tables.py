@@ -1,17 +1,20 @@
-"""The three tables of a patch set: their columns, writing a part's rows, reading them back strictly.
+"""The three tables of a patch set: writing a part's rows, reading them back strictly, by the names of columns.
 
 `patch_manifest.csv` has a row for each kept patch, `rejected_patches.csv` for each dropped window,
 `slice_manifest.csv` for each source slice. `docs/format-1.md` describes every column.
 """
 
+import csv
 import io
 from collections.abc import Sequence
 from pathlib import Path
 
 import polars as pl
 
+from ctpatch.core.statistics.columns import STATISTICS
 from ctpatch.errors import FormatError
 from ctpatch.files.atomic import read_regular
+from ctpatch.format.columns import Column, patch_columns, rejected_columns, slice_columns
 
 PATCH_MANIFEST = "patch_manifest.csv"
 SLICE_MANIFEST = "slice_manifest.csv"
@@ -21,74 +24,33 @@ TABLES = (PATCH_MANIFEST, SLICE_MANIFEST, REJECTED_PATCHES)
 STATUS_OK = "ok"
 STATUS_SKIPPED = "skipped"
 
-_PATCH_COLUMNS: dict[str, type[pl.DataType]] = {
-    "patch_id": pl.String,
-    "slice_index": pl.Int64,
-    "src_path": pl.String,
-    "row": pl.Int32,
-    "col": pl.Int32,
-    "patch_path": pl.String,
-    "min": pl.Float64,
-    "max": pl.Float64,
-    "mean": pl.Float64,
-    "std": pl.Float64,
-    "dtype": pl.String,
-    "air_fraction": pl.Float64,
-    "patch_index": pl.Int64,
-    "digest": pl.String,
-}
-_SLICE_COLUMNS: dict[str, type[pl.DataType]] = {
-    "slice_index": pl.Int64,
-    "src_path": pl.String,
-    "height": pl.Int32,
-    "width": pl.Int32,
-    "src_dtype": pl.String,
-    "min": pl.Float64,
-    "max": pl.Float64,
-    "digest": pl.String,
-    "num_windows": pl.Int64,
-    "num_patches": pl.Int64,
-    "status": pl.String,
-    "reason": pl.String,
-    "patient_id": pl.String,
-}
-
 Schema = dict[str, type[pl.DataType]]
 
 
-def further_arrays(arrays: Sequence[str]) -> list[str]:
-    """The arrays beside `image`, in their order."""
-    return [name for name in arrays if name != "image"]
-
-
-def patch_schema(arrays: Sequence[str]) -> Schema:
-    """Columns of `patch_manifest.csv`, in order, for a set of these arrays."""
-    more = further_arrays(arrays)
-    return (
-        _PATCH_COLUMNS
-        | {f"{name}_patch_path": pl.String for name in more}
-        | {f"{name}_digest": pl.String for name in more}
-    )
-
-
-def rejected_schema(arrays: Sequence[str]) -> Schema:
-    """Columns of `rejected_patches.csv`: those of the manifest, then the rule that dropped the window."""
-    return patch_schema(arrays) | {"rule": pl.String}
-
-
-def slice_schema(arrays: Sequence[str]) -> Schema:
-    """Columns of `slice_manifest.csv`, in order, for a set of these arrays."""
-    more = further_arrays(arrays)
-    return (
-        _SLICE_COLUMNS | {f"{name}_path": pl.String for name in more} | {f"{name}_digest": pl.String for name in more}
-    )
+def columns_of(table: str, arrays: Sequence[str]) -> list[Column]:
+    """Columns of one of the three tables, in order, for a set of these arrays."""
+    columns = {PATCH_MANIFEST: patch_columns, REJECTED_PATCHES: rejected_columns, SLICE_MANIFEST: slice_columns}
+    return columns[table](arrays)
 
 
 def schema_of(table: str, arrays: Sequence[str]) -> Schema:
-    """Columns of one of the three tables."""
-    return {PATCH_MANIFEST: patch_schema, REJECTED_PATCHES: rejected_schema, SLICE_MANIFEST: slice_schema}[table](
-        arrays
-    )
+    """The same as names and dtypes."""
+    return {column.name: column.dtype for column in columns_of(table, arrays)}
+
+
+def patch_schema(arrays: Sequence[str]) -> Schema:
+    """Columns of `patch_manifest.csv`."""
+    return schema_of(PATCH_MANIFEST, arrays)
+
+
+def rejected_schema(arrays: Sequence[str]) -> Schema:
+    """Columns of `rejected_patches.csv`."""
+    return schema_of(REJECTED_PATCHES, arrays)
+
+
+def slice_schema(arrays: Sequence[str]) -> Schema:
+    """Columns of `slice_manifest.csv`."""
+    return schema_of(SLICE_MANIFEST, arrays)
 
 
 def header_line(schema: Schema) -> bytes:
@@ -106,8 +68,14 @@ def rows_to_csv(frame: pl.DataFrame) -> bytes:
 def read_table(path: Path, schema: Schema, *, has_header: bool = True) -> pl.DataFrame:
     """Read one of the tables, or a part's piece of one.
 
+    Args:
+        path: the file.
+        schema: the columns wanted, in the order wanted. The table may have them in another order, and others beside
+            them, which are left out; statistics that were added later may be missing.
+        has_header: False for a piece, which has just these columns in this order.
+
     Raises:
-        FormatError: the file is missing, its columns are others, or a cell does not fit its column.
+        FormatError: the file or a column is missing, or a cell does not fit its column.
     """
     try:
         content = read_regular(path)
@@ -120,21 +88,47 @@ def read_table(path: Path, schema: Schema, *, has_header: bool = True) -> pl.Dat
 
 def parse_table(content: bytes, schema: Schema, name: str, *, has_header: bool = True) -> pl.DataFrame:
     """Read a table from its bytes; see `read_table`."""
+    seen = schema
     if has_header:
-        wanted = header_line(schema)
-        if not content.startswith(wanted):
-            seen = content.split(b"\n", 1)[0][:300].decode("utf-8", "replace")
-            raise FormatError(f"{name} has the columns {seen!r}, wanted {wanted.decode().strip()!r}; is it damaged?")
-        content = content[len(wanted) :]
+        expected = header_line(schema)
+        if not content.startswith(expected):
+            seen, expected = _seen_columns(content, schema, name)
+        content = content[len(expected) :]
+    wanted = [column for column in schema if column in seen]
     if not content:
-        return pl.DataFrame(schema=schema)
+        return pl.DataFrame(schema={column: schema[column] for column in wanted})
     if not content.endswith(b"\n"):
         raise FormatError(f"{name} is cut short: its last row does not end; build the set again")
     try:
-        return pl.read_csv(io.BytesIO(content), has_header=False, schema=schema)
+        frame = pl.read_csv(io.BytesIO(content), has_header=False, schema=seen)
     except (pl.exceptions.PolarsError, UnicodeDecodeError, ValueError) as error:
         reason = str(error).splitlines()[0][:200]
         raise FormatError(f"{name} has a row that does not fit its columns ({reason}); is it damaged?") from None
+    return frame if seen is schema else frame.select(wanted)
+
+
+def _seen_columns(content: bytes, schema: Schema, name: str) -> tuple[Schema, bytes]:
+    """The columns that a table has, in its order, and its first line.
+
+    Raises:
+        FormatError: one is missing that each set has, or is there twice.
+    """
+    line, end, _ = content.partition(b"\n")
+    text = line.decode("utf-8", "replace")
+    try:
+        cells = next(csv.reader([text]), [])
+    except csv.Error:
+        cells = []
+    later = {each.name for each in STATISTICS.values() if each.since is not None}
+    missing = [column for column in schema if column not in cells and column not in later]
+    twice = [column for column in schema if cells.count(column) > 1]
+    if missing or twice or not end or line.endswith(b"\r"):
+        wanted = header_line(schema).decode().strip()
+        fault = f"; it lacks {missing[0]!r}" if missing else f"; {twice[0]!r} is there twice" if twice else ""
+        raise FormatError(f"{name} has the columns {text[:300]!r}, wanted {wanted!r}{fault}; is it damaged?")
+    # A name that nobody can ask for keeps unknown columns apart.
+    seen = {cell if cell in schema else f"\n{at}": schema.get(cell, pl.String) for at, cell in enumerate(cells)}
+    return seen, line + end
 
 
 def patch_ids(split: str, slice_index: pl.Expr, row: pl.Expr, col: pl.Expr) -> pl.Expr:

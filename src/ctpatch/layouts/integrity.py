@@ -9,6 +9,7 @@ import polars as pl
 from ctpatch.config import PatchConfig
 from ctpatch.errors import CtPatchError
 from ctpatch.files.digest import array_digest
+from ctpatch.format.columns import digest_column, path_column
 from ctpatch.format.meta import ArrayInfo
 from ctpatch.layouts.reading import ArrayReader, MappedFiles, addresses_of
 from ctpatch.words import LayoutName
@@ -46,7 +47,7 @@ def _wrong_patches(
         addresses = addresses_of(rows, layout, array, info.dtype)
         reader = ArrayReader(addresses, files, resolve, config.patch_size, config.pad_mode)
         patch = np.empty((1, *config.patch_size), np.dtype(info.dtype))
-        digests = rows["digest" if array == "image" else f"{array}_digest"]
+        digests = rows[digest_column(array)]
         for row, digest in enumerate(digests):
             try:
                 reader.read_into(np.array([row]), patch)
@@ -71,9 +72,8 @@ def wrong_stored_slices(
     firsts = rows.with_row_index("at").unique("slice_index", keep="first", maintain_order=True)
     for row in firsts.iter_rows(named=True):
         for array in arrays:
-            prefix = "" if array == "image" else f"{array}_"
             try:
-                stored = files.get(row[f"{prefix}patch_path"])
+                stored = files.get(row[path_column(array)])
                 if stored.ndim != 3 or not 0 <= row["patch_index"] < len(stored):  # noqa: PLR2004
                     wrong.append(WrongPixels(row["at"], array, f"its shard has shape {stored.shape}"))
                     continue
@@ -81,7 +81,7 @@ def wrong_stored_slices(
             except CtPatchError as error:
                 wrong.append(WrongPixels(row["at"], array, error.message))
                 continue
-            digest = recorded.get(row["slice_index"], {}).get(f"{prefix}digest")
+            digest = recorded.get(row["slice_index"], {}).get(digest_column(array))
             if actual != digest:
                 fault = f"its slice has the digest {actual}, on record is {digest}"
                 wrong.append(WrongPixels(row["at"], array, fault))

@@ -28,6 +28,7 @@ from ctpatch.core.patches import padded_window
 from ctpatch.errors import FormatError, NpyError
 from ctpatch.files.memory import Slabs, copies_slowly, copy_in_runs
 from ctpatch.files.npy import header_bytes, open_npy, read_exactly, read_header
+from ctpatch.format.columns import path_column
 from ctpatch.words import LayoutName, PadMode
 
 _THREADS = 4
@@ -66,7 +67,7 @@ def addresses_of(frame: pl.DataFrame, layout: LayoutName, array: str, dtype: str
     Raises:
         FormatError: a path or an item is missing where the layout needs one.
     """
-    column = "patch_path" if array == "image" else f"{array}_patch_path"
+    column = path_column(array)
     packed = layout in {"shards", "slices"}
     windows = layout in {"slices", "index"}
     items = frame["patch_index"]

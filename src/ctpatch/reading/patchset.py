@@ -19,6 +19,7 @@ from ctpatch.files.atomic import given_path
 from ctpatch.files.digest import array_digest
 from ctpatch.files.memory import Slabs, empty_buffer, require_memory
 from ctpatch.files.npy import SliceBuffer
+from ctpatch.format.columns import digest_column, path_column, source_column
 from ctpatch.format.meta import PATCH_META, PatchMeta, read_meta
 from ctpatch.format.tables import (
     PATCH_MANIFEST,
@@ -224,7 +225,7 @@ class PatchSet:
         Raises:
             NpyError, FormatError: the file is missing or damaged, lies outside the set, or has no such item.
         """
-        path, item = row["patch_path" if array == "image" else f"{array}_patch_path"], row["patch_index"]
+        path, item = row[path_column(array)], row["patch_index"]
         self._refuse_outside(pl.Series([path], dtype=pl.String), pl.Series([row["patch_id"]]))
         stored = self._files.get(path)
         if item is not None:
@@ -343,8 +344,7 @@ class PatchSet:
             NpyError: it is not there, or damaged.
             SourceChangedError: it is no longer what the patches were cut from.
         """
-        prefix = "" if array == "image" else f"{array}_"
-        path = record[f"{prefix}path" if prefix else "src_path"]
+        path = record[source_column(array)]
         full = self.resolve_source(path)
         if not os.path.lexists(full):
             raise NpyError(
@@ -352,7 +352,7 @@ class PatchSet:
                 "in (--data-root)"
             )
         image, _dtype = SliceBuffer().read(full, path, labels=array != "image")
-        if array_digest(image) != record[f"{prefix}digest"]:
+        if array_digest(image) != record[digest_column(array)]:
             raise SourceChangedError(f"{path} is no longer what the patches were cut from; restore it or build again")
         return image
 

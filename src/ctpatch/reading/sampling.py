@@ -14,8 +14,9 @@ import polars as pl
 from numpy.typing import NDArray
 
 from ctpatch.config import Rule
-from ctpatch.core.rules import RULE_COLUMNS, compile_number, compile_rules
+from ctpatch.core.rules import compile_number, compile_rules
 from ctpatch.errors import ConfigError
+from ctpatch.format.columns import rule_values
 
 _ORDER, _DRAW, _SYMMETRY = 1, 2, 3
 _BLOCKS_TOGETHER = 16
@@ -78,7 +79,7 @@ class Sampler:
 
     def __init__(self, manifest: pl.DataFrame, slices: pl.DataFrame, options: SamplerOptions) -> None:
         self.options = options
-        columns = {name: manifest[name].cast(pl.Float64).to_numpy() for name in RULE_COLUMNS}
+        columns = rule_values(manifest)
         self._candidates = np.arange(manifest.height, dtype=np.int64)
         if options.subset is not None:
             rules = compile_rules([Rule(name="subset", condition=options.subset)])

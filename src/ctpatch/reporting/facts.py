@@ -4,10 +4,11 @@ from dataclasses import dataclass
 from typing import Any
 
 from ctpatch._version import __version__
+from ctpatch.core.statistics.columns import compared
 from ctpatch.format.meta import PatchMeta
 from ctpatch.reporting.gallery import Gallery
 from ctpatch.reporting.gather import AllWindows, SetWindows
-from ctpatch.reporting.splits import COMPARED, SetRow, notes_on, set_rows
+from ctpatch.reporting.splits import SetRow, notes_on, set_rows
 from ctpatch.words import human_bytes
 
 
@@ -41,7 +42,7 @@ def page_facts(windows: AllWindows, gallery: Gallery) -> dict[str, Any]:
         "tiles": _headline(windows, total, kept),
         "rows": [_row(row, several=len(rows) > 1) for row in rows],
         "several": len(rows) > 1,
-        "compared": COMPARED,
+        "compared": compared(),
         "funnel": funnel(windows),
         "details": [(each.name, _details(each)) for each in windows.sets],
         "notes": [*notes_on(windows), *_patient_notes(rows), *_pixel_notes(gallery)],

@@ -15,7 +15,6 @@ from ctpatch.reporting.gallery import (
     GallerySlice,
     slice_tiles,
 )
-from ctpatch.reporting.gather import STATISTICS
 from ctpatch.reporting.pictures import Tones, even_tones, jpeg_uri
 
 
@@ -52,9 +51,9 @@ def _tones_content(tones: Tones) -> list[float]:
 def _slice_content(gallery: Gallery, each: GallerySlice, blob: Blob) -> dict[str, Any]:
     chosen = each.chosen
     where = slice(chosen.start, chosen.start + chosen.count)
-    columns = gallery.windows.columns
+    columns, names = gallery.windows.columns, gallery.windows.statistics
     rows, cols = (columns[name][where].astype(np.int64).tolist() for name in ("row", "col"))
-    statistics = np.stack([columns[name][where] for name in STATISTICS], axis=1).astype(np.float32)
+    statistics = np.stack([columns[name][where] for name in names], axis=1).astype(np.float32)
     return {
         "set": chosen.owner.name,
         "split": chosen.owner.ps.meta.split,
@@ -84,7 +83,7 @@ def _patch_content(gallery: Gallery, each: GalleryPatch) -> dict[str, Any]:
         "row": each.row,
         "id": patch_id(owner.ps.meta.split, *place),
         "set": owner.name,
-        "statistics": {name: record[name] for name in STATISTICS},
+        "statistics": {name: record[name] for name in gallery.windows.statistics},
         "picture": None if image is None else jpeg_uri(gallery.tones.codes(image), PATCH_QUALITY),
     }
 

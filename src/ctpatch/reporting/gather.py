@@ -8,12 +8,13 @@ import numpy as np
 import polars as pl
 from numpy.typing import NDArray
 
-from ctpatch.core.rules import RULE_COLUMNS, compile_rules
+from ctpatch.core.rules import compile_rules
+from ctpatch.core.statistics.columns import PLACE_COLUMNS, by_rank
 from ctpatch.errors import FormatError, UsageError
+from ctpatch.format.columns import recorded_statistics
 from ctpatch.format.tables import PATCH_MANIFEST, REJECTED_PATCHES, STATUS_OK
 from ctpatch.reading.patchset import PatchSet
 
-STATISTICS = ("std", "air_fraction", "mean", "min", "max")
 _LARGEST = 1e39
 """No statistic of float32 pixels is larger."""
 
@@ -24,7 +25,7 @@ class SetWindows:
 
     Attributes:
         ps: the set.
-        frame: a row for each window, in order of slice, row and col: the columns of `RULE_COLUMNS` (float64), `at`
+        frame: a row for each window, in order of slice, row and col: the columns that rules see (float64), `at`
             (its row in the manifest; null where it was dropped), `hit` (number of the rule that dropped it, or -1).
         start: where its rows begin in the table of all sets.
     """
@@ -52,9 +53,15 @@ class AllWindows:
     sets: tuple[SetWindows, ...]
 
     @cached_property
+    def statistics(self) -> list[str]:
+        """The statistics that all sets have, in the order of reports."""
+        return [each.name for each in by_rank() if all(each.name in one.frame.columns for one in self.sets)]
+
+    @cached_property
     def columns(self) -> dict[str, NDArray[np.float64]]:
         """What rules see, each `(N,)` float64."""
-        return {name: np.concatenate([each.frame[name].to_numpy() for each in self.sets]) for name in RULE_COLUMNS}
+        names = (*PLACE_COLUMNS, *self.statistics)
+        return {name: np.concatenate([each.frame[name].to_numpy() for each in self.sets]) for name in names}
 
     @cached_property
     def hits(self) -> NDArray[np.int16]:
@@ -89,7 +96,9 @@ def gather(sets: Sequence[PatchSet]) -> AllWindows:
 
 
 def _windows(ps: PatchSet) -> pl.DataFrame:
-    columns = [pl.col(name).cast(pl.Float64) for name in RULE_COLUMNS]
+    seen = recorded_statistics(ps.rejected)
+    names = [*PLACE_COLUMNS, *(name for name in recorded_statistics(ps.manifest) if name in seen)]
+    columns = [pl.col(name).cast(pl.Float64) for name in names]
     numbers = {rule.name: number for number, rule in enumerate(ps.config.drop)}
     kept = ps.manifest.with_row_index("at").select(
         *columns, pl.col("at").cast(pl.Int64), pl.lit(-1, pl.Int16).alias("hit")
@@ -102,8 +111,7 @@ def _windows(ps: PatchSet) -> pl.DataFrame:
     name = f"{ps.meta.dataset}/{ps.meta.split}"
     frame = pl.concat([kept, dropped]).sort("slice_index", "row", "col", maintain_order=True)
     usable = frame.select(
-        pl.all_horizontal(pl.col(*RULE_COLUMNS).is_between(-_LARGEST, _LARGEST)).all()
-        & pl.col("hit").is_not_null().all()
+        pl.all_horizontal(pl.col(names).is_between(-_LARGEST, _LARGEST)).all() & pl.col("hit").is_not_null().all()
     ).item()
     if not usable:
         raise FormatError(
@@ -111,7 +119,7 @@ def _windows(ps: PatchSet) -> pl.DataFrame:
             "run ctpatch verify"
         )
     _check_places(frame, ps, name)
-    _check_decisions({column: frame[column].to_numpy() for column in RULE_COLUMNS}, frame["hit"].to_numpy(), ps, name)
+    _check_decisions({column: frame[column].to_numpy() for column in names}, frame["hit"].to_numpy(), ps, name)
     return frame
 
 

@@ -6,6 +6,7 @@ from typing import Any
 
 import numpy as np
 
+from ctpatch.core.statistics.columns import STATISTICS, compared
 from ctpatch.format.tables import patch_id
 from ctpatch.reporting.facts import funnel, title_of
 from ctpatch.reporting.gallery import Gallery, GalleryPatch, GallerySlice, slice_tiles
@@ -18,7 +19,6 @@ _ON_SLICE = "#56b4e9"
 _HATCHES = ("////", "\\\\\\\\", "----", "||||", "xx", "..")
 _INCHES, _DPI = (11.7, 9.4), 150
 _SLICES, _PATCHES, _BARS = 3, 6, 48
-_HISTOGRAMS = (("std", "Standard deviation"), ("air_fraction", "Share of air"), ("mean", "Mean"))
 
 
 def draw_overview(windows: AllWindows, gallery: Gallery) -> bytes:
@@ -209,16 +209,16 @@ def _draw_patch(axes: Any, patch: GalleryPatch, windows: AllWindows, gallery: Ga
 
 
 def _draw_histograms(figure: Any, place: Any, windows: AllWindows) -> None:
-    row = place.subgridspec(1, len(_HISTOGRAMS), wspace=0.2)
+    row = place.subgridspec(1, len(compared()), wspace=0.2)
     kept = windows.hits < 0
-    for at, (name, title) in enumerate(_HISTOGRAMS):
+    for at, name in enumerate(compared()):
         axes = figure.add_subplot(row[at])
         values = windows.columns[name]
         edges = np.histogram_bin_edges(values, _BARS)
         axes.hist(
             [values[kept], values[~kept]], edges, stacked=True, color=[_KEPT, _DROPPED], label=["kept", "dropped"]
         )
-        axes.set_title(f"{title} ({name})", fontsize=8.5, loc="left")
+        axes.set_title(f"{STATISTICS[name].title} ({name})", fontsize=8.5, loc="left")
         axes.spines[["top", "right"]].set_visible(False)
         axes.tick_params(labelsize=7.5)
         if at == 0:

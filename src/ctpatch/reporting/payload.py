@@ -7,11 +7,12 @@ from typing import Any
 import numpy as np
 
 from ctpatch.config import PatchConfig, Rule
-from ctpatch.core.rules import RULE_COLUMNS, compile_rules
+from ctpatch.core.rules import compile_rules
+from ctpatch.core.statistics.columns import STATISTICS, compared, rule_columns
 from ctpatch.reporting.blob import Blob
 from ctpatch.reporting.gallery import Gallery
 from ctpatch.reporting.gallery_content import gallery_content
-from ctpatch.reporting.gather import STATISTICS, AllWindows
+from ctpatch.reporting.gather import AllWindows
 from ctpatch.reporting.stops import Stops, make_stops
 from ctpatch.reporting.tunable import (
     Fixed,
@@ -25,24 +26,10 @@ from ctpatch.reporting.tunable import (
     tunable_rule,
 )
 
-TITLES = {
-    "std": "Standard deviation",
-    "air_fraction": "Share of air",
-    "mean": "Mean",
-    "min": "Lowest pixel",
-    "max": "Highest pixel",
-    "row": "Row",
-    "col": "Column",
-    "slice_index": "Slice",
-}
+_PLACES = {"row": "Row", "col": "Column", "slice_index": "Slice"}
 BARS = 64
-_STEPS = (
-    (4000, STATISTICS),
-    (1000, STATISTICS),
-    (250, ("std", "air_fraction", "mean")),
-    (100, ("std", "air_fraction", "mean")),
-)
-"""Stops of a slider and columns, from best to smallest: the first that fits the page is taken."""
+_STEPS = ((4000, True), (1000, True), (250, False), (100, False))
+"""Stops of a slider, and whether all statistics have one; the first that fits the page is taken."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -65,7 +52,8 @@ def make_payload(windows: AllWindows, gallery: Gallery, most_bytes: int) -> Payl
     try others.
     """
     rules = [tunable_rule(rule, windows.columns) for rule in windows.sets[0].ps.config.drop]
-    for most, columns in _STEPS:
+    for most, every in _STEPS:
+        columns = [name for name in windows.statistics if every or name in compared()]
         made = _payload(windows, gallery, rules, most, columns)
         if len(made.numbers) <= most_bytes:
             return made
@@ -80,7 +68,7 @@ def _payload(
     every = list(rules)
     if most:
         used = {test.column for rule in rules for test in thresholds_of(rule.root)}
-        for name in [*columns, *(each for each in RULE_COLUMNS if each in used and each not in columns)]:
+        for name in [*columns, *(each for each in rule_columns() if each in used and each not in columns)]:
             stops[name] = _stops_of(name, windows, rules, most)
         ends = {name: (float(each.values[0]), float(each.values[-1])) for name, each in stops.items()}
         every += offered_rules(rules, ends)
@@ -93,13 +81,14 @@ def _payload(
     sliders: list[dict[str, Any]] = []
     content = {
         "rows": len(windows.hits),
-        "statistics": list(STATISTICS),
+        "statistics": windows.statistics,
+        "compared": compared(),
         "tunable": bool(most),
         "sets": [_set_content(each) for each in windows.sets],
         "columns": [
             {
                 "name": name,
-                "title": TITLES[name],
+                "title": _PLACES.get(name) or STATISTICS[name].title,
                 "first": each.first,
                 "count": each.count,
                 "step": each.step,
@@ -129,9 +118,10 @@ def _payload(
 
 def _stops_of(name: str, windows: AllWindows, rules: Sequence[TunableRule], most: int) -> Stops:
     values = windows.columns[name]
-    low, high = (0.0, 1.0) if name == "air_fraction" else (float(values.min()), float(values.max()))
+    share = name in STATISTICS and STATISTICS[name].unit == "share"
+    low, high = (0.0, 1.0) if share else (float(values.min()), float(values.max()))
     extra = [test.value for rule in rules for test in thresholds_of(rule.root) if test.column == name]
-    return make_stops(low, high, extra, most=most, whole=name in {"row", "col", "slice_index"})
+    return make_stops(low, high, extra, most=most, whole=name in _PLACES)
 
 
 def _set_content(each: Any) -> dict[str, Any]:

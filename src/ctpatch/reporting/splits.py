@@ -7,9 +7,9 @@ import numpy as np
 import polars as pl
 from numpy.typing import NDArray
 
+from ctpatch.core.statistics.columns import compared
 from ctpatch.reporting.gather import AllWindows, SetWindows
 
-COMPARED = ("std", "air_fraction", "mean")
 SHIFT_SHOWN = 0.1
 """Smaller distances are not marked."""
 _BY_CHANCE = 1.628
@@ -71,7 +71,7 @@ def set_rows(windows: AllWindows) -> list[SetRow]:
                 None if number == 0 else distance(kept[0][name], kept[number][name]),
                 by_chance(len(kept[0][name]), len(kept[number][name])),
             )
-            for name in COMPARED
+            for name in compared()
         )
         rows.append(SetRow(owner, shifts, tuple(sorted(owner.patients & others))))
     return rows
@@ -118,4 +118,4 @@ def _listed(names: Sequence[str]) -> str:
 
 def _kept(each: SetWindows) -> dict[str, NDArray[np.float64]]:
     kept = each.frame.filter(pl.col("hit") < 0)
-    return {name: kept[name].to_numpy() for name in COMPARED}
+    return {name: kept[name].to_numpy() for name in compared()}

@@ -7,6 +7,7 @@ import polars as pl
 
 from ctpatch.errors import CtPatchError
 from ctpatch.files.npy import PAGE_BYTES, header_bytes
+from ctpatch.format.columns import path_column
 from ctpatch.reading.patchset import PatchSet
 
 
@@ -20,10 +21,9 @@ def stored_note(ps: PatchSet) -> str | None:
     faulty: list[str] = []
     files = concerned = 0
     for array in ps.arrays:
-        column = "patch_path" if array == "image" else f"{array}_patch_path"
         shapes = ps.slices.unique("slice_index").select("slice_index", "height", "width")
         held = ps.manifest.join(shapes, on="slice_index", how="left", maintain_order="left")
-        grouped = held.group_by(column, maintain_order=True).agg(
+        grouped = held.group_by(path_column(array), maintain_order=True).agg(
             pl.len(), pl.col("patch_index").n_unique().alias("items"), pl.col("height").first(), pl.col("width").first()
         )
         for path, patches, items, height, width in grouped.iter_rows():

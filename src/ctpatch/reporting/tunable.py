@@ -14,7 +14,8 @@ from numpy.typing import NDArray
 from sqlglot import exp
 
 from ctpatch.config import Rule
-from ctpatch.core.rules import RULE_COLUMNS, compile_number, compile_rules
+from ctpatch.core.rules import compile_number, compile_rules
+from ctpatch.core.statistics.columns import rule_columns
 
 Op = Literal["<", "<=", ">", ">="]
 _OPS: dict[type[exp.Expression], Op] = {exp.LT: "<", exp.LTE: "<=", exp.GT: ">", exp.GTE: ">="}
@@ -192,7 +193,7 @@ def _between(tree: exp.Between) -> Node | None:
 def _column(tree: exp.Expression) -> str | None:
     while isinstance(tree, exp.Paren):
         tree = tree.this
-    return tree.name.lower() if isinstance(tree, exp.Column) and tree.name.lower() in RULE_COLUMNS else None
+    return tree.name.lower() if isinstance(tree, exp.Column) and tree.name.lower() in rule_columns() else None
 
 
 def _constant(tree: exp.Expression) -> float | None:

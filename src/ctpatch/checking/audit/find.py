@@ -13,12 +13,13 @@ from ctpatch.checking.audit.prepared import read_csv, read_prepared
 from ctpatch.errors import FormatError, UsageError
 from ctpatch.files.atomic import given_path, read_regular
 from ctpatch.format.meta import PATCH_META
-from ctpatch.format.tables import PATCH_MANIFEST, REJECTED_PATCHES, TABLES, header_line, schema_of
+from ctpatch.format.tables import PATCH_MANIFEST, TABLES, columns_of
 from ctpatch.work.folder import STATE_FOLDER
 
 _MANIFEST_SUFFIX = "_manifest.csv"
 _PLAIN_MANIFEST = "manifest.csv"
 _MAX_META_BYTES = 64 << 20
+_MAX_HEADER_BYTES = 1 << 16
 _OTHER_TABLES = {PATCH_MANIFEST, "slice_manifest.csv"}
 
 
@@ -121,13 +122,11 @@ def _refuse_without_meta(folder: Path) -> None:
 
 
 def _is_our_table(folder: Path, name: str) -> bool:
-    columns = header_line(schema_of(name, ["image"])).rstrip()
-    if name == REJECTED_PATCHES:
-        columns = columns.removesuffix(b",rule")  # further arrays stand before it
     if not (folder / name).is_file():
         return False
     with (folder / name).open("rb") as file:
-        return file.read(len(columns)) == columns
+        seen = file.readline(_MAX_HEADER_BYTES).decode("utf-8", "replace").rstrip("\n").split(",")
+    return {column.name for column in columns_of(name, ["image"]) if column.required} <= set(seen)
 
 
 def _made_elsewhere(folder: Path) -> bool:

@@ -15,6 +15,7 @@ from ctpatch.core.grid import PADDING_MODES
 from ctpatch.core.patches import padded_window
 from ctpatch.errors import CtPatchError, FormatError, SystemFailureError, UsageError
 from ctpatch.files.digest import array_digest
+from ctpatch.format import columns
 from ctpatch.format.tables import PATCH_MANIFEST, SLICE_MANIFEST, STATUS_OK
 from ctpatch.layouts.reading import ArrayReader
 from ctpatch.reading.patchset import PatchSet, open_set
@@ -116,7 +117,7 @@ class SetRun:
     def _stored(self, place: int, array: str, record: dict[str, Any]) -> Seen:
         assert self.run.patches is not None
         row = self.run.patches.row(int(self.run.offsets[place]), named=True)
-        path = row["patch_path" if array == "image" else f"{array}_patch_path"]
+        path = row[columns.path_column(array)]
         image = self.ps.stored_slice(row, array)
         return _checked(image, record, array, path)
 
@@ -155,7 +156,7 @@ class SetRun:
 
 
 def _checked(image: NDArray[Any], record: dict[str, Any], array: str, path: str) -> Seen:
-    recorded = record["digest" if array == "image" else f"{array}_digest"]
+    recorded = record[columns.digest_column(array)]
     if array_digest(image) != recorded:
         raise FormatError(f"{path}: the pixels of {array} are not what their digest on record says; run ctpatch verify")
     return Seen(image)
@@ -224,7 +225,7 @@ def read_patch_set(path: Path, folder: str, data_root: Path | None) -> AuditedSp
 
 
 def _recorded(array: str) -> pl.Expr:
-    return pl.col("digest" if array == "image" else f"{array}_digest").replace("", None)
+    return pl.col(columns.digest_column(array)).replace("", None)
 
 
 def _has_root(ps: PatchSet) -> bool:

@@ -1,10 +1,10 @@
-"""The reductions of ``statistics`` compiled by numba: one pass over the pixels, and the same results to the bit.
+"""The reductions compiled by numba: one pass over the pixels, and the same results to the bit as `numpy_engine`.
 
-Sums are added in the order that numpy adds them in, which ``statistics`` lays down. Nothing may be reassociated: no
-``fastmath`` here, no ``parallel``. Squares of float32 values are exact in float64, so a compiler that fuses their
+Sums are added in the order that the package lays down. Nothing may be reassociated: no
+`fastmath` here, no `parallel`. Squares of float32 values are exact in float64, so a compiler that fuses their
 multiplication with the addition changes nothing.
 
-Importing this module imports numba, which takes most of a second: ``statistics`` does so when it pays.
+Importing this module imports numba, which takes most of a second: `api` does so when it pays.
 """
 
 from collections.abc import Callable
@@ -14,11 +14,10 @@ from typing import Any, TypeVar, cast
 import numpy as np
 from numpy.typing import NDArray
 
-Floats = NDArray[np.float64]
+from ctpatch.core.statistics.cells import Floats, Image, Indices, Plan, Reductions
+
 Pixels = NDArray[np.float32]
 Counts = NDArray[np.int32]
-Indices = NDArray[np.int64]
-Reduction = Callable[[Pixels, np.float32, Indices, Indices, Indices, Indices, Floats], tuple[float, float, bool]]
 Function = TypeVar("Function", bound=Callable[..., Any])
 
 # Not a plain import: numba is an extra, and where types are checked it may or may not be there.
@@ -28,11 +27,11 @@ _MINIMA = 2
 _OPTIONS = {"nogil": True, "error_model": "numpy"}
 
 
-def load() -> Reduction:
-    """Return ``reduce_windows`` as machine code, from numba's cache or compiled anew.
+def load() -> Callable[[Image, Plan, float], Reductions]:
+    """Return the engine, from numba's cache or compiled anew.
 
     Returns:
-        The function, for C-contiguous, aligned float32 slices, also read-only ones.
+        A function like `numpy_engine.reduce`, for C-contiguous, aligned float32 slices, also read-only ones.
     """
     index, number = _numba.int64, _numba.float64
     # An array that may be written passes where a read-only one is asked for.
@@ -41,10 +40,18 @@ def load() -> Reduction:
     table = index[:, ::1]
     signature = answer(slices, _numba.float32, table, index[::1], table, table, number[:, :, ::1])
     try:
-        compiled = _numba.njit(signature, cache=True, **_OPTIONS)(reduce_windows)
+        code = _numba.njit(signature, cache=True, **_OPTIONS)(reduce_windows)
     except Exception:  # noqa: BLE001  (no folder to write to, a full disk, a damaged file: all cost only time)
-        compiled = _numba.njit(signature, **_OPTIONS)(reduce_windows)
-    return cast("Reduction", compiled)
+        code = _numba.njit(signature, **_OPTIONS)(reduce_windows)
+
+    def reduce(image: Image, plan: Plan, air_level: float) -> Reductions:
+        reduced = np.empty((5, len(plan.rows.starts), len(plan.cols.starts)))
+        slice_min, slice_max, finite = code(np.asarray(image), np.float32(air_level), *plan.tables, reduced)
+        if not finite:
+            slice_min, slice_max = float(image.min()), float(image.max())
+        return Reductions(reduced[:2], reduced[2:], slice_min, slice_max)
+
+    return reduce
 
 
 def _inner(function: Function) -> Function:
@@ -153,7 +160,7 @@ def _add_extremes(pixels: Pixels, air_level: np.float32, low: Pixels, high: Pixe
 
 @_inner
 def _add_rows(pixels: Pixels, fold: int, sums: Floats, squares: Floats) -> None:
-    """Add each ``fold``-th row to the sums of each column, one after the other."""
+    """Add each `fold`-th row to the sums of each column, one after the other."""
     row, height = 0, len(pixels)
     while row + 3 * fold < height:
         a, b, c, d = pixels[row], pixels[row + fold], pixels[row + 2 * fold], pixels[row + 3 * fold]
@@ -173,7 +180,7 @@ def _add_rows(pixels: Pixels, fold: int, sums: Floats, squares: Floats) -> None:
 
 @_inner
 def _add(values: Floats) -> float:
-    """Add up to 129 values in the order of ``np.add.reduceat``: the first, and then the rest in eight lanes."""
+    """Add up to 129 values in the order of `np.add.reduceat`: the first, and then the rest in eight lanes."""
     count = len(values) - 1
     rest = 0.0
     if count < 8:  # noqa: PLR2004

@@ -37,7 +37,7 @@ class Charts {
     if (!place) return;
     const names = this.sets.map((each) => each.name);
     document.getElementById("set-key").append(...names.flatMap((name, k) => [element("span", { className: `key set-${k % COLOURS}` }), document.createTextNode(name)]));
-    this.setCharts = this.columns.filter((column) => ["std", "air_fraction", "mean"].includes(column.name)).map((column) => {
+    this.setCharts = this.columns.filter((column) => content.compared.includes(column.name)).map((column) => {
       const { figure, place: plot, said } = chartFigure(`${column.title} (${column.name})`, "");
       place.append(figure);
       const chart = new SetChart(plot, { height: 180, edges: column.edges, ends: [column.begin, column.end], say: said, names });
@@ -83,7 +83,7 @@ async function start() {
   const rules = new Rules(content, numbers);
   const display = new DisplayWindow(content.gallery.tones, content.gallery.displayWindows);
   const viewer = new SliceViewer(content.gallery, numbers, rules, content.statistics, display);
-  const sheets = new PatchSheets(content.gallery, rules, display);
+  const sheets = new PatchSheets(content, rules, display);
   const charts = new Charts(content, numbers, rules);
   let waiting = false;
   const refresh = () => {

@@ -1,7 +1,8 @@
 /** Contact sheets and pairs. */
 class PatchSheets {
-  constructor(gallery, rules, display) {
+  constructor({ gallery, compared }, rules, display) {
     this.gallery = gallery;
+    this.compared = compared;
     this.rules = rules;
     this.display = display;
     this.grey = [];
@@ -24,8 +25,7 @@ class PatchSheets {
   async #patch(patch) {
     const frame = element("div", { className: "frame" }, [await this.#picture(patch.picture, `patch ${patch.id}`)]);
     this.frames.push([frame, patch.row]);
-    const { std, air_fraction: air, mean } = patch.statistics;
-    const numbers = `std ${shown(std, 3)}, air ${shown(air, 3)}, mean ${shown(mean, 3)}`;
+    const numbers = this.compared.map((name) => `${name.replace(/_fraction$/, "")} ${shown(patch.statistics[name], 3)}`).join(", ");
     return element("figure", { className: "patch" }, [
       frame,
       element("figcaption", {}, [element("span", { className: "mono", text: patch.id }), document.createTextNode(numbers)]),
