@@ -18,6 +18,7 @@ from ctpatch.files.atomic import (
     explain_os_error,
     open_for_writing,
     publish,
+    read_regular,
     remove_file,
     sync_file,
     sync_folder,
@@ -250,3 +251,14 @@ def test_publish_and_remove(tmp_path: Path) -> None:
     remove_file(tmp_path / "old")
     remove_file(tmp_path / "old")
     assert list(tmp_path.iterdir()) == []
+
+
+def test_a_file_of_just_the_limit_is_read_and_one_byte_more_is_refused(tmp_path: Path) -> None:
+    path = tmp_path / "meta"
+    path.write_bytes(b"0123456789")
+    assert read_regular(path, 10) == read_regular(path, 11) == read_regular(path) == b"0123456789"
+    with pytest.raises(OSError, match="it has 10 bytes, which no such file has") as refused:
+        read_regular(path, 9)
+    assert refused.value.errno == errno.EFBIG
+    path.write_bytes(b"")
+    assert read_regular(path, 0) == b""

@@ -173,6 +173,8 @@ def test_a_slice_without_pixels_is_refused(shape: tuple[int, int]) -> None:
         (300, 10, 100, 10),  # gaps between windows: no more than a window apart
         (129, 64, 64, 13),  # two windows would leave a gap; 65 = 5 * 13
         (131, 64, 32, 1),  # 67 is prime and larger than a window
+        (256, 128, 100, 128),  # as large as a window: the two windows touch
+        (384, 128, 200, 128),  # 256 would leave a gap between two windows
     ],
 )
 def test_covering_stride_examples(length: int, size: int, stride: int, wanted: int | None) -> None:

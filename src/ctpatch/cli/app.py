@@ -174,8 +174,12 @@ def demo(
 def main(arguments: list[str] | None = None) -> int:
     """Run the command line; returns the exit status. A user's own mistake ends in a sentence, not a traceback."""
     tokens = sys.argv[1:] if arguments is None else arguments
+    # Python has no stream where the caller closed it (`>&-`); what is written then goes nowhere.
+    sys.stdout = sys.stdout or open(os.devnull, "w")  # noqa: SIM115 - until the process ends
+    sys.stderr = sys.stderr or open(os.devnull, "w")  # noqa: SIM115
     try:
         result = app(tokens, exit_on_error=False, print_error=True, result_action="return_value")
+        sys.stdout.flush()  # at the end of the process nothing could be done about a reader that is gone
         return int(result) if isinstance(result, int) else EXIT_DONE
     except CycloptsError:
         return EXIT_USAGE
@@ -185,8 +189,7 @@ def main(arguments: list[str] | None = None) -> int:
         sys.stderr.write("interrupted; run the same command again to go on\n")
         return EXIT_INTERRUPTED
     except BrokenPipeError:
-        # Who reads our output has enough; nothing more can be said to them.
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        _drop_output()
         return EXIT_DATA
     except OSError as error:
         from ctpatch.files.atomic import explain_os_error  # noqa: PLC0415
@@ -199,7 +202,16 @@ def _report(error: CtPatchError, *, as_json: bool) -> int:
     from ctpatch.cli.screen import print_out, printable  # noqa: PLC0415
 
     if as_json:
-        print_out(json_text({"error": {"code": error.code, "message": error.message}}))
+        try:
+            print_out(json_text({"error": {"code": error.code, "message": error.message}}))
+            sys.stdout.flush()
+        except BrokenPipeError:
+            _drop_output()
     lines = [printable(line) for line in error.message.splitlines()]
     sys.stderr.write("\n".join(["error: " + lines[0], *lines[1:]]) + "\n")
     return error.exit_status
+
+
+def _drop_output() -> None:
+    """Send the rest of our output nowhere: the process that read it is gone."""
+    os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
