@@ -7,7 +7,7 @@ import sys
 
 import pytest
 
-from ctpatch.console import ConsoleListener
+from ctpatch.cli.screen import ConsoleListener
 from ctpatch.events import Notice, WorkAdvanced, WorkFinished, WorkStarted
 from helpers import Prepared, build_one
 

@@ -9,7 +9,7 @@ import pytest
 import xxhash
 
 from ctpatch.errors import FormatError
-from ctpatch.format.prepared_meta import NoteInfo, PreparedMeta, SplitInfo
+from ctpatch.format.prepared_meta import NoteInfo, PreparedMeta, SplitInfo, read_dataset_meta
 
 
 def read_prepared_meta(path: Path) -> PreparedMeta:

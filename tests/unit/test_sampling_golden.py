@@ -7,8 +7,8 @@ import numpy as np
 import polars as pl
 import pytest
 
-from ctpatch.rules import RULE_COLUMNS
-from ctpatch.sampling import Sampler, SamplerOptions, symmetries
+from ctpatch.core.rules import rule_columns
+from ctpatch.reading.sampling import Sampler, SamplerOptions, symmetries
 
 SEED, EPOCH = 11, 3
 
@@ -17,7 +17,7 @@ def sampler(
     owners: Sequence[int], patients: Sequence[str | None] = (), std: Sequence[float] | None = None, **options: Any
 ) -> Sampler:
     """A sampler of patches whose slices are `owners`; slice k is of patient `patients[k]`."""
-    columns: dict[str, Any] = {name: np.zeros(len(owners)) for name in RULE_COLUMNS}
+    columns: dict[str, Any] = {name: np.zeros(len(owners)) for name in rule_columns()}
     columns |= {"slice_index": list(owners), "std": list(std or np.ones(len(owners)))}
     slices = pl.DataFrame(
         {"slice_index": range(len(patients)), "patient_id": list(patients)},

@@ -5,8 +5,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from ctpatch.digest import array_digest
-from ctpatch.receipt import source_changed
+from ctpatch.cutting.changes import source_changed
+from ctpatch.files.digest import array_digest
 
 NAME = "train_000000.npy"
 BEFORE = np.full((4, 5), 0.25, np.float32)
