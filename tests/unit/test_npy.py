@@ -74,10 +74,10 @@ def refusal(call: Callable[[], object]) -> str:
     return message
 
 
-def refused(path: Path, *, labels: bool = False) -> str:
+def refused(path: Path, *, integers_allowed: bool = False) -> str:
     """The message with which the header and the pixels are refused, one and the same."""
-    said = refusal(lambda: slice_header(str(path), "train/slice.npy", labels=labels))
-    also = refusal(lambda: SliceBuffer().read(str(path), "train/slice.npy", labels=labels))
+    said = refusal(lambda: slice_header(str(path), "train/slice.npy", integers_allowed=integers_allowed))
+    also = refusal(lambda: SliceBuffer().read(str(path), "train/slice.npy", integers_allowed=integers_allowed))
     assert said.split(";", maxsplit=1)[0] == also.split(";", maxsplit=1)[0]
     return said
 
@@ -154,7 +154,7 @@ def test_hostile_files_are_refused_with_what_they_are(tmp_path: Path, kind: str)
 @pytest.mark.parametrize("kind", ["object", "structured", "complex", "text", "3-D", "trailing byte"])
 def test_labels_are_no_excuse(tmp_path: Path, kind: str) -> None:
     content, said = HOSTILE[kind]
-    assert said[0].split(",")[0] in refused(slice_file(tmp_path, content), labels=True)
+    assert said[0].split(",")[0] in refused(slice_file(tmp_path, content), integers_allowed=True)
 
 
 def test_a_missing_file_and_a_folder_are_refused(tmp_path: Path) -> None:
@@ -203,13 +203,13 @@ def test_floats_of_any_width_and_order_become_float32_with_their_values(
 def test_labels_keep_their_dtype_and_values(tmp_path: Path, dtype: str, *, fortran: bool) -> None:
     array = np.asarray((np.arange(20).reshape(4, 5) % 3).astype(dtype), order="F" if fortran else "C")
     path = slice_file(tmp_path, saved(array))
-    image, on_disk = SliceBuffer().read(str(path), "x", labels=True)
+    image, on_disk = SliceBuffer().read(str(path), "x", integers_allowed=True)
     assert on_disk == np.dtype(dtype)
     assert image.dtype == np.dtype(dtype).newbyteorder("=")
     assert image.dtype.isnative
     assert image.flags.c_contiguous
     assert image.tolist() == array.tolist()
-    assert slice_header(str(path), "x", labels=True).shape == (4, 5)
+    assert slice_header(str(path), "x", integers_allowed=True).shape == (4, 5)
     refused(path)
 
 

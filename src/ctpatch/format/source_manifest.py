@@ -287,7 +287,7 @@ def scan_headers(table: SourceTable, data_root: Path, *, skip_faulty: bool) -> p
         found = [""] * len(columns)
         try:
             for place, (array, path) in enumerate(zip(table.arrays, paths, strict=True)):
-                header = slice_header(root + path, path, labels=array != "image")
+                header = slice_header(root + path, path, integers_allowed=array != "image")
                 if place == 0:
                     shape = (header.shape[0], header.shape[1])
                 elif header.shape != shape:

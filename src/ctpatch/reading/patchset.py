@@ -351,7 +351,7 @@ class PatchSet:
                 f"{path} is gone: the source slice is not in the data root; restore it, or give the data root it is "
                 "in (--data-root)"
             )
-        image, _dtype = SliceBuffer().read(full, path, labels=array != "image")
+        image, _dtype = SliceBuffer().read(full, path, integers_allowed=array != "image")
         if array_digest(image) != record[f"{prefix}digest"]:
             raise SourceChangedError(f"{path} is no longer what the patches were cut from; restore it or build again")
         return image

@@ -96,7 +96,7 @@ class ForeignRun:
 
     def _read(self, path: str | None) -> NDArray[Any] | str:
         try:
-            return self._buffer.read(self._resolve(path), path or "", labels=True)[0].copy()
+            return self._buffer.read(self._resolve(path), path or "", integers_allowed=True)[0].copy()
         except SystemFailureError:
             raise
         except CtPatchError as error:
@@ -124,7 +124,7 @@ class ForeignRun:
         """The source slice, where it is there and holds the first patch where it should."""
         path = self.run.slices["path"][place]
         try:
-            image = self._buffer.read(self.root.resolve(path), path or "", labels=True)[0]
+            image = self._buffer.read(self.root.resolve(path), path or "", integers_allowed=True)[0]
         except (NpyError, SourceManifestError):
             return None
         window = image[row : row + first.shape[0], col : col + first.shape[1]]

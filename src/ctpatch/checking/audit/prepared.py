@@ -150,7 +150,7 @@ class SourceRun:
         """A slice of the run."""
         path = self.run.slices[self.columns[array]][place]
         try:
-            image, _dtype = self.buffer.read(self.root.resolve(path), path, labels=True)
+            image, _dtype = self.buffer.read(self.root.resolve(path), path, integers_allowed=True)
         except SystemFailureError:
             raise
         except CtPatchError as error:
