@@ -15,6 +15,7 @@ from ctpatch.core.rules import RULE_COLUMNS, compile_rules
 from ctpatch.errors import CtPatchError
 from ctpatch.files.digest import file_digest
 from ctpatch.files.npy import PAGE_BYTES, header_bytes
+from ctpatch.files.paths import not_plain
 from ctpatch.format.meta import PATCH_META
 from ctpatch.format.tables import PATCH_MANIFEST, REJECTED_PATCHES, SLICE_MANIFEST, STATUS_OK, TABLES, patch_ids
 from ctpatch.layouts.base import patch_name, shard_name
@@ -22,7 +23,6 @@ from ctpatch.layouts.reading import begins_with
 from ctpatch.reading.patchset import PatchSet
 
 _MAX_ROWS_SHOWN = 1000
-_UNSAFE = r"^/|\\|(^|/)\.\.(/|$)|^[A-Za-z]:|[\x00-\x1f]|^$"
 
 
 def check_files(ps: PatchSet) -> Iterator[Finding]:
@@ -113,7 +113,7 @@ def _check_slices(ps: PatchSet) -> Iterator[Finding]:
         "unique", SLICE_MANIFEST, slices, slices["slice_index"].is_duplicated(), "wanted each slice once", "slice_index"
     )
     yield from _rows(
-        "paths", SLICE_MANIFEST, slices, slices["src_path"].str.contains(_UNSAFE), "wanted a relative path", "src_path"
+        "paths", SLICE_MANIFEST, slices, not_plain(slices["src_path"]), "wanted a relative path", "src_path"
     )
     for at, (height, width, windows, status) in enumerate(
         slices.select("height", "width", "num_windows", "status").iter_rows()
@@ -191,7 +191,7 @@ def _check_addresses(ps: PatchSet) -> Iterator[Finding]:
     for array in ps.arrays:
         column = "patch_path" if array == "image" else f"{array}_patch_path"
         paths = frame[column]
-        yield from _rows("paths", PATCH_MANIFEST, frame, paths.str.contains(_UNSAFE), "wanted a relative path", column)
+        yield from _rows("paths", PATCH_MANIFEST, frame, not_plain(paths), "wanted a relative path", column)
         if layout == "files":
             head, tail = patch_name("\n", array).split("\n")
             wanted = frame.select(pl.lit(prefix + head) + pl.col("patch_id") + pl.lit(tail)).to_series()

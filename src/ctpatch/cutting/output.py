@@ -14,7 +14,6 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import polars as pl
 
 from ctpatch.cutting.job import RECEIPT_SUFFIX, Share
 from ctpatch.errors import FormatError, NpyError, OutputConflictError, OutputLockedError
@@ -28,6 +27,7 @@ from ctpatch.files.atomic import (
     write_once,
 )
 from ctpatch.files.npy import header_bytes, open_npy, read_header
+from ctpatch.files.paths import not_plain
 from ctpatch.format.meta import PATCH_META, PatchMeta, read_meta
 from ctpatch.format.tables import PATCH_MANIFEST, TABLES, patch_schema, read_table
 from ctpatch.layouts.base import folders_of
@@ -336,10 +336,8 @@ class OutputFolder(HeldFolder):
         prefix = meta.path_prefix
         for array in meta.arrays:
             column = "patch_path" if array == "image" else f"{array}_patch_path"
-            for path in rows.select(pl.col(column).unique(maintain_order=True)).to_series():
-                name = path.removeprefix(prefix)
-                if ".." not in name.split("/") and not Path(name).is_absolute():
-                    yield self.folder / name
+            names = rows[column].unique(maintain_order=True).str.strip_prefix(prefix)
+            yield from (self.folder / name for name in names.filter(~not_plain(names)))
 
 
 def unfinished_build(folder: Path) -> dict[str, Any]:

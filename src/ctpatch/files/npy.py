@@ -220,8 +220,8 @@ class SliceBuffer:
         """Read one source slice.
 
         Returns:
-            The slice, `(H, W)`, C order, native byte order, float32 (or its own dtype where it holds whole numbers, which
-            must be allowed), and the dtype it has on disk.
+            The slice, `(H, W)`, C order, native byte order, float32 (or its own dtype where it holds whole numbers),
+            and the dtype it has on disk.
 
         Raises:
             NpyError: see `slice_header`.

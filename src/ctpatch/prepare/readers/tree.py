@@ -6,6 +6,7 @@ from pathlib import Path
 
 from ctpatch.errors import UsageError
 from ctpatch.files.atomic import system_errors
+from ctpatch.files.paths import Root
 from ctpatch.prepare.readers.base import LeftOut
 
 
@@ -21,17 +22,9 @@ def source_file(root: Path, file: str) -> Path:
         UsageError: the name leads out of the root.
     """
     folder = source_folder(root)
-    path = folder / file
-    if not _inside(path, folder):
+    if not Root(folder).holds(file):
         raise UsageError(f"{file} leads out of the source folder; copy the file into it")
-    return path
-
-
-def _inside(path: Path, folder: Path) -> bool:
-    try:
-        return path.resolve().is_relative_to(folder.resolve())
-    except (OSError, RuntimeError):  # links in a circle
-        return False
+    return folder / file
 
 
 def find_files(root: Path) -> tuple[list[str], list[LeftOut]]:
@@ -50,9 +43,10 @@ def find_files(root: Path) -> tuple[list[str], list[LeftOut]]:
     if not root.is_dir():
         return [root.name], []
     names, left_out = [], []
+    inside = Root(root)
     for path in _walk(root):
         name = path.relative_to(root).as_posix()
-        if path.is_symlink() and not _inside(path, root):
+        if path.is_symlink() and not inside.holds(name):
             left_out.append(LeftOut(name, "outside-link", "it is a link that leads out of the source folder"))
         elif path.is_file():
             names.append(name)
