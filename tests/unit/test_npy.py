@@ -4,7 +4,6 @@ import io
 import os
 import pickle
 import zipfile
-from collections.abc import Callable
 from math import prod
 from pathlib import Path
 from typing import Any
@@ -16,7 +15,7 @@ from hypothesis import strategies as st
 from numpy.lib import format as npy_format
 from numpy.typing import NDArray
 
-from ctpatch.errors import NpyError, SliceError
+from ctpatch.errors import NpyError
 from ctpatch.files.npy import (
     PAGE_BYTES,
     NpyHeader,
@@ -28,6 +27,7 @@ from ctpatch.files.npy import (
     read_header,
     slice_header,
 )
+from helpers import refusal
 
 needs_fifo = pytest.mark.skipif(not hasattr(os, "mkfifo"), reason="this system has no named pipes")
 needs_modes = pytest.mark.skipif(
@@ -64,20 +64,13 @@ def slice_file(folder: Path, content: bytes) -> Path:
     return path
 
 
-def refusal(call: Callable[[], object]) -> str:
-    with pytest.raises(NpyError) as caught:
-        call()
-    assert isinstance(caught.value, SliceError)  # so that --on-error skip leaves it out
-    assert (caught.value.exit_status, caught.value.code) == (1, "npy")
-    message = str(caught.value)
-    assert message.startswith("train/slice.npy")
-    return message
-
-
 def refused(path: Path, *, integers_allowed: bool = False) -> str:
     """The message with which the header and the pixels are refused, one and the same."""
-    said = refusal(lambda: slice_header(str(path), "train/slice.npy", integers_allowed=integers_allowed))
-    also = refusal(lambda: SliceBuffer().read(str(path), "train/slice.npy", integers_allowed=integers_allowed))
+    said = refusal(NpyError, lambda: slice_header(str(path), "train/slice.npy", integers_allowed=integers_allowed))
+    also = refusal(
+        NpyError, lambda: SliceBuffer().read(str(path), "train/slice.npy", integers_allowed=integers_allowed)
+    )
+    assert said.startswith("train/slice.npy")
     assert said.split(";", maxsplit=1)[0] == also.split(";", maxsplit=1)[0]
     return said
 
@@ -350,7 +343,7 @@ def test_reading_beyond_the_end_is_refused(tmp_path: Path) -> None:
         view = bytearray(4)
         read_exactly(fd, memoryview(view), 1, "train/slice.npy")
         assert view == b"bcde"
-        message = refusal(lambda: read_exactly(fd, memoryview(bytearray(8)), 2, "train/slice.npy"))
+        message = refusal(NpyError, lambda: read_exactly(fd, memoryview(bytearray(8)), 2, "train/slice.npy"))
         assert "ends after 6 bytes, while it was being read; is it being written?" in message
     finally:
         os.close(fd)

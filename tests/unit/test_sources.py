@@ -1,7 +1,6 @@
 """Finding splits and reading source manifests: what is taken, and what is refused by file, row and column."""
 
 import os
-from collections.abc import Callable
 from functools import partial
 from pathlib import Path, PurePosixPath
 from typing import Any
@@ -10,9 +9,10 @@ import numpy as np
 import polars as pl
 import pytest
 
-from ctpatch.errors import ConfigError, CtPatchError, NpyError, SourceManifestError, UsageError
+from ctpatch.errors import ConfigError, NpyError, SourceManifestError, UsageError
 from ctpatch.format.source_manifest import SourceTable, is_labels, read_source_manifest, scan_headers
 from ctpatch.format.splits import SplitSource, find_splits
+from helpers import refusal
 
 MANIFEST = "prepared/ds/train/train_manifest.csv"
 
@@ -39,16 +39,8 @@ def paths(root: Path, content: str | bytes) -> list[str]:
     return read(root, content).frame["src_path"].to_list()
 
 
-def fault(error: type[CtPatchError], call: Callable[[], object], status: int) -> str:
-    with pytest.raises(error) as caught:
-        call()
-    assert type(caught.value) is error
-    assert caught.value.exit_status == status
-    return str(caught.value)
-
-
 def refused(root: Path, content: str | bytes) -> str:
-    message = fault(SourceManifestError, lambda: read(root, content), 1)
+    message = refusal(SourceManifestError, lambda: read(root, content))
     assert message.startswith(MANIFEST)
     return message
 
@@ -217,7 +209,7 @@ class TestCells:
 
     def test_a_manifest_that_cannot_be_read(self, tmp_path: Path) -> None:
         source = SplitSource("ds", "train", tmp_path / "gone.csv", tmp_path)
-        message = fault(SourceManifestError, lambda: read_source_manifest(source), 1)
+        message = refusal(SourceManifestError, lambda: read_source_manifest(source))
         assert message.startswith("gone.csv cannot be read: ")
 
 
@@ -351,13 +343,13 @@ class TestFinding:
 
     def test_without_prepared_the_data_root_cannot_be_told(self, tmp_path: Path) -> None:
         manifest(tmp_path, "path\n", "lists/train_manifest.csv")
-        message = fault(UsageError, lambda: find_splits([tmp_path / "lists"], None), 2)
+        message = refusal(UsageError, lambda: find_splits([tmp_path / "lists"], None))
         assert "no folder named 'prepared' above train_manifest.csv" in message
         assert "give it with --data-root" in message
 
     def test_a_split_is_named_once(self, data: Path) -> None:
         sources = [data / "prepared/ds", data / "prepared/ds/train"]
-        message = fault(UsageError, lambda: find_splits(sources, None), 2)
+        message = refusal(UsageError, lambda: find_splits(sources, None))
         assert "the split ds/train comes twice" in message
         assert "name each split once" in message
 
@@ -370,19 +362,19 @@ class TestFinding:
             ([data / "prepared/ds/train"], data / "none", ["the data root", "is not a folder", "above 'prepared'"]),
         ]
         for sources, root, said in cases:
-            message = fault(UsageError, partial(find_splits, sources, root), 2)
+            message = refusal(UsageError, partial(find_splits, sources, root))
             for each in said:
                 assert each in message
 
     def test_a_file_that_is_no_csv(self, data: Path) -> None:
         (data / "slice.npy").write_bytes(b"")
-        message = fault(UsageError, lambda: find_splits([data / "slice.npy"], None), 2)
+        message = refusal(UsageError, lambda: find_splits([data / "slice.npy"], None))
         assert "is no manifest: wanted a .csv with a column 'path'" in message
 
     @pytest.mark.parametrize("place", ["prepared/my data/train/manifest.csv", "prepared/ds/a b/manifest.csv"])
     def test_names_that_cannot_stand_in_a_path(self, tmp_path: Path, place: str) -> None:
         path = manifest(tmp_path, "path\n", place)
-        message = fault(ConfigError, lambda: find_splits([path], None), 2)
+        message = refusal(ConfigError, lambda: find_splits([path], None))
         assert "cannot be used as a name" in message
         assert "'my data'" in message or "'a b'" in message
 
@@ -416,7 +408,7 @@ class TestHeaders:
         save(tmp_path, "a.npy")
         save(tmp_path, "c.npy", (3, 4, 5))
         table = read(tmp_path, "path\na.npy\nb.npy\nc.npy\n")
-        message = fault(NpyError, lambda: scan_headers(table, tmp_path, skip_faulty=False), 1)
+        message = refusal(NpyError, lambda: scan_headers(table, tmp_path, skip_faulty=False))
         assert message.startswith("b.npy does not exist; the manifest lists it")
         frame = scan_headers(table, tmp_path, skip_faulty=True)
         assert frame.select("height", "width", "src_dtype").rows() == [(4, 5, "float32"), (0, 0, ""), (0, 0, "")]
@@ -429,7 +421,7 @@ class TestHeaders:
         save(tmp_path, "a.npy", (4, 5))
         save(tmp_path, "t.npy", (5, 4))
         table = read(tmp_path, "path,target_path\na.npy,t.npy\n")
-        message = fault(NpyError, lambda: scan_headers(table, tmp_path, skip_faulty=False), 1)
+        message = refusal(NpyError, lambda: scan_headers(table, tmp_path, skip_faulty=False))
         assert message.startswith("t.npy has shape 5x4, its image a.npy has 4x5")
 
     def test_an_image_of_whole_numbers_is_refused_but_no_other_array(self, tmp_path: Path) -> None:
@@ -438,7 +430,7 @@ class TestHeaders:
         table = read(tmp_path, "path,other_path\nb.npy,a.npy\n")
         assert scan_headers(table, tmp_path, skip_faulty=False)["other_dtype"].to_list() == ["int16"]
         table = read(tmp_path, "path\na.npy\n")
-        assert "a.npy has dtype int16" in fault(NpyError, lambda: scan_headers(table, tmp_path, skip_faulty=False), 1)
+        assert "a.npy has dtype int16" in refusal(NpyError, lambda: scan_headers(table, tmp_path, skip_faulty=False))
 
     @pytest.mark.skipif(not hasattr(os, "mkfifo"), reason="this system has no named pipes")
     def test_a_pipe_does_not_hang_it(self, tmp_path: Path) -> None:
