@@ -10,8 +10,14 @@ import polars as pl
 import pytest
 
 from ctpatch.errors import ConfigError, NpyError, SourceManifestError, UsageError
-from ctpatch.format.source_manifest import SourceTable, is_labels, read_source_manifest, scan_headers
-from ctpatch.format.splits import SplitSource, find_splits
+from ctpatch.format.source_manifest import (
+    SourceTable,
+    is_labels,
+    read_source_manifest,
+    scan_headers,
+    split_manifest_csv,
+)
+from ctpatch.format.splits import SplitSource, find_sets, find_splits
 from helpers import refusal
 
 MANIFEST = "prepared/ds/train/train_manifest.csv"
@@ -386,6 +392,31 @@ class TestFinding:
             assert split.manifest.is_absolute()
 
 
+class TestFindingSets:
+    @pytest.fixture
+    def sets(self, tmp_path: Path) -> Path:
+        """A finished set, one that was begun, and what is neither."""
+        for name in ("patches/ds/train/patch_meta.json", "patches/ds/val/.ctpatch/lock", "patches/ds/notes/readme.txt"):
+            manifest(tmp_path, "", name)
+        manifest(tmp_path, "", "patches/ds/patch_manifest.csv")
+        return tmp_path / "patches"
+
+    def test_a_folder_above_sets_is_all_of_them(self, sets: Path) -> None:
+        assert find_sets([sets / "ds"]) == [sets / "ds/train", sets / "ds/val"]
+
+    @pytest.mark.parametrize("split", ["train", "val"])
+    def test_a_set_is_itself_whatever_is_in_it(self, sets: Path, split: str) -> None:
+        manifest(sets, "", f"ds/{split}/inner/patch_meta.json")
+        assert find_sets([sets / "ds" / split]) == [sets / "ds" / split]
+
+    @pytest.mark.parametrize("place", ["", "ds/notes", "ds/train/patch_meta.json", "none"])
+    def test_what_holds_none_is_left_to_who_opens_it(self, sets: Path, place: str) -> None:
+        assert find_sets([sets / place, sets / "ds/val"]) == [sets / place, sets / "ds/val"]
+
+    def test_no_set_at_all(self) -> None:
+        assert refusal(UsageError, lambda: find_sets([])) == "no patch set given: name its folder"
+
+
 def save(root: Path, name: str, shape: tuple[int, ...] = (4, 5), dtype: Any = np.float32) -> None:
     np.save(root / name, np.zeros(shape, dtype))
 
@@ -494,3 +525,37 @@ class TestPieces:
             read_source_manifest(SplitSource("ds", "train", path, tmp_path), look)
         assert len(seen) == 2
         assert sum(seen) <= 6
+
+
+ROW = {"index": 7, "path": "a,b.npy", "min": 0.1, "max": 1e-7, "patient_id": None}
+
+
+@pytest.mark.parametrize(
+    ("rows", "options", "wanted"),
+    [
+        ([], {}, "index,path,min,max,patient_id\n"),
+        ([ROW], {}, 'index,path,min,max,patient_id\n7,"a,b.npy",0.1,1e-7,\n'),
+        (
+            [{**ROW, "target_path": "t.npy"}],
+            {"arrays": ["target"]},
+            'index,path,min,max,patient_id,target_path\n7,"a,b.npy",0.1,1e-7,,t.npy\n',
+        ),
+        (
+            [
+                {
+                    **ROW,
+                    "series": "s",
+                    "spacing_row_mm": 0.5,
+                    "source_digest": "d",
+                    "m_path": "m",
+                    "m_source_digest": "e",
+                }
+            ],
+            {"arrays": ["m"], "origins": True},
+            "index,path,min,max,patient_id,series,position_mm,spacing_row_mm,spacing_col_mm,source_digest,m_path,"
+            'm_source_digest\n7,"a,b.npy",0.1,1e-7,,s,,0.5,,d,m,e\n',
+        ),
+    ],
+)
+def test_the_manifest_that_is_written(rows: list[dict[str, object]], options: dict[str, Any], wanted: str) -> None:
+    assert split_manifest_csv(rows, **options).decode() == wanted

@@ -28,11 +28,11 @@ from ctpatch.files.atomic import (
 )
 from ctpatch.files.npy import header_bytes, open_npy, read_header
 from ctpatch.files.paths import not_plain
-from ctpatch.format.meta import PATCH_META, PatchMeta, read_meta
+from ctpatch.format.meta import PATCH_META, STATE_FOLDER, PatchMeta, read_meta
 from ctpatch.format.tables import PATCH_MANIFEST, TABLES, patch_schema, read_table
 from ctpatch.layouts.base import folders_of
 from ctpatch.words import LayoutName
-from ctpatch.work.folder import LOCK_FILES, STATE_FOLDER, HeldFolder, remove_entry
+from ctpatch.work.folder import LOCK_FILES, HeldFolder, remove_entry
 from ctpatch.work.lock import Hold
 
 _BUILD = "build.json"

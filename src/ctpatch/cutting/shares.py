@@ -30,12 +30,12 @@ from ctpatch.cutting.tables import Totals, merge_parts, totals_of_set
 from ctpatch.errors import ConfigError, IncompleteError, OutputConflictError, SourceChangedError, UsageError
 from ctpatch.events import Listener, ignore
 from ctpatch.files.atomic import given_path
-from ctpatch.format.meta import PATCH_META
+from ctpatch.format.meta import PATCH_META, STATE_FOLDER
 from ctpatch.format.splits import PATCHES, PREPARED, SourcePath, SplitSource
 from ctpatch.words import LayoutName, OnError
 from ctpatch.work.executors.base import Executor
 from ctpatch.work.executors.choose import AnyExecutor, as_executor
-from ctpatch.work.folder import STATE_FOLDER, differences
+from ctpatch.work.folder import differences
 
 _MAX_NAMED = 20
 

@@ -1,7 +1,7 @@
 """Source manifests: the slices of a split as a CSV lists them, checked, and what their headers say."""
 
 import os
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -17,6 +17,21 @@ _ARRAY_SUFFIX = "_path"
 _MAX_SLICE_INDEX = 10**12
 PIECE_ROWS = 50_000
 """Rows of a manifest that are read at a time."""
+_COLUMNS: dict[str, type[pl.DataType]] = {
+    "index": pl.Int64,
+    "path": pl.String,
+    "min": pl.Float64,
+    "max": pl.Float64,
+    "patient_id": pl.String,
+}
+_ORIGIN_COLUMNS: dict[str, type[pl.DataType]] = {
+    "series": pl.String,
+    "position_mm": pl.Float64,
+    "spacing_row_mm": pl.Float64,
+    "spacing_col_mm": pl.Float64,
+    "source_digest": pl.String,
+}
+"""Where a slice comes from: in manifests of slices that were prepared from raw files."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -70,6 +85,24 @@ def read_source_manifest(
         _refuse_repeats(frame["slice_index"], "index", name, 0)
         _refuse_repeats(frame["src_path"], "path", name, 0)
     return SourceTable(frame, arrays)
+
+
+def split_manifest_csv(
+    rows: Iterable[Mapping[str, object]], arrays: Sequence[str] = (), *, origins: bool = False
+) -> bytes:
+    """The manifest of a split as it is written, for `build` to read.
+
+    Args:
+        rows: a cell for each column by its name, slice by slice; None leaves a cell blank.
+        arrays: those beside `image`; each has a column `<array>_path`.
+        origins: with the columns that say what a slice was prepared from, and `<array>_source_digest` for each array.
+    """
+    schema = _COLUMNS | (_ORIGIN_COLUMNS if origins else {})
+    for array in arrays:
+        schema[f"{array}{_ARRAY_SUFFIX}"] = pl.String
+        if origins:
+            schema[f"{array}_source_digest"] = pl.String
+    return pl.DataFrame(list(rows), schema=schema, orient="row").write_csv().encode()
 
 
 def _checked(raw: pl.DataFrame, source: SplitSource, first: int) -> SourceTable:

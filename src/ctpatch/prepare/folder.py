@@ -11,8 +11,9 @@ from typing import Any
 
 from ctpatch.errors import FormatError, OutputConflictError
 from ctpatch.files.atomic import read_regular, remove_file, sync_folder, system_errors, write_atomic
+from ctpatch.format.meta import STATE_FOLDER
 from ctpatch.format.prepared_meta import PREPARE_META, PreparedMeta, read_prepared_meta
-from ctpatch.work.folder import LOCK_FILES, STATE_FOLDER, HeldFolder
+from ctpatch.work.folder import LOCK_FILES, HeldFolder
 
 LEFT_OUT = "left_out.csv"
 RECEIPT_SUFFIX = ".receipt.json"

@@ -19,7 +19,7 @@ from ctpatch.files.digest import array_digest
 from ctpatch.files.memory import Slabs, empty_buffer, require_memory
 from ctpatch.files.npy import SliceBuffer
 from ctpatch.files.paths import PathError, Root, not_plain
-from ctpatch.format.meta import PATCH_META, PatchMeta, read_meta
+from ctpatch.format.meta import PATCH_META, STATE_FOLDER, PatchMeta, read_meta
 from ctpatch.format.tables import (
     PATCH_MANIFEST,
     REJECTED_PATCHES,
@@ -32,7 +32,6 @@ from ctpatch.layouts.base import SHARDS_FOLDER
 from ctpatch.layouts.reading import ArrayReader, MappedFiles, addresses_of
 from ctpatch.reading.batches import BatchLoader, Transform
 from ctpatch.reading.sampling import SamplerOptions
-from ctpatch.work.folder import STATE_FOLDER
 
 
 class PatchSet:

@@ -15,9 +15,9 @@ from typing import Any
 from ctpatch.errors import OutputConflictError
 from ctpatch.events import Listener
 from ctpatch.files.atomic import remove_file, sync_folder, system_errors
+from ctpatch.format.meta import STATE_FOLDER
 from ctpatch.work.lock import LOCK, OWNER, Hold
 
-STATE_FOLDER = ".ctpatch"
 LOCK_FILES = frozenset({LOCK, OWNER})
 """What stays in the state folder until it is let go."""
 
