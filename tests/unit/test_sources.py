@@ -552,8 +552,10 @@ ROW = {"index": 7, "path": "a,b.npy", "min": 0.1, "max": 1e-7, "patient_id": Non
                 }
             ],
             {"arrays": ["m"], "origins": True},
-            "index,path,min,max,patient_id,series,position_mm,spacing_row_mm,spacing_col_mm,source_digest,m_path,"
-            'm_source_digest\n7,"a,b.npy",0.1,1e-7,,s,,0.5,,d,m,e\n',
+            (
+                "index,path,min,max,patient_id,series,position_mm,spacing_row_mm,spacing_col_mm,source_digest,m_path,"
+                'm_source_digest\n7,"a,b.npy",0.1,1e-7,,s,,0.5,,d,m,e\n'
+            ),
         ),
     ],
 )
