@@ -113,7 +113,7 @@ def _checked(raw: pl.DataFrame, source: SplitSource, first: int) -> SourceTable:
     _refuse_repeats(columns["src_path"], "path", name, first)
     for array in arrays[1:]:
         columns[f"{array}_path"] = _paths(raw[f"{array}_path"], source, first)
-    columns["patient_id"] = _texts(raw, "patient_id")
+    columns["patient_id"] = stripped_texts(raw, "patient_id")
     columns["stated_min"] = _numbers(raw, "min", name, first)
     columns["stated_max"] = _numbers(raw, "max", name, first)
     return SourceTable(pl.DataFrame(columns), arrays)
@@ -209,7 +209,8 @@ def _refuse_repeats(values: pl.Series, column: str, name: str, first: int) -> No
     )
 
 
-def _texts(raw: pl.DataFrame, column: str) -> pl.Series:
+def stripped_texts(raw: pl.DataFrame, column: str) -> pl.Series:
+    """A column of texts without blanks around them, blank ones as null; all null where there is no such column."""
     if column not in raw.columns:
         return pl.Series(column, [None] * raw.height, dtype=pl.String)
     texts = raw[column].str.strip_chars()
@@ -217,7 +218,7 @@ def _texts(raw: pl.DataFrame, column: str) -> pl.Series:
 
 
 def _numbers(raw: pl.DataFrame, column: str, name: str, first: int) -> pl.Series:
-    texts = _texts(raw, column)
+    texts = stripped_texts(raw, column)
     numbers = texts.cast(pl.Float64, strict=False)
     wrong = (numbers.is_null() & texts.is_not_null()).arg_true()
     if len(wrong):

@@ -205,13 +205,12 @@ def _is_flat(seen: SeenSplit, row: dict[str, object], known: dict[str, bool]) ->
 
 
 def _flat_patch(seen: SeenSplit, number: int, array: str) -> bool:
-    rows = seen.split.patches
-    reader = getattr(seen.split.reader, "ps", None)
-    if rows is None or reader is None:
+    rows, ps = seen.split.patches, seen.split.pixels.ps
+    if rows is None or ps is None:
         return False
     try:
-        patch = np.empty((1, *reader.patch_size), np.dtype(reader.meta.arrays[array].dtype))
-        reader.reader_for(rows[number : number + 1], array).read_into(np.array([0]), patch)
+        patch = np.empty((1, *ps.patch_size), np.dtype(ps.meta.arrays[array].dtype))
+        ps.reader_for(rows[number : number + 1], array).read_into(np.array([0]), patch)
     except CtPatchError:
         return False
     return is_constant(patch[0])
