@@ -65,7 +65,16 @@ def find_splits(sources: Sequence[SourcePath], data_root: SourcePath | None) -> 
     for source in sources:
         path = given_path(source)
         _refuse_unfinished(path)
-        splits.extend(_split_source(manifest, root) for manifest in find_meant(path, _SOURCE))
+        found = find_meant(
+            path,
+            manifests_in,
+            what="manifest",
+            file="a .csv with a column 'path', or a folder with one",
+            give="a split's folder, a dataset's folder or a manifest",
+            marks=f"<split>{MANIFEST_SUFFIX} or {PLAIN_MANIFEST}, a CSV with a column 'path' (ctpatch prepare writes "
+            "one)",
+        )
+        splits.extend(_split_source(manifest, root) for manifest in found)
     seen: dict[tuple[str, str], Path] = {}
     for each in splits:
         key = (each.dataset, each.split)
@@ -85,40 +94,31 @@ def _existing_folder(path: str | os.PathLike[str]) -> Path:
     return folder.resolve()
 
 
-@dataclass(frozen=True, slots=True)
-class Sought:
-    """What a user means by a path: how it is found in a folder, and the words of messages where it is not.
-
-    Attributes:
-        what: its name.
-        look: finds it in one folder.
-        file: what a file must be to be meant itself.
-        give: what is wanted in the place of a path that does not exist.
-        marks: what marks a folder that has it.
-    """
-
-    what: str
-    look: Callable[[Path], list[Path]]
-    file: str
-    give: str
-    marks: str
-
-
-def find_meant(path: Path, sought: Sought) -> list[Path]:
+def find_meant(
+    path: Path, look: Callable[[Path], list[Path]], *, what: str, file: str, give: str, marks: str
+) -> list[Path]:
     """What a path means: the manifest that it is, what is in the folder, or else what is in the folders in it.
 
+    Args:
+        path: as the user gave it.
+        look: finds what is meant in one folder.
+        what: for messages: what is meant.
+        file: what a file must be.
+        give: what to give in the place of a path that does not exist.
+        marks: what marks a folder that has it.
+
     Raises:
-        UsageError: it does not exist, is a file and no CSV, or a folder without what is sought.
+        UsageError: it does not exist, is a file and no CSV, or a folder without what is meant.
     """
     if path.is_file():
         if path.suffix.lower() != ".csv":
-            raise UsageError(f"{str(path)!r} is no {sought.what}: wanted {sought.file}")
+            raise UsageError(f"{str(path)!r} is no {what}: wanted {file}")
         return [path]
     if not path.is_dir():
-        raise UsageError(f"{str(path)!r} does not exist; give {sought.give}")
-    found = _in_or_below(path, sought.look)
+        raise UsageError(f"{str(path)!r} does not exist; give {give}")
+    found = _in_or_below(path, look)
     if not found:
-        raise UsageError(f"no {sought.what} in {str(path)!r} or in the folders in it: wanted {sought.marks}")
+        raise UsageError(f"no {what} in {str(path)!r} or in the folders in it: wanted {marks}")
     return found
 
 
@@ -162,15 +162,6 @@ def manifests_in(folder: Path) -> list[Path]:
 def manifest_name(split: str) -> str:
     """The name of a split's source manifest."""
     return f"{split}{MANIFEST_SUFFIX}"
-
-
-_SOURCE = Sought(
-    "manifest",
-    manifests_in,
-    file="a .csv with a column 'path', or a folder with one",
-    give="a split's folder, a dataset's folder or a manifest",
-    marks=f"{manifest_name('<split>')} or {PLAIN_MANIFEST}, a CSV with a column 'path' (ctpatch prepare writes one)",
-)
 
 
 def _refuse_unfinished(source: Path) -> None:

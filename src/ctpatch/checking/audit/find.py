@@ -16,9 +16,7 @@ from ctpatch.format.meta import PATCH_META
 from ctpatch.format.splits import (
     MANIFEST_SUFFIX,
     PLAIN_MANIFEST,
-    Sought,
     find_meant,
-    manifest_name,
     manifests_in,
     sets_in,
 )
@@ -36,7 +34,17 @@ def find_audited(paths: Sequence[str | os.PathLike[str]], data_root: Path | None
     """
     if not paths:
         raise UsageError("nothing to audit: give a dataset's folder, or several splits")
-    places = [place for path in paths for place in find_meant(given_path(path), _SPLIT)]
+    places: list[Path] = []
+    for path in paths:
+        places += find_meant(
+            given_path(path),
+            _splits_in,
+            what="split",
+            file="a folder, or a manifest (.csv)",
+            give="a dataset's folder, or several splits",
+            marks=f"patch sets ({PATCH_META}, or a {PATCH_MANIFEST} made elsewhere), or prepared slices "
+            f"(<split>{MANIFEST_SUFFIX}, {PLAIN_MANIFEST})",
+        )
     resolved = [place.resolve() for place in places]
     twice = [place for place, count in Counter(resolved).items() if count > 1]
     if twice:
@@ -58,16 +66,6 @@ def _splits_in(folder: Path) -> list[Path]:
     """A split for each path: the folder of a patch set, or a manifest."""
     made_elsewhere = folder / PATCH_MANIFEST
     return sets_in(folder) or ([made_elsewhere] if made_elsewhere.is_file() else manifests_in(folder))
-
-
-_SPLIT = Sought(
-    "split",
-    _splits_in,
-    file="a folder, or a manifest (.csv)",
-    give="a dataset's folder, or several splits",
-    marks=f"patch sets ({PATCH_META}, or a {PATCH_MANIFEST} made elsewhere), or prepared slices "
-    f"({manifest_name('<split>')}, {PLAIN_MANIFEST})",
-)
 
 
 def _read(place: Path, data_root: Path | None) -> AuditedSplit:

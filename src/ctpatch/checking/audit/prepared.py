@@ -5,13 +5,13 @@ A build refuses a manifest with a bad row. An audit names the row, never opens w
 
 import os
 from contextlib import suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import polars as pl
 
 from ctpatch.checking.audit.base import AuditedSplit, PatchSeen, Run, Seen
-from ctpatch.checking.audit.report import Fault, RowRef
+from ctpatch.checking.audit.report import Fault
 from ctpatch.errors import CtPatchError, SourceManifestError, SystemFailureError
 from ctpatch.files.npy import SliceBuffer
 from ctpatch.files.paths import PathError, Root
@@ -142,16 +142,12 @@ def read_prepared(manifest: Path, split: str, dataset: str, folder: str, data_ro
 
 def _refuse_paths(split: AuditedSplit, root: Root, columns: list[str]) -> None:
     """Leave out rows whose paths are none; they are faults."""
-    bad: set[int] = set()
+    bad: dict[int, str] = {}
     for column in columns:
         for at, path in enumerate(split.slices[column]):
             try:
                 root.resolve(path)
             except PathError as error:
-                if at not in bad:
-                    line, name = split.slices["line"][at], split.slices["id"][at]
-                    row = RowRef(split.name, split.slice_table, line, name, "")
-                    split.faults.append(Fault(row, f"column {column}: {error}"))
-                bad.add(at)
-    if bad:
-        split.slices = split.slices.filter(~pl.int_range(pl.len()).is_in(list(bad)))
+                bad.setdefault(at, f"column {column}: {error}")
+    split.faults += [Fault(replace(split.slice_ref(at), path=""), message) for at, message in bad.items()]
+    split.slices = split.slices.filter(~pl.int_range(pl.len()).is_in(list(bad)))
