@@ -13,13 +13,7 @@ from ctpatch.checking.audit.prepared import read_csv, read_prepared
 from ctpatch.errors import FormatError, UsageError
 from ctpatch.files.atomic import given_path, read_regular
 from ctpatch.format.meta import PATCH_META
-from ctpatch.format.splits import (
-    MANIFEST_SUFFIX,
-    PLAIN_MANIFEST,
-    find_meant,
-    manifests_in,
-    sets_in,
-)
+from ctpatch.format.splits import MANIFEST_SUFFIX, PLAIN_MANIFEST, find_meant, manifests_in, sets_in
 from ctpatch.format.tables import PATCH_MANIFEST, REJECTED_PATCHES, TABLES, header_line, schema_of
 
 _MAX_META_BYTES = 64 << 20
