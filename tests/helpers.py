@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pytest
 import xxhash
 from numpy.typing import DTypeLike, NDArray
 
@@ -20,7 +21,7 @@ from ctpatch.cutting.job import Job
 from ctpatch.cutting.plan import Part
 from ctpatch.cutting.receipt import CutReceipt, trusted_receipt
 from ctpatch.cutting.rows import SliceRecord
-from ctpatch.errors import SliceError, SystemFailureError
+from ctpatch.errors import CtPatchError, SliceError, SystemFailureError
 from ctpatch.events import Event, Notice
 
 EPOCH = "1700000000"
@@ -31,6 +32,26 @@ SMALL = ctpatch.PatchConfig(patch_size=16, stride=8)
 
 Image = NDArray[Any]
 Origin = tuple[int, int]
+
+
+STATUS_AND_CODE = {
+    "ConfigError": (2, "config"),
+    "FormatError": (1, "format"),
+    "NpyError": (1, "npy"),
+    "PathError": (1, "path"),
+    "RuleError": (2, "rule"),
+    "SourceManifestError": (1, "source-manifest"),
+    "UsageError": (2, "usage"),
+}
+
+
+def refusal(error: type[CtPatchError], call: Callable[[], object]) -> str:
+    """The message that a call is refused with, by an error of this very class, which ends a command as it should."""
+    with pytest.raises(error) as caught:
+        call()
+    assert type(caught.value) is error
+    assert (caught.value.exit_status, caught.value.code) == STATUS_AND_CODE[error.__name__]
+    return str(caught.value)
 
 
 def data_folder() -> Path:
@@ -200,7 +221,7 @@ def pair(value: int | tuple[int, int]) -> tuple[int, int]:
 
 
 def reference_starts(length: int, size: int, stride: int, pad_mode: str) -> list[int]:
-    """Window origins along an axis, said as section 3 of the design says it."""
+    """Window origins along an axis, by trying origins and counts one after the other; no formula of the code."""
     if pad_mode in {"zero", "edge", "reflect"}:
         starts = [0]
         while starts[-1] + size < length:

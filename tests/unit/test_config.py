@@ -9,15 +9,12 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from ctpatch.config import BuildConfig, PatchConfig, Rule, check_name, min_std_rule
-from ctpatch.errors import ConfigError, CtPatchError, RuleError
+from ctpatch.errors import ConfigError, RuleError
+from helpers import refusal
 
 
-def refusal(**options: Any) -> str:
-    with pytest.raises(ConfigError) as caught:
-        PatchConfig(**options)
-    assert isinstance(caught.value, CtPatchError)
-    assert (caught.value.exit_status, caught.value.code) == (2, "config")
-    return str(caught.value)
+def refused(**options: Any) -> str:
+    return refusal(ConfigError, lambda: PatchConfig(**options))
 
 
 def test_defaults_are_those_of_the_design() -> None:
@@ -62,7 +59,7 @@ def test_one_number_is_both_and_a_pair_is_rows_then_cols() -> None:
     ],
 )
 def test_sizes_that_make_no_sense_are_refused_by_name(field: str, value: Any, said: str) -> None:
-    message = refusal(**{field: value})
+    message = refused(**{field: value})
     assert message.startswith(field)
     assert said in message
     shown = value if not isinstance(value, tuple) or len(value) != 2 else value[1]
@@ -86,27 +83,27 @@ def test_sizes_that_make_no_sense_are_refused_by_name(field: str, value: Any, sa
     ],
 )
 def test_other_nonsense_is_refused_by_name(field: str, value: Any, said: str) -> None:
-    message = refusal(**{field: value})
+    message = refused(**{field: value})
     assert message.startswith(field)
     assert said in message
     assert "got " in message
 
 
 def test_every_fault_is_named_not_only_the_first() -> None:
-    lines = refusal(patch_size=0, pad_mode="mirror", air_level="x").splitlines()
+    lines = refused(patch_size=0, pad_mode="mirror", air_level="x").splitlines()
     fields = dict.fromkeys(line.split(":")[0].split(".")[0] for line in lines)
     assert list(fields) == ["patch_size", "pad_mode", "air_level"]
 
 
 def test_an_unknown_option_is_refused_with_those_there_are() -> None:
-    message = refusal(patchsize=64)
+    message = refused(patchsize=64)
     assert message.startswith("patchsize: there is no such option")
     for known in ("patch_size", "stride", "pad_mode", "value_range", "air_level", "drop", "rules_on", "layout"):
         assert known in message
 
 
 def test_two_rules_of_one_name_are_refused() -> None:
-    message = refusal(drop=("flat: std < 0.1", "dark: max < 0.5", "flat: std < 0.2"))
+    message = refused(drop=("flat: std < 0.1", "dark: max < 0.5", "flat: std < 0.2"))
     assert "drop: two rules are named 'flat'" in message
     assert "use two names" in message
 

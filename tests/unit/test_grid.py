@@ -1,6 +1,5 @@
 """The grid against plain loops over every origin and a mask of every pixel."""
 
-import itertools
 from typing import get_args
 
 import numpy as np
@@ -11,6 +10,7 @@ from hypothesis import strategies as st
 from ctpatch.config import PatchConfig
 from ctpatch.core.grid import Grid, axis_starts, covering_stride, make_grid, sliding_window_coords
 from ctpatch.words import PadMode
+from helpers import reference_starts
 
 MODES: tuple[PadMode, ...] = get_args(PadMode)
 PADDING: tuple[PadMode, ...] = ("zero", "edge", "reflect")
@@ -24,34 +24,10 @@ def config(size: tuple[int, int], stride: tuple[int, int], mode: PadMode) -> Pat
     return PatchConfig(patch_size=size, stride=stride, pad_mode=mode)
 
 
-def starts_by_definition(length: int, size: int, stride: int, mode: PadMode) -> list[int]:
-    """Tries every origin and every count; no formula of the code under test."""
-    fitting = [start for start in range(length) if start + size <= length]
-    if mode in PADDING:
-        starts = [0]
-        while starts[-1] + size < length:
-            starts.append(starts[-1] + stride)
-        return [start for start in starts if any(pixel < length for pixel in range(start, start + size))]
-    if not fitting:
-        return []
-    stepped = [start for start in fitting if start % stride == 0]
-    if mode == "none":
-        return stepped
-    if mode == "shift":
-        return sorted({*stepped, fitting[-1]})
-    span = fitting[-1]
-    if span == 0:
-        return [0]
-    for count in itertools.count(2):
-        if span <= stride * (count - 1):
-            return [int(np.floor(index * span / (count - 1) + 1e-9)) for index in range(count)]
-    raise AssertionError
-
-
 @settings(deadline=None)
 @given(lengths, sizes, strides, modes)
 def test_axis_starts_are_those_of_the_definition(length: int, size: int, stride: int, mode: PadMode) -> None:
-    assert axis_starts(length, size, stride, mode) == starts_by_definition(length, size, stride, mode)
+    assert axis_starts(length, size, stride, mode) == reference_starts(length, size, stride, mode)
 
 
 @settings(deadline=None)
@@ -78,8 +54,8 @@ def test_windows_are_the_double_loop_row_major(
 ) -> None:
     cfg = config((h, w), (row_stride, col_stride), mode)
     wanted = []
-    for row in starts_by_definition(height, h, row_stride, mode):
-        for col in starts_by_definition(width, w, col_stride, mode):
+    for row in reference_starts(height, h, row_stride, mode):
+        for col in reference_starts(width, w, col_stride, mode):
             wanted.append((row, col))  # noqa: PERF401 - the plain double loop is the reference
     grid = make_grid(height, width, cfg)
     assert sliding_window_coords(height, width, cfg) == wanted

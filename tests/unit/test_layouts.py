@@ -1,7 +1,6 @@
 """One contract for all four layouts: the pixels by value, with reads in plain numpy that bypass the code under test."""
 
 import os
-from collections.abc import Callable
 from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
@@ -13,7 +12,7 @@ import pytest
 import xxhash
 from numpy.typing import NDArray
 
-from ctpatch.errors import CtPatchError, FormatError, NpyError
+from ctpatch.errors import FormatError, NpyError
 from ctpatch.format.meta import ArrayInfo
 from ctpatch.layouts import base, reading
 from ctpatch.layouts.base import Addresses, SliceToWrite, WriterOptions, folders_of
@@ -22,6 +21,7 @@ from ctpatch.layouts.packed import PackedFile
 from ctpatch.layouts.reading import ArrayReader, MappedFiles, addresses_of
 from ctpatch.layouts.writing import make_writer
 from ctpatch.words import LayoutName, PadMode
+from helpers import refusal
 
 LAYOUTS: tuple[LayoutName, ...] = get_args(LayoutName)
 PADS: dict[PadMode, Any] = {"zero": "constant", "edge": "edge", "reflect": "reflect"}
@@ -298,7 +298,7 @@ class TestContract:
             path.write_bytes(
                 {"cut": content[:-1], "longer": content + b"\0", "rubbish": b"x" * len(content), "empty": b""}[damage]
             )
-        message = fault(FormatError if damage == "other" else NpyError, lambda: written.read(which=[0]))
+        message = refusal(FormatError if damage == "other" else NpyError, lambda: written.read(which=[0]))
         assert message.startswith(name)
         said = {"missing": "is missing", "cut": "is cut short", "longer": "has trailing bytes", "rubbish": "not a .npy",
                 "other": "(2, 2)", "empty": "is empty"}  # fmt: skip
@@ -309,7 +309,7 @@ class TestContract:
         written = write(tmp_path, layout, INSIDE)
         name = written.frame["lung_mask_patch_path"][0]
         np.save(written.root / name, np.load(written.root / name).astype(np.float64))
-        message = fault(FormatError, lambda: written.read("lung_mask", [0]))
+        message = refusal(FormatError, lambda: written.read("lung_mask", [0]))
         assert message.startswith(name)
         assert "dtype float64, the set says (4, 3) of uint8" in message
 
@@ -326,7 +326,7 @@ class TestContract:
         if layout == "index":  # a source slice may be a link below the data root
             np.testing.assert_array_equal(written.read(), written.expected("image"))
         else:
-            assert "cannot be opened" in fault(NpyError, lambda: written.read(which=[0]))
+            assert "cannot be opened" in refusal(NpyError, lambda: written.read(which=[0]))
 
     def test_a_row_without_an_address_is_an_error(self, tmp_path: Path, layout: LayoutName) -> None:
         written = write(tmp_path, layout, INSIDE)
@@ -335,7 +335,7 @@ class TestContract:
             if column == "patch_index" and layout in {"files", "index"}:
                 continue
             frame = written.frame.with_columns(pl.when(pl.col("row") > 0).then(column).otherwise(pl.lit(None, kind)))
-            message = fault(FormatError, partial(written.reader, "image", frame))
+            message = refusal(FormatError, partial(written.reader, "image", frame))
             assert message.startswith("the manifest has rows without an address (patch_path")
             assert message.endswith(f"; the layout is {layout}")
             assert column in message
@@ -345,20 +345,12 @@ def contents(written: Written) -> dict[str, bytes]:
     return {path.relative_to(written.folder).as_posix(): path.read_bytes() for path in written.outputs}
 
 
-def fault(error: type[CtPatchError], call: Callable[[], object]) -> str:
-    with pytest.raises(error) as caught:
-        call()
-    assert type(caught.value) is error
-    assert caught.value.exit_status == 1
-    return str(caught.value)
-
-
 @pytest.mark.parametrize("layout", ["slices", "index"])
 def test_a_window_outside_its_slice_is_an_error(tmp_path: Path, layout: LayoutName) -> None:
     written = write(tmp_path, layout, INSIDE)
     for row, col in [(6, 0), (0, 6), (-4, 0), (0, -3), (-9, -8), (100, 100)]:
         moved = written.frame.with_columns(row=pl.lit(row, pl.Int32), col=pl.lit(col, pl.Int32))
-        message = fault(FormatError, partial(written.read, which=[0], frame=moved))
+        message = refusal(FormatError, partial(written.read, which=[0], frame=moved))
         assert f"({row}, {col})" in message
         assert moved["patch_path"][0] in message
 
@@ -368,7 +360,7 @@ def test_under_padding_a_window_that_no_grid_has_is_an_error(tmp_path: Path, lay
     written = write(tmp_path, layout, BEYOND, "zero")
     for row, col in [(-1, 0), (0, -1), (20_000, 0), (0, 2**31 - 1)]:
         moved = written.frame.with_columns(row=pl.lit(row, pl.Int32), col=pl.lit(col, pl.Int32))
-        assert f"({row}, {col})" in fault(FormatError, partial(written.read, which=[0], frame=moved))
+        assert f"({row}, {col})" in refusal(FormatError, partial(written.read, which=[0], frame=moved))
 
 
 @pytest.mark.parametrize("layout", ["shards", "slices"])
@@ -376,7 +368,7 @@ def test_an_item_that_is_not_there_is_an_error(tmp_path: Path, layout: LayoutNam
     written = write(tmp_path, layout, INSIDE)
     for item in (-1, 1000):
         frame = written.frame.with_columns(patch_index=pl.lit(item, pl.Int64))
-        message = fault(FormatError, partial(written.read, which=[0], frame=frame))
+        message = refusal(FormatError, partial(written.read, which=[0], frame=frame))
         assert message.startswith(written.frame["patch_path"][0])
 
 
@@ -458,7 +450,7 @@ def test_what_is_mapped_cannot_be_written(tmp_path: Path) -> None:
 def test_an_empty_array_is_mapped_and_has_no_item(tmp_path: Path) -> None:
     written = write(tmp_path, "shards", INSIDE)
     np.save(written.root / written.frame["patch_path"][0], np.empty((0, *SIZE), np.float32))
-    assert "shape (0, 4, 3)" in fault(FormatError, lambda: written.read(which=[0]))
+    assert "shape (0, 4, 3)" in refusal(FormatError, lambda: written.read(which=[0]))
 
 
 def test_a_packed_file_refuses_items_of_another_shape(tmp_path: Path) -> None:

@@ -4,7 +4,6 @@ import csv
 import io
 import math
 import struct
-from collections.abc import Callable
 from pathlib import Path
 
 import polars as pl
@@ -30,6 +29,7 @@ from ctpatch.format.tables import (
     schema_of,
     slice_schema,
 )
+from helpers import refusal
 
 SCHEMA: Schema = {"name": pl.String, "count": pl.Int64, "place": pl.Int32, "value": pl.Float64}
 
@@ -114,13 +114,6 @@ def test_a_table_without_rows() -> None:
         assert found.schema == pl.Schema(SCHEMA)
 
 
-def refusal(call: Callable[[], object]) -> str:
-    with pytest.raises(FormatError) as caught:
-        call()
-    assert (caught.value.exit_status, caught.value.code) == (1, "format")
-    return str(caught.value)
-
-
 HEADER = b"name,count,place,value\n"
 
 
@@ -146,7 +139,7 @@ HEADER = b"name,count,place,value\n"
     ],
 )
 def test_damage_is_refused_by_the_tables_name(content: bytes, said: list[str]) -> None:
-    message = refusal(lambda: parse_table(content, SCHEMA, "patch_manifest.csv"))
+    message = refusal(FormatError, lambda: parse_table(content, SCHEMA, "patch_manifest.csv"))
     assert message.startswith("patch_manifest.csv ")
     for each in said:
         assert each in message
@@ -174,16 +167,16 @@ def test_columns_of_arrays_are_named_in_one_way() -> None:
 
 def test_read_table_reads_a_file_or_says_that_it_is_gone(tmp_path: Path) -> None:
     path = tmp_path / PATCH_MANIFEST
-    message = refusal(lambda: read_table(path, SCHEMA))
+    message = refusal(FormatError, lambda: read_table(path, SCHEMA))
     assert message == "patch_manifest.csv is missing from the patch set; build it again"
     path.write_bytes(HEADER + b"a,1,2,0.25\n")
     assert read_table(path, SCHEMA).rows() == [("a", 1, 2, 0.25)]
     path.write_bytes(b"a,1,2,0.25\n")
     assert read_table(path, SCHEMA, has_header=False).rows() == [("a", 1, 2, 0.25)]
-    assert "has the columns 'a,1,2,0.25'" in refusal(lambda: read_table(path, SCHEMA))
+    assert "has the columns 'a,1,2,0.25'" in refusal(FormatError, lambda: read_table(path, SCHEMA))
     folder = tmp_path / SLICE_MANIFEST
     folder.mkdir()
-    assert refusal(lambda: read_table(folder, SCHEMA)).startswith("slice_manifest.csv cannot be read: ")
+    assert refusal(FormatError, lambda: read_table(folder, SCHEMA)).startswith("slice_manifest.csv cannot be read: ")
 
 
 @pytest.mark.parametrize(

@@ -12,6 +12,7 @@ from ctpatch.config import PatchConfig
 from ctpatch.core.grid import make_grid
 from ctpatch.core.patches import cut, extract_from_grid, extract_patches_2d, pad_slice, padded_window
 from ctpatch.words import PadMode
+from helpers import reference_origins
 
 MODES: tuple[PadMode, ...] = get_args(PadMode)
 
@@ -39,26 +40,6 @@ def pixel(image: NDArray[Any], row: int, col: int, mode: PadMode) -> float:
     return 0.0 if source_row is None or source_col is None else float(image[source_row, source_col])
 
 
-def origins(length: int, size: int, stride: int, mode: PadMode) -> list[int]:
-    span = length - size
-    if mode in {"zero", "edge", "reflect"}:
-        found = [0]
-        while found[-1] + size < length:
-            found.append(found[-1] + stride)
-        return [start for start in found if start < length]
-    if span < 0:
-        return []
-    found = [start for start in range(span + 1) if start % stride == 0]
-    if mode == "shift" and found[-1] < span:
-        found.append(span)
-    if mode == "even":
-        count = 1
-        while (count - 1) * stride < span:
-            count += 1
-        found = [index * span // max(count - 1, 1) for index in range(count)]
-    return found
-
-
 @settings(deadline=None, max_examples=60)
 @given(
     st.integers(1, 13),
@@ -73,13 +54,10 @@ def test_patches_are_those_of_the_double_loop(
     image = numbered(height, width)
     before = image.copy()
     patches, coords = extract_patches_2d(image, PatchConfig(patch_size=size, stride=stride, pad_mode=mode))
-    wanted_coords = []
-    wanted = []
-    for row in origins(height, size[0], stride[0], mode):
-        for col in origins(width, size[1], stride[1], mode):
-            wanted_coords.append((row, col))
-            wanted.append([[pixel(image, row + i, col + j, mode) for j in range(size[1])] for i in range(size[0])])
-    assert coords == wanted_coords
+    assert coords == reference_origins((height, width), size, stride, mode)
+    wanted = [
+        [[pixel(image, row + i, col + j, mode) for j in range(size[1])] for i in range(size[0])] for row, col in coords
+    ]
     assert patches.dtype == np.float32
     np.testing.assert_array_equal(patches, np.array(wanted, np.float32).reshape(-1, *size))
     np.testing.assert_array_equal(image, before)

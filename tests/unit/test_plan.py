@@ -14,8 +14,9 @@ import ctpatch
 from ctpatch import plan as plan_function
 from ctpatch.config import PatchConfig
 from ctpatch.cutting.plan import LAYOUTS, Part, SplitPlan, plan_split
-from ctpatch.errors import ConfigError, CtPatchError, NpyError, RuleError, SourceManifestError
+from ctpatch.errors import ConfigError, NpyError, RuleError, SourceManifestError
 from ctpatch.words import LayoutName, PadMode
+from helpers import refusal
 
 MODULE = sys.modules["ctpatch.cutting.plan"]  # `ctpatch.plan` is the function
 SMALL = PatchConfig(patch_size=8, stride=4)
@@ -52,14 +53,6 @@ def split(
         lines.append(",".join([*cells, *([str(indices[number])] if indices else [])]))
     (folder / "train_manifest.csv").write_text("\n".join(lines) + "\n")
     return Split(tmp_path / "data", folder)
-
-
-def fault(error: type[CtPatchError], call: Any, status: int) -> str:
-    with pytest.raises(error) as caught:
-        call()
-    assert type(caught.value) is error
-    assert caught.value.exit_status == status
-    return str(caught.value)
 
 
 MIXED = [(20, 20), (17, 9), (20, 20), (4, 30), (8, 8), (20, 20)]
@@ -207,7 +200,7 @@ def test_parts_without_windows_take_no_shard(tmp_path: Path, monkeypatch: pytest
 def test_faulty_slices_are_raised_or_counted(tmp_path: Path) -> None:
     here = split(tmp_path, [(20, 20), (3, 20, 20), (8, 8)])
     (here.folder / "image_002.npy").unlink()
-    message = fault(NpyError, here.plan, 1)
+    message = refusal(NpyError, here.plan)
     assert message.startswith("prepared/ds/train/image_001.npy has 3 dimensions (3, 20, 20)")
     made = here.plan(skip_faulty=True)
     assert (made.num_slices, made.num_faulty, made.num_windows) == (1, 2, 16)
@@ -233,18 +226,18 @@ def test_arrays_and_their_dtypes(tmp_path: Path) -> None:
 def test_labels_of_two_dtypes_are_refused(tmp_path: Path) -> None:
     here = split(tmp_path, [(8, 8), (8, 8)], more={"mask": "uint8"})
     np.save(here.folder / "mask_001.npy", np.zeros((8, 8), np.int64))
-    message = fault(SourceManifestError, here.plan, 1)
+    message = refusal(SourceManifestError, here.plan)
     assert message.startswith("prepared/ds/train/train_manifest.csv, column mask_path: prepared/ds/train/mask_001.npy")
     assert "is int64, those before are uint8" in message
 
 
 def test_options_that_do_not_fit_the_data_are_refused(tmp_path: Path) -> None:
     here = split(tmp_path, [(8, 8)], more={"target": "float32"})
-    message = fault(ConfigError, lambda: here.plan(PatchConfig(rules_on="targets")), 2)
+    message = refusal(ConfigError, lambda: here.plan(PatchConfig(rules_on="targets")))
     assert "rules_on: there is no array 'targets'" in message
     assert message.endswith("it has image, target")
     assert here.plan(PatchConfig(rules_on="target")).config.rules_on == "target"
-    message = fault(RuleError, lambda: here.plan(PatchConfig(drop=("a: sdt < 1",))), 2)
+    message = refusal(RuleError, lambda: here.plan(PatchConfig(drop=("a: sdt < 1",))))
     assert "unknown column 'sdt'" in message
 
 
@@ -253,7 +246,7 @@ def test_a_stride_that_makes_too_many_windows_is_refused(tmp_path: Path, monkeyp
     monkeypatch.setattr(MODULE, "MAX_WINDOWS_PER_SLICE", 16)
     assert here.plan().num_windows == 17
     monkeypatch.setattr(MODULE, "MAX_WINDOWS_PER_SLICE", 15)
-    message = fault(ConfigError, here.plan, 2)
+    message = refusal(ConfigError, here.plan)
     assert message.startswith("stride: 4 gives 16 windows in a slice of 20x20, at most 15 are cut")
 
 

@@ -14,6 +14,7 @@ from ctpatch.config import Rule, min_std_rule
 from ctpatch.core.rules import compile_rules, opposite
 from ctpatch.core.statistics.columns import rule_columns
 from ctpatch.errors import RuleError
+from helpers import refusal
 
 Row = dict[str, float]
 
@@ -125,24 +126,23 @@ def test_without_rules_nothing_is_dropped() -> None:
     assert compile_rules([Rule.parse("a: std < 1")]).first_hits(columns()).tolist() == []
 
 
-def refusal(condition: str) -> str:
-    with pytest.raises(RuleError) as caught:
-        compile_rules([Rule.parse("fine: std < 1"), Rule(name="guilty", condition=condition)])
-    assert (caught.value.exit_status, caught.value.code) == (2, "rule")
-    assert str(caught.value).startswith(f"rule 'guilty': {condition!r}")
-    return str(caught.value)
+def refused(condition: str) -> str:
+    rules = [Rule.parse("fine: std < 1"), Rule(name="guilty", condition=condition)]
+    message = refusal(RuleError, lambda: compile_rules(rules))
+    assert message.startswith(f"rule 'guilty': {condition!r}")
+    return message
 
 
 @pytest.mark.parametrize("condition", ["std <", "std < 1 and", "(std < 1", "std < , 1", "std ! 1", ")", "std < 'a"])
 def test_a_syntax_error_is_refused_with_an_example(condition: str) -> None:
-    message = refusal(condition)
+    message = refused(condition)
     assert "is no SQL condition" in message
     assert "write for example 'std < 0.01'" in message
 
 
 @pytest.mark.parametrize("condition", ["sdt < 1", "t.std < 1", "patch_id < 1", "digest = 1", "std < other"])
 def test_an_unknown_column_is_refused_with_the_known_ones(condition: str) -> None:
-    message = refusal(condition)
+    message = refused(condition)
     assert "names an unknown column" in message
     assert message.endswith("known are slice_index, row, col, min, max, mean, std, air_fraction")
 
@@ -153,14 +153,14 @@ def test_an_unknown_column_is_refused_with_the_known_ones(condition: str) -> Non
      "quantile(std, 0.1) > std", "stddev(mean) > 1", "min(std, 2) < 1"],
 )  # fmt: skip
 def test_a_condition_on_more_than_one_row_is_refused_with_the_reason(condition: str) -> None:
-    message = refusal(condition)
+    message = refused(condition)
     assert "looks at more than one row" in message
     assert "compute the threshold first" in message
 
 
 @pytest.mark.parametrize("condition", ["std in (select 1)", "(select 1) > 0", "select 1", "exists (select 1)"])
 def test_a_query_is_refused(condition: str) -> None:
-    assert "which rules do not know" in refusal(condition) or "holds a query" in refusal(condition)
+    assert "which rules do not know" in refused(condition) or "holds a query" in refused(condition)
 
 
 @pytest.mark.parametrize(
@@ -170,7 +170,7 @@ def test_a_query_is_refused(condition: str) -> None:
      "std < 1 as x", "std between symmetric 1 and 0", "std <=> 1", "std like 1", "std & 1 = 1", "log(std) < 1"],
 )  # fmt: skip
 def test_what_rules_do_not_know_is_refused_with_what_they_know(condition: str) -> None:
-    message = refusal(condition)
+    message = refused(condition)
     assert "which rules do not know; they know comparisons, AND, OR, NOT, BETWEEN, IN" in message
 
 
@@ -187,7 +187,7 @@ def test_what_rules_do_not_know_is_refused_with_what_they_know(condition: str) -
     ],
 )
 def test_numbers_and_conditions_are_not_mixed_up(condition: str, said: str) -> None:
-    assert said in refusal(condition)
+    assert said in refused(condition)
 
 
 @pytest.mark.parametrize(

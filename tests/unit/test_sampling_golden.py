@@ -7,7 +7,7 @@ import numpy as np
 import polars as pl
 import pytest
 
-from ctpatch.core.rules import rule_columns
+from ctpatch.core.statistics.columns import rule_columns
 from ctpatch.reading.sampling import Sampler, SamplerOptions, symmetries
 
 SEED, EPOCH = 11, 3

@@ -1,7 +1,6 @@
 """Finding splits and reading source manifests: what is taken, and what is refused by file, row and column."""
 
 import os
-from collections.abc import Callable
 from functools import partial
 from pathlib import Path, PurePosixPath
 from typing import Any
@@ -10,9 +9,16 @@ import numpy as np
 import polars as pl
 import pytest
 
-from ctpatch.errors import ConfigError, CtPatchError, NpyError, SourceManifestError, UsageError
-from ctpatch.format.source_manifest import SourceTable, is_labels, read_source_manifest, scan_headers
-from ctpatch.format.splits import SplitSource, find_splits
+from ctpatch.errors import ConfigError, NpyError, SourceManifestError, UsageError
+from ctpatch.format.source_manifest import (
+    SourceTable,
+    is_labels,
+    read_source_manifest,
+    scan_headers,
+    split_manifest_csv,
+)
+from ctpatch.format.splits import SplitSource, find_sets, find_splits
+from helpers import refusal
 
 MANIFEST = "prepared/ds/train/train_manifest.csv"
 
@@ -39,16 +45,8 @@ def paths(root: Path, content: str | bytes) -> list[str]:
     return read(root, content).frame["src_path"].to_list()
 
 
-def fault(error: type[CtPatchError], call: Callable[[], object], status: int) -> str:
-    with pytest.raises(error) as caught:
-        call()
-    assert type(caught.value) is error
-    assert caught.value.exit_status == status
-    return str(caught.value)
-
-
 def refused(root: Path, content: str | bytes) -> str:
-    message = fault(SourceManifestError, lambda: read(root, content), 1)
+    message = refusal(SourceManifestError, lambda: read(root, content))
     assert message.startswith(MANIFEST)
     return message
 
@@ -217,7 +215,7 @@ class TestCells:
 
     def test_a_manifest_that_cannot_be_read(self, tmp_path: Path) -> None:
         source = SplitSource("ds", "train", tmp_path / "gone.csv", tmp_path)
-        message = fault(SourceManifestError, lambda: read_source_manifest(source), 1)
+        message = refusal(SourceManifestError, lambda: read_source_manifest(source))
         assert message.startswith("gone.csv cannot be read: ")
 
 
@@ -351,13 +349,13 @@ class TestFinding:
 
     def test_without_prepared_the_data_root_cannot_be_told(self, tmp_path: Path) -> None:
         manifest(tmp_path, "path\n", "lists/train_manifest.csv")
-        message = fault(UsageError, lambda: find_splits([tmp_path / "lists"], None), 2)
+        message = refusal(UsageError, lambda: find_splits([tmp_path / "lists"], None))
         assert "no folder named 'prepared' above train_manifest.csv" in message
         assert "give it with --data-root" in message
 
     def test_a_split_is_named_once(self, data: Path) -> None:
         sources = [data / "prepared/ds", data / "prepared/ds/train"]
-        message = fault(UsageError, lambda: find_splits(sources, None), 2)
+        message = refusal(UsageError, lambda: find_splits(sources, None))
         assert "the split ds/train comes twice" in message
         assert "name each split once" in message
 
@@ -370,19 +368,19 @@ class TestFinding:
             ([data / "prepared/ds/train"], data / "none", ["the data root", "is not a folder", "above 'prepared'"]),
         ]
         for sources, root, said in cases:
-            message = fault(UsageError, partial(find_splits, sources, root), 2)
+            message = refusal(UsageError, partial(find_splits, sources, root))
             for each in said:
                 assert each in message
 
     def test_a_file_that_is_no_csv(self, data: Path) -> None:
         (data / "slice.npy").write_bytes(b"")
-        message = fault(UsageError, lambda: find_splits([data / "slice.npy"], None), 2)
+        message = refusal(UsageError, lambda: find_splits([data / "slice.npy"], None))
         assert "is no manifest: wanted a .csv with a column 'path'" in message
 
     @pytest.mark.parametrize("place", ["prepared/my data/train/manifest.csv", "prepared/ds/a b/manifest.csv"])
     def test_names_that_cannot_stand_in_a_path(self, tmp_path: Path, place: str) -> None:
         path = manifest(tmp_path, "path\n", place)
-        message = fault(ConfigError, lambda: find_splits([path], None), 2)
+        message = refusal(ConfigError, lambda: find_splits([path], None))
         assert "cannot be used as a name" in message
         assert "'my data'" in message or "'a b'" in message
 
@@ -392,6 +390,31 @@ class TestFinding:
             assert "\\" not in split.manifest_path
             assert split.name == f"ds/{split.split}"
             assert split.manifest.is_absolute()
+
+
+class TestFindingSets:
+    @pytest.fixture
+    def sets(self, tmp_path: Path) -> Path:
+        """A finished set, one that was begun, and what is neither."""
+        for name in ("patches/ds/train/patch_meta.json", "patches/ds/val/.ctpatch/lock", "patches/ds/notes/readme.txt"):
+            manifest(tmp_path, "", name)
+        manifest(tmp_path, "", "patches/ds/patch_manifest.csv")
+        return tmp_path / "patches"
+
+    def test_a_folder_above_sets_is_all_of_them(self, sets: Path) -> None:
+        assert find_sets([sets / "ds"]) == [sets / "ds/train", sets / "ds/val"]
+
+    @pytest.mark.parametrize("split", ["train", "val"])
+    def test_a_set_is_itself_whatever_is_in_it(self, sets: Path, split: str) -> None:
+        manifest(sets, "", f"ds/{split}/inner/patch_meta.json")
+        assert find_sets([sets / "ds" / split]) == [sets / "ds" / split]
+
+    @pytest.mark.parametrize("place", ["", "ds/notes", "ds/train/patch_meta.json", "none"])
+    def test_what_holds_none_is_left_to_who_opens_it(self, sets: Path, place: str) -> None:
+        assert find_sets([sets / place, sets / "ds/val"]) == [sets / place, sets / "ds/val"]
+
+    def test_no_set_at_all(self) -> None:
+        assert refusal(UsageError, lambda: find_sets([])) == "no patch set given: name its folder"
 
 
 def save(root: Path, name: str, shape: tuple[int, ...] = (4, 5), dtype: Any = np.float32) -> None:
@@ -416,7 +439,7 @@ class TestHeaders:
         save(tmp_path, "a.npy")
         save(tmp_path, "c.npy", (3, 4, 5))
         table = read(tmp_path, "path\na.npy\nb.npy\nc.npy\n")
-        message = fault(NpyError, lambda: scan_headers(table, tmp_path, skip_faulty=False), 1)
+        message = refusal(NpyError, lambda: scan_headers(table, tmp_path, skip_faulty=False))
         assert message.startswith("b.npy does not exist; the manifest lists it")
         frame = scan_headers(table, tmp_path, skip_faulty=True)
         assert frame.select("height", "width", "src_dtype").rows() == [(4, 5, "float32"), (0, 0, ""), (0, 0, "")]
@@ -429,7 +452,7 @@ class TestHeaders:
         save(tmp_path, "a.npy", (4, 5))
         save(tmp_path, "t.npy", (5, 4))
         table = read(tmp_path, "path,target_path\na.npy,t.npy\n")
-        message = fault(NpyError, lambda: scan_headers(table, tmp_path, skip_faulty=False), 1)
+        message = refusal(NpyError, lambda: scan_headers(table, tmp_path, skip_faulty=False))
         assert message.startswith("t.npy has shape 5x4, its image a.npy has 4x5")
 
     def test_an_image_of_whole_numbers_is_refused_but_no_other_array(self, tmp_path: Path) -> None:
@@ -438,7 +461,7 @@ class TestHeaders:
         table = read(tmp_path, "path,other_path\nb.npy,a.npy\n")
         assert scan_headers(table, tmp_path, skip_faulty=False)["other_dtype"].to_list() == ["int16"]
         table = read(tmp_path, "path\na.npy\n")
-        assert "a.npy has dtype int16" in fault(NpyError, lambda: scan_headers(table, tmp_path, skip_faulty=False), 1)
+        assert "a.npy has dtype int16" in refusal(NpyError, lambda: scan_headers(table, tmp_path, skip_faulty=False))
 
     @pytest.mark.skipif(not hasattr(os, "mkfifo"), reason="this system has no named pipes")
     def test_a_pipe_does_not_hang_it(self, tmp_path: Path) -> None:
@@ -502,3 +525,39 @@ class TestPieces:
             read_source_manifest(SplitSource("ds", "train", path, tmp_path), look)
         assert len(seen) == 2
         assert sum(seen) <= 6
+
+
+ROW = {"index": 7, "path": "a,b.npy", "min": 0.1, "max": 1e-7, "patient_id": None}
+
+
+@pytest.mark.parametrize(
+    ("rows", "options", "wanted"),
+    [
+        ([], {}, "index,path,min,max,patient_id\n"),
+        ([ROW], {}, 'index,path,min,max,patient_id\n7,"a,b.npy",0.1,1e-7,\n'),
+        (
+            [{**ROW, "target_path": "t.npy"}],
+            {"arrays": ["target"]},
+            'index,path,min,max,patient_id,target_path\n7,"a,b.npy",0.1,1e-7,,t.npy\n',
+        ),
+        (
+            [
+                {
+                    **ROW,
+                    "series": "s",
+                    "spacing_row_mm": 0.5,
+                    "source_digest": "d",
+                    "m_path": "m",
+                    "m_source_digest": "e",
+                }
+            ],
+            {"arrays": ["m"], "origins": True},
+            (
+                "index,path,min,max,patient_id,series,position_mm,spacing_row_mm,spacing_col_mm,source_digest,m_path,"
+                'm_source_digest\n7,"a,b.npy",0.1,1e-7,,s,,0.5,,d,m,e\n'
+            ),
+        ),
+    ],
+)
+def test_the_manifest_that_is_written(rows: list[dict[str, object]], options: dict[str, Any], wanted: str) -> None:
+    assert split_manifest_csv(rows, **options).decode() == wanted

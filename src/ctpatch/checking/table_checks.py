@@ -17,6 +17,7 @@ from ctpatch.core.statistics.columns import STATISTICS, Limits
 from ctpatch.errors import CtPatchError
 from ctpatch.files.digest import file_digest
 from ctpatch.files.npy import PAGE_BYTES, header_bytes
+from ctpatch.files.paths import not_plain
 from ctpatch.format.columns import path_column, recorded_statistics, rule_values, source_column
 from ctpatch.format.meta import PATCH_META
 from ctpatch.format.tables import PATCH_MANIFEST, REJECTED_PATCHES, SLICE_MANIFEST, STATUS_OK, TABLES, patch_ids
@@ -25,7 +26,6 @@ from ctpatch.layouts.reading import begins_with
 from ctpatch.reading.patchset import PatchSet
 
 _MAX_ROWS_SHOWN = 1000
-_UNSAFE = r"^/|\\|(^|/)\.\.(/|$)|^[A-Za-z]:|[\x00-\x1f]|^$"
 
 
 def check_files(ps: PatchSet) -> Iterator[Finding]:
@@ -116,7 +116,7 @@ def _check_slices(ps: PatchSet) -> Iterator[Finding]:
         "unique", SLICE_MANIFEST, slices, slices["slice_index"].is_duplicated(), "wanted each slice once", "slice_index"
     )
     yield from _rows(
-        "paths", SLICE_MANIFEST, slices, slices["src_path"].str.contains(_UNSAFE), "wanted a relative path", "src_path"
+        "paths", SLICE_MANIFEST, slices, not_plain(slices["src_path"]), "wanted a relative path", "src_path"
     )
     for at, (height, width, windows, status) in enumerate(
         slices.select("height", "width", "num_windows", "status").iter_rows()
@@ -193,7 +193,7 @@ def _check_addresses(ps: PatchSet) -> Iterator[Finding]:
     for array in ps.arrays:
         column = path_column(array)
         paths = frame[column]
-        yield from _rows("paths", PATCH_MANIFEST, frame, paths.str.contains(_UNSAFE), "wanted a relative path", column)
+        yield from _rows("paths", PATCH_MANIFEST, frame, not_plain(paths), "wanted a relative path", column)
         if layout == "files":
             head, tail = patch_name("\n", array).split("\n")
             wanted = frame.select(pl.lit(prefix + head) + pl.col("patch_id") + pl.lit(tail)).to_series()

@@ -318,19 +318,6 @@ def json_text(value: Any) -> str:
 
 def sets_meant(paths: tuple[Path, ...]) -> list[Path]:
     """The sets that are meant: each folder itself, or the sets in it where it is none."""
-    from ctpatch.files.atomic import given_path  # noqa: PLC0415
-    from ctpatch.format.meta import PATCH_META  # noqa: PLC0415
-    from ctpatch.work.folder import STATE_FOLDER  # noqa: PLC0415
+    from ctpatch.format.splits import find_sets  # noqa: PLC0415
 
-    if not paths:
-        raise UsageError("no patch set given: name its folder")
-    found: list[Path] = []
-    for path in paths:
-        given_path(path)
-        marks = (PATCH_META, STATE_FOLDER)
-        if not path.is_dir() or any((path / mark).exists() for mark in marks):
-            found.append(path)
-            continue
-        below = [each for each in sorted(path.iterdir()) if any((each / mark).exists() for mark in marks)]
-        found.extend(below or [path])
-    return found
+    return find_sets(paths)

@@ -63,7 +63,7 @@ def source_changed(data_root: Path, path: str, digest: str, since_ns: int, *, la
     if not strict and max(status.st_mtime_ns, status.st_ctime_ns) < since_ns <= time.time_ns():
         return False
     try:
-        image, _dtype = SliceBuffer().read(str(data_root / path), path, labels=labels)
+        image, _dtype = SliceBuffer().read(str(data_root / path), path, integers_allowed=labels)
     except SystemFailureError:
         raise
     except CtPatchError:

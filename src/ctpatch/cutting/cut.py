@@ -227,7 +227,7 @@ def _read_slice(job: Job, task: SliceTask, buffers: list[SliceBuffer]) -> Images
 
 
 def _read_array(job: Job, task: SliceTask, path: str, array: str, buffer: SliceBuffer) -> NDArray[Any]:
-    image, _dtype = buffer.read(f"{job.data_root}/{path}", path, labels=array != "image")
+    image, _dtype = buffer.read(f"{job.data_root}/{path}", path, integers_allowed=array != "image")
     wanted = np.dtype(job.arrays[array].dtype)
     if image.shape != task.shape or image.dtype != wanted:
         raise SourceChangedError(

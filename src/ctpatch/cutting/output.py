@@ -7,10 +7,10 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import polars as pl
 
 from ctpatch.errors import FormatError, NpyError, OutputConflictError
 from ctpatch.files.npy import header_bytes, open_npy, read_header
+from ctpatch.files.paths import not_plain
 from ctpatch.format.columns import path_column
 from ctpatch.format.meta import PATCH_META, PatchMeta, read_meta
 from ctpatch.format.tables import PATCH_MANIFEST, TABLES, patch_schema, read_table
@@ -63,10 +63,8 @@ class PatchSetFiles(Product[PatchMeta]):
                 "remove the folder yourself, or choose another --out"
             ) from None
         for array in meta.arrays:
-            for path in rows.select(pl.col(path_column(array)).unique(maintain_order=True)).to_series():
-                name = path.removeprefix(meta.path_prefix)
-                if ".." not in name.split("/") and not Path(name).is_absolute():
-                    yield where / name
+            names = rows[path_column(array)].unique(maintain_order=True).str.strip_prefix(meta.path_prefix)
+            yield from (where / name for name in names.filter(~not_plain(names)))
 
     def first_damage(self, where: Path, meta: PatchMeta) -> str | None:
         """The first pixel file of a finished set that is gone, or not as long as it should be; None where none is.

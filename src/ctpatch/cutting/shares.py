@@ -20,12 +20,12 @@ from ctpatch.cutting.work import BuildResult, CutWork, result_of
 from ctpatch.errors import ConfigError, IncompleteError, OutputConflictError, SourceChangedError, UsageError
 from ctpatch.events import Listener, ignore
 from ctpatch.files.atomic import given_path
-from ctpatch.format.meta import PATCH_META, PatchMeta
+from ctpatch.format.meta import PATCH_META, STATE_FOLDER, PatchMeta
 from ctpatch.format.splits import PATCHES, PREPARED, SourcePath, SplitSource
 from ctpatch.words import LayoutName, OnError
 from ctpatch.work.executors.base import Executor
 from ctpatch.work.executors.choose import AnyExecutor, as_executor
-from ctpatch.work.folder import STATE_FOLDER, WorkFolder, differences
+from ctpatch.work.folder import WorkFolder, differences
 from ctpatch.work.product import Begun
 from ctpatch.work.run import refuse_other_product, refuse_other_run, run_parts
 from ctpatch.work.share import Share

@@ -15,10 +15,10 @@ from ctpatch.cutting.plan import Part, SliceTask, SplitPlan
 from ctpatch.cutting.receipt import CutReceipt
 from ctpatch.cutting.tables import MAX_SHOWN, Totals, merge_parts, totals_of_set
 from ctpatch.events import Listener, Notice, WorkAdvanced
-from ctpatch.format.meta import PatchMeta
+from ctpatch.format.meta import STATE_FOLDER, PatchMeta
 from ctpatch.words import LayoutName
 from ctpatch.work.executors.base import Executor
-from ctpatch.work.folder import STATE_FOLDER, WorkFolder, differences
+from ctpatch.work.folder import WorkFolder, differences
 from ctpatch.work.product import Begun
 from ctpatch.work.run import Work, make
 

@@ -171,27 +171,27 @@ def _not_readable(error: OSError, name: str, done: str, cure: str) -> CtPatchErr
     return NpyError(f"{name} cannot be {done}: {error.strerror}; {cure}")
 
 
-def slice_header(path: str, name: str, *, labels: bool = False) -> NpyHeader:
+def slice_header(path: str, name: str, *, integers_allowed: bool = False) -> NpyHeader:
     """Open, read and check the header of a source slice.
 
     Args:
         path: the file.
         name: what messages call it.
-        labels: whether integers and booleans are welcome (a mask).
+        integers_allowed: whether whole numbers and booleans are welcome, as in a mask.
 
     Raises:
         NpyError: see `read_header`; or it is not 2-D, too large, empty, or of a dtype that is no pixel.
     """
     fd = _open_slice(path, name)
     try:
-        return check_slice_header(read_header(fd, name), name, labels=labels)
+        return check_slice_header(read_header(fd, name), name, integers_allowed=integers_allowed)
     except OSError as error:
         raise _not_readable(error, name, "read", "check the disk, or restore the file") from None
     finally:
         os.close(fd)
 
 
-def check_slice_header(header: NpyHeader, name: str, *, labels: bool = False) -> NpyHeader:
+def check_slice_header(header: NpyHeader, name: str, *, integers_allowed: bool = False) -> NpyHeader:
     """Return the header where it is that of a 2-D slice of numbers, or refuse it.
 
     Raises:
@@ -204,8 +204,8 @@ def check_slice_header(header: NpyHeader, name: str, *, labels: bool = False) ->
     if min(header.shape) < 1 or max(header.shape) > MAX_PIXELS_PER_AXIS:
         raise NpyError(f"{name} has {_shape_text(header.shape)} pixels, wanted 1 to {MAX_PIXELS_PER_AXIS} on each side")
     floating = header.dtype.kind == "f" and header.dtype.itemsize <= 8  # noqa: PLR2004
-    if not floating and not (labels and header.dtype.kind in "bui"):
-        wanted = "float16, float32 or float64" + (", whole numbers or booleans" if labels else "")
+    if not floating and not (integers_allowed and header.dtype.kind in "bui"):
+        wanted = "float16, float32 or float64" + (", whole numbers or booleans" if integers_allowed else "")
         raise NpyError(f"{name} has dtype {header.dtype}, wanted {wanted}; normalise the slice first")
     return header
 
@@ -216,25 +216,25 @@ class SliceBuffer:
     def __init__(self) -> None:
         self._buffers: dict[tuple[tuple[int, ...], str], NDArray[Any]] = {}
 
-    def read(self, path: str, name: str, *, labels: bool = False) -> tuple[NDArray[Any], np.dtype[Any]]:
+    def read(self, path: str, name: str, *, integers_allowed: bool = False) -> tuple[NDArray[Any], np.dtype[Any]]:
         """Read one source slice.
 
         Returns:
-            The slice, `(H, W)`, C order, native byte order, float32 (or its own dtype where it holds labels), and
-            the dtype it has on disk.
+            The slice, `(H, W)`, C order, native byte order, float32 (or its own dtype where it holds whole numbers),
+            and the dtype it has on disk.
 
         Raises:
             NpyError: see `slice_header`.
         """
         fd = _open_slice(path, name)
         try:
-            header = check_slice_header(read_header(fd, name), name, labels=labels)
+            header = check_slice_header(read_header(fd, name), name, integers_allowed=integers_allowed)
             array = self._read_data(fd, header, name)
         except OSError as error:
             raise _not_readable(error, name, "read", "check the disk, or restore the file") from None
         finally:
             os.close(fd)
-        return self._convert(array, labels=labels), header.dtype
+        return self._convert(array, integers_allowed=integers_allowed), header.dtype
 
     def _buffer(self, shape: tuple[int, ...], dtype: np.dtype[Any], use: str) -> NDArray[Any]:
         key = (shape, dtype.str + use)
@@ -250,8 +250,8 @@ class SliceBuffer:
         read_exactly(fd, memoryview(raw.data).cast("B"), header.offset, name)
         return raw.T if header.fortran_order else raw
 
-    def _convert(self, array: NDArray[Any], *, labels: bool) -> NDArray[Any]:
-        wanted = array.dtype.newbyteorder("=") if labels and array.dtype.kind != "f" else np.dtype(np.float32)
+    def _convert(self, array: NDArray[Any], *, integers_allowed: bool) -> NDArray[Any]:
+        wanted = array.dtype.newbyteorder("=") if integers_allowed and array.dtype.kind != "f" else np.dtype(np.float32)
         if array.dtype == wanted and array.dtype.isnative and array.flags.c_contiguous:
             return array
         out = self._buffer(array.shape, wanted, "converted")

@@ -15,6 +15,8 @@ from ctpatch.files.digest import json_digest
 from ctpatch.words import LayoutName, PadMode
 
 PATCH_META = "patch_meta.json"
+STATE_FOLDER = ".ctpatch"
+"""In a folder that is being written: the lock, and what finished parts left."""
 FORMAT_VERSION = 1
 _MAX_META_BYTES = 64 << 20
 

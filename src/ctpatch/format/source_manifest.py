@@ -1,9 +1,7 @@
 """Source manifests: the slices of a split as a CSV lists them, checked, and what their headers say."""
 
 import os
-import posixpath
-import re
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -12,18 +10,28 @@ import polars as pl
 from ctpatch.config import check_name
 from ctpatch.errors import ConfigError, NpyError, SourceManifestError
 from ctpatch.files.npy import slice_header
+from ctpatch.files.paths import PathError, Root, not_plain, plain_path
 from ctpatch.format.splits import SplitSource
 
 _ARRAY_SUFFIX = "_path"
 _MAX_SLICE_INDEX = 10**12
-_MAX_PATH_CHARACTERS = 4096
 PIECE_ROWS = 50_000
 """Rows of a manifest that are read at a time."""
-_KNOWN_FOLDERS = 10_000
-# Everything but the plainest relative path is looked at one by one.
-_UNUSUAL_PATH = r"[\\:\x00-\x1f\x7f]|^/|//|(^|/)\.{1,2}(/|$)|/$"
-_CONTROL = re.compile(r"[\x00-\x1f\x7f]")
-_DRIVE = re.compile(r"[A-Za-z]:")
+_COLUMNS: dict[str, type[pl.DataType]] = {
+    "index": pl.Int64,
+    "path": pl.String,
+    "min": pl.Float64,
+    "max": pl.Float64,
+    "patient_id": pl.String,
+}
+_ORIGIN_COLUMNS: dict[str, type[pl.DataType]] = {
+    "series": pl.String,
+    "position_mm": pl.Float64,
+    "spacing_row_mm": pl.Float64,
+    "spacing_col_mm": pl.Float64,
+    "source_digest": pl.String,
+}
+"""Where a slice comes from: in manifests of slices that were prepared from raw files."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -79,6 +87,24 @@ def read_source_manifest(
     return SourceTable(frame, arrays)
 
 
+def split_manifest_csv(
+    rows: Iterable[Mapping[str, object]], arrays: Sequence[str] = (), *, origins: bool = False
+) -> bytes:
+    """The manifest of a split as it is written, for `build` to read.
+
+    Args:
+        rows: a cell for each column by its name, slice by slice; None leaves a cell blank.
+        arrays: those beside `image`; each has a column `<array>_path`.
+        origins: with the columns that say what a slice was prepared from, and `<array>_source_digest` for each array.
+    """
+    schema = _COLUMNS | (_ORIGIN_COLUMNS if origins else {})
+    for array in arrays:
+        schema[f"{array}{_ARRAY_SUFFIX}"] = pl.String
+        if origins:
+            schema[f"{array}_source_digest"] = pl.String
+    return pl.DataFrame(list(rows), schema=schema, orient="row").write_csv().encode()
+
+
 def _checked(raw: pl.DataFrame, source: SplitSource, first: int) -> SourceTable:
     """The rows of a manifest from the row `first` on."""
     name = source.manifest_path
@@ -87,7 +113,7 @@ def _checked(raw: pl.DataFrame, source: SplitSource, first: int) -> SourceTable:
     _refuse_repeats(columns["src_path"], "path", name, first)
     for array in arrays[1:]:
         columns[f"{array}_path"] = _paths(raw[f"{array}_path"], source, first)
-    columns["patient_id"] = _texts(raw, "patient_id")
+    columns["patient_id"] = stripped_texts(raw, "patient_id")
     columns["stated_min"] = _numbers(raw, "min", name, first)
     columns["stated_max"] = _numbers(raw, "max", name, first)
     return SourceTable(pl.DataFrame(columns), arrays)
@@ -183,7 +209,8 @@ def _refuse_repeats(values: pl.Series, column: str, name: str, first: int) -> No
     )
 
 
-def _texts(raw: pl.DataFrame, column: str) -> pl.Series:
+def stripped_texts(raw: pl.DataFrame, column: str) -> pl.Series:
+    """A column of texts without blanks around them, blank ones as null; all null where there is no such column."""
     if column not in raw.columns:
         return pl.Series(column, [None] * raw.height, dtype=pl.String)
     texts = raw[column].str.strip_chars()
@@ -191,7 +218,7 @@ def _texts(raw: pl.DataFrame, column: str) -> pl.Series:
 
 
 def _numbers(raw: pl.DataFrame, column: str, name: str, first: int) -> pl.Series:
-    texts = _texts(raw, column)
+    texts = stripped_texts(raw, column)
     numbers = texts.cast(pl.Float64, strict=False)
     wrong = (numbers.is_null() & texts.is_not_null()).arg_true()
     if len(wrong):
@@ -201,58 +228,29 @@ def _numbers(raw: pl.DataFrame, column: str, name: str, first: int) -> pl.Series
 
 
 def _paths(texts: pl.Series, source: SplitSource, first: int) -> pl.Series:
-    name = source.manifest_path
-    stripped = texts.str.strip_chars().fill_null("")
     column = texts.name
-    unusual = (stripped.str.contains(_UNUSUAL_PATH) | (stripped.str.len_chars() == 0)).arg_true().to_list()
-    too_long = (stripped.str.len_bytes() > _MAX_PATH_CHARACTERS).arg_true()
-    if len(too_long):
-        raise SourceManifestError(f"{name} row {_row(first + int(too_long[0]))}, column {column}: the path is too long")
+    paths = texts.str.strip_chars().fill_null("")
+
+    def refused(at: int, why: str) -> SourceManifestError:
+        return SourceManifestError(f"{source.manifest_path} row {_row(first + at)}, column {column}: {why}")
+
+    unusual = not_plain(paths).arg_true().to_list()
     if unusual:
-        values = stripped.to_list()
+        values = paths.to_list()
         for at in unusual:
-            values[at] = _plain_path(values[at], f"{name} row {_row(first + at)}, column {column}")
-        stripped = pl.Series(values, dtype=pl.String)
-    _refuse_leaving_links(stripped, source, column, first)
-    return stripped.alias("src_path" if column == "path" else column)
-
-
-def _plain_path(text: str, where: str) -> str:
-    """A path as it is written here: relative, with `/`, without `.` and `..`."""
-    shown = repr(text[:200])
-    if not text:
-        raise SourceManifestError(f"{where}: the path is empty; wanted a path relative to the data root")
-    if _CONTROL.search(text):
-        raise SourceManifestError(f"{where}: {shown} holds a control character; rename the file")
-    slashed = text.replace("\\", "/")
-    if slashed.startswith("/") or _DRIVE.match(slashed):
-        raise SourceManifestError(f"{where}: {shown} is an absolute path; wanted one relative to the data root")
-    plain = posixpath.normpath(slashed)
-    if plain == ".." or plain.startswith("../"):
-        raise SourceManifestError(f"{where}: {shown} leaves the data root; wanted a path below it")
-    if plain == ".":
-        raise SourceManifestError(f"{where}: {shown} is the data root itself; wanted the path of a slice")
-    return plain
-
-
-def _refuse_leaving_links(paths: pl.Series, source: SplitSource, column: str, first: int) -> None:
-    """Refuse paths that leave the data root through a link in a folder or at the file itself."""
-    root = os.path.realpath(source.data_root)
-    inside = root.rstrip(os.sep) + os.sep
-    folders: dict[str, bool] = {}
+            try:
+                values[at] = plain_path(values[at])
+            except PathError as error:
+                raise refused(at, error.message) from None
+        paths = pl.Series(values, dtype=pl.String)
+    root = Root(source.data_root)
     for at, path in enumerate(paths):
-        folder, _, _file = path.rpartition("/")
-        if folder not in folders:
-            if len(folders) == _KNOWN_FOLDERS:
-                folders.clear()
-            real = os.path.realpath(os.path.join(root, folder))
-            folders[folder] = real == root or real.startswith(inside)
-        full = os.path.join(root, path)
-        if not folders[folder] or (os.path.islink(full) and not os.path.realpath(full).startswith(inside)):
-            raise SourceManifestError(
-                f"{source.manifest_path} row {_row(first + at)}, column {column}: {path[:200]!r} "
-                "leaves the data root through a link; copy the file, or give a --data-root above both"
+        if not root.holds(path):
+            raise refused(
+                at,
+                f"{path[:200]!r} leaves the data root through a link; copy the file, or give a --data-root above both",
             )
+    return paths.alias("src_path" if column == "path" else column)
 
 
 def is_labels(array: str, kind: str = "f") -> bool:
@@ -287,7 +285,7 @@ def scan_headers(table: SourceTable, data_root: Path, *, skip_faulty: bool) -> p
         found = [""] * len(columns)
         try:
             for place, (array, path) in enumerate(zip(table.arrays, paths, strict=True)):
-                header = slice_header(root + path, path, labels=array != "image")
+                header = slice_header(root + path, path, integers_allowed=array != "image")
                 if place == 0:
                     shape = (header.shape[0], header.shape[1])
                 elif header.shape != shape:

@@ -1,20 +1,22 @@
-"""Finding the splits that a user means."""
+"""Finding what a user means by a path: splits of prepared slices by their manifests, and patch sets."""
 
 import os
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 from ctpatch.config import check_name
 from ctpatch.errors import UsageError
 from ctpatch.files.atomic import given_path
+from ctpatch.format.meta import PATCH_META, STATE_FOLDER
 from ctpatch.format.prepared_meta import PREDICT_META, PREPARE_META
+from ctpatch.format.tables import PATCH_MANIFEST, SLICE_MANIFEST
 
 SourcePath = str | os.PathLike[str]
 PREPARED = "prepared"
 PATCHES = "patches"
-_MANIFEST_SUFFIX = "_manifest.csv"
-_PLAIN_MANIFEST = "manifest.csv"
+MANIFEST_SUFFIX = "_manifest.csv"
+PLAIN_MANIFEST = "manifest.csv"
 _UNFINISHED = (
     ("prepare.json", PREPARE_META, "preparation", "ctpatch prepare"),
     ("predict.json", PREDICT_META, "prediction", "ctpatch.predict"),
@@ -65,8 +67,18 @@ def find_splits(sources: Sequence[SourcePath], data_root: SourcePath | None) -> 
     root = None if data_root is None else _existing_folder(data_root)
     splits: list[SplitSource] = []
     for source in sources:
-        for manifest, split in _manifests(given_path(source)):
-            splits.append(_split_source(manifest.resolve(), split, root))
+        path = given_path(source)
+        _refuse_unfinished(path)
+        found = find_meant(
+            path,
+            manifests_in,
+            what="manifest",
+            file="a .csv with a column 'path', or a folder with one",
+            give="a split's folder, a dataset's folder or a manifest",
+            marks=f"<split>{MANIFEST_SUFFIX} or {PLAIN_MANIFEST}, a CSV with a column 'path' (ctpatch prepare writes "
+            "one)",
+        )
+        splits.extend(_split_source(manifest, root) for manifest in found)
     seen: dict[tuple[str, str], Path] = {}
     for each in splits:
         key = (each.dataset, each.split)
@@ -86,26 +98,74 @@ def _existing_folder(path: str | os.PathLike[str]) -> Path:
     return folder.resolve()
 
 
-def _manifests(source: Path) -> list[tuple[Path, str]]:
-    _refuse_unfinished(source)
-    if source.is_file():
-        if source.suffix.lower() != ".csv":
-            raise UsageError(
-                f"{str(source)!r} is no manifest: wanted a .csv with a column 'path', or a folder with one"
-            )
-        return [(source, _split_name(source))]
-    if not source.is_dir():
-        raise UsageError(f"{str(source)!r} does not exist; give a split's folder, a dataset's folder or a manifest")
-    here = _manifests_in(source)
-    if here:
-        return here
-    below = [found for folder in sorted(source.iterdir()) if folder.is_dir() for found in _manifests_in(folder)]
-    if not below:
-        raise UsageError(
-            f"no manifest in {str(source)!r} or in the folders in it: wanted <split>{_MANIFEST_SUFFIX} or "
-            f"{_PLAIN_MANIFEST}, a CSV with a column 'path' (ctpatch prepare writes one)"
-        )
-    return below
+def find_meant(
+    path: Path, look: Callable[[Path], list[Path]], *, what: str, file: str, give: str, marks: str
+) -> list[Path]:
+    """What a path means: the manifest that it is, what is in the folder, or else what is in the folders in it.
+
+    Args:
+        path: as the user gave it.
+        look: finds what is meant in one folder.
+        what: for messages: what is meant.
+        file: what a file must be.
+        give: what to give in the place of a path that does not exist.
+        marks: what marks a folder that has it.
+
+    Raises:
+        UsageError: it does not exist, is a file and no CSV, or a folder without what is meant.
+    """
+    if path.is_file():
+        if path.suffix.lower() != ".csv":
+            raise UsageError(f"{str(path)!r} is no {what}: wanted {file}")
+        return [path]
+    if not path.is_dir():
+        raise UsageError(f"{str(path)!r} does not exist; give {give}")
+    found = _in_or_below(path, look)
+    if not found:
+        raise UsageError(f"no {what} in {str(path)!r} or in the folders in it: wanted {marks}")
+    return found
+
+
+def find_sets(paths: Sequence[Path]) -> list[Path]:
+    """The folders of patch sets that paths mean; a path without a set is given back, to be refused where it is opened.
+
+    Raises:
+        UsageError: there are no paths.
+    """
+    if not paths:
+        raise UsageError("no patch set given: name its folder")
+    found: list[Path] = []
+    for path in map(given_path, paths):
+        found.extend((_in_or_below(path, sets_in) if path.is_dir() else []) or [path])
+    return found
+
+
+def _in_or_below(folder: Path, look: Callable[[Path], list[Path]]) -> list[Path]:
+    return look(folder) or [found for each in sorted(folder.iterdir()) if each.is_dir() for found in look(each)]
+
+
+def sets_in(folder: Path) -> list[Path]:
+    """The folder itself, where it holds a patch set, or one that was begun."""
+    return [folder] if any((folder / mark).exists() for mark in (PATCH_META, STATE_FOLDER)) else []
+
+
+def manifests_in(folder: Path) -> list[Path]:
+    """The source manifests in a folder: that named after it, or all that are named after splits, or the plain one."""
+    own = folder / manifest_name(folder.resolve().name)
+    named = [
+        path
+        for path in sorted(folder.glob(f"*{MANIFEST_SUFFIX}"))
+        if path.is_file() and path.name not in {PATCH_MANIFEST, SLICE_MANIFEST}
+    ]
+    if own in named:
+        return [own]
+    plain = folder / PLAIN_MANIFEST
+    return named or ([plain] if plain.is_file() else [])
+
+
+def manifest_name(split: str) -> str:
+    """The name of a split's source manifest."""
+    return f"{split}{MANIFEST_SUFFIX}"
 
 
 def _refuse_unfinished(source: Path) -> None:
@@ -114,7 +174,7 @@ def _refuse_unfinished(source: Path) -> None:
     for folder in (real, real.parent, real.parent.parent):
         # os.path: a folder that may not be looked into is named when its manifest is read.
         for record, meta, what, maker in _UNFINISHED:
-            begun = any(os.path.isfile(folder / ".ctpatch" / name) for name in (record, "clearing.json"))
+            begun = any(os.path.isfile(folder / STATE_FOLDER / name) for name in (record, "clearing.json"))
             if begun and not os.path.isfile(folder / meta):
                 raise UsageError(
                     f"the {what} of {folder.name} has not finished; run the same {maker} again, which resumes it "
@@ -122,29 +182,10 @@ def _refuse_unfinished(source: Path) -> None:
                 )
 
 
-def _manifests_in(folder: Path) -> list[tuple[Path, str]]:
-    own = folder / f"{folder.resolve().name}{_MANIFEST_SUFFIX}"
-    plain = folder / _PLAIN_MANIFEST
-    named = [
-        path
-        for path in sorted(folder.glob(f"*{_MANIFEST_SUFFIX}"))
-        if path.is_file() and path.name not in {"patch_manifest.csv", "slice_manifest.csv"}
-    ]
-    if own in named:
-        return [(own, _split_name(own))]
-    if named:
-        return [(path, _split_name(path)) for path in named]
-    return [(plain, _split_name(plain))] if plain.is_file() else []
-
-
-def _split_name(manifest: Path) -> str:
-    name = manifest.name
-    if name.endswith(_MANIFEST_SUFFIX):
-        return name.removesuffix(_MANIFEST_SUFFIX)
-    return manifest.resolve().parent.name
-
-
-def _split_source(manifest: Path, split: str, root: Path | None) -> SplitSource:
+def _split_source(manifest: Path, root: Path | None) -> SplitSource:
+    named = manifest.name.endswith(MANIFEST_SUFFIX)
+    name, manifest = manifest.name, manifest.resolve()
+    split = name.removesuffix(MANIFEST_SUFFIX) if named else manifest.parent.name
     above = next((folder for folder in manifest.parents if folder.name == PREPARED), None)
     if root is None:
         if above is None:

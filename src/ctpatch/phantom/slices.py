@@ -17,12 +17,13 @@ from pathlib import Path
 from typing import Literal
 
 import numpy as np
-import polars as pl
 from numpy.typing import NDArray
 
 from ctpatch.core.attenuation import MU_MAX, MU_PER_HU, MU_WATER
 from ctpatch.errors import ConfigError
 from ctpatch.files.atomic import system_errors
+from ctpatch.format.source_manifest import split_manifest_csv
+from ctpatch.format.splits import manifest_name
 from ctpatch.phantom.anatomy import (
     AIR,
     NOISE,
@@ -163,19 +164,18 @@ def _write_split(
 ) -> None:
     """Write the slices of `work`, (patient, slice number) each, then the manifest that lists them."""
     name, rows = folder.name, []
-    manifest = folder / f"{name}_manifest.csv"
+    manifest = folder / manifest_name(name)
     manifest.unlink(missing_ok=True)  # an older one must not speak for half of its slices and half of ours
     for index, (patient, number) in enumerate(work):
         paths = [folder / f"{name}_{index:06d}.npy", folder / f"{name}_target_{index:06d}.npy"][: len(doses)]
         images = _slices(seed, patient, number, shape, doses)
         for path, image in zip(paths, images, strict=True):
             _save(path, image)
-        stated = [path.relative_to(data_root).as_posix() for path in paths]
+        stated = zip(("path", "target_path"), (path.relative_to(data_root).as_posix() for path in paths), strict=False)
         low, high = float(images[0].min()), float(images[0].max())
-        rows.append((index, stated[0], low, high, f"P{patient + 1:04d}", *stated[1:]))
-    columns = ["index", "path", "min", "max", "patient_id", "target_path"][: 4 + len(doses)]
+        rows.append({"index": index, "min": low, "max": high, "patient_id": f"P{patient + 1:04d}", **dict(stated)})
     temporary = manifest.with_name(manifest.name + ".tmp")
-    temporary.write_bytes(pl.DataFrame(rows, schema=columns, orient="row").write_csv().encode())
+    temporary.write_bytes(split_manifest_csv(rows, ("target",) if len(doses) > 1 else ()))
     temporary.replace(manifest)
 
 

@@ -1,7 +1,6 @@
 """PatchSet: a finished set, read by number, whatever its layout."""
 
 import os
-import posixpath
 import threading
 from collections.abc import Iterator, Sequence
 from functools import cached_property
@@ -19,8 +18,9 @@ from ctpatch.files.atomic import given_path
 from ctpatch.files.digest import array_digest
 from ctpatch.files.memory import Slabs, empty_buffer, require_memory
 from ctpatch.files.npy import SliceBuffer
+from ctpatch.files.paths import PathError, Root, not_plain
 from ctpatch.format.columns import digest_column, path_column, source_column
-from ctpatch.format.meta import PATCH_META, PatchMeta, read_meta
+from ctpatch.format.meta import PATCH_META, STATE_FOLDER, PatchMeta, read_meta
 from ctpatch.format.tables import (
     PATCH_MANIFEST,
     REJECTED_PATCHES,
@@ -33,10 +33,6 @@ from ctpatch.layouts.base import SHARDS_FOLDER
 from ctpatch.layouts.reading import ArrayReader, MappedFiles, addresses_of
 from ctpatch.reading.batches import BatchLoader, Transform
 from ctpatch.reading.sampling import SamplerOptions
-from ctpatch.work.folder import STATE_FOLDER
-
-# A path in a manifest that is not plainly below its root is refused before it is opened.
-_UNSAFE_PATH = r"^/|\\|\x00|(^|/)\.\.(/|$)|^[A-Za-z]:|^$"
 
 
 class PatchSet:
@@ -170,14 +166,12 @@ class PatchSet:
         """Where a source slice is.
 
         Raises:
-            FormatError: the path leaves the data root through a link.
+            FormatError: the path leaves the data root, by its name or through a link.
         """
-        root = str(self.data_root)
-        full = posixpath.join(root, path)
-        real = os.path.realpath(full)
-        if not real.startswith(os.path.realpath(root).rstrip(os.sep) + os.sep):
-            raise FormatError(f"{path} leaves the data root through a link, which is not followed")
-        return full
+        try:
+            return Root(self.data_root).resolve(path)
+        except PathError as error:
+            raise FormatError(f"source slices of {self.folder.name}: {error}") from None
 
     def _reader(self, array: str) -> ArrayReader:
         with self._lock:
@@ -197,7 +191,7 @@ class PatchSet:
 
     def _refuse_outside(self, paths: pl.Series, patch_ids: pl.Series) -> None:
         """Raise at the first file that is not below the set, by its name or through a link."""
-        unsafe = paths.str.contains(_UNSAFE_PATH).arg_true()
+        unsafe = not_plain(paths).arg_true()
         if len(unsafe):
             at = int(unsafe[0])
             raise FormatError(
@@ -205,9 +199,9 @@ class PatchSet:
                 "path below the set; the manifest was not written by ctpatch"
             )
         if self.meta.layout != "index":
+            root = Root(self.folder, links=False)
             for folder in paths.str.replace(r"[^/]*$", "").unique():
-                where = os.path.dirname(self.resolve_patch(f"{folder}_"))
-                if os.path.realpath(where) != os.path.normpath(where):
+                if not root.holds_folder(folder.removeprefix(self._prefix)):
                     raise FormatError(f"{PATCH_MANIFEST}: {folder[:200]!r} leads through a link, which is not followed")
 
     @cached_property
@@ -351,7 +345,7 @@ class PatchSet:
                 f"{path} is gone: the source slice is not in the data root; restore it, or give the data root it is "
                 "in (--data-root)"
             )
-        image, _dtype = SliceBuffer().read(full, path, labels=array != "image")
+        image, _dtype = SliceBuffer().read(full, path, integers_allowed=array != "image")
         if array_digest(image) != record[digest_column(array)]:
             raise SourceChangedError(f"{path} is no longer what the patches were cut from; restore it or build again")
         return image

@@ -25,12 +25,12 @@ from ctpatch.files.atomic import (
     write_file,
     write_once,
 )
+from ctpatch.format.meta import STATE_FOLDER
 from ctpatch.work.lock import LOCK, OWNER, Hold
 from ctpatch.work.product import Begun, MetaT, Product
 from ctpatch.work.receipt import RECEIPT_SUFFIX
 from ctpatch.work.share import Share
 
-STATE_FOLDER = ".ctpatch"
 _LOCK_FILES = frozenset({LOCK, OWNER})
 """What stays in the state folder until it is let go."""
 _CLEARING = "clearing.json"

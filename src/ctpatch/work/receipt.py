@@ -104,7 +104,7 @@ def arrays_hold(folder: Path, digests: Mapping[str, str]) -> bool:
     buffer = SliceBuffer()
     try:
         return all(
-            array_digest(buffer.read(str(folder / name), name, labels=True)[0]) == digest
+            array_digest(buffer.read(str(folder / name), name, integers_allowed=True)[0]) == digest
             for name, digest in digests.items()
         )
     except CtPatchError:

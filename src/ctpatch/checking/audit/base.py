@@ -1,5 +1,6 @@
 """What an audit knows of a split, whatever it was found as, and how its pixels are read."""
 
+from collections.abc import Iterator
 from dataclasses import dataclass, field
 from typing import Any, Literal, Protocol
 
@@ -8,6 +9,7 @@ import polars as pl
 from numpy.typing import NDArray
 
 from ctpatch.checking.audit.report import Fault, NotChecked, RowRef
+from ctpatch.reading.patchset import PatchSet
 
 Kind = Literal["prepared", "patches", "foreign patches"]
 
@@ -73,8 +75,8 @@ class PatchSeen:
     fault: str | None = None
 
 
-class RunReader(Protocol):
-    """Reads the pixels of one run."""
+class RunPixels(Protocol):
+    """The pixels of one run."""
 
     def image(self, place: int, array: str) -> Seen:
         """A slice of the run."""
@@ -85,10 +87,15 @@ class RunReader(Protocol):
         ...
 
 
-class Reader(Protocol):
-    """Reads a split's pixels; it is sent to the processes that look at them."""
+class SplitPixels(Protocol):
+    """The pixels of a split; it is sent to the processes that look at them."""
 
-    def begin(self, run: Run) -> RunReader:
+    @property
+    def ps(self) -> PatchSet | None:
+        """The patch set that holds them, where it is one of ours."""
+        ...
+
+    def begin(self, run: Run) -> RunPixels:
         """Begin with a run."""
         ...
 
@@ -106,12 +113,13 @@ class AuditedSplit:
         slice_table: name of the file whose rows stand for slices.
         patch_table: name of the file whose rows stand for patches.
         slices: a row for each slice: `line` (Int64), `id`, `path` (String), `patient_id` (String or null) and
-            `digest:<array>`, and what its reader needs.
+            `digest:<array>`, and what is needed to read its pixels.
         patches: a row for each patch, in order of its slice: `at` (number of its slice), `line`, `id`,
-            `digest:<array>`, `constant` (Boolean or null), and what its reader needs. None for prepared slices.
+            `digest:<array>`, `constant` (Boolean or null), and what is needed to read its pixels. None for
+            prepared slices.
         slice_level: whether rows of `slices` are slices; else each stands for a patch, for want of anything better.
         digests_on_record: whether `slices` came with digests, so that no pixel is needed to tell equal ones.
-        reader: reads its pixels.
+        pixels: reads its pixels.
         not_checked: what cannot be checked, and why.
         faults: rows that could not be used.
     """
@@ -125,7 +133,7 @@ class AuditedSplit:
     patch_table: str | None
     slices: pl.DataFrame
     patches: pl.DataFrame | None
-    reader: Reader
+    pixels: SplitPixels
     slice_level: bool = True
     digests_on_record: bool = False
     not_checked: list[NotChecked] = field(default_factory=list)
@@ -147,29 +155,19 @@ class AuditedSplit:
         """Note what cannot be checked."""
         self.not_checked.append(NotChecked(self.name, what, why, count))
 
-    def runs(self, number: int, length: int) -> list[Run]:
-        """The split's slices in runs of `length`."""
-        bounds = np.zeros(self.slices.height + 1, np.int64)
-        if self.patches is not None:
-            bounds = np.searchsorted(self.patches["at"].to_numpy(), np.arange(self.slices.height + 1)).astype(np.int64)
-        return [self._run(number, bounds, start, length) for start in range(0, self.slices.height, length)]
+    def runs(self, number: int, length: int) -> Iterator[Run]:
+        """The split's slices in runs of `length`; `number` is the split's."""
+        return (self._run(number, start, length) for start in range(0, self.slices.height, length))
 
-    def run_of(self, at: int) -> Run:
-        """One slice as a run of its own."""
-        ats = np.array([at, at + 1])
-        bounds = np.zeros(2, np.int64)
-        if self.patches is not None:
-            bounds = np.searchsorted(self.patches["at"].to_numpy(), ats).astype(np.int64)
-        patches = None if self.patches is None else self.patches[int(bounds[0]) : int(bounds[1])]
-        return Run(0, at, self.slices[at : at + 1], patches, int(bounds[0]), bounds - bounds[0])
-
-    def _run(self, number: int, bounds: NDArray[np.int64], start: int, length: int) -> Run:
-        inside = bounds[start : start + length + 1]
-        first, end = int(inside[0]), int(inside[-1])
-        patches = None if self.patches is None else self.patches[first:end]
-        return Run(number, start, self.slices[start : start + length], patches, first, inside - first)
+    def _run(self, number: int, start: int, length: int) -> Run:
+        slices = self.slices[start : start + length]
+        if self.patches is None:
+            return Run(number, start, slices, None, 0, np.zeros(slices.height + 1, np.int64))
+        bounds = np.searchsorted(self.patches["at"].to_numpy(), np.arange(start, start + slices.height + 1))
+        first, end = int(bounds[0]), int(bounds[-1])
+        return Run(number, start, slices, self.patches[first:end], first, bounds.astype(np.int64) - first)
 
     def whole_slice(self, at: int, array: str) -> NDArray[Any] | None:
         """A copy of the pixels of a slice, where all of them can be read."""
-        seen = self.reader.begin(self.run_of(at)).image(0, array)
+        seen = self.pixels.begin(self._run(0, at, 1)).image(0, array)
         return seen.image.copy() if seen.image is not None and seen.whole else None

@@ -10,6 +10,7 @@ from ctpatch.checking.audit.fingerprint import SYMMETRIES, is_constant, symmetry
 from ctpatch.checking.audit.look import SeenSplit
 from ctpatch.checking.audit.near import near_matches
 from ctpatch.checking.audit.report import MAX_KEPT, Leak, SplitSummary
+from ctpatch.checking.findings import counted
 from ctpatch.errors import CtPatchError
 
 _MOST_CANDIDATES = 8
@@ -18,52 +19,47 @@ _MOST_CANDIDATES = 8
 
 def shared_patients(first: SeenSplit, second: SeenSplit) -> Iterator[Leak]:
     """Patients of both splits, in the order of the first."""
-    counts = [_patients(seen) for seen in (first, second)]
-    for row in counts[0].join(counts[1], on="patient_id", how="inner", maintain_order="left").iter_rows(named=True):
-        names = first.split.name, second.split.name
+    mine, theirs = (_firsts(_numbered(seen, "patient_id"), "patient_id") for seen in (first, second))
+    for row in mine.join(theirs, on="patient_id", how="inner", maintain_order="left").iter_rows(named=True):
         yield Leak(
             "patient",
             first.split.slice_ref(row["at"]),
             second.split.slice_ref(row["at_right"]),
-            f"patient {row['patient_id']!r} has {_slices(row['count'])} in {names[0]} and "
-            f"{_slices(row['count_right'])} in {names[1]}",
+            f"patient {row['patient_id']!r} has {counted(row['count'], 'slice', 'slices')} in {first.split.name} and "
+            f"{counted(row['count_right'], 'slice', 'slices')} in {second.split.name}",
             others=row["count"] - 1,
         )
 
 
-def _patients(seen: SeenSplit) -> pl.DataFrame:
-    numbered = seen.split.slices.select("patient_id", pl.int_range(pl.len(), dtype=pl.Int64).alias("at"))
-    known = numbered.drop_nulls("patient_id").group_by("patient_id", maintain_order=True)
-    return known.agg(pl.col("at").first(), pl.len().cast(pl.Int64).alias("count"))
+def _numbered(seen: SeenSplit, column: str) -> pl.DataFrame:
+    """The slices that have something in a column, with their numbers as `at`."""
+    numbered = seen.split.slices.select(column, pl.int_range(pl.len(), dtype=pl.Int64).alias("at"))
+    return numbered.drop_nulls(column)
 
 
-def _slices(count: int) -> str:
-    return f"{count:,} slice{'' if count == 1 else 's'}"
+def _firsts(frame: pl.DataFrame, key: str) -> pl.DataFrame:
+    """The first row for each value of a column, and as `count` how many rows have it."""
+    return frame.group_by(key, maintain_order=True).agg(pl.all().first(), pl.len().cast(pl.Int64).alias("count"))
 
 
 def same_sources(first: SeenSplit, second: SeenSplit) -> Iterator[Leak]:
     """Slices whose `source_digest` is the same: made from one file, though perhaps by another window."""
-    frames = []
-    for seen in (first, second):
-        if "source_digest" not in seen.split.slices.columns:
-            return
-        numbered = seen.split.slices.select("source_digest", pl.int_range(pl.len(), dtype=pl.Int64).alias("at"))
-        frames.append(numbered.drop_nulls())
-    mine = frames[0].group_by("source_digest", maintain_order=True).agg(pl.col("at").first(), pl.len().alias("count"))
-    for row in frames[1].join(mine, on="source_digest", how="inner", maintain_order="left").iter_rows(named=True):
+    if not all("source_digest" in seen.split.slices.columns for seen in (first, second)):
+        return
+    mine, theirs = _firsts(_numbered(first, "source_digest"), "source_digest"), _numbered(second, "source_digest")
+    for row in theirs.join(mine, on="source_digest", how="inner", maintain_order="left").iter_rows(named=True):
         yield Leak(
             "same-source",
             first.split.slice_ref(row["at_right"]),
             second.split.slice_ref(row["at"]),
             f"both were made from the source with the digest {row['source_digest'][:64]}",
-            others=int(row["count"]) - 1,
+            others=row["count"] - 1,
         )
 
 
 def identical_slices(first: SeenSplit, second: SeenSplit) -> Iterator[tuple[int, Leak]]:
     """Slices of the second split with the digest of one of the first; with the second's number."""
-    mine = first.slices.filter(~pl.col("constant")).drop_nulls("digest")
-    mine = mine.group_by("digest", maintain_order=True).agg(pl.col("at", "array").first(), pl.len().alias("count"))
+    mine = _firsts(first.slices.filter(~pl.col("constant")).drop_nulls("digest"), "digest")
     theirs = second.slices.filter(~pl.col("constant")).drop_nulls("digest").sort("at", maintain_order=True)
     for row in theirs.join(mine, on="digest", how="inner", maintain_order="left").iter_rows(named=True):
         leak = Leak(
@@ -71,7 +67,7 @@ def identical_slices(first: SeenSplit, second: SeenSplit) -> Iterator[tuple[int,
             first.split.slice_ref(row["at_right"]),
             second.split.slice_ref(row["at"]),
             f"the same pixels{_of_arrays(row['array_right'], row['array'])} (digest {row['digest']})",
-            others=int(row["count"]) - 1,
+            others=row["count"] - 1,
         )
         yield row["at"], leak
 
@@ -163,8 +159,7 @@ def identical_patches(first: SeenSplit, second: SeenSplit, explained: NDArray[np
     Returns:
         The leaks, at most `MAX_KEPT`; how many more there are; and how many the slices explain.
     """
-    groups = _compared(first).group_by("digest", maintain_order=True)
-    mine = groups.agg(pl.col("number", "array", "constant").first(), pl.len().alias("count"))
+    mine = _firsts(_compared(first), "digest")
     theirs = _compared(second).sort("number", maintain_order=True)
     found = theirs.join(mine, on="digest", how="inner", maintain_order="left")
     slices = pl.Series("explained", explained).gather(found["at"].cast(pl.UInt32))
@@ -184,7 +179,7 @@ def identical_patches(first: SeenSplit, second: SeenSplit, explained: NDArray[np
                 first.split.patch_ref(row["number_right"]),
                 second.split.patch_ref(row["number"]),
                 f"the same pixels{_of_arrays(row['array_right'], row['array'])} (digest {row['digest']})",
-                others=int(row["count"]) - 1,
+                others=row["count"] - 1,
             )
         )
     return leaks, more, implied
@@ -205,13 +200,12 @@ def _is_flat(seen: SeenSplit, row: dict[str, object], known: dict[str, bool]) ->
 
 
 def _flat_patch(seen: SeenSplit, number: int, array: str) -> bool:
-    rows = seen.split.patches
-    reader = getattr(seen.split.reader, "ps", None)
-    if rows is None or reader is None:
+    rows, ps = seen.split.patches, seen.split.pixels.ps
+    if rows is None or ps is None:
         return False
     try:
-        patch = np.empty((1, *reader.patch_size), np.dtype(reader.meta.arrays[array].dtype))
-        reader.reader_for(rows[number : number + 1], array).read_into(np.array([0]), patch)
+        patch = np.empty((1, *ps.patch_size), np.dtype(ps.meta.arrays[array].dtype))
+        ps.reader_for(rows[number : number + 1], array).read_into(np.array([0]), patch)
     except CtPatchError:
         return False
     return is_constant(patch[0])

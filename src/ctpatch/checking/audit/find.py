@@ -13,14 +13,11 @@ from ctpatch.checking.audit.prepared import read_csv, read_prepared
 from ctpatch.errors import FormatError, UsageError
 from ctpatch.files.atomic import given_path, read_regular
 from ctpatch.format.meta import PATCH_META
+from ctpatch.format.splits import MANIFEST_SUFFIX, PLAIN_MANIFEST, find_meant, manifests_in, sets_in
 from ctpatch.format.tables import PATCH_MANIFEST, TABLES, columns_of
-from ctpatch.work.folder import STATE_FOLDER
 
-_MANIFEST_SUFFIX = "_manifest.csv"
-_PLAIN_MANIFEST = "manifest.csv"
 _MAX_META_BYTES = 64 << 20
 _MAX_HEADER_BYTES = 1 << 16
-_OTHER_TABLES = {PATCH_MANIFEST, "slice_manifest.csv"}
 
 
 def find_audited(paths: Sequence[str | os.PathLike[str]], data_root: Path | None) -> list[AuditedSplit]:
@@ -34,7 +31,15 @@ def find_audited(paths: Sequence[str | os.PathLike[str]], data_root: Path | None
         raise UsageError("nothing to audit: give a dataset's folder, or several splits")
     places: list[Path] = []
     for path in paths:
-        places.extend(_splits_at(given_path(path)))
+        places += find_meant(
+            given_path(path),
+            _splits_in,
+            what="split",
+            file="a folder, or a manifest (.csv)",
+            give="a dataset's folder, or several splits",
+            marks=f"patch sets ({PATCH_META}, or a {PATCH_MANIFEST} made elsewhere), or prepared slices "
+            f"(<split>{MANIFEST_SUFFIX}, {PLAIN_MANIFEST})",
+        )
     resolved = [place.resolve() for place in places]
     twice = [place for place, count in Counter(resolved).items() if count > 1]
     if twice:
@@ -52,38 +57,10 @@ def find_audited(paths: Sequence[str | os.PathLike[str]], data_root: Path | None
     return splits
 
 
-def _splits_at(path: Path) -> list[Path]:
-    """A split for each path: the folder of a patch set, or a manifest."""
-    if path.is_file():
-        if path.suffix.lower() != ".csv":
-            raise UsageError(f"{str(path)!r} is no split: wanted a folder, or a manifest (.csv)")
-        return [path]
-    if not path.is_dir():
-        raise UsageError(f"{str(path)!r} does not exist; give a dataset's folder, or several splits")
-    here = _splits_in(path)
-    if here:
-        return here
-    below = [split for folder in sorted(path.iterdir()) if folder.is_dir() for split in _splits_in(folder)]
-    if not below:
-        raise UsageError(
-            f"no split in {str(path)!r} or in the folders in it: wanted patch sets ({PATCH_META}, or a "
-            f"{PATCH_MANIFEST} made elsewhere), or prepared slices (<split>{_MANIFEST_SUFFIX}, {_PLAIN_MANIFEST})"
-        )
-    return below
-
-
 def _splits_in(folder: Path) -> list[Path]:
-    if any((folder / mark).exists() for mark in (PATCH_META, STATE_FOLDER)):
-        return [folder]
-    if (folder / PATCH_MANIFEST).is_file():
-        return [folder / PATCH_MANIFEST]
-    own = folder / f"{folder.resolve().name}{_MANIFEST_SUFFIX}"
-    if own.is_file():
-        return [own]
-    named = [each for each in sorted(folder.glob(f"*{_MANIFEST_SUFFIX}")) if each.is_file()]
-    named = [each for each in named if each.name not in _OTHER_TABLES]
-    plain = folder / _PLAIN_MANIFEST
-    return named or ([plain] if plain.is_file() else [])
+    """A split for each path: the folder of a patch set, or a manifest."""
+    made_elsewhere = folder / PATCH_MANIFEST
+    return sets_in(folder) or ([made_elsewhere] if made_elsewhere.is_file() else manifests_in(folder))
 
 
 def _read(place: Path, data_root: Path | None) -> AuditedSplit:
@@ -96,10 +73,10 @@ def _read(place: Path, data_root: Path | None) -> AuditedSplit:
     folder = place.parent
     if place.name == PATCH_MANIFEST:
         _refuse_without_meta(folder)
-    if place.name in {PATCH_MANIFEST, _PLAIN_MANIFEST}:
+    if place.name in {PATCH_MANIFEST, PLAIN_MANIFEST}:
         split = folder.name
     else:
-        split = place.name.removesuffix(_MANIFEST_SUFFIX).removesuffix(".csv")
+        split = place.name.removesuffix(MANIFEST_SUFFIX).removesuffix(".csv")
     dataset = folder.parent.name if folder.name == split else folder.name
     foreign = place.name == PATCH_MANIFEST or "patch_path" in read_csv(place).columns
     reader = read_foreign if foreign else read_prepared

@@ -1,6 +1,7 @@
 """Patch sets made elsewhere: a `patch_manifest.csv` with paths, and whatever else it has."""
 
 import os
+from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -12,16 +13,18 @@ from numpy.typing import NDArray
 from ctpatch.checking.audit.base import AuditedSplit, PatchSeen, Run, Seen, digest_column
 from ctpatch.checking.audit.fingerprint import is_constant
 from ctpatch.checking.audit.patchset import paste
-from ctpatch.checking.audit.prepared import Root, guess_root, read_csv, texts
+from ctpatch.checking.audit.prepared import guess_root, read_csv
 from ctpatch.config import MAX_PIXELS_PER_AXIS
 from ctpatch.errors import CtPatchError, NpyError, SourceManifestError, SystemFailureError
 from ctpatch.files.digest import array_digest
 from ctpatch.files.npy import SliceBuffer
+from ctpatch.files.paths import PathError, Root
+from ctpatch.format.source_manifest import stripped_texts
 
 
 @dataclass(frozen=True, slots=True)
-class ForeignReader:
-    """Reads patches that lie one in a file, and slices put together from them.
+class ForeignPixels:
+    """Patches that lie one in a file, and slices put together from them.
 
     Attributes:
         folder: where the manifest is.
@@ -32,6 +35,7 @@ class ForeignReader:
     folder: Path
     root: Path
     placed: bool
+    ps: None = None
 
     def begin(self, run: Run) -> "ForeignRun":
         """Begin with a run."""
@@ -40,9 +44,9 @@ class ForeignReader:
 
 @dataclass(slots=True)
 class ForeignRun:
-    """Reads one run."""
+    """One run of patches."""
 
-    reader: ForeignReader
+    split: ForeignPixels
     run: Run
     root: Root
     folder: Root
@@ -51,7 +55,7 @@ class ForeignRun:
 
     def image(self, place: int, array: str) -> Seen:  # noqa: ARG002 - there is only `image`
         """A slice put together from its patches, as far as they reach; or its source, where that is at hand."""
-        if not self.reader.placed:
+        if not self.split.placed:
             return Seen(why="the manifest does not say where in which slice a patch lies")
         patches = [patch for patch in self._patches(place) if not isinstance(patch, str)]
         if not patches:
@@ -96,7 +100,7 @@ class ForeignRun:
 
     def _read(self, path: str | None) -> NDArray[Any] | str:
         try:
-            return self._buffer.read(self._resolve(path), path or "", labels=True)[0].copy()
+            return self._buffer.read(self._resolve(path), path or "", integers_allowed=True)[0].copy()
         except SystemFailureError:
             raise
         except CtPatchError as error:
@@ -104,14 +108,11 @@ class ForeignRun:
 
     def _resolve(self, path: str | None) -> str:
         """Below the root, or by its bare name beside the manifest: notebooks write paths of their own machine."""
-        try:
+        with suppress(PathError):
             full = self.root.resolve(path)
             if os.path.isfile(full):
                 return full
-        except SourceManifestError:
-            if path is None:
-                raise
-        return self.folder.resolve((path or "").replace("\\", "/").rpartition("/")[2] or None)
+        return self.folder.resolve((path or "").replace("\\", "/").rpartition("/")[2])
 
     def _origins(self, place: int) -> tuple[NDArray[Any], NDArray[Any]]:
         """Where the patches that could be read begin."""
@@ -124,8 +125,8 @@ class ForeignRun:
         """The source slice, where it is there and holds the first patch where it should."""
         path = self.run.slices["path"][place]
         try:
-            image = self._buffer.read(self.root.resolve(path), path or "", labels=True)[0]
-        except (NpyError, SourceManifestError):
+            image = self._buffer.read(self.root.resolve(path), path or "", integers_allowed=True)[0]
+        except (NpyError, PathError):
             return None
         window = image[row : row + first.shape[0], col : col + first.shape[1]]
         same = window.dtype == first.dtype and row >= 0 and col >= 0 and np.array_equal(window, first)
@@ -147,21 +148,21 @@ def read_foreign(manifest: Path, split: str, dataset: str, folder: str, data_roo
         )
     group = next((column for column in ("src_path", "slice_index") if column in raw.columns), None)
     origins = {
-        column: texts(raw, column).cast(pl.Float64, strict=False).cast(pl.Int64, strict=False)
+        column: stripped_texts(raw, column).cast(pl.Float64, strict=False).cast(pl.Int64, strict=False)
         for column in ("row", "col")
     }
     placed = group is not None and {"row", "col"} <= set(raw.columns)
-    keys = texts(raw, group) if group is not None else pl.Series([None] * raw.height, dtype=pl.String)
+    keys = stripped_texts(raw, group) if group is not None else pl.Series([None] * raw.height, dtype=pl.String)
     # A row that names no slice stands for one of its own.
     keys = pl.Series([f"?{number}" if key is None else f"={key}" for number, key in enumerate(keys)], dtype=pl.String)
-    names = [f"patch {at}" if own is None else own for at, own in enumerate(texts(raw, "patch_id"))]
+    names = [f"patch {at}" if own is None else own for at, own in enumerate(stripped_texts(raw, "patch_id"))]
     table = raw.select("line").with_columns(
         keys.alias("key"),
         pl.Series("id", names, dtype=pl.String),
-        texts(raw, paths).alias("path"),
-        texts(raw, "src_path"),
-        texts(raw, "slice_index"),
-        texts(raw, "patient_id"),
+        stripped_texts(raw, paths).alias("path"),
+        stripped_texts(raw, "src_path"),
+        stripped_texts(raw, "slice_index"),
+        stripped_texts(raw, "patient_id"),
         *(series.alias(column) for column, series in origins.items()),
         pl.lit(None, pl.Boolean).alias("constant"),
         pl.lit(None, pl.String).alias(digest_column("image")),
@@ -181,7 +182,7 @@ def read_foreign(manifest: Path, split: str, dataset: str, folder: str, data_roo
         patch_table=manifest.name,
         slices=slices.with_columns(shown.alias("id"), pl.col("src_path").alias("path")),
         patches=patches,
-        reader=ForeignReader(manifest.parent, root, placed),
+        pixels=ForeignPixels(manifest.parent, root, placed),
         slice_level=group is not None,
     )
     if "patient_id" not in raw.columns:

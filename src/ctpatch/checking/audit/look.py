@@ -1,13 +1,14 @@
 """One look at every pixel: digests, keys and block means of all slices, read by as many processes as are wanted."""
 
-from collections.abc import Iterator, Sequence
+from collections import Counter
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 
 import numpy as np
 import polars as pl
 from numpy.typing import NDArray
 
-from ctpatch.checking.audit.base import AuditedSplit, Reader, Run, Seen, digest_column
+from ctpatch.checking.audit.base import AuditedSplit, Run, Seen, SplitPixels, digest_column
 from ctpatch.checking.audit.fingerprint import FINE, Vectors, block_means, is_constant, pixel_key, vectors_of
 from ctpatch.checking.audit.report import Fault
 from ctpatch.events import Listener, WorkAdvanced, WorkFinished, WorkStarted
@@ -15,6 +16,8 @@ from ctpatch.files.digest import array_digest
 from ctpatch.work.executors.base import Done, Failed
 from ctpatch.work.executors.choose import local_executor
 
+SLICES = {"at": pl.Int64, "array": pl.String, "digest": pl.String, "key": pl.String, "constant": pl.Boolean}
+PATCHES = {"number": pl.Int64, "array": pl.String, "digest": pl.String, "constant": pl.Boolean}
 _RUN_SLICES = 64
 _FLAT = 1e-4
 """Block means further apart than this share of the largest are no constant slice's: its pixels need no second look."""
@@ -22,70 +25,65 @@ _FLAT = 1e-4
 
 @dataclass(frozen=True, slots=True)
 class LookTask:
-    """What all runs share: for each split its reader and the arrays to look at."""
+    """What all runs share: for each split its pixels and the arrays to look at."""
 
-    readers: tuple[Reader, ...]
+    pixels: tuple[SplitPixels, ...]
     arrays: tuple[tuple[str, ...], ...]
 
 
 @dataclass(slots=True)
 class Looked:
-    """What was seen of a run's slices.
+    """What was seen of a run.
 
     Attributes:
-        vectors: of `image`.
-        digests, keys, constant: for each array, of each slice; None where it could not be seen whole.
-        patches: for each array, number of the row (within the run), digest, and whether it is constant.
-        faults: place of the slice and what is wrong with it; of a patch, its row instead.
-        unseen: place of the slice and why it has no pixels.
+        vectors: of `image`, for each slice.
+        slices: a row of `SLICES` for each slice and array; digest and key are None where it could not be seen whole.
+        patches: a row of `PATCHES` for each patch that was looked at.
+        faults: number of the slice and what is wrong with it.
+        patch_faults: number of the patch and what is wrong with it.
+        unseen: how many slices have no pixels, for each array and reason.
         pasted: how many slices were put together from patches.
     """
 
-    vectors: Vectors
-    digests: dict[str, list[str | None]] = field(default_factory=dict)
-    keys: dict[str, list[str | None]] = field(default_factory=dict)
-    constant: dict[str, list[bool | None]] = field(default_factory=dict)
-    patches: dict[str, list[tuple[int, str | None, bool | None]]] = field(default_factory=dict)
+    vectors: Vectors = field(default_factory=lambda: Vectors.empty(0))
+    slices: list[tuple[int, str, str | None, str | None, bool | None]] = field(default_factory=list)
+    patches: list[tuple[int, str, str | None, bool | None]] = field(default_factory=list)
     faults: list[tuple[int, str]] = field(default_factory=list)
     patch_faults: list[tuple[int, str]] = field(default_factory=list)
-    unseen: list[tuple[int, str, str]] = field(default_factory=list)
+    unseen: Counter[tuple[str, str]] = field(default_factory=Counter)
     pasted: int = 0
 
 
 def look_at(task: LookTask, run: Run) -> Looked:
     """Look at the slices of a run, and at their patches where no digest of them is on record."""
-    reader = task.readers[run.split].begin(run)
+    pixels = task.pixels[run.split].begin(run)
     count = run.slices.height
     blocks = np.full((count, FINE, FINE), np.nan, np.float32)
     partly = np.zeros(count, dtype=bool)
-    looked = Looked(Vectors.empty(0))
+    looked = Looked()
     for array in task.arrays[run.split]:
-        digests: list[str | None] = [None] * count
-        keys: list[str | None] = [None] * count
-        constant: list[bool | None] = [None] * count
-        patches: list[tuple[int, str | None, bool | None]] = []
         for place in range(count):
-            seen = reader.image(place, array)
+            seen = pixels.image(place, array)
+            digest = key = constant = None
             if seen.fault is not None:
-                looked.faults.append((place, f"{array}: {seen.fault}"))
+                looked.faults.append((run.start + place, f"{array}: {seen.fault}"))
             if seen.why is not None:
-                looked.unseen.append((place, array, seen.why))
+                looked.unseen[array, seen.why] += 1
             if seen.image is not None:
                 means = block_means(seen.image, seen.covered)
-                constant[place] = _constant(seen, means)
+                constant = _constant(seen, means)
                 if seen.whole:
-                    digests[place], keys[place] = array_digest(seen.image), pixel_key(seen.image)
+                    digest, key = array_digest(seen.image), pixel_key(seen.image)
                 if array == "image":
                     blocks[place] = means
                     partly[place] = seen.covered is not None
                     looked.pasted += not seen.whole
-            if seen.fault is None or seen.patches_too:
-                for each in reader.patches(place, array, seen.image):
-                    if each.fault is not None:
-                        looked.patch_faults.append((each.row, f"{array}: {each.fault}"))
-                    patches.append((each.row, each.digest, each.constant))
-        looked.digests[array], looked.keys[array], looked.constant[array] = digests, keys, constant
-        looked.patches[array] = patches
+            looked.slices.append((run.start + place, array, digest, key, constant))
+            for each in pixels.patches(place, array, seen.image) if seen.fault is None or seen.patches_too else ():
+                number = run.first_patch + each.row
+                looked.patches.append((number, array, each.digest, each.constant))
+                if each.fault is not None:
+                    looked.patch_faults.append((number, f"{array}: {each.fault}"))
     looked.vectors = vectors_of(blocks, partly=partly)
     return looked
 
@@ -127,19 +125,10 @@ class _Gathered:
 
     split: AuditedSplit
     vectors: Vectors
-    columns: dict[str, dict[str, list[object]]]
+    slices: list[pl.DataFrame] = field(default_factory=lambda: [pl.DataFrame(schema=SLICES)])
     patches: list[pl.DataFrame] = field(default_factory=list)
-    unseen: dict[tuple[str, str], int] = field(default_factory=dict)
+    unseen: Counter[tuple[str, str]] = field(default_factory=Counter)
     pasted: int = 0
-
-    @classmethod
-    def begin(cls, split: AuditedSplit) -> "_Gathered":
-        count = split.slices.height
-        columns: dict[str, dict[str, list[object]]] = {
-            array: {"digest": [None] * count, "key": [None] * count, "constant": [None] * count}
-            for array in split.arrays
-        }
-        return cls(split, Vectors.empty(count), columns)
 
     def add(self, run: Run, looked: Looked) -> None:
         inside = slice(run.start, run.start + run.slices.height)
@@ -147,21 +136,12 @@ class _Gathered:
         self.vectors.detail[inside] = looked.vectors.detail
         self.vectors.usable[inside] = looked.vectors.usable
         self.pasted += looked.pasted
-        for array, columns in self.columns.items():
-            columns["digest"][inside] = looked.digests[array]
-            columns["key"][inside] = looked.keys[array]
-            columns["constant"][inside] = looked.constant[array]
-            if looked.patches[array]:
-                schema = {"number": pl.Int64, "digest": pl.String, "constant": pl.Boolean}
-                rows = pl.DataFrame(looked.patches[array], schema=schema, orient="row")
-                rows = rows.with_columns(pl.col("number") + run.first_patch, pl.lit(array).alias("array"))
-                self.patches.append(rows)
-        for place, message in looked.faults:
-            self.split.faults.append(Fault(self.split.slice_ref(run.start + place), message))
-        for row, message in looked.patch_faults:
-            self.split.faults.append(Fault(self.split.patch_ref(run.first_patch + row), message))
-        for _place, array, why in looked.unseen:
-            self.unseen[array, why] = self.unseen.get((array, why), 0) + 1
+        self.unseen += looked.unseen
+        self.slices.append(pl.DataFrame(looked.slices, schema=SLICES, orient="row"))
+        if looked.patches:
+            self.patches.append(pl.DataFrame(looked.patches, schema=PATCHES, orient="row"))
+        self.split.faults += [Fault(self.split.slice_ref(at), message) for at, message in looked.faults]
+        self.split.faults += [Fault(self.split.patch_ref(number), message) for number, message in looked.patch_faults]
 
     def lose(self, run: Run) -> None:
         first = self.split.slice_ref(run.start)
@@ -169,21 +149,6 @@ class _Gathered:
 
     def finish(self) -> SeenSplit:
         split = self.split
-        slices = []
-        for array in split.arrays:
-            recorded = split.slices[digest_column(array)] if split.digests_on_record else None
-            frame = pl.DataFrame(
-                {"at": range(split.slices.height), "array": [array] * split.slices.height, **self.columns[array]},
-                schema={
-                    "at": pl.Int64, "array": pl.String, "digest": pl.String, "key": pl.String, "constant": pl.Boolean,
-                },
-            )  # fmt: skip
-            if recorded is not None:
-                frame = frame.with_columns(recorded.alias("digest"))
-            if array == "image" and split.kind == "patches":
-                on_record = (split.slices["min"] == split.slices["max"]).alias("on_record")
-                frame = frame.with_columns(pl.col("constant").fill_null(on_record))
-            slices.append(frame.with_columns(pl.col("constant").fill_null(value=False)))
         for (array, why), count in sorted(self.unseen.items()):
             split.add_not_checked(f"near-duplicates and mirrored copies of {array}", why, count)
         if self.pasted:
@@ -193,40 +158,68 @@ class _Gathered:
                 "in what they cover",
                 self.pasted,
             )
-        return SeenSplit(split, pl.concat(slices), self._patches(), self.vectors, self.pasted)
+        return SeenSplit(split, self._slices(), self._patches(), self.vectors, self.pasted)
+
+    def _slices(self) -> pl.DataFrame:
+        split = self.split
+        flat = pl.col("min") == pl.col("max") if split.kind == "patches" else pl.lit(None, pl.Boolean)
+        known = pl.concat(
+            split.slices.select(
+                pl.int_range(pl.len(), dtype=pl.Int64).alias("at"),
+                pl.lit(array).alias("array"),
+                (pl.col(digest_column(array)) if split.digests_on_record else pl.lit(None, pl.String)).alias(
+                    "recorded"
+                ),
+                (flat if array == "image" else pl.lit(None, pl.Boolean)).alias("flat"),
+            )
+            for array in split.arrays
+        )
+        seen = known.join(pl.concat(self.slices), on=["at", "array"], how="left", maintain_order="left")
+        return seen.select(
+            "at",
+            "array",
+            pl.col("recorded" if split.digests_on_record else "digest").alias("digest"),
+            "key",
+            pl.coalesce("constant", "flat", pl.lit(value=False)).alias("constant"),
+        )
 
     def _patches(self) -> pl.DataFrame:
-        schema = {"number": pl.Int64, "at": pl.Int64, "array": pl.String, "digest": pl.String, "constant": pl.Boolean}
         frame = self.split.patches
         if frame is None:
-            return pl.DataFrame(schema=schema)
-        numbered = frame.with_columns(pl.int_range(pl.len(), dtype=pl.Int64).alias("number"))
-        every = [
-            numbered.select(
-                "number", "at", pl.lit(array).alias("array"), pl.col(digest_column(array)).alias("digest"),
+            return pl.DataFrame(schema=PATCHES | {"at": pl.Int64})
+        known = pl.concat(
+            frame.select(
+                pl.int_range(pl.len(), dtype=pl.Int64).alias("number"),
+                "at",
+                pl.lit(array).alias("array"),
+                pl.col(digest_column(array)).alias("digest"),
                 (pl.col("constant") if array == "image" else pl.lit(None, pl.Boolean)).alias("constant"),
             )
             for array in self.split.arrays
-        ]  # fmt: skip
-        known = pl.concat(every)
+        )
         if not self.patches:
             return known
-        computed = pl.concat(self.patches)
-        both = known.join(computed, on=["number", "array"], how="left", suffix="_seen", maintain_order="left")
+        both = known.join(
+            pl.concat(self.patches), on=["number", "array"], how="left", suffix="_seen", maintain_order="left"
+        )
         return both.select(
-            "number", "at", "array", pl.coalesce("digest", "digest_seen").alias("digest"),
+            "number",
+            "at",
+            "array",
+            pl.coalesce("digest", "digest_seen").alias("digest"),
             pl.coalesce("constant", "constant_seen").alias("constant"),
-        )  # fmt: skip
+        )
 
 
 def look_at_all(splits: Sequence[AuditedSplit], workers: int, listener: Listener) -> list[SeenSplit]:
     """Look at every slice of all splits."""
-    gathered = [_Gathered.begin(split) for split in splits]
-    task = LookTask(tuple(split.reader for split in splits), tuple(split.arrays for split in splits))
+    gathered = [_Gathered(split, Vectors.empty(split.slices.height)) for split in splits]
+    runs = (run for number, split in enumerate(splits) for run in split.runs(number, _RUN_SLICES))
+    task = LookTask(tuple(split.pixels for split in splits), tuple(split.arrays for split in splits))
     name = "read slices"
     listener(WorkStarted(name, sum(split.slices.height for split in splits), "slices"))
     try:
-        for outcome in local_executor(workers).run(look_at, task, _runs(splits)):
+        for outcome in local_executor(workers).run(look_at, task, runs):
             if isinstance(outcome, Done):
                 gathered[outcome.item.split].add(outcome.item, outcome.result)
             elif isinstance(outcome, Failed):
@@ -239,8 +232,3 @@ def look_at_all(splits: Sequence[AuditedSplit], workers: int, listener: Listener
     for split in splits:
         split.faults.sort(key=lambda fault: (fault.row.row, fault.message))
     return [each.finish() for each in gathered]
-
-
-def _runs(splits: Sequence[AuditedSplit]) -> Iterator[Run]:
-    for number, split in enumerate(splits):
-        yield from split.runs(number, _RUN_SLICES)

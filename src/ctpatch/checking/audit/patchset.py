@@ -42,8 +42,8 @@ def paste(
 
 
 @dataclass(frozen=True, slots=True)
-class SetReader:
-    """Reads slices of a set: those it holds, or its sources, or slices put together from patches."""
+class SetPixels:
+    """Slices of a set: those it holds, or its sources, or slices put together from patches."""
 
     ps: PatchSet
     has_root: bool
@@ -55,7 +55,7 @@ class SetReader:
 
 @dataclass(slots=True)
 class SetRun:
-    """Reads one run of a set's slices."""
+    """One run of a set's slices."""
 
     ps: PatchSet
     has_root: bool
@@ -78,8 +78,6 @@ class SetRun:
             raise
         except CtPatchError as error:
             return Seen(fault=error.message)
-        except ValueError:
-            return Seen(fault=f"{SLICE_MANIFEST} has a path that is none; run ctpatch verify")
 
     def patches(self, place: int, array: str, image: NDArray[Any] | None) -> list[PatchSeen]:
         """The digests of a slice's patches, where its layout has none on record: they are cut from the slice."""
@@ -129,7 +127,7 @@ class SetRun:
             return Seen(self.ps.read_checked_source(record, array))
         except SystemFailureError:
             raise
-        except (CtPatchError, ValueError):  # a NUL in a path is a ValueError
+        except CtPatchError:
             return None
 
     def _from_patches(self, place: int, array: str, record: dict[str, Any]) -> Seen:
@@ -213,7 +211,7 @@ def read_patch_set(path: Path, folder: str, data_root: Path | None) -> AuditedSp
         patch_table=PATCH_MANIFEST,
         slices=slices,
         patches=patches,
-        reader=SetReader(PatchSet(ps.folder, data_root), _has_root(ps)),
+        pixels=SetPixels(PatchSet(ps.folder, data_root), _has_root(ps)),
         digests_on_record=True,
     )
     if not slices.height:

@@ -1,8 +1,11 @@
 """What an audit found: leaks between splits, duplicates within them, and what could not be checked."""
 
 from collections import Counter
+from collections.abc import Iterable
 from dataclasses import asdict, dataclass, field, replace
 from typing import Any
+
+from ctpatch.checking.findings import counted
 
 MAX_KEPT = 1000
 """Leaks of one check beyond these are counted, not kept; faults likewise."""
@@ -78,7 +81,7 @@ class NotChecked:
     count: int | None = None
 
     def __str__(self) -> str:
-        count = "" if self.count is None else f", {self.count:,} slice{'' if self.count == 1 else 's'}"
+        count = "" if self.count is None else f", {counted(self.count, 'slice', 'slices')}"
         return f"{self.split}: {self.what}{count}: {self.why}"
 
 
@@ -177,11 +180,12 @@ class AuditReport:
         """How many leaks there were."""
         return self.counts.total()
 
-    def add(self, leak: Leak) -> None:
-        """Note a leak."""
-        self.counts[leak.check] += 1
-        if self.counts[leak.check] <= MAX_KEPT:
-            self.findings.append(leak)
+    def add(self, leaks: Iterable[Leak]) -> None:
+        """Note leaks."""
+        for leak in leaks:
+            self.counts[leak.check] += 1
+            if self.counts[leak.check] <= MAX_KEPT:
+                self.findings.append(leak)
 
     def add_fault(self, fault: Fault) -> None:
         """Note a row that could not be used."""

@@ -18,7 +18,7 @@ from ctpatch.checking.audit.checks import (
 )
 from ctpatch.checking.audit.find import find_audited
 from ctpatch.checking.audit.look import SeenSplit, look_at_all
-from ctpatch.checking.audit.report import AuditReport, Leak
+from ctpatch.checking.audit.report import AuditReport
 from ctpatch.errors import ConfigError, UsageError
 from ctpatch.events import Listener, WorkAdvanced, WorkFinished, WorkStarted, ignore
 from ctpatch.files.atomic import given_path
@@ -96,13 +96,12 @@ def _workers_for(slices: int) -> int:
 
 
 def _compare(first: SeenSplit, second: SeenSplit, report: AuditReport, listener: Listener) -> None:
-    for leak in shared_patients(first, second):
-        report.add(leak)
+    report.add(shared_patients(first, second))
     told = np.zeros(second.split.slices.height, dtype=bool)
     for found in (identical_slices(first, second), mirrored_slices(first, second)):
         for at, leak in found:
             told[at] = True
-            report.add(leak)
+            report.add([leak])
     task = f"compare {second.split.name} with {first.split.name}"
     listener(WorkStarted(task, int((second.vectors.usable & ~told).sum()), "slices"))
     try:
@@ -117,18 +116,13 @@ def _compare(first: SeenSplit, second: SeenSplit, report: AuditReport, listener:
     finally:
         listener(WorkFinished(task))
     report.alike += alike
-    _add_all(report, leaks)
+    report.add(leaks)
     leaks, more, implied = identical_patches(first, second, told)
     report.implied_patches += implied
-    _add_all(report, leaks)
+    report.add(leaks)
     if more:
         report.counts["identical-patch"] += more
-    _add_all(report, list(same_sources(first, second)))
-
-
-def _add_all(report: AuditReport, leaks: Sequence[Leak]) -> None:
-    for leak in leaks:
-        report.add(leak)
+    report.add(same_sources(first, second))
 
 
 def _note_what_is_missing(split: AuditedSplit) -> None:

@@ -6,6 +6,7 @@ from pathlib import Path
 
 from ctpatch.errors import UsageError
 from ctpatch.files.atomic import system_errors
+from ctpatch.files.paths import Root
 from ctpatch.prepare.readers.base import LeftOut
 
 
@@ -21,17 +22,9 @@ def source_file(root: Path, file: str) -> Path:
         UsageError: the name leads out of the root.
     """
     folder = source_folder(root)
-    path = folder / file
-    if not _inside(path, folder):
+    if not Root(folder).holds(file):
         raise UsageError(f"{file} leads out of the source folder; copy the file into it")
-    return path
-
-
-def _inside(path: Path, folder: Path) -> bool:
-    try:
-        return path.resolve().is_relative_to(folder.resolve())
-    except (OSError, RuntimeError):  # links in a circle
-        return False
+    return folder / file
 
 
 def find_files(root: Path) -> tuple[list[str], list[LeftOut]]:
@@ -51,9 +44,10 @@ def find_files(root: Path) -> tuple[list[str], list[LeftOut]]:
         return [root.name], []
     names: list[str] = []
     left_out: list[LeftOut] = []
+    inside = Root(root)
     for name, entry in _walk(root):
         link = entry.is_symlink()
-        if link and not _inside(Path(entry.path), root):
+        if link and not inside.holds(name):
             left_out.append(LeftOut(name, "outside-link", "it is a link that leads out of the source folder"))
         elif entry.is_file():
             names.append(name)

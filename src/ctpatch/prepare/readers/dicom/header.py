@@ -15,6 +15,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from ctpatch.errors import UsageError
+from ctpatch.files.paths import Root
 from ctpatch.prepare.geometry import MAX_RAW_PIXELS
 from ctpatch.prepare.readers.base import LeftOut
 
@@ -215,13 +216,11 @@ def _at_pixels(tag: Any, _vr: str | None, _length: int) -> bool:
 
 def _open(root: str, file: str) -> _BoundedFile:
     """Open a regular file below the root; links lead nowhere else."""
-    path = os.path.join(root, file)
     try:
-        inside = os.path.realpath(root).rstrip("/\\") + os.sep
-        if os.path.islink(path) and not os.path.realpath(path).startswith(inside):
+        if not Root(root).holds(file):
             raise FileProblemError("link", "it is a link that leaves the source folder, which is not followed")
         flags = os.O_RDONLY | getattr(os, "O_BINARY", 0) | getattr(os, "O_NONBLOCK", 0) | getattr(os, "O_CLOEXEC", 0)
-        fd = os.open(path, flags)
+        fd = os.open(os.path.join(root, file), flags)
     except OSError as error:
         raise FileProblemError("unreadable", f"it cannot be opened: {error.strerror}", fault=True) from None
     status = os.fstat(fd)
