@@ -8,7 +8,7 @@ import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import xxhash
@@ -21,6 +21,10 @@ from ctpatch.cutting.plan import Part
 from ctpatch.cutting.receipt import Receipt, SliceRecord, trusted_receipt
 from ctpatch.errors import SliceError, SystemFailureError
 from ctpatch.events import Event, Notice
+from ctpatch.layouts.base import PartLimits
+
+if TYPE_CHECKING:
+    import pytest
 
 EPOCH = "1700000000"
 CREATED = "2023-11-14T22:13:20Z"
@@ -59,6 +63,11 @@ class Prepared:
 
     def file(self, number: int, array: str = "image") -> Path:
         return self.root / self.paths[array][number]
+
+
+def small_parts(patch: "pytest.MonkeyPatch", **limits: int) -> None:
+    """Let plans from here on have parts of at most so much; see `ctpatch.layouts.base.PartLimits`."""
+    patch.setattr("ctpatch.cutting.plan.LIMITS", PartLimits(**limits))
 
 
 @dataclass

@@ -33,8 +33,8 @@ OPTIONS = ("--patch-size", "16", "--stride", "8", "--drop", "flat: std < 0.001")
 
 ONLY_IN_FULL = pytest.mark.skipif(not FULL, reason="a part of the full suite: make reliability")
 
-SMALL_PARTS: dict[str, Any] = {"PART_SLICES": 2, "SHARD_BYTES": 20_000}
-"""Constants of ctpatch.plan with which six small slices make three parts in every layout."""
+SMALL_PARTS: dict[str, Any] = {"slices": 2, "shard_bytes": 20_000}
+"""Limits of a plan with which six small slices make three parts in every layout."""
 
 
 class Count(Protocol):

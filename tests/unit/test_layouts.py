@@ -11,16 +11,16 @@ import numpy as np
 import polars as pl
 import pytest
 import xxhash
+from ctpatch.layouts.integrity import wrong_patches, wrong_stored_slices
+from ctpatch.layouts.reading import ArrayReader, MappedFiles, addresses_of
+from ctpatch.layouts.writing import make_writer
 from numpy.typing import NDArray
 
 from ctpatch.errors import CtPatchError, FormatError, NpyError
 from ctpatch.format.meta import ArrayInfo
 from ctpatch.layouts import base, reading
 from ctpatch.layouts.base import Addresses, SliceToWrite, WriterOptions, folders_of
-from ctpatch.layouts.integrity import wrong_patches, wrong_stored_slices
 from ctpatch.layouts.packed import PackedFile
-from ctpatch.layouts.reading import ArrayReader, MappedFiles, addresses_of
-from ctpatch.layouts.writing import make_writer
 from ctpatch.words import LayoutName, PadMode
 
 LAYOUTS: tuple[LayoutName, ...] = get_args(LayoutName)

@@ -16,7 +16,7 @@ from ctpatch.errors import CtPatchError
 from ctpatch.files.digest import array_digest
 from ctpatch.files.npy import header_bytes
 from ctpatch.format.tables import PATCH_MANIFEST, REJECTED_PATCHES, SLICE_MANIFEST
-from ctpatch.layouts.reading import ArrayReader, begins_with
+from ctpatch.layouts.reader import ArrayReader, begins_with
 from ctpatch.reading.patchset import PatchSet
 
 STATISTICS_TOLERANCE = 1e-6
@@ -53,7 +53,7 @@ def _check(task: PixelTask, item: SlicesToCheck) -> Iterator[Finding]:
     starts = item.patches["slice_index"].to_numpy()
     for record in item.slices.iter_rows(named=True):
         which = np.flatnonzero(starts == record["slice_index"])
-        if ps.meta.layout in {"slices", "index"} and len(which):
+        if not ps.layout.holds_patches and len(which):
             yield from _check_stored_slice(ps, record, item.patches.row(int(which[0]), named=True))
         sources: dict[str, NDArray[Any]] = {}
         if task.deep:
@@ -109,7 +109,7 @@ def _check_patches(
             for place, at in enumerate(block):
                 try:
                     reader.read_into(np.array([at]), patches[place : place + 1])
-                    if ps.meta.layout == "files":
+                    if ps.layout.has_file_for_each_patch:
                         yield from _check_header(ps, rows.row(int(at), named=True), array, patches[place])
                 except CtPatchError as error:
                     readable[place] = False
@@ -138,7 +138,7 @@ def _path_column(array: str) -> str:
 def _check_digests(
     ps: PatchSet, rows: pl.DataFrame, which: NDArray[np.int64], array: str, patches: NDArray[Any]
 ) -> Iterator[Finding]:
-    if ps.meta.layout not in {"files", "shards"}:
+    if not ps.layout.holds_patches:
         return
     column = "digest" if array == "image" else f"{array}_digest"
     for at, digest, patch in zip(rows["at"][which], rows[column][which], patches, strict=True):

@@ -17,6 +17,7 @@ from ctpatch.cli.engine import EngineOptions, executor_from
 from ctpatch.cli.options import DataRoot, Engines, Layout, Workers, json_text, sets_meant
 from ctpatch.cli.prepare import prepare_app
 from ctpatch.errors import EXIT_DATA, EXIT_DONE, EXIT_INTERRUPTED, EXIT_USAGE, CtPatchError, UsageError
+from ctpatch.words import LAYOUTS
 
 app = App(
     name="ctpatch",
@@ -91,7 +92,7 @@ def convert(
     patches: Annotated[Path, Parameter(help="The set.")],
     out: Annotated[Path, Parameter(help="Folder of the new set.")],
     *,
-    layout: Annotated[Layout | None, Parameter(help="The new layout. [as it is]")] = None,
+    layout: Annotated[Layout | None, Parameter(help=f"The new layout: {', '.join(LAYOUTS)}. [as it is]")] = None,
     keep: Annotated[str | None, Parameter(help="SQL condition: keep only patches for which it holds.")] = None,
     data_root: DataRoot = None,
     workers: Workers = None,

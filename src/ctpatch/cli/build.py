@@ -31,6 +31,7 @@ from ctpatch.cli.options import (
     with_file,
 )
 from ctpatch.errors import EXIT_DATA, EXIT_DONE, ConfigError
+from ctpatch.words import LAYOUTS
 
 if TYPE_CHECKING:
     from ctpatch.cutting.make import BuildResult
@@ -43,7 +44,7 @@ def build(
     pad_mode: Pad = None,
     layout: Annotated[
         Layout | None,
-        Parameter(help="files: one .npy a patch; shards: many in one; slices: whole slices; index: no pixels. [files]"),
+        Parameter(help=f"{'; '.join(f'{name}: {what}' for name, what in LAYOUTS.items())}. [files]"),
     ] = None,
     drop: Drop = None,
     min_std: MinStd = None,
@@ -182,7 +183,7 @@ def plan(
     patch_size: PatchSize = None,
     stride: Stride = None,
     pad_mode: Pad = None,
-    layout: Annotated[Layout | None, Parameter(help="The layout that is meant. [files]")] = None,
+    layout: Annotated[Layout | None, Parameter(help=f"The layout that is meant: {', '.join(LAYOUTS)}. [files]")] = None,
     drop: Drop = None,
     min_std: MinStd = None,
     value_range: ValueRange = None,

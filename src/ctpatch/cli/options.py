@@ -14,7 +14,7 @@ if TYPE_CHECKING:
     from ctpatch.config import PatchConfig
 
 PadMode = Literal["none", "shift", "even", "zero", "edge", "reflect"]
-Layout = Literal["files", "shards", "slices", "index"]
+Layout = str
 OnError = Literal["stop", "skip"]
 
 

@@ -8,6 +8,7 @@ from typing import Self
 from ctpatch.config import PatchConfig
 from ctpatch.errors import ConfigError
 from ctpatch.format.meta import ArrayInfo
+from ctpatch.layouts import layout_of
 from ctpatch.words import LayoutName, OnError
 
 RECEIPT_SUFFIX = ".receipt.json"
@@ -80,8 +81,8 @@ class Job:
     strict: bool
 
     def resolve_patch(self, path: str) -> str:
-        """Where a patch's file is: below the set's folder, or for the layout `index` below the data root."""
-        if self.layout == "index":
+        """Where a patch's file is: below the set's folder, or below the data root where the set has no pixels."""
+        if layout_of(self.layout).reads_sources:
             return str(self.data_root / path)
         return str(self.folder / path.removeprefix(self.path_prefix))
 

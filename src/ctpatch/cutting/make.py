@@ -16,6 +16,7 @@ from ctpatch.errors import OutputConflictError, SliceError, SourceChangedError, 
 from ctpatch.events import Listener, WorkAdvanced, WorkFinished, WorkStarted
 from ctpatch.files.atomic import explain_os_error
 from ctpatch.format.meta import PatchMeta
+from ctpatch.layouts import layout_of
 from ctpatch.words import LayoutName
 from ctpatch.work.executors.base import Done, Executor, Failed, ending
 from ctpatch.work.executors.processes import ProcessExecutor
@@ -152,7 +153,7 @@ def job_of(recipe: Recipe[Any], output: OutputFolder, options: BuildConfig) -> J
     folder = output.folder.resolve()
     root = plan.source.data_root.resolve()
     inside = folder != root and folder.is_relative_to(root)
-    writes_pixels = options.layout != "index"
+    writes_pixels = not layout_of(options.layout).reads_sources
     return Job(
         data_root=plan.source.data_root,
         folder=folder,

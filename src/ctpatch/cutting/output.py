@@ -13,11 +13,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import polars as pl
 
 from ctpatch.cutting.job import RECEIPT_SUFFIX, Share
-from ctpatch.errors import FormatError, NpyError, OutputConflictError, OutputLockedError
+from ctpatch.errors import FormatError, OutputConflictError, OutputLockedError
 from ctpatch.files.atomic import (
     explain_os_error,
     remove_file,
@@ -27,10 +26,10 @@ from ctpatch.files.atomic import (
     write_file,
     write_once,
 )
-from ctpatch.files.npy import header_bytes, open_npy, read_header
 from ctpatch.format.meta import PATCH_META, PatchMeta, read_meta
-from ctpatch.format.tables import PATCH_MANIFEST, TABLES, patch_schema, read_table
-from ctpatch.layouts.base import folders_of
+from ctpatch.format.tables import PATCH_MANIFEST, SLICE_MANIFEST, TABLES, patch_schema, read_table, schema_of
+from ctpatch.layouts import layout_of
+from ctpatch.layouts.base import path_column
 from ctpatch.words import LayoutName
 from ctpatch.work.folder import LOCK_FILES, STATE_FOLDER, HeldFolder, remove_entry
 from ctpatch.work.lock import Hold
@@ -196,7 +195,7 @@ class OutputFolder(HeldFolder):
 
     def make_folders(self, build: Begun) -> None:
         """Make the folders that the layout needs."""
-        for name in folders_of(build.layout, build.arrays):
+        for name in layout_of(build.layout).folders(build.arrays):
             path = self.folder / name
             if path.is_symlink():
                 raise OutputConflictError(f"{self.folder.name}/{name} is a link, which is not followed; remove it")
@@ -210,13 +209,7 @@ class OutputFolder(HeldFolder):
         for name in (PATCH_META, *TABLES):
             if os.path.lexists(self.folder / name):
                 yield name
-        patch = re.compile(rf"{re.escape(build.split)}_\d{{6,}}_\d{{3,}}_\d{{3,}}\.npy")
-        arrays = "|".join(re.escape(array) for array in build.arrays)
-        shard = re.compile(rf"{re.escape(build.split)}_\d{{5,}}(_({arrays}))?\.npy")
-        patterns = {"": patch} if build.layout == "files" else {}
-        for name in folders_of(build.layout, build.arrays):
-            patterns[name] = patch if build.layout == "files" else shard
-        for folder, pattern in patterns.items():
+        for folder, pattern in layout_of(build.layout).names(build.split, build.arrays).items():
             where = self.folder / folder
             if where.is_symlink() and folder:
                 yield folder
@@ -275,12 +268,12 @@ class OutputFolder(HeldFolder):
         folders: set[str] = set()
         if begun is not None:
             yield from (self.folder / name for name in self._named_like(begun) if name not in {PATCH_META, *TABLES})
-            folders.update(folders_of(begun.layout, begun.arrays))
+            folders.update(layout_of(begun.layout).folders(begun.arrays))
         meta_path = self.state / PATCH_META
         if meta_path.exists():
             meta = read_meta(meta_path)
-            folders.update(folders_of(meta.layout, tuple(meta.arrays)))
-            if meta.layout != "index":
+            folders.update(layout_of(meta.layout).folders(tuple(meta.arrays)))
+            if not layout_of(meta.layout).reads_sources:
                 yield from self._recorded_files(meta, self.state / PATCH_MANIFEST)
         for name in folders:
             with suppress(OSError):
@@ -289,38 +282,28 @@ class OutputFolder(HeldFolder):
     def _files_of(self, meta: PatchMeta) -> set[Path]:
         """The files of the finished set in the folder, its tables among them."""
         tables = {self.folder / name for name in (PATCH_META, *TABLES)}
-        pixels = () if meta.layout == "index" else self._recorded_files(meta, self.folder / PATCH_MANIFEST)
+        pixels = (
+            () if layout_of(meta.layout).reads_sources else self._recorded_files(meta, self.folder / PATCH_MANIFEST)
+        )
         return tables | set(pixels)
 
     def first_damage(self, meta: PatchMeta) -> str | None:
-        """The first pixel file of the finished set that is gone, or not as long as it should be; None where none is.
+        """The first file of the finished set that is gone, or not as long as it should be; None where none is.
 
         What is in the files is left to `verify`.
         """
-        if meta.layout == "index":
-            return None
+        arrays = tuple(meta.arrays)
+        try:
+            rows, slices = (
+                read_table(self.folder / name, schema_of(name, arrays)) for name in (PATCH_MANIFEST, SLICE_MANIFEST)
+            )
+        except FormatError as error:
+            return error.message
         size = meta.patch_config().patch_size
-        dtypes = [np.dtype(info.dtype) for info in meta.arrays.values()]
-        lengths = {len(header_bytes(size, dtype)) + size[0] * size[1] * dtype.itemsize for dtype in dtypes}
-        for path in self._recorded_files(meta, self.folder / PATCH_MANIFEST):
-            name = path.relative_to(self.folder).as_posix()
-            try:
-                if meta.layout == "files":
-                    length = os.lstat(path).st_size
-                    if length not in lengths:
-                        return f"{name} has {length:,} bytes, wanted {' or '.join(f'{each:,}' for each in lengths)}"
-                else:
-                    fd = open_npy(str(path), follow=False)
-                    try:
-                        read_header(fd, name)
-                    finally:
-                        os.close(fd)
-            except FileNotFoundError:
-                return f"{name} is gone"
-            except OSError as error:
-                return f"{name} cannot be read: {error.strerror}"
-            except NpyError as error:
-                return error.message
+        for file in layout_of(meta.layout).pixel_files(rows, slices, meta.arrays, size):
+            damage = file.damage(str(self.folder / (file.path or "").removeprefix(meta.path_prefix)))
+            if damage is not None:
+                return damage
         return None
 
     def _recorded_files(self, meta: PatchMeta, table: Path) -> Iterator[Path]:
@@ -335,8 +318,7 @@ class OutputFolder(HeldFolder):
             ) from None
         prefix = meta.path_prefix
         for array in meta.arrays:
-            column = "patch_path" if array == "image" else f"{array}_patch_path"
-            for path in rows.select(pl.col(column).unique(maintain_order=True)).to_series():
+            for path in rows.select(pl.col(path_column(array)).unique(maintain_order=True)).to_series():
                 name = path.removeprefix(prefix)
                 if ".." not in name.split("/") and not Path(name).is_absolute():
                     yield self.folder / name

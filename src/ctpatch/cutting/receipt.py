@@ -38,8 +38,8 @@ from ctpatch.format.tables import (
     schema_of,
     slice_schema,
 )
+from ctpatch.layouts import layout_of
 from ctpatch.layouts.base import Addresses
-from ctpatch.layouts.integrity import wrong_patches, wrong_stored_slices
 
 _STATISTICS = ("min", "max", "mean", "std", "air_fraction")
 
@@ -359,11 +359,8 @@ def _outputs_hold(job: Job, part: Part, receipt: Receipt) -> bool:
         slices = read_table(
             job.piece(part.number, SLICE_MANIFEST), schema_of(SLICE_MANIFEST, tuple(job.arrays)), has_header=False
         )
-        if job.layout == "slices":
-            return not wrong_stored_slices(rows, slices, job.arrays, job.resolve_patch)
-        if job.layout == "index":
-            return True
-        wrong = wrong_patches(rows, job.layout, job.arrays, job.resolve_patch, job.config)
-        return not wrong
+        layout = layout_of(job.layout)
+        wrong = layout.wrong_pixels(rows, slices, job.arrays, job.resolve_patch, job.config.patch_size)
+        return next(wrong, None) is None
     except (OSError, CtPatchError):
         return False
