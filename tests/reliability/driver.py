@@ -93,7 +93,7 @@ def main() -> int:
     conditions = json.loads(sys.argv[1])
     from ctpatch.cli.app import main as run_command
 
-    plan = importlib.import_module("ctpatch.cutting.plan")
+    plan: Any = importlib.import_module("ctpatch.cutting.plan")
     plan.LIMITS = plan.PartLimits(**conditions.get("plan", {}))
     if {"uid", "spare_files"} & set(conditions):
         _import_all()
