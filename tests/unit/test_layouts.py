@@ -1,6 +1,11 @@
 """The four layouts under the contract, and what is special about each."""
 
+import re
+from collections.abc import Iterator
+from dataclasses import replace
+from functools import partial
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -9,6 +14,7 @@ from ctpatch.errors import ConfigError, FormatError
 from ctpatch.files.npy import PAGE_BYTES
 from ctpatch.layouts import layout_of, reader
 from ctpatch.layouts.base import PixelFile
+from ctpatch.layouts.files import FilesLayout
 from ctpatch.layouts.packed import PackedFile
 from ctpatch.testing import LayoutContract
 from ctpatch.testing.layouts import INSIDE, SIZE, Written, refused, same_bits
@@ -103,6 +109,45 @@ def test_every_layout_of_the_registry_is_under_the_contract() -> None:
     assert all(layout_of(name).name == name for name in LAYOUTS)
     with pytest.raises(ConfigError, match="layout: must be 'files', 'shards', 'slices' or 'index', got 'zarr'"):
         layout_of("zarr")
+
+
+class Careless(FilesLayout):
+    """A layout that is wrong in each of the ways that have a test here."""
+
+    def slice_bytes(self, shape: Any, windows: int, patch_size: Any, dtype: Any) -> int:
+        return super().slice_bytes(shape, windows, patch_size, dtype) + 1
+
+    def names(self, split: str, arrays: Any) -> dict[str, re.Pattern[str]]:
+        return dict.fromkeys(super().names(split, arrays), re.compile(r".*\.npy"))
+
+    def wanted_paths(self, rows: Any, slices: Any, array: str, prefix: str) -> Any:
+        return super().wanted_paths(rows, slices, array, prefix + "x")
+
+    def wrong_pixels(self, *_: Any) -> Iterator[Any]:
+        return iter(())
+
+    def reader(self, addresses: Any, files: Any, patch_size: Any, pad_mode: Any) -> Any:
+        shifted = replace(addresses, paths=addresses.paths.reverse())
+        return super().reader(shifted, files, patch_size, pad_mode)
+
+
+@pytest.mark.parametrize(
+    "check",
+    [
+        LayoutContract.test_the_bytes_are_known_beforehand,
+        LayoutContract.test_the_names_are_those_that_a_build_looks_for,
+        LayoutContract.test_the_tables_say_which_paths_and_files_there_are,
+        LayoutContract.test_one_changed_bit_is_found,
+        partial(LayoutContract.test_the_reader_gives_the_pixels_in_the_order_asked, array="mask"),
+    ],
+)
+def test_the_contract_notices_what_is_wrong(tmp_path: Path, check: Any) -> None:
+    class Contract(LayoutContract):
+        layout = Careless()
+
+    contract = Contract()
+    with pytest.raises(AssertionError):
+        check(contract, contract.write(tmp_path, INSIDE))
 
 
 def test_a_file_is_looked_for_below_the_set_alone() -> None:

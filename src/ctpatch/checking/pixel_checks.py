@@ -14,8 +14,8 @@ from ctpatch.core.patches import cut, pad_slice
 from ctpatch.core.statistics.windows import WindowStatistics, patch_statistics
 from ctpatch.errors import CtPatchError
 from ctpatch.files.digest import array_digest
-from ctpatch.files.npy import header_bytes
 from ctpatch.format.tables import PATCH_MANIFEST, REJECTED_PATCHES, SLICE_MANIFEST
+from ctpatch.layouts.base import path_column
 from ctpatch.layouts.reader import ArrayReader, begins_with
 from ctpatch.reading.patchset import PatchSet
 
@@ -113,7 +113,7 @@ def _check_patches(
                         yield from _check_header(ps, rows.row(int(at), named=True), array, patches[place])
                 except CtPatchError as error:
                     readable[place] = False
-                    yield Finding("file", rows[_path_column(array)][int(at)], None, error.message, patches=1)
+                    yield Finding("file", rows[path_column(array)][int(at)], None, error.message, patches=1)
             good = block[readable]
             patches = patches[readable]
             yield from _check_digests(ps, rows, good, array, patches)
@@ -126,13 +126,10 @@ def _check_patches(
 
 def _check_header(ps: PatchSet, row: dict[str, Any], array: str, patch: NDArray[Any]) -> Iterator[Finding]:
     """The file's header is written as ctpatch does: a byte of it that changed may still read as the same array."""
-    path = row[_path_column(array)]
-    if not begins_with(ps.resolve_patch(path), path, header_bytes(patch.shape, patch.dtype)):
+    path = row[path_column(array)]
+    header = ps.layout.pixel_file(path, array, 1, patch.shape, patch.dtype).header
+    if not begins_with(ps.resolve_patch(path), path, header):
         yield Finding("header", path, None, "its .npy header was changed after it was written")
-
-
-def _path_column(array: str) -> str:
-    return "patch_path" if array == "image" else f"{array}_patch_path"
 
 
 def _check_digests(

@@ -225,17 +225,20 @@ def check_unlisted(ps: PatchSet) -> Iterator[Finding]:
     for array in ps.arrays:
         paths = ps.manifest[path_column(array)].unique()
         listed.update(path.removeprefix(prefix) for path in paths if path is not None)
-    folders = {path.rpartition("/")[0] for path in listed} | {""}
+    names_of = ps.layout.names(ps.meta.split, ps.arrays)
+    folders = {path.rpartition("/")[0] for path in listed} | {"", *names_of}
     start = f"{ps.meta.split}_"
     for folder in sorted(folders):
         where = ps.folder / folder
         if not where.is_dir():
             continue
         with os.scandir(where) as entries:
-            names = sorted(entry.name for entry in entries if entry.name.endswith(".npy"))
+            names = sorted(entry.name for entry in entries)
+        pattern = names_of.get(folder)
         for name in names:
             path = f"{folder}/{name}".lstrip("/")
-            if name.startswith(start) and path not in listed:
+            ours = (name.startswith(start) and name.endswith(".npy")) or (pattern and pattern.fullmatch(name))
+            if ours and path not in listed:
                 yield Finding("unlisted", path, None, "is not in the manifest: a patch of another build?")
 
 

@@ -25,24 +25,6 @@ def pad_slice(image: NDArray[Any], padded_shape: tuple[int, int], pad_mode: PadM
     return np.pad(image, after, mode=_NUMPY_PAD_MODE[pad_mode])
 
 
-def padded_window(
-    image: NDArray[Any], origin: tuple[int, int], size: tuple[int, int], pad_mode: PadMode
-) -> NDArray[Any]:
-    """One window of a slice as `pad_slice` would pad it, without padding the rest; it may lie wholly in the padding."""
-    (row, col), (height, width) = origin, size
-    if pad_mode == "zero":
-        patch = np.zeros(size, image.dtype)
-        there = image[row : row + height, col : col + width]
-        patch[: there.shape[0], : there.shape[1]] = there
-        return patch
-    where = [
-        np.pad(np.arange(length), (0, max(start + side - length, 0)), mode=_NUMPY_PAD_MODE[pad_mode])[start:][:side]
-        for length, start, side in zip(image.shape, origin, size, strict=True)
-    ]
-    window: NDArray[Any] = image[np.ix_(*where)]
-    return window
-
-
 def window_of(image: NDArray[Any], row: int, col: int, size: tuple[int, int], pad_mode: PadMode) -> NDArray[Any] | None:
     """The window of a slice that begins at `(row, col)`: a view where it lies inside, else padded where the mode pads.
 
@@ -57,7 +39,23 @@ def window_of(image: NDArray[Any], row: int, col: int, size: tuple[int, int], pa
         return window
     if pad_mode not in PADDING_MODES or max(row - image.shape[0], col - image.shape[1]) >= MAX_PIXELS_PER_AXIS:
         return None
-    return padded_window(image, (row, col), size, pad_mode)
+    return _padded_window(image, row, col, size, pad_mode)
+
+
+def _padded_window(image: NDArray[Any], row: int, col: int, size: tuple[int, int], pad_mode: PadMode) -> NDArray[Any]:
+    """One window of a slice as `pad_slice` would pad it, without padding the rest; it may lie wholly in the padding."""
+    height, width = size
+    if pad_mode == "zero":
+        patch = np.zeros(size, image.dtype)
+        there = image[row : row + height, col : col + width]
+        patch[: there.shape[0], : there.shape[1]] = there
+        return patch
+    where = [
+        np.pad(np.arange(length), (0, max(start + side - length, 0)), mode=_NUMPY_PAD_MODE[pad_mode])[start:][:side]
+        for length, start, side in zip(image.shape, (row, col), size, strict=True)
+    ]
+    window: NDArray[Any] = image[np.ix_(*where)]
+    return window
 
 
 def paste(canvas: NDArray[Any], patches: NDArray[Any], rows: NDArray[Any], cols: NDArray[Any]) -> None:
