@@ -13,11 +13,11 @@ import pytest
 from ctpatch.errors import ConfigError, FormatError
 from ctpatch.files.npy import PAGE_BYTES
 from ctpatch.layouts import layout_of, reader
-from ctpatch.layouts.base import PixelFile
 from ctpatch.layouts.files import FilesLayout
 from ctpatch.layouts.packed import PackedFile
+from ctpatch.layouts.whole import PixelFile
 from ctpatch.testing import LayoutContract
-from ctpatch.testing.layouts import INSIDE, SIZE, Written, refused, same_bits
+from ctpatch.testing.samples import INSIDE, SIZE, Written, refused, same_bits
 from ctpatch.words import LAYOUTS
 
 

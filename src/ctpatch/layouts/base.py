@@ -1,13 +1,12 @@
-"""What a layout is, what its writer is given and gives back, and the file that the tables say there is."""
+"""What a layout is, and what its writer is given and gives back."""
 
-import os
 import re
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from math import prod
 from pathlib import Path
-from typing import Any, ClassVar, NamedTuple, Protocol
+from typing import Any, ClassVar, Protocol
 
 import numpy as np
 import polars as pl
@@ -19,7 +18,8 @@ from ctpatch.files.digest import array_digest
 from ctpatch.files.memory import Slabs
 from ctpatch.files.npy import header_bytes
 from ctpatch.format.meta import ArrayInfo
-from ctpatch.layouts.reader import ArrayAddresses, ArrayReader, MappedFiles, begins_with
+from ctpatch.layouts.reader import ArrayAddresses, ArrayReader, MappedFiles
+from ctpatch.layouts.whole import PixelFile, WrongPixels
 from ctpatch.words import PadMode
 
 _BLOCK_BYTES = 32 << 20
@@ -119,63 +119,6 @@ class PartWriter(Protocol):
     def bytes_written(self) -> int:
         """Bytes written so far."""
         ...
-
-
-class PixelFile(NamedTuple):
-    """A file of pixels as the tables of its set say it is.
-
-    Attributes:
-        path: as in the manifest; None where a row has none.
-        array: whose pixels it holds.
-        patches: how many rows name it.
-        shape: of the array in it; None where the tables do not say.
-        header: what it begins with.
-        size: in bytes.
-        fault: what is wrong with the rows that name it, or None.
-    """
-
-    path: str | None
-    array: str
-    patches: int
-    shape: tuple[int, ...] | None
-    header: bytes
-    size: int
-    fault: str | None = None
-
-    def damage(self, full: str) -> str | None:
-        """What shows that the file is not whole, or None: it is gone, or of another length.
-
-        Files with more than one item are few, so their headers are compared as well. Pixels are left to `verify`.
-
-        Args:
-            full: where the file is.
-        """
-        if self.path is None or self.shape is None:
-            return f"the tables do not say what {self.path or 'a row'} holds"
-        if self.path.startswith("/") or ".." in self.path.split("/"):
-            return f"{self.path} is no path below the set"
-        try:
-            found = os.lstat(full).st_size
-            if found != self.size:
-                return f"{self.path} has {found:,} bytes, wanted {self.size:,}"
-            many = len(self.shape) > 2  # noqa: PLR2004
-            if many and not begins_with(full, self.path, self.header):
-                return f"{self.path} has another .npy header than the one it was written with"
-        except FileNotFoundError:
-            return f"{self.path} is gone"
-        except (OSError, ValueError) as error:  # a NUL in a path is a ValueError
-            return f"{self.path} cannot be read: {getattr(error, 'strerror', None) or error}"
-        except CtPatchError as error:
-            return error.message
-        return None
-
-
-class WrongPixels(NamedTuple):
-    """Something that is not what its digest says: the row of the manifest, the array, and the fault."""
-
-    row: int
-    array: str
-    fault: str
 
 
 class Layout(ABC):
@@ -330,6 +273,8 @@ class Layout(ABC):
 
         Every item of a file is named, once; or for whole slices by the rows of one slice.
         """
+        if self.reads_sources:
+            return
         shapes = slices.unique("slice_index").select("slice_index", "height", "width")
         held = rows.join(shapes, on="slice_index", how="left", maintain_order="left")
         for array, info in arrays.items():
@@ -385,25 +330,19 @@ class Layout(ABC):
             return
         files = self.files(resolve)
         numbered = rows.with_row_index("at")
+        digests = [digest_column(array) for array in arrays]
         if self.holds_slices:
-            numbered = numbered.unique("slice_index", keep="first", maintain_order=True)
-        digests = rows if self.holds_patches else slices
-        of_slice = {} if self.holds_patches else {index: at for at, index in enumerate(slices["slice_index"])}
-        for array, info in arrays.items():
-            recorded = digests[digest_column(array)]
+            once = numbered.unique("slice_index", keep="first", maintain_order=True).drop(digests)
+            known = slices.select("slice_index", *digests)
+            numbered = once.join(known, on="slice_index", how="left", maintain_order="left")
+        for (array, info), column in zip(arrays.items(), digests, strict=True):
             reader = self.reader(self.addresses(rows, array, info.dtype), files, patch_size, "none")
             patch = np.empty((1, *patch_size), np.dtype(info.dtype))
-            for at, index, path, item in numbered.select(
-                "at", "slice_index", path_column(array), "patch_index"
-            ).iter_rows():
-                place = at if self.holds_patches else of_slice.get(index)
-                digest = None if place is None else recorded[place]
+            for at, path, item, digest in numbered.select("at", path_column(array), "patch_index", column).iter_rows():
                 try:
                     if self.holds_patches:
                         reader.read_into(np.array([at]), patch)
-                        actual = array_digest(patch[0])
-                    else:
-                        actual = array_digest(files.item(path, item))
+                    actual = array_digest(patch[0] if self.holds_patches else files.item(path, item))
                 except CtPatchError as error:
                     yield WrongPixels(at, array, error.message)
                     continue

@@ -18,13 +18,13 @@ from ctpatch.format.tables import patch_id
 from ctpatch.layouts.base import (
     Addresses,
     Layout,
-    PixelFile,
     Shape,
     SliceToWrite,
     WriterOptions,
     patch_blocks,
     path_column,
 )
+from ctpatch.layouts.whole import PixelFile
 
 
 @lru_cache(maxsize=64)

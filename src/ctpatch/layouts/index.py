@@ -1,14 +1,13 @@
 """Layout `index`: no pixels at all; an address is a window in the source slice."""
 
 import re
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
 import polars as pl
 
-from ctpatch.format.meta import ArrayInfo
-from ctpatch.layouts.base import Addresses, Layout, PixelFile, Shape, SliceToWrite, WriterOptions
+from ctpatch.layouts.base import Addresses, Layout, Shape, SliceToWrite, WriterOptions
 
 
 class IndexWriter:
@@ -55,13 +54,6 @@ class IndexLayout(Layout):
             "slice_index", wanted="src_path" if array == "image" else f"{array}_path"
         )
         return rows.join(known, on="slice_index", how="left", maintain_order="left")["wanted"]
-
-    def pixel_files(
-        self, rows: pl.DataFrame, slices: pl.DataFrame, arrays: Mapping[str, ArrayInfo], patch_size: Shape
-    ) -> Iterator[PixelFile]:
-        """There is none."""
-        del rows, slices, arrays, patch_size
-        return iter(())
 
 
 LAYOUT = IndexLayout()

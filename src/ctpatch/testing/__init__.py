@@ -7,7 +7,7 @@
 
 import pytest
 
-pytest.register_assert_rewrite("ctpatch.testing.layouts")
+pytest.register_assert_rewrite("ctpatch.testing.layouts", "ctpatch.testing.samples")
 
 from ctpatch.testing.layouts import LayoutContract, registered  # noqa: E402 - asserts are to say what they saw
 
