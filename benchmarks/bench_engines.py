@@ -24,7 +24,7 @@ import numpy as np
 from distributed import Client, LocalCluster
 
 from ctpatch.cutting.api import build
-from ctpatch.cutting.plan import PART_SLICES
+from ctpatch.cutting.plan import LIMITS
 from ctpatch.work.executors.base import Executor
 from ctpatch.work.executors.choose import as_executor
 from ctpatch.work.executors.processes import ProcessExecutor
@@ -137,7 +137,7 @@ def main() -> None:
                 builds[name].append(build_by(executor, split, out))
             builds[f"{workers} shares and merge"].append(build_by_shares(split, out, workers))
         show(f"{ITEMS} items that are no work", items, ITEMS, "item")
-        parts = -(-options.slices // PART_SLICES)
+        parts = -(-options.slices // LIMITS.slices)
         show(f"{options.slices} slices of {SIDE}x{SIDE}, index, {parts} parts", builds, parts, "part")
 
 

@@ -8,7 +8,7 @@ import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import pytest
@@ -23,6 +23,10 @@ from ctpatch.cutting.receipt import CutReceipt, trusted_receipt
 from ctpatch.cutting.rows import SliceRecord
 from ctpatch.errors import CtPatchError, SliceError, SystemFailureError
 from ctpatch.events import Event, Notice
+from ctpatch.layouts.base import PartLimits
+
+if TYPE_CHECKING:
+    import pytest
 
 EPOCH = "1700000000"
 CREATED = "2023-11-14T22:13:20Z"
@@ -81,6 +85,11 @@ class Prepared:
 
     def file(self, number: int, array: str = "image") -> Path:
         return self.root / self.paths[array][number]
+
+
+def small_parts(patch: "pytest.MonkeyPatch", **limits: int) -> None:
+    """Let plans from here on have parts of at most so much; see `ctpatch.layouts.base.PartLimits`."""
+    patch.setattr("ctpatch.cutting.plan.LIMITS", PartLimits(**limits))
 
 
 @dataclass

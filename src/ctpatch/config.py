@@ -5,10 +5,10 @@ import re
 from collections.abc import Sequence
 from typing import Annotated, Any, Self
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
 
 from ctpatch.errors import ConfigError, RuleError
-from ctpatch.words import LayoutName, OnError, PadMode
+from ctpatch.words import LayoutName, OnError, PadMode, known_layout
 
 MAX_PIXELS_PER_AXIS = 16384
 """Largest height or width of a slice or a patch, in pixels."""
@@ -22,6 +22,8 @@ _DEVICES = {"CON", "PRN", "AUX", "NUL", *(f"{port}{n}" for port in ("COM", "LPT"
 """Names that Windows keeps for itself, with any suffix."""
 
 MAX_CONDITION_CHARACTERS = 2000
+
+KnownLayout = Annotated[LayoutName, AfterValidator(known_layout)]
 
 
 def check_name(name: str, what: str) -> str:
@@ -238,7 +240,7 @@ class BuildConfig(_Frozen):
         strict: compare digests of all sources, not size and time, before an earlier result is trusted.
     """
 
-    layout: LayoutName = "files"
+    layout: KnownLayout = "files"
     workers: Annotated[int, Field(ge=1, le=1024, strict=True)] = 1
     on_error: OnError = "stop"
     overwrite: bool = False

@@ -19,9 +19,9 @@ from ctpatch.cli.app import main
 from ctpatch.config import MAX_PIXELS_PER_AXIS
 from ctpatch.core.grid import PADDING_MODES
 from ctpatch.core.statistics.columns import rule_columns
-from ctpatch.cutting.plan import LAYOUTS
 from ctpatch.format.meta import ArrayInfo, DropRule, PatchMeta, TableInfo
 from ctpatch.format.tables import TABLES, columns_of
+from ctpatch.words import LAYOUTS
 
 ROOT = Path(__file__).parents[2]
 DOCS = ROOT / "docs"
@@ -172,7 +172,7 @@ def test_readme_shows_both_commands_for_both_systems_first() -> None:
 
 def test_readme_names_all_layouts() -> None:
     rows = table_rows(section(ROOT / "README.md", "Layouts"))
-    assert tuple(unquoted(row[0]) for row in rows) == LAYOUTS
+    assert [unquoted(row[0]) for row in rows] == list(LAYOUTS)
 
 
 @pytest.mark.parametrize("table", TABLES)
@@ -193,7 +193,7 @@ def test_format_describes_every_field_of_the_meta() -> None:
 
 def test_format_describes_every_layout() -> None:
     rows = table_rows(section(DOCS / "format-1.md", "Pixel files and addresses"))
-    assert tuple(unquoted(row[0]) for row in rows) == LAYOUTS
+    assert [unquoted(row[0]) for row in rows] == list(LAYOUTS)
 
 
 def test_conventions_list_every_error() -> None:

@@ -1,6 +1,5 @@
 """Cut off anywhere and run again: the same bytes as if nothing had happened."""
 
-import importlib
 import os
 import random
 import signal
@@ -16,17 +15,26 @@ import pytest
 import ctpatch
 from ctpatch.errors import IncompleteError, OutputConflictError, RangeError, SourceChangedError, UsageError
 from ctpatch.events import Event, WorkAdvanced, WorkFinished
-from helpers import LAYOUTS, SMALL, Heard, Prepared, assert_same_tree, build_one, make_split, tree_bytes, tree_stamps
+from helpers import (
+    LAYOUTS,
+    SMALL,
+    Heard,
+    Prepared,
+    assert_same_tree,
+    build_one,
+    make_split,
+    small_parts,
+    tree_bytes,
+    tree_stamps,
+)
 
-plan_module = importlib.import_module("ctpatch.cutting.plan")
 TESTS = Path(__file__).parent.parent
 
 SCRIPT = """
 import importlib, sys
 import ctpatch
 plan = importlib.import_module("ctpatch.cutting.plan")
-plan.PART_SLICES = 2
-plan.SHARD_BYTES = 2
+plan.LIMITS = plan.PartLimits(slices=2, shard_bytes=2)
 if __name__ == "__main__":
     source, layout, workers = sys.argv[1:]
     config = ctpatch.PatchConfig(patch_size=16, stride=4)
@@ -42,8 +50,7 @@ class CutOffError(Exception):
 
 @pytest.fixture(autouse=True)
 def _small_parts(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(plan_module, "PART_SLICES", 2)
-    monkeypatch.setattr(plan_module, "SHARD_BYTES", 2)
+    small_parts(monkeypatch, slices=2, shard_bytes=2)
 
 
 def cut_off_after(parts: int) -> Any:
@@ -91,8 +98,7 @@ def test_goes_on_and_ends_in_the_same_bytes(tmp_path: Path, layout: Any, workers
 
 @pytest.mark.parametrize("layout", LAYOUTS)
 def test_cut_off_again_and_again(tmp_path: Path, layout: Any, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(plan_module, "PART_SLICES", 1)
-    monkeypatch.setattr(plan_module, "SHARD_BYTES", 1)
+    small_parts(monkeypatch, slices=1, shard_bytes=1)
     wanted = undisturbed(tmp_path / "whole", layout=layout)
     prepared = interrupted(tmp_path / "cut", 1, layout=layout)
     cuts = 1

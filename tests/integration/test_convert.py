@@ -20,7 +20,7 @@ def test_every_layout_becomes_every_other(tmp_path: Path, layout: str, wanted: s
     config = ctpatch.PatchConfig(patch_size=16, stride=12, pad_mode=pad_mode, drop=[AIR])  # type: ignore[arg-type]
     build_one(prepared, config, layout=layout, out=tmp_path / "patches" / "a" / "train")
     converted = tmp_path / "patches" / "c" / "train"
-    result = ctpatch.convert(tmp_path / "patches" / "a" / "train", converted, layout=wanted)  # type: ignore[arg-type]
+    result = ctpatch.convert(tmp_path / "patches" / "a" / "train", converted, layout=wanted)
     assert result.outcome == "built"
     found = tree_bytes(converted)
     converted.rename(tmp_path / "kept")
@@ -33,7 +33,7 @@ def test_keep_is_a_rule_that_drops_the_rest(tmp_path: Path, layout: str) -> None
     prepared = make_split(tmp_path)
     build_one(prepared, SMALL.with_rules(ctpatch.Rule.parse(AIR)), out=tmp_path / "patches" / "a" / "train")
     out = tmp_path / "patches" / "b" / "train"
-    ctpatch.convert(tmp_path / "patches" / "a" / "train", out, layout=layout, keep="std > 0.3")  # type: ignore[arg-type]
+    ctpatch.convert(tmp_path / "patches" / "a" / "train", out, layout=layout, keep="std > 0.3")
     ps = ctpatch.open(out)
     before = ctpatch.open(tmp_path / "patches" / "a" / "train")
     wanted = before.manifest.filter(before.manifest["std"] > 0.3)["patch_id"].to_list()

@@ -1,6 +1,5 @@
 """The same input gives the same bytes, whoever builds, wherever, in however many processes."""
 
-import importlib
 import json
 import os
 import shutil
@@ -11,16 +10,14 @@ import numpy as np
 import pytest
 
 import ctpatch
-from helpers import LAYOUTS, SMALL, assert_same_tree, build_one, make_split, tree_bytes
+from helpers import LAYOUTS, SMALL, assert_same_tree, build_one, make_split, small_parts, tree_bytes
 
 # `ctpatch.plan` is the function; the module of that name holds the sizes of parts.
-plan_module = importlib.import_module("ctpatch.cutting.plan")
 
 
 @pytest.mark.parametrize("layout", LAYOUTS)
 def test_one_worker_and_four_write_the_same_tree(tmp_path: Path, layout: Any, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(plan_module, "PART_SLICES", 3)
-    monkeypatch.setattr(plan_module, "PACKED_PART_WINDOWS", 60)
+    small_parts(monkeypatch, slices=3, packed_windows=60)
     shapes = [(40, 50), (24, 24), (40, 50), (40, 50), (8, 8)] * 4
     config = SMALL.with_rules(ctpatch.Rule.parse("airy: air_fraction > 0.3"))
     trees = []
@@ -40,8 +37,7 @@ def test_the_size_of_parts_does_not_show_in_the_rows(
 ) -> None:
     whole = make_split(tmp_path / "whole", [(40, 50)] * 6)
     build_one(whole, layout=layout)
-    monkeypatch.setattr(plan_module, "PART_SLICES", 1)
-    monkeypatch.setattr(plan_module, "SHARD_BYTES", 1)
+    small_parts(monkeypatch, slices=1, shard_bytes=1)
     cut = make_split(tmp_path / "cut", [(40, 50)] * 6)
     build_one(cut, layout=layout)
     one, other = ctpatch.open(whole.out), ctpatch.open(cut.out)

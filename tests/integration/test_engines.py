@@ -45,11 +45,11 @@ from helpers import (
     make_split,
     probe_or_die,
     run_part_or_die,
+    small_parts,
     tree_bytes,
 )
 
 build_module = importlib.import_module("ctpatch.cutting.api")
-plan_module = importlib.import_module("ctpatch.cutting.plan")
 needs_kill = pytest.mark.skipif(not hasattr(signal, "SIGKILL"), reason="the system has no SIGKILL")
 needs_dask = pytest.mark.skipif(
     importlib.util.find_spec("distributed") is None, reason="the extra dask is not installed"
@@ -119,7 +119,7 @@ def whole(tmp_path_factory: pytest.TempPathFactory) -> dict[str, dict[str, bytes
     root = tmp_path_factory.mktemp("whole")
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("SOURCE_DATE_EPOCH", "1700000000")
-        small_parts(patch)
+        small_parts(patch, slices=2, packed_windows=40)
         prepared = make_split(root, SHAPES)
         found = {}
         for layout in LAYOUTS:
@@ -130,12 +130,7 @@ def whole(tmp_path_factory: pytest.TempPathFactory) -> dict[str, dict[str, bytes
 
 @pytest.fixture(autouse=True)
 def _small_parts(monkeypatch: pytest.MonkeyPatch) -> None:
-    small_parts(monkeypatch)
-
-
-def small_parts(patch: pytest.MonkeyPatch) -> None:
-    patch.setattr(plan_module, "PART_SLICES", 2)
-    patch.setattr(plan_module, "PACKED_PART_WINDOWS", 40)
+    small_parts(monkeypatch, slices=2, packed_windows=40)
 
 
 @pytest.fixture

@@ -19,10 +19,19 @@ from ctpatch.cutting.work import CutWork, make_set
 from ctpatch.events import ignore
 from ctpatch.files.atomic import write_atomic, write_once
 from ctpatch.work.executors.base import Done
-from helpers import LAYOUTS, SMALL, Prepared, assert_same_tree, build_one, make_split, run_part_anew, tree_bytes
+from helpers import (
+    LAYOUTS,
+    SMALL,
+    Prepared,
+    assert_same_tree,
+    build_one,
+    make_split,
+    run_part_anew,
+    small_parts,
+    tree_bytes,
+)
 
 build_module = importlib.import_module("ctpatch.cutting.api")
-plan_module = importlib.import_module("ctpatch.cutting.plan")
 
 
 class Twice:
@@ -40,8 +49,7 @@ class Twice:
 
 @pytest.fixture(autouse=True)
 def _small_parts(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(plan_module, "PART_SLICES", 2)
-    monkeypatch.setattr(plan_module, "PACKED_PART_WINDOWS", 40)
+    small_parts(monkeypatch, slices=2, packed_windows=40)
 
 
 @pytest.fixture(scope="module")

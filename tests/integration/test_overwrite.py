@@ -1,6 +1,5 @@
 """Starting anew removes what is ours and nothing else; faults of the system leave nothing that looks finished."""
 
-import importlib
 import json
 import os
 import shutil
@@ -25,10 +24,9 @@ from helpers import (
     assert_same_tree,
     build_one,
     make_split,
+    small_parts,
     tree_bytes,
 )
-
-plan_module = importlib.import_module("ctpatch.cutting.plan")
 
 
 class CutOffError(Exception):
@@ -277,8 +275,7 @@ def small_disk(tmp_path: Path) -> Iterator[Path]:
 def test_a_full_disk_is_said_and_resumed_from(
     tmp_path: Path, small_disk: Path, layout: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(plan_module, "PART_SLICES", 2)
-    monkeypatch.setattr(plan_module, "SHARD_BYTES", 20_000)
+    small_parts(monkeypatch, slices=2, shard_bytes=20_000)
     prepared = make_split(tmp_path / "root", [(40, 50)] * 12)
     whole = tmp_path / "whole"
     build_one(prepared, layout=layout, out=whole)

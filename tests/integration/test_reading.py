@@ -407,7 +407,7 @@ def test_wherever_the_buffer_lies_the_patches_are_right(
 def test_files_from_the_disk_are_read_by_threads_and_the_first_fault_is_named(
     prepared: Prepared, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("ctpatch.layouts.reading._SECONDS_FROM_DISK", 0.0)
+    monkeypatch.setattr("ctpatch.layouts.reader._SECONDS_FROM_DISK", 0.0)
     build_one(prepared, layout="files")
     ps = ctpatch.open(prepared.out)
     whole = ps.read(range(60))
@@ -427,7 +427,7 @@ def test_a_forked_process_reads_with_threads_of_its_own(prepared: Prepared) -> N
     build_one(prepared, layout="files")
     code = (
         "import os, sys, ctpatch\n"
-        "import ctpatch.layouts.reading as reading\n"
+        "import ctpatch.layouts.reader as reading\n"
         "reading._SECONDS_FROM_DISK = 0.0\n"
         "ps = ctpatch.open(sys.argv[1])\n"
         "before = ps.read(range(60)).tobytes()\n"

@@ -193,7 +193,7 @@ def test_damaged_pixel_files_are_told_of(layout: Any, damage: str, prepared: Pre
     concerned = manifest.filter(pl.col("patch_path").str.ends_with(victim.name)).height
     ctpatch.report(folder, tmp_path / "r.html", listener=heard)
     (notice,) = (event for event in heard.events if isinstance(event, Notice))
-    said = f"phantoms/train: 1 of {len(files)} pixel files is missing, cut short or lengthened, with {concerned} patch"
+    said = f"phantoms/train: 1 of {len(files)} pixel files is missing or damaged, with {concerned} patch"
     assert notice.message.startswith(said)
     assert victim.name in notice.message
     assert said in (tmp_path / "r.html").read_text()

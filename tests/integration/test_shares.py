@@ -1,6 +1,5 @@
 """A build in shares, by commands that know nothing of each other, and their merge."""
 
-import importlib
 import json
 import os
 import re
@@ -27,16 +26,15 @@ from ctpatch.errors import (
 )
 from ctpatch.events import Event, WorkAdvanced, WorkStarted
 from ctpatch.work.share import Share
-from helpers import LAYOUTS, SMALL, Heard, Prepared, assert_same_tree, build_one, make_split, tree_bytes
+from helpers import LAYOUTS, SMALL, Heard, Prepared, assert_same_tree, build_one, make_split, small_parts, tree_bytes
 
-plan_module = importlib.import_module("ctpatch.cutting.plan")
 SHAPES = [(40, 50)] * 11 + [(33, 47)] * 4
 COMMAND = ["--patch-size", "16", "--stride", "8"]
 # The command, with parts so small that there are many.
 RUN = """
 import importlib, sys
 plan = importlib.import_module("ctpatch.cutting.plan")
-plan.PART_SLICES, plan.PACKED_PART_WINDOWS = 2, 40
+plan.LIMITS = plan.PartLimits(slices=2, packed_windows=40)
 from ctpatch.cli.app import main
 sys.exit(main(sys.argv[1:]))
 """
@@ -44,8 +42,7 @@ sys.exit(main(sys.argv[1:]))
 
 @pytest.fixture(autouse=True)
 def _small_parts(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(plan_module, "PART_SLICES", 2)
-    monkeypatch.setattr(plan_module, "PACKED_PART_WINDOWS", 40)
+    small_parts(monkeypatch, slices=2, packed_windows=40)
 
 
 @pytest.fixture

@@ -1,6 +1,5 @@
 """Workers die; the work does not."""
 
-import importlib
 import multiprocessing
 import os
 import signal
@@ -29,17 +28,16 @@ from helpers import (
     double_or_die_once,
     double_or_raise,
     make_split,
+    small_parts,
     tree_bytes,
 )
 
-plan_module = importlib.import_module("ctpatch.cutting.plan")
 needs_kill = pytest.mark.skipif(not hasattr(signal, "SIGKILL"), reason="the system has no SIGKILL")
 
 
 @pytest.fixture(autouse=True)
 def _small_parts(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(plan_module, "PART_SLICES", 2)
-    monkeypatch.setattr(plan_module, "PACKED_PART_WINDOWS", 40)
+    small_parts(monkeypatch, slices=2, packed_windows=40)
 
 
 def test_one_worker_is_this_process() -> None:

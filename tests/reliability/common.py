@@ -1,7 +1,6 @@
 """Small splits, ctpatch in a process of its own under given conditions, and what of a set may be there afterwards."""
 
 import gc
-import importlib
 import io
 import json
 import os
@@ -21,7 +20,7 @@ import pytest
 import ctpatch
 from ctpatch.cli.app import main as run_command
 from ctpatch.errors import UsageError
-from helpers import EPOCH, Prepared, make_split, tree_bytes
+from helpers import EPOCH, Prepared, make_split, small_parts, tree_bytes
 
 FULL = os.environ.get("CTPATCH_RELIABILITY") == "full"
 """Whether all of the suite runs, as in `make reliability`, or a sample."""
@@ -33,8 +32,8 @@ OPTIONS = ("--patch-size", "16", "--stride", "8", "--drop", "flat: std < 0.001")
 
 ONLY_IN_FULL = pytest.mark.skipif(not FULL, reason="a part of the full suite: make reliability")
 
-SMALL_PARTS: dict[str, Any] = {"PART_SLICES": 2, "SHARD_BYTES": 20_000}
-"""Constants of ctpatch.plan with which six small slices make three parts in every layout."""
+SMALL_PARTS: dict[str, Any] = {"slices": 2, "shard_bytes": 20_000}
+"""Limits of a plan with which six small slices make three parts in every layout."""
 
 
 class Count(Protocol):
@@ -110,12 +109,10 @@ def run(
 
 
 def run_here(arguments: Sequence[str | Path], conditions: Mapping[str, Any] | None = None) -> Ran:
-    """As `run` in this process, ten times quicker; of the conditions only the constants of the plan."""
+    """As `run` in this process, ten times quicker; of the conditions only the limits of the plan."""
     out, err = io.StringIO(), io.StringIO()
-    plan = importlib.import_module("ctpatch.cutting.plan")
     with pytest.MonkeyPatch.context() as patch, redirect_stdout(out), redirect_stderr(err):
-        for name, value in (conditions or {}).get("plan", {}).items():
-            patch.setattr(plan, name, value)
+        small_parts(patch, **(conditions or {}).get("plan", {}))
         status = run_command([str(argument) for argument in arguments])
     return Ran(status, out.getvalue(), err.getvalue())
 

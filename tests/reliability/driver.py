@@ -1,7 +1,7 @@
-"""Run the command line of ctpatch under conditions: `driver.py '{"plan": {"PART_SLICES": 2}}' build …`.
+"""Run the command line of ctpatch under conditions: `driver.py '{"plan": {"slices": 2}}' build …`.
 
 Conditions, a JSON object:
-    plan: constants of `ctpatch.plan` to set, so that a small set has several parts.
+    plan: limits of parts, by name, so that a small set has several parts.
     uid: become this user when everything is imported.
     spare_files: how many more files may be opened than are open.
     clock: `[first, step]` in nanoseconds: what `time.time_ns` says first, and how far each call moves it.
@@ -93,9 +93,8 @@ def main() -> int:
     conditions = json.loads(sys.argv[1])
     from ctpatch.cli.app import main as run_command
 
-    plan = importlib.import_module("ctpatch.cutting.plan")
-    for name, value in conditions.get("plan", {}).items():
-        setattr(plan, name, value)
+    plan: Any = importlib.import_module("ctpatch.cutting.plan")
+    plan.LIMITS = plan.PartLimits(**conditions.get("plan", {}))
     if {"uid", "spare_files"} & set(conditions):
         _import_all()
     if "clock" in conditions:

@@ -46,7 +46,7 @@ CASES = (
 )
 SAMPLE = {("files", "call"), ("shards", "time")}
 SLICES = 12
-CONDITIONS: dict[str, Any] = {"plan": {"PART_SLICES": 2, "SHARD_BYTES": 60_000}}
+CONDITIONS: dict[str, Any] = {"plan": {"slices": 2, "shard_bytes": 60_000}}
 MEGABYTES = 48
 
 

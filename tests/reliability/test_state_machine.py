@@ -1,6 +1,5 @@
 """Everything that can happen to a set, in random order, against a plain dictionary that says what must be so."""
 
-import importlib
 import random
 import shutil
 import tempfile
@@ -16,10 +15,18 @@ from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, pr
 import ctpatch
 from ctpatch.errors import CtPatchError, IncompleteError, OutputConflictError, SourceChangedError, UsageError
 from ctpatch.events import Event, WorkAdvanced
-from helpers import LAYOUTS, assert_bits, assert_same_tree, make_split, random_image, reference_set, tree_bytes
+from helpers import (
+    LAYOUTS,
+    assert_bits,
+    assert_same_tree,
+    make_split,
+    random_image,
+    reference_set,
+    small_parts,
+    tree_bytes,
+)
 from reliability.common import FULL
 
-plan_module = importlib.import_module("ctpatch.cutting.plan")
 STRIDES = (8, 12)
 SHAPE = (24, 28)
 
@@ -31,8 +38,7 @@ class KilledError(Exception):
 @pytest.fixture(autouse=True, scope="module")
 def _small_parts() -> Any:
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(plan_module, "PART_SLICES", 1)
-        patch.setattr(plan_module, "SHARD_BYTES", 2)
+        small_parts(patch, slices=1, shard_bytes=2)
         patch.setenv("SOURCE_DATE_EPOCH", "1700000000")
         yield
 

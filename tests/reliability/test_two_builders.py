@@ -28,7 +28,7 @@ import contextlib, importlib, json, os, sys, time
 import ctpatch
 from ctpatch.work.folder import WorkFolder
 plan = importlib.import_module("ctpatch.cutting.plan")
-plan.PART_SLICES = 1
+plan.LIMITS = plan.PartLimits(slices=1)
 held = WorkFolder.held
 
 @contextlib.contextmanager

@@ -1,6 +1,5 @@
 """A slice that really ends the process that cuts it; a parent that is killed. The build lives, or says which slice."""
 
-import importlib
 import os
 import random
 import signal
@@ -15,10 +14,9 @@ import numpy as np
 import pytest
 
 import ctpatch
-from helpers import SMALL, Prepared, assert_same_tree, build_one, csv_rows, make_split, tree_bytes
+from helpers import SMALL, Prepared, assert_same_tree, build_one, csv_rows, make_split, small_parts, tree_bytes
 from reliability.common import FULL, Count, environment
 
-plan_module = importlib.import_module("ctpatch.cutting.plan")
 pytestmark = pytest.mark.skipif(sys.platform == "win32", reason="needs signals and process groups")
 
 TESTS = Path(__file__).parent.parent
@@ -31,7 +29,7 @@ DRIVER = """
 import importlib, os, resource, signal, sys, time
 part = importlib.import_module("ctpatch.cutting.cut")
 plan = importlib.import_module("ctpatch.cutting.plan")
-plan.PART_SLICES = plan.PACKED_PART_WINDOWS = 2
+plan.LIMITS = plan.PartLimits(slices=2, packed_windows=2)
 real = part.cut_slice
 poison, how, once = int(os.environ["POISON"]), os.environ["HOW"], os.environ["ONCE"]
 
@@ -81,8 +79,7 @@ def prepared(tmp_path: Path) -> Prepared:
 @pytest.fixture
 def whole(tmp_path: Path, prepared: Prepared, monkeypatch: pytest.MonkeyPatch) -> Any:
     """The bytes of an undisturbed set of a layout."""
-    monkeypatch.setattr(plan_module, "PART_SLICES", 2)
-    monkeypatch.setattr(plan_module, "PACKED_PART_WINDOWS", 2)
+    small_parts(monkeypatch, slices=2, packed_windows=2)
 
     def made(layout: str) -> dict[str, bytes]:
         build_one(prepared, SMALL, layout=layout, out=tmp_path / "whole")

@@ -8,9 +8,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from numpy.typing import NDArray
 
-from ctpatch.config import PatchConfig
+from ctpatch.config import MAX_PIXELS_PER_AXIS, PatchConfig
 from ctpatch.core.grid import make_grid
-from ctpatch.core.patches import cut, extract_from_grid, extract_patches_2d, pad_slice, padded_window
+from ctpatch.core.patches import cut, extract_from_grid, extract_patches_2d, pad_slice, paste, window_of
 from ctpatch.words import PadMode
 from helpers import reference_origins
 
@@ -159,4 +159,44 @@ def test_one_padded_window_is_that_of_the_padded_slice(
 ) -> None:
     image = numbered(*shape)
     wanted = [[pixel(image, origin[0] + i, origin[1] + j, mode) for j in range(size[1])] for i in range(size[0])]
-    np.testing.assert_array_equal(padded_window(image, origin, size, mode), wanted)
+    found = window_of(image, *origin, size, mode)
+    assert found is not None
+    np.testing.assert_array_equal(found, wanted)
+
+
+@pytest.mark.parametrize("mode", MODES)
+def test_a_window_that_no_grid_has_is_none(mode: PadMode) -> None:
+    image = numbered(6, 5)
+    whole = window_of(image, 2, 1, (4, 3), mode)
+    assert whole is not None
+    assert np.shares_memory(whole, image)
+    np.testing.assert_array_equal(whole, image[2:6, 1:4])
+    over = [(3, 0), (0, 3), (6, 5), (6 + MAX_PIXELS_PER_AXIS - 1, 0)]
+    pads = mode in {"zero", "edge", "reflect"}
+    assert [window_of(image, *each, (4, 3), mode) is not None for each in over] == [pads] * len(over)
+    for row, col in [(-1, 0), (0, -1), (-4, -3), (6 + MAX_PIXELS_PER_AXIS, 0), (0, 2**31 - 1)]:
+        assert window_of(image, row, col, (4, 3), mode) is None
+
+
+@pytest.mark.parametrize("mode", MODES)
+def test_pasted_patches_are_the_slice_again(mode: PadMode) -> None:
+    image = numbered(11, 10)
+    image[4, 4] = np.nan
+    image[5, 5] = -0.0
+    grid = make_grid(11, 10, PatchConfig(patch_size=(4, 3), stride=(3, 2), pad_mode=mode))
+    rows, cols = grid.origins()
+    canvas = np.full((11, 10), -1, np.float32)
+    paste(canvas, extract_from_grid(image, grid, mode), rows, cols)
+    reached = np.zeros((11, 10), dtype=bool)
+    for row, col in zip(rows, cols, strict=True):
+        reached[row : row + 4, col : col + 3] = True
+    assert canvas[reached].tobytes() == image[reached].tobytes()
+    assert (canvas[~reached] == -1).all()
+
+
+def test_a_patch_that_begins_before_the_canvas_is_refused() -> None:
+    canvas = np.zeros((6, 6))
+    with pytest.raises(ValueError, match="a patch begins at row -1 or col 0"):
+        paste(canvas, np.ones((2, 2, 2)), np.array([0, -1]), np.array([3, 0]))
+    paste(canvas, np.ones((1, 2, 2)), np.array([6]), np.array([9]))  # wholly beyond: nothing of it is there
+    assert not canvas.any()

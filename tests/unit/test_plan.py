@@ -3,7 +3,7 @@
 import json
 import sys
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, get_args
 
@@ -13,9 +13,10 @@ import pytest
 import ctpatch
 from ctpatch import plan as plan_function
 from ctpatch.config import PatchConfig
-from ctpatch.cutting.plan import LAYOUTS, Part, SplitPlan, plan_split
+from ctpatch.cutting.plan import Part, SplitPlan, plan_split
 from ctpatch.errors import ConfigError, NpyError, RuleError, SourceManifestError
-from ctpatch.words import LayoutName, PadMode
+from ctpatch.layouts.base import PartLimits
+from ctpatch.words import LAYOUTS, LayoutName, PadMode
 from helpers import refusal
 
 MODULE = sys.modules["ctpatch.cutting.plan"]  # `ctpatch.plan` is the function
@@ -146,32 +147,26 @@ def windows_of(made: SplitPlan, part: Part) -> int:
 
 
 @pytest.mark.parametrize("layout", ["files", "index"])
-def test_parts_have_at_most_so_many_slices(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, layout: LayoutName) -> None:
+def test_parts_have_at_most_so_many_slices(tmp_path: Path, layout: LayoutName) -> None:
     made = split(tmp_path, [(8, 8)] * 10).plan()
     assert [len(part.tasks) for part in partition(made, layout)] == [10]
-    monkeypatch.setattr(MODULE, "PART_SLICES", 4)
+    made = replace(made, limits=PartLimits(slices=4))
     assert [len(part.tasks) for part in partition(made, layout)] == [4, 4, 2]
     assert all(part.shards == {} for part in made.parts(layout))
-    monkeypatch.setattr(MODULE, "PART_SLICES", 64)
-    monkeypatch.setattr(MODULE, "PART_WINDOWS", 3)
+    made = replace(made, limits=PartLimits(windows=3))
     assert [len(part.tasks) for part in partition(made, layout)] == [3, 3, 3, 1]
 
 
 @pytest.mark.parametrize("layout", ["files", "shards", "slices", "index"])
-def test_one_slice_with_too_many_windows_is_a_part_of_its_own(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, layout: LayoutName
-) -> None:
+def test_one_slice_with_too_many_windows_is_a_part_of_its_own(tmp_path: Path, layout: LayoutName) -> None:
     made = split(tmp_path, [(8, 8), (20, 20), (8, 8)]).plan()
-    monkeypatch.setattr(MODULE, "PART_WINDOWS", 4)
-    monkeypatch.setattr(MODULE, "PACKED_PART_WINDOWS", 4)
+    made = replace(made, limits=PartLimits(windows=4, packed_windows=4))
     assert [len(part.tasks) for part in partition(made, layout)] == [1, 1, 1]
 
 
-def test_shards_stay_below_their_size_and_are_numbered_one_by_one(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_shards_stay_below_their_size_and_are_numbered_one_by_one(tmp_path: Path) -> None:
     made = split(tmp_path, MIXED).plan()
-    monkeypatch.setattr(MODULE, "SHARD_BYTES", 20 * 256)
+    made = replace(made, limits=PartLimits(shard_bytes=20 * 256))
     parts = partition(made, "shards")
     assert [windows_of(made, part) for part in parts] == [19, 17, 16]
     assert [part.shards for part in parts] == [
@@ -179,18 +174,18 @@ def test_shards_stay_below_their_size_and_are_numbered_one_by_one(
     ]  # fmt: skip
 
 
-def test_slices_have_a_shard_for_each_shape(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_slices_have_a_shard_for_each_shape(tmp_path: Path) -> None:
     made = split(tmp_path, MIXED).plan()
     assert [part.shards for part in partition(made, "slices")] == [{(20, 20): 0, (17, 9): 1, (8, 8): 2}]
-    monkeypatch.setattr(MODULE, "SHARD_BYTES", 4 * (400 + 17 * 9))
+    made = replace(made, limits=PartLimits(shard_bytes=4 * (400 + 17 * 9)))
     parts = partition(made, "slices")
     assert [[task.slice_index for task in part.tasks] for part in parts] == [[0, 1], [2, 3, 4], [5]]
     assert [part.shards for part in parts] == [{(20, 20): 0, (17, 9): 1}, {(20, 20): 2, (8, 8): 3}, {(20, 20): 4}]
 
 
-def test_parts_without_windows_take_no_shard(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_parts_without_windows_take_no_shard(tmp_path: Path) -> None:
     made = split(tmp_path, [(8, 8), (2, 2), (9, 9)]).plan()
-    monkeypatch.setattr(MODULE, "SHARD_BYTES", 256)
+    made = replace(made, limits=PartLimits(shard_bytes=256))
     for layout in ("shards", "slices"):
         parts = partition(made, layout)
         numbers = [number for part in parts for number in part.shards.values()]
@@ -294,10 +289,10 @@ def test_several_splits_in_the_order_given(tmp_path: Path) -> None:
 
 def test_very_many_files_are_said(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     made = split(tmp_path, [(20, 20)] * 2, more={"target": "float32"}).plan()
-    assert made.many_files_hint() is None
+    assert made.many_files_hint("files") is None
     monkeypatch.setattr(MODULE, "MANY_FILES", 32)
-    assert made.many_files_hint() is None
+    assert made.many_files_hint("files") is None
     monkeypatch.setattr(MODULE, "MANY_FILES", 31)
-    hint = made.many_files_hint()
+    hint = made.many_files_hint("files")
     assert hint is not None
     assert hint.startswith("the layout files makes 64 files; --layout shards puts the same patches into 2, ")

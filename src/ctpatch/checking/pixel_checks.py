@@ -15,10 +15,9 @@ from ctpatch.core.statistics.api import WindowStatistics, patch_statistics
 from ctpatch.core.statistics.columns import STATISTICS
 from ctpatch.errors import CtPatchError
 from ctpatch.files.digest import array_digest
-from ctpatch.files.npy import header_bytes
 from ctpatch.format.columns import digest_column, path_column, recorded_statistics, source_column
 from ctpatch.format.tables import PATCH_MANIFEST, REJECTED_PATCHES, SLICE_MANIFEST
-from ctpatch.layouts.reading import ArrayReader, begins_with
+from ctpatch.layouts.reader import ArrayReader, begins_with
 from ctpatch.reading.patchset import PatchSet
 
 STATISTICS_TOLERANCE = 1e-6
@@ -55,7 +54,7 @@ def _check(task: PixelTask, item: SlicesToCheck) -> Iterator[Finding]:
     starts = item.patches["slice_index"].to_numpy()
     for record in item.slices.iter_rows(named=True):
         which = np.flatnonzero(starts == record["slice_index"])
-        if ps.meta.layout in {"slices", "index"} and len(which):
+        if not ps.layout.holds_patches and len(which):
             yield from _check_stored_slice(ps, record, item.patches.row(int(which[0]), named=True))
         sources: dict[str, NDArray[Any]] = {}
         if task.deep:
@@ -110,7 +109,7 @@ def _check_patches(
             for place, at in enumerate(block):
                 try:
                     reader.read_into(np.array([at]), patches[place : place + 1])
-                    if ps.meta.layout == "files":
+                    if ps.layout.has_file_for_each_patch:
                         yield from _check_header(ps, rows.row(int(at), named=True), array, patches[place])
                 except CtPatchError as error:
                     readable[place] = False
@@ -128,14 +127,15 @@ def _check_patches(
 def _check_header(ps: PatchSet, row: dict[str, Any], array: str, patch: NDArray[Any]) -> Iterator[Finding]:
     """The file's header is written as ctpatch does: a byte of it that changed may still read as the same array."""
     path = row[path_column(array)]
-    if not begins_with(ps.resolve_patch(path), path, header_bytes(patch.shape, patch.dtype)):
+    header = ps.layout.pixel_file(path, array, 1, patch.shape, patch.dtype).header
+    if not begins_with(ps.resolve_patch(path), path, header):
         yield Finding("header", path, None, "its .npy header was changed after it was written")
 
 
 def _check_digests(
     ps: PatchSet, rows: pl.DataFrame, which: NDArray[np.int64], array: str, patches: NDArray[Any]
 ) -> Iterator[Finding]:
-    if ps.meta.layout not in {"files", "shards"}:
+    if not ps.layout.holds_patches:
         return
     for at, digest, patch in zip(rows["at"][which], rows[digest_column(array)][which], patches, strict=True):
         actual = array_digest(patch)

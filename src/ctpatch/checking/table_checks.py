@@ -16,13 +16,11 @@ from ctpatch.core.rules import compile_rules
 from ctpatch.core.statistics.columns import STATISTICS, Limits
 from ctpatch.errors import CtPatchError
 from ctpatch.files.digest import file_digest
-from ctpatch.files.npy import PAGE_BYTES, header_bytes
 from ctpatch.files.paths import not_plain
-from ctpatch.format.columns import path_column, recorded_statistics, rule_values, source_column
+from ctpatch.format.columns import path_column, recorded_statistics, rule_values
 from ctpatch.format.meta import PATCH_META
 from ctpatch.format.tables import PATCH_MANIFEST, REJECTED_PATCHES, SLICE_MANIFEST, STATUS_OK, TABLES, patch_ids
-from ctpatch.layouts.base import patch_name, shard_name
-from ctpatch.layouts.reading import begins_with
+from ctpatch.layouts.reader import begins_with
 from ctpatch.reading.patchset import PatchSet
 
 _MAX_ROWS_SHOWN = 1000
@@ -188,90 +186,60 @@ def _check_ranges(ps: PatchSet, name: str, frame: pl.DataFrame) -> Iterator[Find
 
 def _check_addresses(ps: PatchSet) -> Iterator[Finding]:
     frame = ps.manifest
-    layout = ps.meta.layout
-    prefix = ps.meta.path_prefix
     for array in ps.arrays:
         column = path_column(array)
         paths = frame[column]
         yield from _rows("paths", PATCH_MANIFEST, frame, not_plain(paths), "wanted a relative path", column)
-        if layout == "files":
-            head, tail = patch_name("\n", array).split("\n")
-            wanted = frame.select(pl.lit(prefix + head) + pl.col("patch_id") + pl.lit(tail)).to_series()
-            yield from _rows(
-                "paths", PATCH_MANIFEST, frame, paths != wanted, "wanted the file named after the id", column
-            )
-        elif layout == "index":
-            listed = frame.join(ps.slices.unique("slice_index"), on="slice_index", how="left", maintain_order="left")
-            yield from _rows(
-                "paths", PATCH_MANIFEST, frame, paths != listed[source_column(array)], "wanted the source slice", column
-            )
-    if layout in {"shards", "slices"}:
-        yield from _check_shards(ps)
+        wanted = ps.layout.wanted_paths(frame, ps.slices, array, ps.meta.path_prefix)
+        if wanted is not None:
+            kind = "source slice" if ps.layout.reads_sources else "file named after the id"
+            yield from _rows("paths", PATCH_MANIFEST, frame, paths != wanted, f"wanted the {kind}", column)
+    if ps.layout.packed:
+        yield from _check_packed_files(ps)
 
 
-def _check_shards(ps: PatchSet) -> Iterator[Finding]:
-    """Every item of every shard is named by the manifest, once (or, for whole slices, by one slice)."""
-    frame = ps.manifest
-    prefix = ps.meta.path_prefix
-    for array in ps.arrays:
-        column = path_column(array)
-        grouped = frame.group_by(column, maintain_order=True).agg(
-            pl.col("patch_index").n_unique().alias("distinct"),
-            pl.col("patch_index").min().alias("first"),
-            pl.col("patch_index").max().alias("last"),
-            pl.len().alias("rows"),
-            pl.struct("slice_index", "patch_index").n_unique().alias("pairs"),
-        )
-        for path, distinct, first, last, rows, pairs in grouped.iter_rows():
-            once = rows if ps.meta.layout == "shards" else pairs
-            if path is None or first != 0 or last != distinct - 1 or once != distinct:
-                yield Finding(
-                    "items", str(path), None, f"{rows} rows name items {first} to {last}, {distinct} different"
-                )
-            elif not path.startswith(prefix + shard_name(ps.meta.split, 0, array).split("/")[0]):
-                yield Finding("paths", path, None, "wanted a file in the folder of shards")
-            else:
-                yield from _check_shard_header(ps, path, array, distinct)
-
-
-def _check_shard_header(ps: PatchSet, path: str, array: str, items: int) -> Iterator[Finding]:
-    """The header is written as ctpatch does, for just the items that the manifest names."""
-    item_shape = ps.patch_size
-    if ps.meta.layout == "slices":
-        column = path_column(array)
-        held = ps.manifest.filter(pl.col(column) == path)["slice_index"][0]
-        shapes = ps.slices.filter(pl.col("slice_index") == held).select("height", "width").rows()
-        if not shapes:
-            return  # the slice is not listed, which is found elsewhere
-        item_shape = shapes[0]
-    header = header_bytes((items, *item_shape), np.dtype(ps.meta.arrays[array].dtype), PAGE_BYTES)
-    try:
-        if not begins_with(ps.resolve_patch(path), path, header):
-            yield Finding("header", path, None, f"its .npy header is not that of {items} items of {item_shape}")
-    except CtPatchError as error:
-        yield Finding("file", path, None, error.message, patches=0)
+def _check_packed_files(ps: PatchSet) -> Iterator[Finding]:
+    """Every item of every file is named by the manifest, once, and its header is written as ctpatch does."""
+    names = ps.layout.names(ps.meta.split, ps.arrays)
+    for file in ps.layout.pixel_files(ps.manifest, ps.slices, ps.meta.arrays, ps.patch_size):
+        path = str(file.path)
+        folder, _, name = path.removeprefix(ps.meta.path_prefix).rpartition("/")
+        if file.fault is not None:
+            yield Finding("items", path, None, file.fault)
+        elif folder not in names or not names[folder].fullmatch(name):
+            yield Finding("paths", path, None, f"wanted a file as the layout {ps.layout.name} names it")
+        elif file.shape is not None:  # else the slice is not listed, which is found elsewhere
+            try:
+                if not begins_with(ps.resolve_patch(path), path, file.header):
+                    held = f"{file.shape[0]} items of {file.shape[1:]}"
+                    yield Finding("header", path, None, f"its .npy header is not that of {held}")
+            except CtPatchError as error:
+                yield Finding("file", path, None, error.message, patches=0)
 
 
 def check_unlisted(ps: PatchSet) -> Iterator[Finding]:
     """Files that are named like the set's own and that the manifest does not list."""
     prefix = ps.meta.path_prefix
-    if ps.meta.layout == "index":
+    if ps.layout.reads_sources:
         return
     listed: set[str] = set()
     for array in ps.arrays:
-        column = path_column(array)
-        listed.update(path.removeprefix(prefix) for path in ps.manifest[column].unique() if path is not None)
-    folders = {path.rpartition("/")[0] for path in listed} | {""}
+        paths = ps.manifest[path_column(array)].unique()
+        listed.update(path.removeprefix(prefix) for path in paths if path is not None)
+    names_of = ps.layout.names(ps.meta.split, ps.arrays)
+    folders = {path.rpartition("/")[0] for path in listed} | {"", *names_of}
     start = f"{ps.meta.split}_"
     for folder in sorted(folders):
         where = ps.folder / folder
         if not where.is_dir():
             continue
         with os.scandir(where) as entries:
-            names = sorted(entry.name for entry in entries if entry.name.endswith(".npy"))
+            names = sorted(entry.name for entry in entries)
+        pattern = names_of.get(folder)
         for name in names:
             path = f"{folder}/{name}".lstrip("/")
-            if name.startswith(start) and path not in listed:
+            ours = (name.startswith(start) and name.endswith(".npy")) or (pattern and pattern.fullmatch(name))
+            if ours and path not in listed:
                 yield Finding("unlisted", path, None, "is not in the manifest: a patch of another build?")
 
 

@@ -58,7 +58,7 @@ def verify(
         report = VerifyReport(os.path.basename(os.path.abspath(path)), deep)
         report.add([Finding("meta", PATCH_META, None, error.message)])
         return report
-    if deep or ps.meta.layout == "index":
+    if deep or ps.layout.reads_sources:
         _ = ps.data_root
     report = VerifyReport(f"{ps.meta.dataset}/{ps.meta.split}", deep)
     report.add(check_files(ps))
@@ -82,7 +82,7 @@ def _verify_pixels(ps: PatchSet, report: VerifyReport, executor: Executor, liste
     task = f"verify {report.name}"
     listener(WorkStarted(task, report.num_slices, "slices"))
     try:
-        light = PatchSet(ps.folder, ps.data_root if report.deep or ps.meta.layout == "index" else None)
+        light = PatchSet(ps.folder, ps.data_root if report.deep or ps.layout.reads_sources else None)
         seen = [ps.folder / PATCH_META]
         with (
             in_sight(executor, seen, listener) as guard,

@@ -26,7 +26,7 @@ from ctpatch.cli.options import (
 )
 from ctpatch.cli.prepare import prepare_app
 from ctpatch.errors import EXIT_DATA, EXIT_DONE, EXIT_INTERRUPTED, EXIT_USAGE, CtPatchError, UsageError
-from ctpatch.words import LayoutName
+from ctpatch.words import LAYOUTS, LayoutName
 
 app = App(
     name="ctpatch",
@@ -108,7 +108,7 @@ def convert(
     patches: Annotated[Path, Parameter(help="The set.")],
     out: Annotated[Path, Parameter(help="Folder of the new set.")],
     *,
-    layout: Annotated[LayoutName | None, Parameter(help="The new layout. [as it is]")] = None,
+    layout: Annotated[LayoutName | None, Parameter(help=f"The new layout: {', '.join(LAYOUTS)}. [as it is]")] = None,
     keep: Annotated[str | None, Parameter(help="SQL condition: keep only patches for which it holds.")] = None,
     data_root: DataRoot = None,
     engines: EngineOptions = EngineOptions(),

@@ -12,7 +12,7 @@ from cyclopts import Parameter
 
 from ctpatch.core.statistics.columns import rule_columns
 from ctpatch.errors import ConfigError, UsageError
-from ctpatch.words import LayoutName, OnError, PadMode
+from ctpatch.words import LAYOUTS, LayoutName, OnError, PadMode
 
 if TYPE_CHECKING:
     from ctpatch.config import PatchConfig
@@ -109,7 +109,7 @@ class PlanOptions(OptionGroup):
 
     layout: Annotated[
         LayoutName | None,
-        Parameter(help="files: one .npy a patch; shards: many in one; slices: whole slices; index: no pixels. [files]"),
+        Parameter(help=f"{'; '.join(f'{name}: {what}' for name, what in LAYOUTS.items())}. [files]"),
     ] = None
     data_root: DataRoot = None
     on_error: OnErrorOption = None

@@ -11,13 +11,13 @@ from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TaskID, TextColumn, TimeRemainingColumn
 
 from ctpatch.checking.findings import VerifyReport, counted
-from ctpatch.cutting.plan import LAYOUTS, ShapeCount, SplitPlan
+from ctpatch.cutting.plan import ShapeCount, SplitPlan
 from ctpatch.cutting.preview import RulePreview
 from ctpatch.cutting.shares import ShareResult
 from ctpatch.cutting.work import BuildResult
 from ctpatch.events import Event, WorkAdvanced, WorkFinished, WorkStarted
 from ctpatch.format.meta import PatchMeta
-from ctpatch.words import human_bytes
+from ctpatch.words import LAYOUTS, human_bytes
 
 MAX_FINDINGS_SHOWN = 20
 _MAX_NAMES_SHOWN = 5
@@ -226,7 +226,7 @@ def plan_text(plan: SplitPlan, preview: RulePreview | None, layout: str) -> str:
             ),
         )
     )
-    hint = plan.many_files_hint() if layout == "files" else None
+    hint = plan.many_files_hint(layout)
     if hint:
         rows.append(("hint", hint))
     return _lines(f"{plan.source.name}: {plan.source.manifest_path}", rows)

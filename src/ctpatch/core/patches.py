@@ -6,8 +6,8 @@ import numpy as np
 from numpy.lib.stride_tricks import sliding_window_view
 from numpy.typing import ArrayLike, NDArray
 
-from ctpatch.config import PatchConfig
-from ctpatch.core.grid import Grid, make_grid
+from ctpatch.config import MAX_PIXELS_PER_AXIS, PatchConfig
+from ctpatch.core.grid import PADDING_MODES, Grid, make_grid
 from ctpatch.words import PadMode
 
 _NUMPY_PAD_MODE: dict[PadMode, Any] = {"zero": "constant", "edge": "edge", "reflect": "reflect"}
@@ -25,11 +25,26 @@ def pad_slice(image: NDArray[Any], padded_shape: tuple[int, int], pad_mode: PadM
     return np.pad(image, after, mode=_NUMPY_PAD_MODE[pad_mode])
 
 
-def padded_window(
-    image: NDArray[Any], origin: tuple[int, int], size: tuple[int, int], pad_mode: PadMode
-) -> NDArray[Any]:
+def window_of(image: NDArray[Any], row: int, col: int, size: tuple[int, int], pad_mode: PadMode) -> NDArray[Any] | None:
+    """The window of a slice that begins at `(row, col)`: a view where it lies inside, else padded where the mode pads.
+
+    Returns:
+        `(h, w)`; None where there is no such window: it begins before the slice, or hangs over the border where
+        nothing is padded, or begins further beyond it than any slice is large.
+    """
+    if row < 0 or col < 0:
+        return None
+    window = image[row : row + size[0], col : col + size[1]]
+    if window.shape == size:
+        return window
+    if pad_mode not in PADDING_MODES or max(row - image.shape[0], col - image.shape[1]) >= MAX_PIXELS_PER_AXIS:
+        return None
+    return _padded_window(image, row, col, size, pad_mode)
+
+
+def _padded_window(image: NDArray[Any], row: int, col: int, size: tuple[int, int], pad_mode: PadMode) -> NDArray[Any]:
     """One window of a slice as `pad_slice` would pad it, without padding the rest; it may lie wholly in the padding."""
-    (row, col), (height, width) = origin, size
+    height, width = size
     if pad_mode == "zero":
         patch = np.zeros(size, image.dtype)
         there = image[row : row + height, col : col + width]
@@ -37,10 +52,26 @@ def padded_window(
         return patch
     where = [
         np.pad(np.arange(length), (0, max(start + side - length, 0)), mode=_NUMPY_PAD_MODE[pad_mode])[start:][:side]
-        for length, start, side in zip(image.shape, origin, size, strict=True)
+        for length, start, side in zip(image.shape, (row, col), size, strict=True)
     ]
     window: NDArray[Any] = image[np.ix_(*where)]
     return window
+
+
+def paste(canvas: NDArray[Any], patches: NDArray[Any], rows: NDArray[Any], cols: NDArray[Any]) -> None:
+    """Put patches `(N, h, w)` back to where they were cut, to the bit; what reaches beyond the canvas is cut off.
+
+    Where patches overlap they are taken to agree. For a model's output, which does not, there is `reassemble`.
+
+    Raises:
+        ValueError: a patch begins before the canvas.
+    """
+    if len(rows) and min(rows.min(), cols.min()) < 0:
+        raise ValueError(f"a patch begins at row {rows.min()} or col {cols.min()}, wanted 0 or more")
+    height, width = patches.shape[1:]
+    for row, col, patch in zip(rows.tolist(), cols.tolist(), patches, strict=True):
+        there = canvas[row : row + height, col : col + width]
+        there[...] = patch[: there.shape[0], : there.shape[1]]
 
 
 def cut(padded: NDArray[Any], rows: NDArray[Any], cols: NDArray[Any], size: tuple[int, int]) -> NDArray[Any]:

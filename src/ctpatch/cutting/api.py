@@ -38,7 +38,7 @@ def build(
     Args:
         source: a split's folder, a dataset's folder (all its splits) or a manifest; or a list of such.
         config: geometry, range and rules; None takes the defaults.
-        layout: how patches lie on disk: `files`, `shards`, `slices` or `index`.
+        layout: how patches lie on disk: `files`, `shards`, `slices` or `index`, or one that was registered.
         workers: processes that cut, on this machine.
         out: the set's folder (for several splits: the folder above); None takes `DATA_ROOT/patches/<dataset>/<split>`.
         data_root: what paths in manifests are relative to; None takes the folder above `prepared`.
@@ -64,8 +64,8 @@ def build(
     options = BuildConfig(layout=layout, workers=workers, on_error=on_error, overwrite=overwrite, strict=strict)
     chosen = as_executor(executor, workers)
     planned = plan_outputs(source, config, options, out, data_root)
-    for each, _ in planned if layout == "files" else ():
-        hint = each.many_files_hint()
+    for each, _ in planned:
+        hint = each.many_files_hint(layout)
         if hint:
             listener(Notice("many-files", hint))
     return [make_set(CutWork(each, folder, options), chosen, listener, overwrite=overwrite) for each, folder in planned]

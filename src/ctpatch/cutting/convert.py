@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 
 from ctpatch.config import BuildConfig, PatchConfig, Rule
 from ctpatch.core.grid import Grid, make_grid
-from ctpatch.core.patches import pad_slice
+from ctpatch.core.patches import pad_slice, paste
 from ctpatch.core.rules import compile_rules, opposite
 from ctpatch.core.statistics.api import SliceStatistics
 from ctpatch.cutting.cut import CutSlice, complete_part
@@ -33,10 +33,14 @@ from ctpatch.format.columns import digest_column, recorded_statistics, rule_valu
 from ctpatch.format.meta import PatchMeta
 from ctpatch.format.splits import SplitSource
 from ctpatch.format.tables import STATUS_OK
+from ctpatch.layouts import layout_of
 from ctpatch.reading.patchset import PatchSet, open_set
 from ctpatch.words import LayoutName
 from ctpatch.work.executors.choose import AnyExecutor, as_executor
 from ctpatch.work.folder import WorkFolder
+
+_BLOCK_BYTES = 32 << 20
+"""Patches are read in blocks of about this size."""
 
 KEEP = "keep"
 """Name of the rule that `--keep` adds: it drops what the condition does not hold for."""
@@ -243,20 +247,21 @@ def _pixels(
     if kept.height == 0:
         blank = [np.zeros(grid.padded_shape, np.dtype(ps.meta.arrays[array].dtype)) for array in ps.arrays]
         return tuple(image[: grid.shape[0], : grid.shape[1]] for image in blank), tuple(blank)
-    if ps.meta.layout in {"slices", "index"} or job.layout in {"slices", "index"}:
+    if not (ps.layout.holds_patches and layout_of(job.layout).holds_patches):
         images = tuple(_whole(ps, record, array, kept) for array in ps.arrays)
         return images, tuple(pad_slice(image, grid.padded_shape, job.config.pad_mode) for image in images)
     canvases = []
     height, width = ps.patch_size
     for array in ps.arrays:
         canvas = np.zeros(grid.padded_shape, np.dtype(ps.meta.arrays[array].dtype))
-        for at, row, col in kept.select("at", "row", "col").iter_rows():
-            canvas[row : row + height, col : col + width] = ps.read([at], arrays=[array])[array][0]
+        for block in kept.iter_slices(max(1, _BLOCK_BYTES // (height * width * canvas.itemsize))):
+            patches = ps.read(block["at"].to_numpy(), arrays=[array])[array]
+            paste(canvas, patches, block["row"].to_numpy(), block["col"].to_numpy())
         canvases.append(canvas)
     return tuple(canvas[: grid.shape[0], : grid.shape[1]] for canvas in canvases), tuple(canvases)
 
 
 def _whole(ps: PatchSet, record: dict[str, Any], array: str, kept: pl.DataFrame) -> NDArray[Any]:
-    if ps.meta.layout == "slices":
+    if ps.layout.holds_slices:
         return ps.stored_slice(kept.row(0, named=True), array)
     return ps.read_checked_source(record, array)

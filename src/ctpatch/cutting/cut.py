@@ -24,8 +24,8 @@ from ctpatch.errors import RangeError, SliceError, SourceChangedError
 from ctpatch.files.atomic import sync_outputs
 from ctpatch.files.digest import array_digest
 from ctpatch.files.npy import SliceBuffer
+from ctpatch.layouts import layout_of
 from ctpatch.layouts.base import PartWriter, SliceToWrite, WriterOptions
-from ctpatch.layouts.writing import make_writer
 
 _STATED_TOLERANCE = 1e-6
 
@@ -82,9 +82,8 @@ def probe_part(job: Job, part: Part) -> int:
 
 def complete_part(job: Job, part: Part, pieces: Iterator[CutSlice | SliceRecord]) -> CutReceipt:
     """Write the slices of a part as they come, make everything durable, and put the receipt down."""
-    writer = make_writer(
-        job.layout,
-        WriterOptions(job.folder, job.path_prefix, job.split, job.config.patch_size, tuple(job.arrays), part.shards),
+    writer = layout_of(job.layout).writer(
+        WriterOptions(job.folder, job.path_prefix, job.split, job.config.patch_size, tuple(job.arrays), part.shards)
     )
     rows = PartRows(job.split, tuple(job.arrays), tuple(rule.name for rule in job.config.drop))
     try:

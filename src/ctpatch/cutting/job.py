@@ -5,6 +5,7 @@ from pathlib import Path
 
 from ctpatch.config import PatchConfig
 from ctpatch.format.meta import ArrayInfo
+from ctpatch.layouts import layout_of
 from ctpatch.words import LayoutName, OnError
 
 
@@ -39,8 +40,8 @@ class Job:
     strict: bool
 
     def resolve_patch(self, path: str) -> str:
-        """Where a patch's file is: below the set's folder, or for the layout `index` below the data root."""
-        if self.layout == "index":
+        """Where a patch's file is: below the set's folder, or below the data root where the set has no pixels."""
+        if layout_of(self.layout).reads_sources:
             return str(self.data_root / path)
         return str(self.folder / path.removeprefix(self.path_prefix))
 

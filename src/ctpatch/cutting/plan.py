@@ -1,7 +1,7 @@
 """What a build would do: slices, windows, bytes, names, coverage, and the parts it is done in."""
 
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from functools import cached_property
 from typing import Any
 
@@ -13,25 +13,23 @@ from ctpatch.core.grid import Grid, covering_stride, make_grid
 from ctpatch.core.rules import compile_rules
 from ctpatch.errors import ConfigError, SourceManifestError
 from ctpatch.files.digest import json_digest, text_digest
-from ctpatch.files.npy import PAGE_BYTES, header_bytes
 from ctpatch.format.columns import source_column
 from ctpatch.format.meta import ArrayInfo, one_or_pair
 from ctpatch.format.source_manifest import PIECE_ROWS, SourceTable, is_labels, read_source_manifest, scan_headers
 from ctpatch.format.splits import SourcePath, SplitSource, as_sources, find_splits
 from ctpatch.format.tables import patch_id
-from ctpatch.words import LayoutName
+from ctpatch.layouts import layout_of
+from ctpatch.layouts.base import Layout, PartLimits
+from ctpatch.words import LAYOUTS, LayoutName
 
-LAYOUTS: tuple[LayoutName, ...] = ("files", "shards", "slices", "index")
-SHARD_BYTES = 256 << 20
-"""A shard holds at most this many bytes of one array, unless one slice alone has more."""
+LIMITS = PartLimits()
+"""How large the parts of a plan become."""
 
 MANY_FILES = 100_000
-"""Patches in the layout `files` beyond which another layout is recommended."""
+"""Patches with a file each beyond which another layout is recommended."""
 
-PART_SLICES = 64
-PART_WINDOWS = 16_384
-PACKED_PART_WINDOWS = 65_536
 MAX_WINDOWS_PER_SLICE = 1_000_000
+_FLOAT32 = np.dtype(np.float32)
 
 
 @dataclass(frozen=True, slots=True)
@@ -89,12 +87,14 @@ class SplitPlan:
         config: geometry, range and rules.
         slices: a row for each slice; see `ctpatch.format.source_manifest.scan_headers`.
         arrays: `image` and the arrays beside it, with the dtype their patches have.
+        limits: how large its parts become.
     """
 
     source: SplitSource
     config: PatchConfig
     slices: pl.DataFrame
     arrays: dict[str, ArrayInfo]
+    limits: PartLimits = field(default_factory=lambda: LIMITS)
 
     @cached_property
     def shapes(self) -> list[ShapeCount]:
@@ -167,34 +167,24 @@ class SplitPlan:
 
     def pixel_bytes(self, layout: LayoutName) -> int:
         """Bytes of pixel files a layout would need if every window were kept."""
-        size = self.config.patch_size
-        total = 0
-        for info in self.arrays.values():
-            dtype = np.dtype(info.dtype)
-            patch = size[0] * size[1] * dtype.itemsize
-            if layout == "files":
-                total += self.num_windows * (patch + len(header_bytes(size, dtype)))
-            elif layout == "shards":
-                total += self.num_windows * patch
-            elif layout == "slices":
-                total += sum(
-                    each.slices * each.grid.shape[0] * each.grid.shape[1] * dtype.itemsize
-                    for each in self.shapes
-                    if len(each.grid)
-                )
-        if layout in {"shards", "slices"}:
-            files = sum(len(set(part.shards.values())) for part in self.parts(layout))
-            total += files * len(self.arrays) * PAGE_BYTES
-        return total
+        return layout_of(layout).pixel_bytes(
+            [(each.slices, each.grid.shape, len(each.grid)) for each in self.shapes],
+            self.config.patch_size,
+            [np.dtype(info.dtype) for info in self.arrays.values()],
+            lambda: self._num_shards(layout),
+        )
 
-    def many_files_hint(self) -> str | None:
-        """What the layout `shards` would save where `files` makes very many files; None where it does not."""
-        if self.num_windows <= MANY_FILES:
+    def _num_shards(self, layout: LayoutName) -> int:
+        return sum(len(set(part.shards.values())) for part in self.parts(layout))
+
+    def many_files_hint(self, layout: LayoutName) -> str | None:
+        """What the layout `shards` would save where this one makes very many files; None where it does not."""
+        if not layout_of(layout).has_file_for_each_patch or self.num_windows <= MANY_FILES:
             return None
         files = self.num_windows * len(self.arrays)
-        shards = sum(len(set(part.shards.values())) for part in self.parts("shards")) * len(self.arrays)
+        shards = self._num_shards("shards") * len(self.arrays)
         return (
-            f"the layout files makes {files:,} files; --layout shards puts the same patches into {shards:,}, "
+            f"the layout {layout} makes {files:,} files; --layout shards puts the same patches into {shards:,}, "
             "is written and read several times faster, and is copied in minutes instead of hours"
         )
 
@@ -218,41 +208,25 @@ class SplitPlan:
 
     def parts(self, layout: LayoutName) -> Iterator[Part]:
         """The parts of a build, one by one; they depend on the slices and the layout, never on the workers."""
+        kind = layout_of(layout)
         pending: list[SliceTask] = []
         windows = size = number = shard = 0
         for task in self.tasks():
             more_windows = len(self.grid(task.shape)) if task.problem is None else 0
-            more_bytes = self._shard_bytes(task.shape, more_windows, layout)
-            if pending and self._is_full(len(pending) + 1, windows + more_windows, size + more_bytes, layout):
-                part = self._part(number, pending, layout, shard)
+            more_bytes = kind.slice_bytes(task.shape, more_windows, self.config.patch_size, _FLOAT32)
+            if pending and kind.is_full(len(pending) + 1, windows + more_windows, size + more_bytes, self.limits):
+                part = self._part(number, pending, kind, shard)
                 yield part
                 number, shard = number + 1, shard + len(set(part.shards.values()))
                 pending, windows, size = [], 0, 0
             pending.append(task)
             windows, size = windows + more_windows, size + more_bytes
         if pending:
-            yield self._part(number, pending, layout, shard)
+            yield self._part(number, pending, kind, shard)
 
-    def _shard_bytes(self, shape: tuple[int, int], windows: int, layout: LayoutName) -> int:
-        rows, cols = self.config.patch_size if layout == "shards" else shape
-        return 4 * rows * cols * (windows if layout == "shards" else min(windows, 1))
-
-    @staticmethod
-    def _is_full(slices: int, windows: int, size: int, layout: LayoutName) -> bool:
-        if layout in {"shards", "slices"}:
-            return size > SHARD_BYTES or windows > PACKED_PART_WINDOWS
-        return slices > PART_SLICES or windows > PART_WINDOWS
-
-    def _part(self, number: int, tasks: Sequence[SliceTask], layout: LayoutName, shard: int) -> Part:
-        shapes = list(
-            dict.fromkeys(task.shape for task in tasks if task.problem is None and len(self.grid(task.shape)))
-        )
-        shards: dict[tuple[int, int], int] = {}
-        if layout == "shards":
-            shards = dict.fromkeys(shapes, shard)
-        elif layout == "slices":
-            shards = {shape: shard + place for place, shape in enumerate(shapes)}
-        return Part(number, tuple(tasks), shards)
+    def _part(self, number: int, tasks: Sequence[SliceTask], layout: Layout, shard: int) -> Part:
+        shapes = dict.fromkeys(task.shape for task in tasks if task.problem is None and len(self.grid(task.shape)))
+        return Part(number, tuple(tasks), layout.shards(list(shapes), shard))
 
     def digest(self) -> str:
         """Digest of all that decides the work, save the pixels: resume compares it."""

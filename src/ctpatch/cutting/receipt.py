@@ -12,7 +12,7 @@ from ctpatch.cutting.plan import Part
 from ctpatch.errors import CtPatchError
 from ctpatch.files.digest import file_digest
 from ctpatch.format.tables import TABLES, read_table, schema_of
-from ctpatch.layouts.integrity import wrong_patches, wrong_stored_slices
+from ctpatch.layouts import layout_of
 from ctpatch.work.receipt import Receipt
 
 
@@ -81,11 +81,8 @@ def _outputs_hold(job: Job, part: Part, receipt: CutReceipt) -> bool:
             read_table(job.piece(part.number, table), schema_of(table, tuple(job.arrays)), has_header=False)
             for table in TABLES
         )
-        if job.layout == "slices":
-            return not wrong_stored_slices(rows, slices, job.arrays, job.resolve_patch)
-        if job.layout == "index":
-            return True
-        wrong = wrong_patches(rows, job.layout, job.arrays, job.resolve_patch, job.config)
-        return not wrong
+        layout = layout_of(job.layout)
+        wrong = layout.wrong_pixels(rows, slices, job.arrays, job.resolve_patch, job.config.patch_size)
+        return next(wrong, None) is None
     except (OSError, CtPatchError):
         return False

@@ -16,6 +16,7 @@ from ctpatch.cutting.receipt import CutReceipt
 from ctpatch.cutting.tables import MAX_SHOWN, Totals, merge_parts, totals_of_set
 from ctpatch.events import Listener, Notice, WorkAdvanced
 from ctpatch.format.meta import STATE_FOLDER, PatchMeta
+from ctpatch.layouts import layout_of
 from ctpatch.words import LayoutName
 from ctpatch.work.executors.base import Executor
 from ctpatch.work.folder import WorkFolder, differences
@@ -88,7 +89,7 @@ class CutWork(Work[Part, Any, CutReceipt, PatchMeta]):
     def _job(self, options: BuildConfig) -> Job:
         plan = self.plan
         folder, root = self.folder.resolve(), plan.source.data_root.resolve()
-        inside = folder != root and folder.is_relative_to(root) and options.layout != "index"
+        inside = folder != root and folder.is_relative_to(root) and not layout_of(options.layout).reads_sources
         return Job(
             data_root=plan.source.data_root,
             folder=folder,

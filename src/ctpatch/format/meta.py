@@ -8,11 +8,11 @@ from typing import Annotated, Any, Literal, Self
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
-from ctpatch.config import PatchConfig, Rule
+from ctpatch.config import KnownLayout, PatchConfig, Rule
 from ctpatch.errors import FormatError, UsageError
 from ctpatch.files.atomic import read_regular
 from ctpatch.files.digest import json_digest
-from ctpatch.words import LayoutName, PadMode
+from ctpatch.words import PadMode
 
 PATCH_META = "patch_meta.json"
 STATE_FOLDER = ".ctpatch"
@@ -64,7 +64,7 @@ class PatchMeta(_Record):
     ctpatch_version: str
     dataset: str
     split: str
-    layout: LayoutName
+    layout: KnownLayout
     pad_mode: PadMode
     arrays: dict[str, ArrayInfo]
     value_range: tuple[float, float]

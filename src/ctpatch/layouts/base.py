@@ -1,20 +1,48 @@
-"""What a writer is given and what it gives back."""
+"""What a layout is, and what its writer is given and gives back."""
 
-from collections.abc import Iterator, Sequence
+import re
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
+from math import prod
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any, ClassVar, Protocol
 
 import numpy as np
+import polars as pl
 from numpy.typing import NDArray
 
 from ctpatch.core.patches import cut
-from ctpatch.files.digest import array_digests
-from ctpatch.words import LayoutName
+from ctpatch.errors import CtPatchError, FormatError
+from ctpatch.files.digest import array_digest
+from ctpatch.files.memory import Slabs
+from ctpatch.files.npy import header_bytes
+from ctpatch.format.columns import digest_column, path_column
+from ctpatch.format.meta import ArrayInfo
+from ctpatch.layouts.reader import ArrayAddresses, ArrayReader, MappedFiles
+from ctpatch.layouts.whole import PixelFile, WrongPixels
+from ctpatch.words import PadMode
 
-SHARDS_FOLDER = "shards"
 _BLOCK_BYTES = 32 << 20
 """Patches of one slice are cut in blocks of about this size, so that memory does not depend on the stride."""
+
+Shape = tuple[int, int]
+
+
+@dataclass(frozen=True, slots=True)
+class PartLimits:
+    """How large a part of a build may become; one slice alone may have more.
+
+    Attributes:
+        slices, windows: where each patch has a file of its own, or none.
+        packed_windows: where many share a file.
+        shard_bytes: of one array in a shard, 4 bytes for each pixel.
+    """
+
+    slices: int = 64
+    windows: int = 16_384
+    packed_windows: int = 65_536
+    shard_bytes: int = 256 << 20
 
 
 @dataclass(frozen=True, slots=True)
@@ -33,9 +61,9 @@ class WriterOptions:
     folder: Path
     path_prefix: str
     split: str
-    patch_size: tuple[int, int]
+    patch_size: Shape
     arrays: tuple[str, ...]
-    shards: dict[tuple[int, int], int]
+    shards: dict[Shape, int]
 
 
 @dataclass(frozen=True, slots=True)
@@ -94,37 +122,239 @@ class PartWriter(Protocol):
         ...
 
 
-def patch_blocks(piece: SliceToWrite, size: tuple[int, int]) -> Iterator[tuple[slice, list[NDArray[Any]]]]:
+class Layout(ABC):
+    """How patches lie on disk, said once for all that plan, write, read and check them.
+
+    It has no state, and can be sent to another process. What is not overridden is right for .npy files that the
+    manifest names; `ctpatch.testing.LayoutContract` tests the whole.
+
+    Attributes:
+        name: as options and metas call it.
+        holds_patches: an address is a patch, and each has a digest on record.
+        holds_slices: an address is a window in a whole slice that the set holds. With neither, it is a window in a
+            source slice, and the set holds no pixels.
+        packed: a file holds several items, and an address names one.
+        data_offset: byte of a file at which its data begin; None puts them right behind the header.
+    """
+
+    name: ClassVar[str]
+    holds_patches: ClassVar[bool] = False
+    holds_slices: ClassVar[bool] = False
+    packed: ClassVar[bool] = False
+    data_offset: ClassVar[int | None] = None
+
+    @property
+    def reads_sources(self) -> bool:
+        """Whether pixels come from the source slices."""
+        return not (self.holds_patches or self.holds_slices)
+
+    @property
+    def has_file_for_each_patch(self) -> bool:
+        """Whether there are as many files as patches, for each array."""
+        return self.holds_patches and not self.packed
+
+    # Planning.
+
+    @abstractmethod
+    def names(self, split: str, arrays: Sequence[str]) -> dict[str, re.Pattern[str]]:
+        """What the pixel files of a split are called, for each folder they may lie in (`""`: the set's own).
+
+        Whatever has such a name there is taken for the set's: a build refuses or removes it.
+        """
+
+    def folders(self, arrays: Sequence[str]) -> list[str]:
+        """The folders to be made in the set's folder."""
+        return [folder for folder in self.names("", arrays) if folder]
+
+    @abstractmethod
+    def slice_bytes(self, shape: Shape, windows: int, patch_size: Shape, dtype: np.dtype[Any]) -> int:
+        """Bytes that a slice of which so many windows are kept adds to the pixel files of an array."""
+
+    def is_full(self, slices: int, windows: int, size: int, limits: PartLimits) -> bool:
+        """Whether a part of so many slices, windows and bytes (of an array of 4 bytes) is more than one should do."""
+        del size
+        return slices > limits.slices or windows > limits.windows
+
+    def shards(self, shapes: Sequence[Shape], first: int) -> dict[Shape, int]:
+        """Numbers, from `first` on, of the files that slices of these shapes go to in one part.
+
+        Args:
+            shapes: those of slices with windows, each once.
+            first: the first number that is free.
+        """
+        del shapes, first
+        return {}
+
+    def pixel_bytes(
+        self,
+        counts: Iterable[tuple[int, Shape, int]],
+        patch_size: Shape,
+        dtypes: Sequence[np.dtype[Any]],
+        shards: Callable[[], int],
+    ) -> int:
+        """Bytes of all pixel files of a set of which every window is kept.
+
+        Args:
+            counts: for each shape how many slices have it, the shape, and how many windows each has.
+            patch_size: height and width in pixels.
+            dtypes: one for each array.
+            shards: counts the numbers that `shards` gives in all parts.
+        """
+        del shards
+        return sum(
+            slices * self.slice_bytes(shape, windows, patch_size, dtype)
+            for slices, shape, windows in counts
+            for dtype in dtypes
+        )
+
+    # Writing and reading.
+
+    @abstractmethod
+    def writer(self, options: WriterOptions) -> PartWriter:
+        """A new writer for one part."""
+
+    def addresses(self, rows: pl.DataFrame, array: str, dtype: str) -> ArrayAddresses:
+        """The addresses in rows of the manifest.
+
+        Raises:
+            FormatError: a path or an item is missing where the layout needs one.
+        """
+        column = path_column(array)
+        windows = not self.holds_patches
+        items = rows["patch_index"]
+        needed = [column, *(["patch_index"] if self.packed else []), *(["row", "col"] if windows else [])]
+        if any(rows[name].has_nulls() for name in needed):
+            raise FormatError(
+                f"the manifest has rows without an address ({', '.join(needed)}); the layout is {self.name}"
+            )
+        if self.packed and bool((items < 0).any()):
+            at = int((items < 0).arg_true()[0])
+            raise FormatError(f"{rows[column][at]}: the manifest asks for item {items[at]} of it; wanted 0 or more")
+        return ArrayAddresses(
+            rows[column],
+            items.to_numpy() if self.packed else np.full(rows.height, -1, np.int64),
+            rows["row"].to_numpy() if windows else None,
+            rows["col"].to_numpy() if windows else None,
+            np.dtype(dtype),
+        )
+
+    def files(self, resolve: Callable[[str], str], slabs: Slabs | None = None) -> MappedFiles:
+        """What opens the set's files; only source slices may be links.
+
+        Args:
+            resolve: where a file named in the manifest is.
+            slabs: memory that files are read into and kept in; None maps them.
+        """
+        return MappedFiles(resolve, follow_links=self.reads_sources, slabs=slabs)
+
+    def reader(
+        self, addresses: ArrayAddresses, files: MappedFiles, patch_size: Shape, pad_mode: PadMode
+    ) -> ArrayReader:
+        """What reads the patches at these addresses."""
+        return ArrayReader(addresses, files, patch_size, pad_mode)
+
+    # Checking.
+
+    def wanted_paths(self, rows: pl.DataFrame, slices: pl.DataFrame, array: str, prefix: str) -> pl.Series | None:
+        """The path that each row of the manifest must have; None where the tables do not say.
+
+        Args:
+            rows: of the manifest.
+            slices: the table of slices.
+            array: which array.
+            prefix: what stands before a path in the manifest.
+        """
+        del rows, slices, array, prefix
+        return None
+
+    def pixel_files(
+        self, rows: pl.DataFrame, slices: pl.DataFrame, arrays: Mapping[str, ArrayInfo], patch_size: Shape
+    ) -> Iterator[PixelFile]:
+        """The pixel files that a set must have, after its tables: of each array, in the order of the manifest.
+
+        Every item of a file is named, once; or for whole slices by the rows of one slice.
+        """
+        if self.reads_sources:
+            return
+        shapes = slices.unique("slice_index").select("slice_index", "height", "width")
+        held = rows.join(shapes, on="slice_index", how="left", maintain_order="left")
+        for array, info in arrays.items():
+            grouped = held.group_by(path_column(array), maintain_order=True).agg(
+                pl.col("patch_index").n_unique().alias("items"),
+                pl.col("patch_index").min().alias("first"),
+                pl.col("patch_index").max().alias("last"),
+                pl.len().alias("rows"),
+                pl.struct("slice_index", "patch_index").n_unique().alias("pairs"),
+                pl.col("height").first(),
+                pl.col("width").first(),
+            )
+            for path, items, first, last, count, pairs, height, width in grouped.iter_rows():
+                item = patch_size if self.holds_patches else (height, width)
+                shape = None if None in item else (items, *item)
+                once = count if self.holds_patches else pairs
+                wrong = path is None or first != 0 or last != items - 1 or once != items
+                fault = f"{count} rows name items {first} to {last}, {items} different" if wrong else None
+                yield self.pixel_file(path, array, count, shape, np.dtype(info.dtype), fault)
+
+    def pixel_file(
+        self,
+        path: str | None,
+        array: str,
+        patches: int,
+        shape: tuple[int, ...] | None,
+        dtype: np.dtype[Any],
+        fault: str | None = None,
+    ) -> PixelFile:
+        """A .npy file of the layout that holds an array of this shape."""
+        header = b"" if shape is None else header_bytes(shape, dtype, self.data_offset)
+        size = 0 if shape is None else len(header) + prod(shape) * dtype.itemsize
+        return PixelFile(path, array, patches, shape, header, size, fault)
+
+    def wrong_pixels(
+        self,
+        rows: pl.DataFrame,
+        slices: pl.DataFrame,
+        arrays: Mapping[str, ArrayInfo],
+        resolve: Callable[[str], str],
+        patch_size: Shape,
+    ) -> Iterator[WrongPixels]:
+        """What the set holds that is missing, damaged, or not what the digests on record say.
+
+        Args:
+            rows: of the manifest.
+            slices: rows of the table of slices.
+            arrays: the arrays of the set.
+            resolve: where a file named in the manifest is.
+            patch_size: height and width in pixels.
+        """
+        if self.reads_sources:
+            return
+        files = self.files(resolve)
+        numbered = rows.with_row_index("at")
+        digests = [digest_column(array) for array in arrays]
+        if self.holds_slices:
+            once = numbered.unique("slice_index", keep="first", maintain_order=True).drop(digests)
+            known = slices.select("slice_index", *digests)
+            numbered = once.join(known, on="slice_index", how="left", maintain_order="left")
+        for (array, info), column in zip(arrays.items(), digests, strict=True):
+            reader = self.reader(self.addresses(rows, array, info.dtype), files, patch_size, "none")
+            patch = np.empty((1, *patch_size), np.dtype(info.dtype))
+            for at, path, item, digest in numbered.select("at", path_column(array), "patch_index", column).iter_rows():
+                try:
+                    if self.holds_patches:
+                        reader.read_into(np.array([at]), patch)
+                    actual = array_digest(patch[0] if self.holds_patches else files.item(path, item))
+                except CtPatchError as error:
+                    yield WrongPixels(at, array, error.message)
+                    continue
+                if actual != digest:
+                    yield WrongPixels(at, array, f"its pixels have the digest {actual}, on record is {digest}")
+
+
+def patch_blocks(piece: SliceToWrite, size: Shape) -> Iterator[tuple[slice, list[NDArray[Any]]]]:
     """The kept patches of a slice in blocks: which of them, and for each array `(n, h, w)`."""
     largest = max(image.dtype.itemsize for image in piece.padded) * size[0] * size[1]
     step = max(1, _BLOCK_BYTES // largest)
     for start in range(0, len(piece.rows), step):
         which = slice(start, min(start + step, len(piece.rows)))
         yield which, [cut(image, piece.rows[which], piece.cols[which], size) for image in piece.padded]
-
-
-def digests_of(patches: NDArray[Any]) -> list[str]:
-    """The digest of each patch."""
-    return array_digests(patches)
-
-
-def array_suffix(array: str) -> str:
-    """What tells the files of an array beside `image` apart in a folder they share."""
-    return "" if array == "image" else f"_{array}"
-
-
-def shard_name(split: str, number: int, array: str) -> str:
-    """Path of a shard in the set's folder: `shards/train_00003.npy`, `shards/train_00003_target.npy`."""
-    return f"{SHARDS_FOLDER}/{split}_{number:05d}{array_suffix(array)}.npy"
-
-
-def patch_name(patch_id: str, array: str) -> str:
-    """Path of a patch's own file in the set's folder: `<patch_id>.npy`, `target/<patch_id>.npy`."""
-    return f"{patch_id}.npy" if array == "image" else f"{array}/{patch_id}.npy"
-
-
-def folders_of(layout: LayoutName, arrays: Sequence[str]) -> list[str]:
-    """The folders a layout needs in the set's folder."""
-    if layout == "files":
-        return [array for array in arrays if array != "image"]
-    return [SHARDS_FOLDER] if layout in {"shards", "slices"} else []

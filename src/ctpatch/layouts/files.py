@@ -1,21 +1,32 @@
 """Layout `files`: one .npy for each patch, named after its id."""
 
 import os
+import re
+from collections.abc import Iterator, Mapping, Sequence
 from functools import lru_cache
 from typing import Any
 
 import numpy as np
+import polars as pl
 from numpy.typing import NDArray
 
 from ctpatch.files.atomic import explain_os_error, write_file
+from ctpatch.files.digest import array_digests
 from ctpatch.files.npy import header_bytes
+from ctpatch.format.columns import path_column
+from ctpatch.format.meta import ArrayInfo
 from ctpatch.format.tables import patch_id
-from ctpatch.layouts.base import Addresses, SliceToWrite, WriterOptions, digests_of, patch_blocks, patch_name
+from ctpatch.layouts.base import Addresses, Layout, Shape, SliceToWrite, WriterOptions, patch_blocks
+from ctpatch.layouts.whole import PixelFile
 
 
 @lru_cache(maxsize=64)
 def _header(shape: tuple[int, ...], dtype: np.dtype[Any]) -> bytes:
     return header_bytes(shape, dtype)
+
+
+def _folder(array: str) -> str:
+    return "" if array == "image" else f"{array}/"
 
 
 class FilesWriter:
@@ -33,11 +44,11 @@ class FilesWriter:
             patch_id(options.split, piece.slice_index, row, col)
             for row, col in zip(piece.rows.tolist(), piece.cols.tolist(), strict=True)
         ]
-        paths = [[patch_name(each, array) for each in ids] for array in options.arrays]
+        paths = [[f"{_folder(array)}{each}.npy" for each in ids] for array in options.arrays]
         digests: list[list[str]] = [[] for _ in options.arrays]
         for which, blocks in patch_blocks(piece, options.patch_size):
             for names, block, found in zip(paths, blocks, digests, strict=True):
-                found.extend(digests_of(block))
+                found.extend(array_digests(block))
                 self._write_block(names[which], block)
         return Addresses([[options.path_prefix + path for path in names] for names in paths], None, digests)
 
@@ -60,3 +71,43 @@ class FilesWriter:
 
     def abandon(self) -> None:
         """Nothing is open between two patches."""
+
+
+class FilesLayout(Layout):
+    """A .npy for each patch of each array; those of `image` in the set's folder, others in a folder of their own."""
+
+    name = "files"
+    holds_patches = True
+
+    def names(self, split: str, arrays: Sequence[str]) -> dict[str, re.Pattern[str]]:
+        """Ids of patches, in a folder for each array."""
+        patch = re.compile(rf"{re.escape(split)}_\d{{6,}}_\d{{3,}}_\d{{3,}}\.npy")
+        return {_folder(array).rstrip("/"): patch for array in arrays}
+
+    def slice_bytes(self, shape: Shape, windows: int, patch_size: Shape, dtype: np.dtype[Any]) -> int:
+        """A header and a patch for each window."""
+        del shape
+        return windows * (len(_header(patch_size, dtype)) + patch_size[0] * patch_size[1] * dtype.itemsize)
+
+    def writer(self, options: WriterOptions) -> FilesWriter:
+        """A new writer for one part."""
+        return FilesWriter(options)
+
+    def wanted_paths(self, rows: pl.DataFrame, slices: pl.DataFrame, array: str, prefix: str) -> pl.Series:
+        """The file named after the id."""
+        del slices
+        named = pl.lit(prefix + _folder(array)) + pl.col("patch_id") + pl.lit(".npy")
+        return rows.select(named).to_series()
+
+    def pixel_files(
+        self, rows: pl.DataFrame, slices: pl.DataFrame, arrays: Mapping[str, ArrayInfo], patch_size: Shape
+    ) -> Iterator[PixelFile]:
+        """A file for each row."""
+        del slices
+        for array, info in arrays.items():
+            one = self.pixel_file(None, array, 1, patch_size, np.dtype(info.dtype))
+            for path in rows[path_column(array)]:
+                yield one._replace(path=path)
+
+
+LAYOUT = FilesLayout()

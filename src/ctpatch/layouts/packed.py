@@ -1,6 +1,9 @@
-"""A .npy file of many items that is written as they come, its header last."""
+"""What layouts with shards share: a .npy file of many items that is written as they come, its name and its size."""
 
 import os
+import re
+from abc import ABC
+from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -9,6 +12,42 @@ from numpy.typing import NDArray
 
 from ctpatch.files.atomic import end_file, open_for_writing, system_errors, write_buffers
 from ctpatch.files.npy import PAGE_BYTES, header_bytes
+from ctpatch.layouts.base import Layout, PartLimits, Shape
+
+_FOLDER = "shards"
+
+
+def shard_name(split: str, number: int, array: str) -> str:
+    """Path of a shard in the set's folder: `shards/train_00003.npy`, `shards/train_00003_target.npy`."""
+    suffix = "" if array == "image" else f"_{array}"
+    return f"{_FOLDER}/{split}_{number:05d}{suffix}.npy"
+
+
+class PackedLayout(Layout, ABC):
+    """Many items in numbered files, whose data begin at a page."""
+
+    packed = True
+    data_offset = PAGE_BYTES
+
+    def names(self, split: str, arrays: Sequence[str]) -> dict[str, re.Pattern[str]]:
+        """Numbered shards, all in one folder."""
+        others = "|".join(re.escape(array) for array in arrays)
+        return {_FOLDER: re.compile(rf"{re.escape(split)}_\d{{5,}}(_({others}))?\.npy")}
+
+    def is_full(self, slices: int, windows: int, size: int, limits: PartLimits) -> bool:
+        """Whether a shard would become too large."""
+        del slices
+        return size > limits.shard_bytes or windows > limits.packed_windows
+
+    def pixel_bytes(
+        self,
+        counts: Iterable[tuple[int, Shape, int]],
+        patch_size: Shape,
+        dtypes: Sequence[np.dtype[Any]],
+        shards: Callable[[], int],
+    ) -> int:
+        """Bytes of the items, and a page for the header of each shard."""
+        return super().pixel_bytes(counts, patch_size, dtypes, shards) + shards() * len(dtypes) * PAGE_BYTES
 
 
 class PackedFile:

@@ -1,7 +1,13 @@
 """Layout `shards`: the patches of a part in one .npy of shape `(n, h, w)` for each array."""
 
-from ctpatch.layouts.base import Addresses, SliceToWrite, WriterOptions, digests_of, patch_blocks, shard_name
-from ctpatch.layouts.packed import PackedFile
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+
+from ctpatch.files.digest import array_digests
+from ctpatch.layouts.base import Addresses, Shape, SliceToWrite, WriterOptions, patch_blocks
+from ctpatch.layouts.packed import PackedFile, PackedLayout, shard_name
 
 
 class ShardsWriter:
@@ -25,7 +31,7 @@ class ShardsWriter:
         digests: list[list[str]] = [[] for _ in options.arrays]
         for _which, blocks in patch_blocks(piece, options.patch_size):
             for file, block, found in zip(self._files, blocks, digests, strict=True):
-                found.extend(digests_of(block))
+                found.extend(array_digests(block))
                 file.append(block)
         count = len(piece.rows)
         names = self._names or [""] * len(options.arrays)  # a part without windows has no shard, and no address
@@ -47,3 +53,26 @@ class ShardsWriter:
         """Let go of open files after a fault."""
         for file in self._files:
             file.abandon()
+
+
+class ShardsLayout(PackedLayout):
+    """The patches of a part in one file, whatever the shapes of their slices."""
+
+    name = "shards"
+    holds_patches = True
+
+    def slice_bytes(self, shape: Shape, windows: int, patch_size: Shape, dtype: np.dtype[Any]) -> int:
+        """A patch for each window."""
+        del shape
+        return windows * patch_size[0] * patch_size[1] * dtype.itemsize
+
+    def shards(self, shapes: Sequence[Shape], first: int) -> dict[Shape, int]:
+        """One number for all."""
+        return dict.fromkeys(shapes, first)
+
+    def writer(self, options: WriterOptions) -> ShardsWriter:
+        """A new writer for one part."""
+        return ShardsWriter(options)
+
+
+LAYOUT = ShardsLayout()

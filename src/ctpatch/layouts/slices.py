@@ -3,10 +3,13 @@
 A slice of which no window is kept is not stored: no pixel of it is in a patch.
 """
 
+from collections.abc import Sequence
+from typing import Any
+
 import numpy as np
 
-from ctpatch.layouts.base import Addresses, SliceToWrite, WriterOptions, shard_name
-from ctpatch.layouts.packed import PackedFile
+from ctpatch.layouts.base import Addresses, Shape, SliceToWrite, WriterOptions
+from ctpatch.layouts.packed import PackedFile, PackedLayout, shard_name
 
 
 class SlicesWriter:
@@ -56,3 +59,26 @@ class SlicesWriter:
         for files in self._files.values():
             for file in files:
                 file.abandon()
+
+
+class SlicesLayout(PackedLayout):
+    """The slices of a part, a file for each shape."""
+
+    name = "slices"
+    holds_slices = True
+
+    def slice_bytes(self, shape: Shape, windows: int, patch_size: Shape, dtype: np.dtype[Any]) -> int:
+        """The slice, where a window of it is kept."""
+        del patch_size
+        return shape[0] * shape[1] * dtype.itemsize * min(windows, 1)
+
+    def shards(self, shapes: Sequence[Shape], first: int) -> dict[Shape, int]:
+        """A number for each shape."""
+        return {shape: first + place for place, shape in enumerate(shapes)}
+
+    def writer(self, options: WriterOptions) -> SlicesWriter:
+        """A new writer for one part."""
+        return SlicesWriter(options)
+
+
+LAYOUT = SlicesLayout()

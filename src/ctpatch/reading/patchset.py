@@ -29,8 +29,9 @@ from ctpatch.format.tables import (
     read_table,
     schema_of,
 )
-from ctpatch.layouts.base import SHARDS_FOLDER
-from ctpatch.layouts.reading import ArrayReader, MappedFiles, addresses_of
+from ctpatch.layouts import layout_of
+from ctpatch.layouts.base import Layout
+from ctpatch.layouts.reader import ArrayReader, MappedFiles
 from ctpatch.reading.batches import BatchLoader, Transform
 from ctpatch.reading.sampling import SamplerOptions
 
@@ -44,6 +45,7 @@ class PatchSet:
     Attributes:
         folder: the set's folder, absolute.
         meta: what the set is.
+        layout: how its patches lie on disk.
     """
 
     def __init__(
@@ -55,17 +57,19 @@ class PatchSet:
     ) -> None:
         self.folder = _set_folder(given_path(path))
         self.meta: PatchMeta = _finished_meta(self.folder)
+        self.layout: Layout = layout_of(self.meta.layout)
         self._in_memory = in_memory
         self._given_root = None if data_root is None else given_path(data_root).resolve()
         self._lock = threading.RLock()
         self._readers: dict[str, ArrayReader] = {}
-        if (self.folder / SHARDS_FOLDER).is_symlink():
-            raise FormatError(f"{self.folder.name}/{SHARDS_FOLDER} is a link, which is not followed")
+        for name in self.layout.folders(self.arrays):
+            if (self.folder / name).is_symlink():
+                raise FormatError(f"{self.folder.name}/{name} is a link, which is not followed")
         if in_memory:
             require_memory(self._bytes_to_keep(), f"{self.meta.dataset}/{self.meta.split}")
 
     def _bytes_to_keep(self) -> int:
-        if self.meta.layout != "index":
+        if not self.layout.reads_sources:
             return self.meta.pixel_bytes
         used = self.slices.filter(pl.col("num_patches") > 0)
         pixels = int((used["height"].cast(pl.Int64) * used["width"].cast(pl.Int64)).sum())
@@ -149,8 +153,8 @@ class PatchSet:
         )
 
     def resolve_patch(self, path: str) -> str:
-        """Where a file named in the manifest is: in the set's folder, or for the layout `index` in the data root."""
-        if self.meta.layout == "index":
+        """Where a file named in the manifest is: in the set's folder, or in the data root where it has no pixels."""
+        if self.layout.reads_sources:
             return self.resolve_source(path)
         return self._folder_text + path.removeprefix(self._prefix)
 
@@ -185,9 +189,9 @@ class PatchSet:
         Raises:
             FormatError: a row has no address, or one outside the set.
         """
-        addresses = addresses_of(rows, self.meta.layout, array, self.meta.arrays[array].dtype)
+        addresses = self.layout.addresses(rows, array, self.meta.arrays[array].dtype)
         self._refuse_outside(addresses.paths, rows["patch_id"])
-        return ArrayReader(addresses, self._files, self.resolve_patch, self.patch_size, self.config.pad_mode)
+        return self.layout.reader(addresses, self._files, self.patch_size, self.config.pad_mode)
 
     def _refuse_outside(self, paths: pl.Series, patch_ids: pl.Series) -> None:
         """Raise at the first file that is not below the set, by its name or through a link."""
@@ -198,7 +202,7 @@ class PatchSet:
                 f"{PATCH_MANIFEST}: {paths[at][:200]!r} (patch {str(patch_ids[at])[:100]!r}) is no "
                 "path below the set; the manifest was not written by ctpatch"
             )
-        if self.meta.layout != "index":
+        if not self.layout.reads_sources:
             root = Root(self.folder, links=False)
             for folder in paths.str.replace(r"[^/]*$", "").unique():
                 if not root.holds_folder(folder.removeprefix(self._prefix)):
@@ -206,11 +210,10 @@ class PatchSet:
 
     @cached_property
     def _files(self) -> MappedFiles:
-        slabs = Slabs() if self._in_memory else None
-        return MappedFiles(self.resolve_patch, follow_links=self.meta.layout == "index", slabs=slabs)
+        return self.layout.files(self.resolve_patch, Slabs() if self._in_memory else None)
 
     def stored_slice(self, row: dict[str, Any], array: str) -> NDArray[Any]:
-        """The whole slice that a patch's address points into, in the array's dtype (layouts `slices`, `index`).
+        """The whole slice that a patch's address points into, in the array's dtype; not where it points at a patch.
 
         Args:
             row: the patch, as a row of the manifest.
@@ -219,13 +222,9 @@ class PatchSet:
         Raises:
             NpyError, FormatError: the file is missing or damaged, lies outside the set, or has no such item.
         """
-        path, item = row[path_column(array)], row["patch_index"]
+        path = row[path_column(array)]
         self._refuse_outside(pl.Series([path], dtype=pl.String), pl.Series([row["patch_id"]]))
-        stored = self._files.get(path)
-        if item is not None:
-            if stored.ndim != 3 or not 0 <= item < len(stored):  # noqa: PLR2004
-                raise FormatError(f"{path} has shape {stored.shape}, the manifest asks for item {item} of it")
-            stored = stored[item]
+        stored = self._files.item(path, row["patch_index"])
         return np.array(stored, dtype=np.dtype(self.meta.arrays[array].dtype), order="C")
 
     def __getitem__(self, index: int) -> NDArray[Any] | dict[str, NDArray[Any]]:
@@ -322,7 +321,7 @@ class PatchSet:
         return images if len(images) > 1 else images["image"]
 
     def _slice_array(self, record: dict[str, Any], array: str) -> NDArray[Any]:
-        if self.meta.layout == "slices" and record["num_patches"]:
+        if self.layout.holds_slices and record["num_patches"]:
             row = self.manifest.filter(pl.col("slice_index") == record["slice_index"]).row(0, named=True)
             return self.stored_slice(row, array)
         return self.read_checked_source(record, array)

@@ -7,8 +7,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from ctpatch.core.grid import PADDING_MODES
-from ctpatch.core.patches import padded_window
+from ctpatch.core.patches import window_of
 from ctpatch.errors import CtPatchError
 from ctpatch.reading.patchset import PatchSet
 
@@ -52,7 +51,7 @@ class SetPixels:
             return ShownSlice(self._named(self._ps.slice(slice_index)), whole=True)
         except CtPatchError as error:
             why = error.message
-        if self._ps.meta.layout in {"files", "shards"}:
+        if self._ps.layout.holds_patches:
             try:
                 arrays = {
                     name: self._ps.reassemble(slice_index, array=name, window="uniform")
@@ -81,12 +80,9 @@ class SetPixels:
         shown = self.slice(int(record["slice_index"]))
         if not shown.whole:
             return None
-        origin = (int(record["row"]), int(record["col"]))
-        size, mode = self._ps.patch_size, self._ps.config.pad_mode
-        if mode in PADDING_MODES:
-            return {name: padded_window(image, origin, size, mode) for name, image in shown.arrays.items()}
-        row, col = origin
-        return {name: image[row : row + size[0], col : col + size[1]] for name, image in shown.arrays.items()}
+        row, col, size, mode = int(record["row"]), int(record["col"]), self._ps.patch_size, self._ps.config.pad_mode
+        found = {name: window_of(image, row, col, size, mode) for name, image in shown.arrays.items()}
+        return {name: patch for name, patch in found.items() if patch is not None} or None
 
     def _named(self, found: Arrays | NDArray[Any]) -> Arrays:
         return found if isinstance(found, dict) else {self._ps.arrays[0]: found}

@@ -5,8 +5,9 @@ Subclass one in a module of tests, as `class TestMine(ReaderContract)`, and say 
 
 import pytest
 
-pytest.register_assert_rewrite("ctpatch.testing.reader")
+pytest.register_assert_rewrite("ctpatch.testing.layouts", "ctpatch.testing.reader", "ctpatch.testing.samples")
 
+from ctpatch.testing.layouts import LayoutContract, registered  # noqa: E402 - asserts are rewritten before
 from ctpatch.testing.reader import RawTree, ReaderContract  # noqa: E402 - asserts are rewritten before
 
-__all__ = ["RawTree", "ReaderContract"]
+__all__ = ["LayoutContract", "RawTree", "ReaderContract", "registered"]

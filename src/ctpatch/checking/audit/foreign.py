@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 
 from ctpatch.checking.audit.base import AuditedSplit, PatchSeen, Run, Seen, digest_column
 from ctpatch.checking.audit.fingerprint import is_constant
-from ctpatch.checking.audit.patchset import paste
+from ctpatch.checking.audit.patchset import from_patches
 from ctpatch.checking.audit.prepared import guess_root, read_csv
 from ctpatch.config import MAX_PIXELS_PER_AXIS
 from ctpatch.errors import CtPatchError, NpyError, SourceManifestError, SystemFailureError
@@ -75,7 +75,7 @@ class ForeignRun:
             return Seen(fault=fault, patches_too=True)
         if len(patches) * height * width * 4 < shape[0] * shape[1]:
             return Seen(why="its source slice is not there, and its patches cover less than a quarter of it")
-        seen = paste(shape, rows, cols, np.stack(patches))
+        seen = from_patches(shape, rows, cols, np.stack(patches))
         # Where the source ends is not known, so its digest cannot be either.
         return Seen(seen.image, seen.covered, whole=False)
 

@@ -11,19 +11,18 @@ from numpy.typing import NDArray
 from ctpatch.checking.audit.base import AuditedSplit, PatchSeen, Run, Seen, digest_column
 from ctpatch.checking.audit.fingerprint import is_constant
 from ctpatch.config import MAX_PIXELS_PER_AXIS
-from ctpatch.core.grid import PADDING_MODES
-from ctpatch.core.patches import padded_window
+from ctpatch.core.patches import paste, window_of
 from ctpatch.errors import CtPatchError, FormatError, SystemFailureError, UsageError
 from ctpatch.files.digest import array_digest
 from ctpatch.format import columns
 from ctpatch.format.tables import PATCH_MANIFEST, SLICE_MANIFEST, STATUS_OK
-from ctpatch.layouts.reading import ArrayReader
+from ctpatch.layouts.reader import ArrayReader
 from ctpatch.reading.patchset import PatchSet, open_set
 
 _LEAST_COVERED = 0.25
 
 
-def paste(
+def from_patches(
     shape: tuple[int, int],
     rows: NDArray[Any],
     cols: NDArray[Any],
@@ -32,11 +31,8 @@ def paste(
     """A slice from its patches, to the bit; what reaches beyond it was padding, and is cut off."""
     canvas = np.zeros(shape, patches.dtype)
     covered = np.zeros(shape, dtype=bool)
-    for row, col, patch in zip(rows.tolist(), cols.tolist(), patches, strict=True):
-        height, width = min(patch.shape[0], shape[0] - row), min(patch.shape[1], shape[1] - col)
-        if height > 0 and width > 0:
-            canvas[row : row + height, col : col + width] = patch[:height, :width]
-            covered[row : row + height, col : col + width] = True
+    paste(canvas, patches, rows, cols)
+    paste(covered, np.broadcast_to(np.True_, patches.shape), rows, cols)
     whole = bool(covered.all())
     return Seen(canvas, None if whole else covered, whole)
 
@@ -65,13 +61,13 @@ class SetRun:
     def image(self, place: int, array: str) -> Seen:
         """A slice of the run."""
         record = self.run.slices.row(place, named=True)
-        layout = self.ps.meta.layout
+        layout = self.ps.layout
         try:
-            if layout == "slices":
+            if layout.holds_slices:
                 return self._stored(place, array, record)
-            if layout == "index" and not self.has_root:
+            if layout.reads_sources and not self.has_root:
                 return Seen(why="where the source slices are cannot be told; give the data root (--data-root)")
-            if layout == "index":
+            if layout.reads_sources:
                 return Seen(self.ps.read_checked_source(record, array))
             return self._source(record, array) or self._from_patches(place, array, record)
         except SystemFailureError:
@@ -81,7 +77,7 @@ class SetRun:
 
     def patches(self, place: int, array: str, image: NDArray[Any] | None) -> list[PatchSeen]:
         """The digests of a slice's patches, where its layout has none on record: they are cut from the slice."""
-        if image is None or self.ps.meta.layout in {"files", "shards"}:
+        if image is None or self.ps.layout.holds_patches:
             return []
         assert self.run.patches is not None
         rows = self.run.rows_of(place)
@@ -90,7 +86,8 @@ class SetRun:
         found = []
         columns = (windows[name].to_list() for name in ("row", "col", "constant"))
         for number, row, col, constant in zip(rows.tolist(), *columns, strict=True):
-            patch = self._window(image, row, col)
+            known = row is not None and col is not None
+            patch = window_of(image, row, col, self.ps.patch_size, self.ps.config.pad_mode) if known else None
             if patch is None:
                 fault = f"no window of {image.shape[0]}x{image.shape[1]} pixels begins at ({row}, {col})"
                 found.append(PatchSeen(number, None, None, fault))
@@ -98,19 +95,6 @@ class SetRun:
             flat = None if judged and constant is not None else is_constant(patch)
             found.append(PatchSeen(number, array_digest(patch), flat))
         return found
-
-    def _window(self, image: NDArray[Any], row: int | None, col: int | None) -> NDArray[Any] | None:
-        """A patch, padded where its set pads; None where there is no such window."""
-        if row is None or col is None or min(row, col) < 0:
-            return None
-        size = self.ps.patch_size
-        patch = image[row : row + size[0], col : col + size[1]]
-        if patch.shape == size:
-            return patch
-        mode = self.ps.config.pad_mode
-        if mode not in PADDING_MODES or max(row - image.shape[0], col - image.shape[1]) >= MAX_PIXELS_PER_AXIS:
-            return None
-        return padded_window(image, (row, col), size, mode)
 
     def _stored(self, place: int, array: str, record: dict[str, Any]) -> Seen:
         assert self.run.patches is not None
@@ -140,7 +124,7 @@ class SetRun:
         if len(rows) * height * width < _LEAST_COVERED * shape[0] * shape[1]:
             return Seen(why="its source slice is not there, and its patches cover less than a quarter of it")
         windows = self.run.patches[rows]
-        seen = paste(shape, windows["row"].to_numpy(), windows["col"].to_numpy(), self._read(rows, array))
+        seen = from_patches(shape, windows["row"].to_numpy(), windows["col"].to_numpy(), self._read(rows, array))
         assert seen.image is not None
         return _checked(seen.image, record, array, record["src_path"]) if seen.whole else seen
 
@@ -168,7 +152,7 @@ def read_patch_set(path: Path, folder: str, data_root: Path | None) -> AuditedSp
     """
     ps = open_set(path, data_root)
     arrays = tuple(array for array, info in ps.meta.arrays.items() if not info.labels)
-    packed = ps.meta.layout in {"files", "shards"}
+    packed = ps.layout.holds_patches
     windows = ps.manifest.with_row_index("line", 2).with_columns(
         pl.col("line").cast(pl.Int64), pl.col("patch_id").alias("id"), pl.col("patch_path").alias("path")
     )

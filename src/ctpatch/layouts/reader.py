@@ -22,14 +22,11 @@ import numpy as np
 import polars as pl
 from numpy.typing import NDArray
 
-from ctpatch.config import MAX_PIXELS_PER_AXIS
-from ctpatch.core.grid import PADDING_MODES
-from ctpatch.core.patches import padded_window
+from ctpatch.core.patches import window_of
 from ctpatch.errors import FormatError, NpyError
 from ctpatch.files.memory import Slabs, copies_slowly, copy_in_runs
 from ctpatch.files.npy import header_bytes, open_npy, read_exactly, read_header
-from ctpatch.format.columns import path_column
-from ctpatch.words import LayoutName, PadMode
+from ctpatch.words import PadMode
 
 _THREADS = 4
 """For files that are not in the page cache: a disk answers several at once in less than half the time (measured)."""
@@ -61,37 +58,12 @@ class ArrayAddresses:
     dtype: np.dtype[Any]
 
 
-def addresses_of(frame: pl.DataFrame, layout: LayoutName, array: str, dtype: str) -> ArrayAddresses:
-    """The addresses in rows of the manifest.
-
-    Raises:
-        FormatError: a path or an item is missing where the layout needs one.
-    """
-    column = path_column(array)
-    packed = layout in {"shards", "slices"}
-    windows = layout in {"slices", "index"}
-    items = frame["patch_index"]
-    needed = [column, *(["patch_index"] if packed else []), *(["row", "col"] if windows else [])]
-    if any(frame[name].has_nulls() for name in needed):
-        raise FormatError(f"the manifest has rows without an address ({', '.join(needed)}); the layout is {layout}")
-    if packed and bool((items < 0).any()):
-        at = int((items < 0).arg_true()[0])
-        raise FormatError(f"{frame[column][at]}: the manifest asks for item {items[at]} of it; wanted 0 or more")
-    return ArrayAddresses(
-        frame[column],
-        items.to_numpy() if packed else np.full(frame.height, -1, np.int64),
-        frame["row"].to_numpy() if windows else None,
-        frame["col"].to_numpy() if windows else None,
-        np.dtype(dtype),
-    )
-
-
 class MappedFiles:
     """Opens .npy files as arrays in memory and keeps the last ones, or with `slabs` all; safe between threads."""
 
     def __init__(self, resolve: Callable[[str], str], *, follow_links: bool, slabs: Slabs | None = None) -> None:
         self.slabs = slabs
-        self._resolve = resolve
+        self.resolve = resolve
         self._follow = follow_links
         self._open: OrderedDict[str, NDArray[Any]] = OrderedDict()
         self._lock = threading.Lock()
@@ -122,8 +94,23 @@ class MappedFiles:
                 self._open.popitem(last=False)
         return array
 
+    def item(self, path: str, item: int | None) -> NDArray[Any]:
+        """An item of a file of many, or with None the file's one array; read-only.
+
+        Raises:
+            NpyError: as for `get`.
+            FormatError: there is no such item.
+        """
+        stored = self.get(path)
+        if item is None:
+            return stored
+        if stored.ndim != 3 or not 0 <= item < len(stored):  # noqa: PLR2004
+            raise FormatError(f"{path} has shape {stored.shape}, the manifest asks for item {item} of it")
+        image: NDArray[Any] = stored[item]
+        return image
+
     def _map(self, path: str) -> NDArray[Any]:
-        fd = open_patch_file(self._resolve(path), path, follow=self._follow)
+        fd = open_patch_file(self.resolve(path), path, follow=self._follow)
         try:
             header = read_header(fd, path)
             if header.data_bytes == 0:
@@ -184,13 +171,11 @@ class ArrayReader:
         self,
         addresses: ArrayAddresses,
         files: MappedFiles,
-        resolve: Callable[[str], str],
         patch_size: tuple[int, int],
         pad_mode: PadMode,
     ) -> None:
         self._addresses = addresses
         self._files = files
-        self._resolve = resolve
         self._size = patch_size
         self._pad_mode = pad_mode
         self._single_images = bool((addresses.items < 0).all())
@@ -222,7 +207,13 @@ class ArrayReader:
             if rows is not None and cols is not None:
                 places = zip(chosen, items, rows[which].tolist(), cols[which].tolist(), strict=True)
                 for slot, (code, item, row, col) in zip(out, places, strict=True):
-                    self._read_window(slot, stacks[code][item], row, col, paths[code])
+                    window = window_of(stacks[code][item], row, col, self._size, self._pad_mode)
+                    if window is None:
+                        raise FormatError(
+                            f"{paths[code]} has items of shape {stacks[code].shape[1:]}, the manifest asks for the "
+                            f"window at ({row}, {col})"
+                        )
+                    slot[...] = window
             elif any(copies_slowly(out, stack) for stack in stacks.values()):
                 for slot, code, item in zip(out, chosen, items, strict=True):
                     copy_in_runs(slot, stacks[code][item])
@@ -266,19 +257,6 @@ class ArrayReader:
             )
         return array
 
-    def _read_window(self, slot: NDArray[Any], image: NDArray[Any], row: int, col: int, path: str) -> None:
-        height, width = self._size
-        if row < 0 or col < 0:
-            raise FormatError(f"{path}: the manifest asks for the window at ({row}, {col}), which begins before it")
-        window = image[row : row + height, col : col + width]
-        if window.shape == self._size:
-            slot[...] = window
-            return
-        pads = self._pad_mode in PADDING_MODES
-        if not pads or max(row - image.shape[0], col - image.shape[1]) >= MAX_PIXELS_PER_AXIS:
-            raise FormatError(f"{path} has shape {image.shape}, the manifest asks for the window at ({row}, {col})")
-        slot[...] = padded_window(image, (row, col), self._size, self._pad_mode)
-
     def _read_kept(self, which: NDArray[np.int64], out: NDArray[Any]) -> None:
         """Patches that have a file each, of which each is read once."""
         pixels, there = self._kept
@@ -320,7 +298,7 @@ class ArrayReader:
         head, behind = bytearray(len(self._header)), bytearray(1)
         for place, path in todo:
             slot = out[place]
-            fd = open_patch_file(self._resolve(path), path, follow=False)
+            fd = open_patch_file(self._files.resolve(path), path, follow=False)
             try:
                 if (
                     not quick
