@@ -13,6 +13,7 @@ import pytest
 from ctpatch.errors import ConfigError, FormatError
 from ctpatch.files.npy import PAGE_BYTES
 from ctpatch.layouts import layout_of, reader
+from ctpatch.layouts.disk import Disk
 from ctpatch.layouts.files import FilesLayout
 from ctpatch.layouts.packed import PackedFile
 from ctpatch.layouts.whole import PixelFile
@@ -159,7 +160,7 @@ def test_a_file_is_looked_for_below_the_set_alone() -> None:
 
 
 def test_a_packed_file_refuses_items_of_another_shape(tmp_path: Path) -> None:
-    file = PackedFile(tmp_path / "x.npy", (2, 3), np.dtype(">f4"))
+    file = PackedFile(Disk(), tmp_path / "x.npy", (2, 3), np.dtype(">f4"))
     assert file.append(np.ones((2, 2, 3), ">f4")) == 0
     assert file.append(np.full((1, 2, 3), 7, ">f4")) == 2
     with pytest.raises(ValueError, match=r"items of shape \(3, 2\) do not fit a file of \(2, 3\)"):

@@ -9,65 +9,59 @@ import polars as pl
 from numpy.typing import NDArray
 
 from ctpatch.checking.findings import Finding
-from ctpatch.core.grid import make_grid
-from ctpatch.core.patches import cut, pad_slice
 from ctpatch.core.statistics.api import WindowStatistics, patch_statistics
 from ctpatch.core.statistics.columns import STATISTICS
 from ctpatch.errors import CtPatchError
 from ctpatch.files.digest import array_digest
-from ctpatch.format.columns import digest_column, path_column, recorded_statistics, source_column
-from ctpatch.format.tables import PATCH_MANIFEST, REJECTED_PATCHES, SLICE_MANIFEST
+from ctpatch.format.columns import digest_column, path_column, recorded_statistics
+from ctpatch.format.tables import PATCH_MANIFEST, SLICE_MANIFEST
 from ctpatch.layouts.reader import ArrayReader, begins_with
 from ctpatch.reading.patchset import PatchSet
-
-STATISTICS_TOLERANCE = 1e-6
-"""Relative difference allowed between a mean or std on record and one computed in another way."""
 
 _BLOCK = 256
 
 
 @dataclass(frozen=True, slots=True)
 class SlicesToCheck:
-    """A run of slices, with their rows of the tables (`at` is the row's number)."""
+    """A run of slices, with their rows of the patch manifest (`at` is the row's number in its table)."""
 
     slices: pl.DataFrame
     patches: pl.DataFrame
-    rejected: pl.DataFrame
+
+    @property
+    def num_slices(self) -> int:
+        """Its slices."""
+        return self.slices.height
+
+    @property
+    def num_patches(self) -> int:
+        """Its patches."""
+        return self.patches.height
+
+    @property
+    def first(self) -> str:
+        """Path of its first slice."""
+        return str(self.slices["src_path"][0])
 
 
-@dataclass(frozen=True, slots=True)
-class PixelTask:
-    """What all runs share: the set (opened, nothing read), and whether to cut again."""
+def check_pixels(ps: PatchSet, item: SlicesToCheck) -> list[Finding]:
+    """Everything wrong with the pixels of these slices.
 
-    ps: PatchSet
-    deep: bool
-
-
-def check_pixels(task: PixelTask, item: SlicesToCheck) -> list[Finding]:
-    """Everything wrong with the pixels of these slices."""
-    return list(_check(task, item))
+    Args:
+        ps: the set, opened; nothing has been read.
+        item: the slices.
+    """
+    return list(_check(ps, item))
 
 
-def _check(task: PixelTask, item: SlicesToCheck) -> Iterator[Finding]:
-    ps = task.ps
+def _check(ps: PatchSet, item: SlicesToCheck) -> Iterator[Finding]:
     readers = {array: ps.reader_for(item.patches, array) for array in ps.arrays}
     starts = item.patches["slice_index"].to_numpy()
     for record in item.slices.iter_rows(named=True):
         which = np.flatnonzero(starts == record["slice_index"])
         if not ps.layout.holds_patches and len(which):
             yield from _check_stored_slice(ps, record, item.patches.row(int(which[0]), named=True))
-        sources: dict[str, NDArray[Any]] = {}
-        if task.deep:
-            for array in ps.arrays:
-                try:
-                    sources[array] = _source(ps, record, array)
-                except CtPatchError as error:
-                    path = record[source_column(array)]
-                    yield Finding("source", path, None, error.message, patches=len(which))
-        yield from _check_patches(ps, item.patches, which, readers, sources)
-        if ps.meta.rules_on in sources:
-            dropped = item.rejected.filter(pl.col("slice_index") == record["slice_index"])
-            yield from _check_rejected(ps, dropped, sources[ps.meta.rules_on])
+        yield from _check_patches(ps, item.patches, which, readers)
 
 
 def _check_stored_slice(ps: PatchSet, record: dict[str, Any], first: dict[str, Any]) -> Iterator[Finding]:
@@ -88,18 +82,11 @@ def _check_stored_slice(ps: PatchSet, record: dict[str, Any], first: dict[str, A
             )
 
 
-def _source(ps: PatchSet, record: dict[str, Any], array: str) -> NDArray[Any]:
-    """The source slice, padded as it is cut; its digest must be the one on record."""
-    image = ps.read_checked_source(record, array)
-    return pad_slice(image, make_grid(image.shape[0], image.shape[1], ps.config).padded_shape, ps.config.pad_mode)
-
-
 def _check_patches(
     ps: PatchSet,
     rows: pl.DataFrame,
     which: NDArray[np.int64],
     readers: dict[str, ArrayReader],
-    sources: dict[str, NDArray[Any]],
 ) -> Iterator[Finding]:
     for start in range(0, len(which), _BLOCK):
         block = which[start : start + _BLOCK]
@@ -119,9 +106,7 @@ def _check_patches(
             yield from _check_digests(ps, rows, good, array, patches)
             if array == ps.meta.rules_on:
                 statistics = patch_statistics(patches, ps.meta.air_level)
-                yield from _compare_statistics(PATCH_MANIFEST, rows[good], statistics)
-            if array in sources:
-                yield from _compare_with_source(rows[good], array, patches, sources[array])
+                yield from _compare_statistics(PATCH_MANIFEST, rows[good], statistics, ps.patch_size)
 
 
 def _check_header(ps: PatchSet, row: dict[str, Any], array: str, patch: NDArray[Any]) -> Iterator[Finding]:
@@ -144,31 +129,35 @@ def _check_digests(
             yield Finding("digest", PATCH_MANIFEST, at + 2, message)
 
 
-def _compare_statistics(table: str, rows: pl.DataFrame, actual: WindowStatistics) -> Iterator[Finding]:
+def _compare_statistics(
+    table: str, rows: pl.DataFrame, actual: WindowStatistics, size: tuple[int, int]
+) -> Iterator[Finding]:
     for name in recorded_statistics(rows):
-        recorded, computed = rows[name].to_numpy(), actual[name]
-        if STATISTICS[name].exact:
-            wrong = recorded != computed
-        else:
-            wrong = ~np.isclose(recorded, computed, rtol=STATISTICS_TOLERANCE, atol=1e-12)
-        for at in np.flatnonzero(wrong):
-            message = f"{name} is {recorded[at]!r}, the pixels have {computed[at]!r}"
+        for at in np.flatnonzero(wrong_statistic(name, rows, actual[name], size)):
+            message = f"{name} is {rows[name][int(at)]!r}, the pixels have {actual[name][at]!r}"
             yield Finding("statistics", table, rows["at"][int(at)] + 2, message)
 
 
-def _compare_with_source(
-    rows: pl.DataFrame, array: str, patches: NDArray[Any], source: NDArray[Any]
-) -> Iterator[Finding]:
-    for at, row, col, patch in zip(rows["at"], rows["row"], rows["col"], patches, strict=True):
-        again = source[row : row + patch.shape[0], col : col + patch.shape[1]]
-        if again.shape != patch.shape or again.tobytes() != patch.tobytes():
-            message = f"the patch of {array} is not what its source has at ({row}, {col})"
-            yield Finding("source", PATCH_MANIFEST, at + 2, message)
+def wrong_statistic(
+    name: str, rows: pl.DataFrame, computed: NDArray[np.float64], size: tuple[int, int]
+) -> NDArray[np.bool_]:
+    """Where a statistic on record is not what was computed, for each row.
 
+    A mean or a std may differ by what two ways of adding may: the bounds are those of `window_statistics`, twice.
 
-def _check_rejected(ps: PatchSet, rows: pl.DataFrame, source: NDArray[Any]) -> Iterator[Finding]:
-    inside = rows.filter(
-        (pl.col("row") + ps.patch_size[0] <= source.shape[0]) & (pl.col("col") + ps.patch_size[1] <= source.shape[1])
-    )
-    patches = cut(source, inside["row"].to_numpy(), inside["col"].to_numpy(), ps.patch_size)
-    yield from _compare_statistics(REJECTED_PATCHES, inside, patch_statistics(patches, ps.meta.air_level))
+    Args:
+        name: of the statistic.
+        rows: of a table, with the smallest and the largest pixel of each window.
+        computed: what the pixels give, `(N,)`.
+        size: of a window, in pixels.
+    """
+    recorded = rows[name].to_numpy()
+    if STATISTICS[name].exact:
+        return np.asarray(recorded != computed)
+    additions = size[0] + size[1] + 3
+    largest = np.maximum(np.abs(rows["min"].to_numpy()), np.abs(rows["max"].to_numpy()))
+    slack = 2 * additions * 2.0**-53 * largest
+    if name != "mean":
+        slack = slack + 2 * 1.7e-11 * additions * np.abs(computed)
+    with np.errstate(invalid="ignore"):
+        return np.asarray(~(np.abs(recorded - computed) <= slack))

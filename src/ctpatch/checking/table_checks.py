@@ -8,18 +8,27 @@ from collections.abc import Iterator
 
 import numpy as np
 import polars as pl
+import xxhash
 
 from ctpatch.checking.findings import Finding
 from ctpatch.config import PatchConfig
-from ctpatch.core.grid import make_grid
+from ctpatch.core.grid import PADDING_MODES, make_grid
 from ctpatch.core.rules import compile_rules
 from ctpatch.core.statistics.columns import STATISTICS, Limits
 from ctpatch.errors import CtPatchError
 from ctpatch.files.digest import file_digest
 from ctpatch.files.paths import not_plain
-from ctpatch.format.columns import path_column, recorded_statistics, rule_values
-from ctpatch.format.meta import PATCH_META
-from ctpatch.format.tables import PATCH_MANIFEST, REJECTED_PATCHES, SLICE_MANIFEST, STATUS_OK, TABLES, patch_ids
+from ctpatch.format.columns import digest_column, path_column, recorded_statistics, rule_values
+from ctpatch.format.meta import PATCH_META, fingerprint, source_line
+from ctpatch.format.tables import (
+    PATCH_MANIFEST,
+    REJECTED_PATCHES,
+    SLICE_MANIFEST,
+    STATUS_OK,
+    STATUS_SKIPPED,
+    TABLES,
+    patch_ids,
+)
 from ctpatch.layouts.reader import begins_with
 from ctpatch.reading.patchset import PatchSet
 
@@ -60,10 +69,13 @@ def check_tables(ps: PatchSet) -> Iterator[Finding]:
         return
     yield from _check_counts(ps)
     yield from _check_slices(ps)
+    yield from _check_bounds(ps)
+    yield from _check_derived(ps)
     for name, frame in ((PATCH_MANIFEST, manifest), (REJECTED_PATCHES, rejected)):
         yield from _check_ids(ps, name, frame)
         yield from _check_coordinates(ps, name, frame, slices)
         yield from _check_ranges(ps, name, frame)
+        yield from _check_order(name, frame, slices)
     yield from _check_addresses(ps)
     yield from _check_rules(ps)
 
@@ -125,6 +137,75 @@ def _check_slices(ps: PatchSet) -> Iterator[Finding]:
         if expected != windows:
             message = f"num_windows is {windows}, a grid on {height}x{width} has {expected}"
             yield Finding("windows", SLICE_MANIFEST, at + 2, message)
+
+
+def _check_bounds(ps: PatchSet) -> Iterator[Finding]:
+    """What is on record of a slice fits its status, and its extremes fit those of its windows."""
+    slices = ps.slices
+    good = slices["status"] == STATUS_OK
+    yield from _rows(
+        "status",
+        SLICE_MANIFEST,
+        slices,
+        ~(good | (slices["status"] == STATUS_SKIPPED)),
+        "wanted ok or skipped",
+        "status",
+    )
+    known = ("min", "max", *map(digest_column, ps.arrays))
+    for name, wanted in [*((name, good) for name in known), ("reason", ~good)]:
+        said = "wanted a value" if name == "reason" else "wanted one where the status is ok, and none elsewhere"
+        yield from _rows("status", SLICE_MANIFEST, slices, slices[name].is_not_null() != wanted, said, name)
+    if ps.meta.rules_on != "image" or ps.meta.pad_mode in PADDING_MODES:
+        return
+    windows = pl.concat([each.select("slice_index", "min", "max") for each in (ps.manifest, ps.rejected)])
+    extremes = windows.group_by("slice_index").agg(pl.col("min").min().alias("low"), pl.col("max").max().alias("high"))
+    joined = slices.join(extremes, on="slice_index", how="left", maintain_order="left")
+    covered = [
+        bool(windows) and min(height, width) > 0 and make_grid(height, width, ps.config).coverage == 1
+        for height, width, windows in joined.select("height", "width", "num_windows").iter_rows()
+    ]
+    whole, some = pl.Series(covered), joined["low"].is_not_null() & good
+    below, above = joined["min"] <= joined["low"], joined["max"] >= joined["high"]
+    exact = (joined["min"] == joined["low"], joined["max"] == joined["high"])
+    for name, side, fits, same in (("min", "smallest", below, exact[0]), ("max", "largest", above, exact[1])):
+        wrong = some & ~(fits & (same | ~whole))
+        yield from _rows("bounds", SLICE_MANIFEST, joined, wrong, f"its windows have another {side} pixel", name)
+
+
+def _check_derived(ps: PatchSet) -> Iterator[Finding]:
+    """What the meta says of sources, coverage and bytes follows from the tables."""
+    meta, slices = ps.meta, ps.slices
+    sources, covered, pixels = xxhash.xxh3_128(), 0, 0
+    for record in slices.iter_rows(named=True):
+        digests = [record[digest_column(array)] for array in ps.arrays]
+        sources.update(source_line(record["slice_index"], [each for each in digests if each is not None]))
+        if record["status"] == STATUS_OK and min(record["height"] or 0, record["width"] or 0) > 0:
+            grid = make_grid(record["height"], record["width"], ps.config)
+            covered, pixels = covered + grid.covered_pixels(), pixels + record["height"] * record["width"]
+    files = ps.layout.pixel_files(ps.manifest, slices, meta.arrays, ps.patch_size)
+    wanted = {
+        "source_digest": sources.hexdigest(),
+        "fingerprint": fingerprint(ps.config, meta.arrays, meta.source_digest),
+        "coverage": covered / pixels if pixels else 0.0,
+        "pixel_bytes": sum(file.size for file in files),
+        "paths_relative_to": "patch_dir" if meta.patch_dir == "." else "data_root",
+    }
+    for name, value in wanted.items():
+        if getattr(meta, name) != value:
+            yield Finding("meta", PATCH_META, None, f"{name} is {getattr(meta, name)!r}, the tables give {value!r}")
+
+
+def _check_order(name: str, frame: pl.DataFrame, slices: pl.DataFrame) -> Iterator[Finding]:
+    """Rows stand in the order of the slices, and of the windows in each."""
+    places = slices.select("slice_index").with_row_index("place").unique("slice_index", keep="first")
+    joined = frame.join(places, on="slice_index", how="left", maintain_order="left").select("place", "row", "col")
+    ordered = joined.sort("place", "row", "col", maintain_order=True)
+    if not joined.equals(ordered):
+        same = (joined["place"].eq_missing(ordered["place"])) & (joined["row"] == ordered["row"])
+        at = (~(same & (joined["col"] == ordered["col"]))).fill_null(value=True).arg_true()[0]
+        yield Finding(
+            "order", name, at + 2, f"{frame['patch_id'][at]!r} is not in its place: rows are in another order"
+        )
 
 
 def _check_ids(ps: PatchSet, name: str, frame: pl.DataFrame) -> Iterator[Finding]:
@@ -194,6 +275,15 @@ def _check_addresses(ps: PatchSet) -> Iterator[Finding]:
         if wanted is not None:
             kind = "source slice" if ps.layout.reads_sources else "file named after the id"
             yield from _rows("paths", PATCH_MANIFEST, frame, paths != wanted, f"wanted the {kind}", column)
+    for column in ("patch_index", *(each(array) for array in ps.arrays for each in (path_column, digest_column))):
+        yield from _rows(
+            "rejected",
+            REJECTED_PATCHES,
+            ps.rejected,
+            ps.rejected[column].is_not_null(),
+            "wanted nothing: a dropped window is not stored",
+            column,
+        )
     if ps.layout.packed:
         yield from _check_packed_files(ps)
 

@@ -1,14 +1,17 @@
 """Whether a patch set is what it says: every table, every file, every pixel."""
 
 import os
-from collections.abc import Iterator
+from collections.abc import Callable, Iterable, Iterator
+from pathlib import Path
+from typing import Any
 
 import polars as pl
 
 from ctpatch.checking.findings import Finding, VerifyReport
-from ctpatch.checking.pixel_checks import PixelTask, SlicesToCheck, check_pixels
+from ctpatch.checking.pixel_checks import SlicesToCheck, check_pixels
+from ctpatch.checking.rebuild import Rebuild, rebuild_part
 from ctpatch.checking.table_checks import check_files, check_tables, check_unlisted
-from ctpatch.errors import FormatError, IncompleteError
+from ctpatch.errors import CtPatchError, FormatError, IncompleteError
 from ctpatch.events import Listener, WorkAdvanced, WorkFinished, WorkStarted, ignore
 from ctpatch.format.meta import PATCH_META
 from ctpatch.format.tables import PATCH_MANIFEST, TABLES
@@ -27,6 +30,7 @@ def verify(
     *,
     deep: bool = False,
     data_root: str | os.PathLike[str] | None = None,
+    source: str | os.PathLike[str] | None = None,
     workers: int | None = None,
     executor: AnyExecutor | None = None,
     listener: Listener = ignore,
@@ -35,8 +39,10 @@ def verify(
 
     Args:
         path: the set's folder.
-        deep: also cut each patch again from its source and compare bits.
+        deep: also build the set again from its sources, without writing, and compare every pixel, every cell of every
+            table and every field of the meta with what that build would write.
         data_root: where source paths begin, for sets that do not lie in their data root.
+        source: with `deep`, the source manifest; None takes the one on record, below the data root.
         workers: processes; None takes one for small sets and up to 8 for large ones.
         executor: what the checks of pixels are given to instead; as for `build`.
         listener: is told of progress.
@@ -58,16 +64,19 @@ def verify(
         report = VerifyReport(os.path.basename(os.path.abspath(path)), deep)
         report.add([Finding("meta", PATCH_META, None, error.message)])
         return report
-    if deep or ps.layout.reads_sources:
-        _ = ps.data_root
+    needs_sources = deep or ps.layout.reads_sources
+    root = ps.data_root if needs_sources else None
     report = VerifyReport(f"{ps.meta.dataset}/{ps.meta.split}", deep)
     report.add(check_files(ps))
     try:
         report.num_patches, report.num_slices = ps.manifest.height, ps.slices.height
         report.add(check_tables(ps))
         report.add(check_unlisted(ps))
-        chosen = as_executor(executor, workers or _workers_for(report.num_patches))
-        _verify_pixels(ps, report, chosen, listener)
+        run = _Runner(report, as_executor(executor, workers or _workers_for(report.num_patches)), listener)
+        light = PatchSet(ps.folder, root)
+        run(f"verify {report.name}", check_pixels, light, _runs(ps), lambda found: found, [ps.folder / PATCH_META])
+        if deep:
+            _verify_deep(ps, source, run)
     except FormatError as error:
         table = next((name for name in TABLES if error.message.startswith(name)), PATCH_MANIFEST)
         report.add([Finding("tables", table, None, error.message)])
@@ -78,39 +87,75 @@ def _workers_for(patches: int) -> int:
     return min(os.cpu_count() or 1, _MOST_WORKERS) if patches >= _WORTH_PROCESSES else 1
 
 
-def _verify_pixels(ps: PatchSet, report: VerifyReport, executor: Executor, listener: Listener) -> None:
-    task = f"verify {report.name}"
-    listener(WorkStarted(task, report.num_slices, "slices"))
+def _verify_deep(ps: PatchSet, source: str | os.PathLike[str] | None, run: "_Runner") -> None:
+    """Build the set again, and compare."""
     try:
-        light = PatchSet(ps.folder, ps.data_root if report.deep or ps.layout.reads_sources else None)
-        seen = [ps.folder / PATCH_META]
-        with (
-            in_sight(executor, seen, listener) as guard,
-            ending(executor.run(guard(check_pixels), PixelTask(light, report.deep), _runs(ps))) as outcomes,
-        ):
-            for outcome in outcomes:
-                if isinstance(outcome, Done):
-                    report.add(outcome.result)
-                elif isinstance(outcome, Failed):
-                    raise outcome.error
-                else:
-                    first = outcome.item.slices["src_path"][0]
-                    report.add([Finding("worker-lost", first, None, "the process that checked from here on was ended")])
-                listener(WorkAdvanced(task, outcome.item.slices.height, outcome.item.patches.height))
-    finally:
-        listener(WorkFinished(task))
+        again = Rebuild(ps, source)
+    except CtPatchError as error:
+        message = f"it cannot be built again: {error.message}"
+        run.report.add([Finding("source-manifest", ps.meta.source_manifest, None, message)])
+        return
+    run.report.add(again.check_slices())
+    name = f"build {run.report.name} again"
+    whole = run(name, rebuild_part, again.job, again.parts(), again.add, [again.plan.source.manifest])
+    if whole:
+        run.report.add(again.check_meta())
+
+
+class _Runner:
+    """Runs checks of a set, part by part, into its report."""
+
+    def __init__(self, report: VerifyReport, executor: Executor, listener: Listener) -> None:
+        self.report = report
+        self._executor = executor
+        self._listener = listener
+
+    def __call__(
+        self,
+        task: str,
+        function: Callable[[Any, Any], Any],
+        shared: Any,
+        items: Iterable[Any],
+        found: Callable[[Any], Iterable[Finding]],
+        seen: list[Path],
+    ) -> bool:
+        """Run a check on all items; returns whether none was lost.
+
+        Args:
+            task: what progress calls it.
+            function: the check.
+            shared: its first argument.
+            items: its second; each has `num_slices` and `num_patches`, and the path of its `first` slice.
+            found: makes findings of what it returns.
+            seen: files that every worker must see.
+        """
+        whole = True
+        self._listener(WorkStarted(task, self.report.num_slices, "slices"))
+        try:
+            with (
+                in_sight(self._executor, seen, self._listener) as guard,
+                ending(self._executor.run(guard(function), shared, items)) as outcomes,
+            ):
+                for outcome in outcomes:
+                    item = outcome.item
+                    if isinstance(outcome, Done):
+                        self.report.add(found(outcome.result))
+                    elif isinstance(outcome, Failed):
+                        raise outcome.error
+                    else:
+                        whole = False
+                        message = "the process that checked from here on was ended"
+                        self.report.add([Finding("worker-lost", item.first, None, message)])
+                    self._listener(WorkAdvanced(task, item.num_slices, item.num_patches))
+        finally:
+            self._listener(WorkFinished(task))
+        return whole
 
 
 def _runs(ps: PatchSet) -> Iterator[SlicesToCheck]:
     """The set's slices in runs of about as many patches each, with their rows."""
     slices = ps.slices.with_row_index("at").filter(pl.col("num_patches") + pl.col("num_windows") > 0)
     patches = ps.manifest.with_row_index("at")
-    rejected = ps.rejected.with_row_index("at")
     numbered = slices.with_columns((pl.col("num_windows").cum_sum() // _RUN_PATCHES).alias("run"))
     for run in numbered.partition_by("run", maintain_order=True) if slices.height else []:
-        indices = run["slice_index"].implode()
-        yield SlicesToCheck(
-            run,
-            patches.filter(pl.col("slice_index").is_in(indices)),
-            rejected.filter(pl.col("slice_index").is_in(indices)),
-        )
+        yield SlicesToCheck(run, patches.filter(pl.col("slice_index").is_in(run["slice_index"].implode())))

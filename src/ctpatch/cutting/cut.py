@@ -4,7 +4,7 @@ A part is idempotent: it reads its slices once, writes its outputs, makes them d
 receipt. Whoever runs it, however often, even twice at the same time, the bytes are the same.
 """
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from typing import Any
@@ -26,6 +26,7 @@ from ctpatch.files.digest import array_digest
 from ctpatch.files.npy import SliceBuffer
 from ctpatch.layouts import layout_of
 from ctpatch.layouts.base import PartWriter, SliceToWrite, WriterOptions
+from ctpatch.layouts.disk import Disk
 
 _STATED_TOLERANCE = 1e-6
 
@@ -80,10 +81,28 @@ def probe_part(job: Job, part: Part) -> int:
     return sum(1 for _ in cut_slices(job, part))
 
 
-def complete_part(job: Job, part: Part, pieces: Iterator[CutSlice | SliceRecord]) -> CutReceipt:
+def complete_part(job: Job, part: Part, pieces: Iterable[CutSlice | SliceRecord]) -> CutReceipt:
     """Write the slices of a part as they come, make everything durable, and put the receipt down."""
+    rows, writer, outputs = write_part(job, part, pieces, Disk())
+    written = rows.write(job, part)
+    receipt = rows.receipt(job, part, writer.bytes_written, list(written.values()))
+    sync_outputs(job.folder, [*outputs, *map(str, written)])
+    receipt.write(job.state)
+    return receipt
+
+
+def write_part(
+    job: Job, part: Part, pieces: Iterable[CutSlice | SliceRecord], disk: Disk
+) -> tuple[PartRows, PartWriter, list[str]]:
+    """Give the slices of a part to the layout's writer as they come.
+
+    Returns:
+        The part's rows, the writer at its end, and the files written, not yet durable.
+    """
     writer = layout_of(job.layout).writer(
-        WriterOptions(job.folder, job.path_prefix, job.split, job.config.patch_size, tuple(job.arrays), part.shards)
+        WriterOptions(
+            job.folder, job.path_prefix, job.split, job.config.patch_size, tuple(job.arrays), part.shards, disk
+        )
     )
     rows = PartRows(job.split, tuple(job.arrays), tuple(rule.name for rule in job.config.drop))
     try:
@@ -92,14 +111,10 @@ def complete_part(job: Job, part: Part, pieces: Iterator[CutSlice | SliceRecord]
                 rows.add_skipped(piece)
             else:
                 _write_slice(piece, writer, rows)
-        outputs = writer.finish()
+        return rows, writer, writer.finish()
     except BaseException:
         writer.abandon()
         raise
-    receipt, rows_files = rows.finish(job, part, writer.bytes_written)
-    sync_outputs(job.folder, [*outputs, *rows_files])
-    receipt.write(job.state)
-    return receipt
 
 
 def _write_slice(piece: CutSlice, writer: PartWriter, rows: PartRows) -> None:

@@ -1,7 +1,9 @@
 """The rows that a part contributes to the tables, collected while its slices are cut."""
 
 import time
+from collections.abc import Sequence
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any, Self
 
 import numpy as np
@@ -88,21 +90,39 @@ class PartRows:
         self._hits.append(hits)
         self._addresses.append(addresses)
 
-    def finish(self, job: Job, part: Part, pixel_bytes: int) -> tuple[CutReceipt, list[str]]:
-        """Write the part's rows; returns the receipt to write when everything is durable, and the files of rows."""
-        hits = np.concatenate(self._hits) if self._hits else np.empty(0, np.int16)
+    def frames(self, job: Job) -> dict[str, pl.DataFrame]:
+        """The part's rows of each table."""
+        hits = self._all_hits()
         patches, rejected = self._windows(job, hits)
-        tables = {PATCH_MANIFEST: patches, REJECTED_PATCHES: rejected, SLICE_MANIFEST: self._slices()}
-        pieces = {}
-        for table, frame in tables.items():
+        return {PATCH_MANIFEST: patches, REJECTED_PATCHES: rejected, SLICE_MANIFEST: self._slices()}
+
+    def write(self, job: Job, part: Part) -> dict[Path, str]:
+        """Write the part's rows, not yet durable; returns their files with their digests."""
+        written = {}
+        for table, frame in self.frames(job).items():
             path = job.piece(part.number, table)
+            content = rows_to_csv(frame) if frame.height else b""
             with system_errors("writing", path.name):
-                content = rows_to_csv(frame) if frame.height else b""
                 write_file(str(path), [content])
-            pieces[table] = bytes_digest(content)
+            written[path] = bytes_digest(content)
+        return written
+
+    def _all_hits(self) -> NDArray[np.int16]:
+        return np.concatenate(self._hits) if self._hits else np.empty(0, np.int16)
+
+    def receipt(self, job: Job, part: Part, pixel_bytes: int, pieces: Sequence[str]) -> CutReceipt:
+        """What the part did.
+
+        Args:
+            job: what all parts share.
+            part: the part.
+            pixel_bytes: bytes of pixel files written.
+            pieces: digests of its rows, in the order of `frames`.
+        """
+        hits = self._all_hits()
         counts = np.bincount(hits[hits >= 0], minlength=len(self.rules))
         done = [record for record in self.records if record.reason is None]
-        receipt = CutReceipt(
+        return CutReceipt(
             part=part.number,
             started_ns=self.started_ns,
             plan_digest=job.plan_digest,
@@ -115,13 +135,12 @@ class PartRows:
             total_pixels=sum(record.shape[0] * record.shape[1] for record in done),
             pixel_bytes=pixel_bytes,
             sources=[(record.slice_index, list(record.digests)) for record in self.records],
-            pieces=pieces,
+            pieces=dict(zip((PATCH_MANIFEST, REJECTED_PATCHES, SLICE_MANIFEST), pieces, strict=True)),
             skipped=[record.reason for record in self.records if record.reason is not None],
             mismatches=[record.mismatch for record in self.records if record.mismatch is not None],
             converted=sorted({record.src_dtype for record in done} - {"float32"}),
             without_windows=[record.paths[0] for record in done if record.num_windows == 0],
         )
-        return receipt, [str(job.piece(part.number, table)) for table in tables]
 
     def _windows(self, job: Job, hits: NDArray[np.int16]) -> tuple[pl.DataFrame, pl.DataFrame]:
         """Rows of the manifest and of the rejected patches."""

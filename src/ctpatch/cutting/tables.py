@@ -21,8 +21,17 @@ from ctpatch.files.atomic import (
     system_errors,
     write_buffers,
 )
-from ctpatch.files.digest import json_digest
-from ctpatch.format.meta import FORMAT_VERSION, PATCH_META, DropRule, PatchMeta, TableInfo, now_utc, one_or_pair
+from ctpatch.format.meta import (
+    FORMAT_VERSION,
+    PATCH_META,
+    DropRule,
+    PatchMeta,
+    TableInfo,
+    fingerprint,
+    now_utc,
+    one_or_pair,
+    source_line,
+)
 from ctpatch.format.tables import (
     SLICE_MANIFEST,
     STATUS_OK,
@@ -117,14 +126,14 @@ def merge_parts(
                 refuse_changed_sources(job, part, receipt.sources, receipt.started_ns, strict=False)
             totals.add(receipt)
             for index, digests in receipt.sources:
-                sources.update(f"{index} {' '.join(digests) or '-'}\n".encode())
+                sources.update(source_line(index, digests))
             for table, writer in writers.items():
                 writer.append(job.piece(part.number, table), receipt.pieces[table])
         for table, writer in writers.items():
             tables[table] = writer.finish()
     for table in TABLES:
         output.publish(table)
-    meta = _meta(job, plan, totals, sources.hexdigest(), tables)
+    meta = meta_of(job, plan, totals, sources.hexdigest(), tables)
     output.put(PATCH_META, meta.to_bytes())
     return meta, totals
 
@@ -176,7 +185,8 @@ class _TableWriter:
         return TableInfo(bytes=self._size, digest=self._hasher.hexdigest())
 
 
-def _meta(job: Job, plan: SplitPlan, totals: Totals, source_digest: str, tables: dict[str, TableInfo]) -> PatchMeta:
+def meta_of(job: Job, plan: SplitPlan, totals: Totals, source_digest: str, tables: dict[str, TableInfo]) -> PatchMeta:
+    """The meta of a set that is made of these parts."""
     config = plan.config
     root = job.data_root.resolve()
     inside = job.folder != root and job.folder.is_relative_to(root)
@@ -204,7 +214,7 @@ def _meta(job: Job, plan: SplitPlan, totals: Totals, source_digest: str, tables:
         drop_rules=rules,
         num_rejected=totals.num_windows - totals.num_patches,
         coverage=totals.covered_pixels / totals.total_pixels if totals.total_pixels else 0.0,
-        fingerprint=fingerprint(plan, source_digest),
+        fingerprint=fingerprint(config, plan.arrays, source_digest),
         source_digest=source_digest,
         rules_on=config.rules_on,
         num_skipped=totals.num_skipped,
@@ -212,16 +222,4 @@ def _meta(job: Job, plan: SplitPlan, totals: Totals, source_digest: str, tables:
         paths_relative_to="data_root" if inside else "patch_dir",
         tables=tables,
         pixel_bytes=totals.pixel_bytes,
-    )
-
-
-def fingerprint(plan: SplitPlan, source_digest: str) -> str:
-    """Digest of what decides the patches: geometry, rules and source contents, and nothing else."""
-    return json_digest(
-        {
-            "format_version": FORMAT_VERSION,
-            "config": plan.config.model_dump(mode="json"),
-            "arrays": {name: info.model_dump() for name, info in plan.arrays.items()},
-            "source_digest": source_digest,
-        }
     )

@@ -2,6 +2,7 @@
 
 import json
 import os
+from collections.abc import Mapping, Sequence
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Annotated, Any, Literal, Self
@@ -116,6 +117,23 @@ class PatchMeta(_Record):
 def _meta_digest(content: dict[str, Any]) -> str:
     """Digest of all fields but `created`, which is the only thing in which two runs on the same input differ."""
     return json_digest({name: value for name, value in content.items() if name != "created"})
+
+
+def source_line(index: int, digests: Sequence[str]) -> bytes:
+    """What a slice adds to the digest of all sources: its number and the digest of each array, or `-` without any."""
+    return f"{index} {' '.join(digests) or '-'}\n".encode()
+
+
+def fingerprint(config: PatchConfig, arrays: Mapping[str, ArrayInfo], source_digest: str) -> str:
+    """Digest of what decides the patches: geometry, rules and source contents, and nothing else."""
+    return json_digest(
+        {
+            "format_version": FORMAT_VERSION,
+            "config": config.model_dump(mode="json"),
+            "arrays": {name: info.model_dump() for name, info in arrays.items()},
+            "source_digest": source_digest,
+        }
+    )
 
 
 def one_or_pair(pair: tuple[int, int]) -> int | tuple[int, int]:

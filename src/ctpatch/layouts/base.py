@@ -19,6 +19,7 @@ from ctpatch.files.memory import Slabs
 from ctpatch.files.npy import header_bytes
 from ctpatch.format.columns import digest_column, path_column
 from ctpatch.format.meta import ArrayInfo
+from ctpatch.layouts.disk import Disk
 from ctpatch.layouts.reader import ArrayAddresses, ArrayReader, MappedFiles
 from ctpatch.layouts.whole import PixelFile, WrongPixels
 from ctpatch.words import PadMode
@@ -56,6 +57,7 @@ class WriterOptions:
         patch_size: height and width in pixels.
         arrays: `image` and those beside it.
         shards: number of the shard for slices of a shape, where the layout has shards.
+        disk: what files are written with; one that compares writes nothing.
     """
 
     folder: Path
@@ -64,6 +66,7 @@ class WriterOptions:
     patch_size: Shape
     arrays: tuple[str, ...]
     shards: dict[Shape, int]
+    disk: Disk = field(default_factory=Disk)
 
 
 @dataclass(frozen=True, slots=True)

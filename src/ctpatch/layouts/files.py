@@ -10,7 +10,7 @@ import numpy as np
 import polars as pl
 from numpy.typing import NDArray
 
-from ctpatch.files.atomic import explain_os_error, write_file
+from ctpatch.files.atomic import explain_os_error
 from ctpatch.files.digest import array_digests
 from ctpatch.files.npy import header_bytes
 from ctpatch.format.columns import path_column
@@ -60,7 +60,7 @@ class FilesWriter:
         try:
             for name, patch in zip(names, block, strict=True):
                 path = folder + name
-                self.bytes_written += write_file(path, [header, patch.data.cast("B")])
+                self.bytes_written += self._options.disk.write(path, [header, patch.data.cast("B")])
                 self._written.append(path)
         except OSError as error:
             raise explain_os_error(error, "writing", name) from error

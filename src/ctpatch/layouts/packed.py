@@ -1,6 +1,5 @@
 """What layouts with shards share: a .npy file of many items that is written as they come, its name and its size."""
 
-import os
 import re
 from abc import ABC
 from collections.abc import Callable, Iterable, Sequence
@@ -10,9 +9,10 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from ctpatch.files.atomic import end_file, open_for_writing, system_errors, write_buffers
+from ctpatch.files.atomic import system_errors
 from ctpatch.files.npy import PAGE_BYTES, header_bytes
 from ctpatch.layouts.base import Layout, PartLimits, Shape
+from ctpatch.layouts.disk import Disk
 
 _FOLDER = "shards"
 
@@ -53,14 +53,13 @@ class PackedLayout(Layout, ABC):
 class PackedFile:
     """A growing .npy array of shape `(n, *item_shape)`; data begin at byte 4096."""
 
-    def __init__(self, path: Path, item_shape: tuple[int, ...], dtype: np.dtype[Any]) -> None:
+    def __init__(self, disk: Disk, path: Path, item_shape: tuple[int, ...], dtype: np.dtype[Any]) -> None:
         self.path = path
         self.items = 0
         self._item_shape = item_shape
         self._dtype = dtype.newbyteorder("<")
         with system_errors("writing", path.name):
-            self._fd = open_for_writing(str(path))
-            os.lseek(self._fd, PAGE_BYTES, os.SEEK_SET)
+            self._file = disk.grow(str(path), PAGE_BYTES)
         self.size = PAGE_BYTES
 
     def append(self, items: NDArray[Any]) -> int:
@@ -70,7 +69,7 @@ class PackedFile:
         first = self.items
         content = np.ascontiguousarray(items, dtype=self._dtype)
         with system_errors("writing", self.path.name):
-            self.size += write_buffers(self._fd, [memoryview(content.data).cast("B")])
+            self.size += self._file.append(content)
         self.items += len(items)
         return first
 
@@ -78,14 +77,10 @@ class PackedFile:
         """Write the header and end the file."""
         with system_errors("writing", self.path.name):
             try:
-                os.lseek(self._fd, 0, os.SEEK_SET)
-                write_buffers(self._fd, [header_bytes((self.items, *self._item_shape), self._dtype, PAGE_BYTES)])
-                end_file(self._fd, self.size)
+                self._file.end(header_bytes((self.items, *self._item_shape), self._dtype, PAGE_BYTES), self.size)
             finally:
                 self.abandon()
 
     def abandon(self) -> None:
         """Let go of the file as it is."""
-        if self._fd >= 0:
-            fd, self._fd = self._fd, -1
-            os.close(fd)
+        self._file.close()

@@ -24,7 +24,7 @@ class ShardsWriter:
         options = self._options
         if not self._files and len(piece.rows):
             self._files = [
-                PackedFile(options.folder / name, options.patch_size, image.dtype)
+                PackedFile(options.disk, options.folder / name, options.patch_size, image.dtype)
                 for name, image in zip(self._names, piece.padded, strict=True)
             ]
         first = self._files[0].items if self._files else 0

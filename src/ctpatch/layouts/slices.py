@@ -38,7 +38,7 @@ class SlicesWriter:
 
     def _open(self, shape: tuple[int, int], piece: SliceToWrite) -> list[PackedFile]:
         return [
-            PackedFile(self._options.folder / name, shape, image.dtype)
+            PackedFile(self._options.disk, self._options.folder / name, shape, image.dtype)
             for name, image in zip(self._names(shape), piece.images, strict=True)
         ]
 

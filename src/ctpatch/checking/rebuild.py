@@ -1,0 +1,263 @@
+"""The build again: its own cutting, on a disk that compares, and what it would write into tables and meta."""
+
+import os
+from collections.abc import Iterator
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import polars as pl
+import xxhash
+
+from ctpatch._version import __version__
+from ctpatch.checking.findings import Finding
+from ctpatch.checking.pixel_checks import wrong_statistic
+from ctpatch.config import BuildConfig
+from ctpatch.core.statistics.columns import STATISTICS
+from ctpatch.cutting.cut import cut_slices, write_part
+from ctpatch.cutting.job import Job
+from ctpatch.cutting.plan import Part, SplitPlan, plan_split
+from ctpatch.cutting.receipt import CutReceipt
+from ctpatch.cutting.tables import Totals, meta_of
+from ctpatch.cutting.work import CutWork
+from ctpatch.files.atomic import given_path
+from ctpatch.format.columns import digest_column, path_column, source_column
+from ctpatch.format.meta import PATCH_META, source_line
+from ctpatch.format.splits import find_splits
+from ctpatch.format.tables import PATCH_MANIFEST, REJECTED_PATCHES, SLICE_MANIFEST, STATUS_OK
+from ctpatch.layouts.disk import ComparingDisk
+from ctpatch.reading.patchset import PatchSet
+
+_KEYS = {PATCH_MANIFEST: "patch_id", REJECTED_PATCHES: "patch_id", SLICE_MANIFEST: "slice_index"}
+_NOT_COMPARED = {"created", "ctpatch_version", "meta_digest", "tables", "patch_dir", "paths_relative_to"}
+"""Of the meta: what says when, by which version and where, and what is compared elsewhere."""
+_ENDED = "its process was ended twice"
+"""Of a slice whose reason says so nothing is read: it may end this process as well."""
+
+
+@dataclass(frozen=True, slots=True)
+class RebuildPart:
+    """One part, with the rows of its slices on record.
+
+    Attributes:
+        part: what is to be cut.
+        stored: rows of each table; `at` is the row's number in it.
+        reasons: whether reasons are compared: another version may have worded them otherwise.
+    """
+
+    part: Part
+    stored: dict[str, pl.DataFrame]
+    reasons: bool
+
+    @property
+    def num_slices(self) -> int:
+        """Its slices."""
+        return len(self.part.tasks)
+
+    @property
+    def num_patches(self) -> int:
+        """Its patches."""
+        return self.stored[PATCH_MANIFEST].height
+
+    @property
+    def first(self) -> str:
+        """Path of its first slice."""
+        return self.part.tasks[0].name
+
+
+@dataclass(frozen=True, slots=True)
+class Rebuilt:
+    """What a part would have left, and what is otherwise than that.
+
+    Attributes:
+        receipt: sums over its slices.
+        findings: what is wrong.
+        complete: whether every slice that was cut then could be cut again.
+    """
+
+    receipt: CutReceipt
+    findings: list[Finding]
+    complete: bool
+
+
+class Rebuild:
+    """A set that is built again from its sources, in thought.
+
+    Args:
+        ps: the set.
+        source: the source manifest; None takes the one on record, below the data root.
+
+    Raises:
+        CtPatchError: there is no source manifest, or it cannot be read.
+    """
+
+    def __init__(self, ps: PatchSet, source: str | os.PathLike[str] | None = None) -> None:
+        self._ps = ps
+        manifest = ps.data_root / ps.meta.source_manifest if source is None else given_path(source)
+        (found,) = find_splits([manifest], ps.data_root)
+        self.plan = _with_ended(plan_split(found, ps.config, skip_faulty=True), ps)
+        # Where the set lies is no matter: its paths are taken as its own meta has them.
+        work = CutWork(self.plan, ps.folder, BuildConfig(layout=ps.meta.layout, on_error="skip"))
+        prefix = "" if ps.layout.reads_sources else ps.meta.path_prefix
+        self.job: Job = replace(work.job, path_prefix=prefix, split=ps.meta.split)
+        self._receipts: dict[int, CutReceipt] = {}
+        self._complete = True
+
+    def parts(self) -> Iterator[RebuildPart]:
+        """The parts of the build."""
+        tables = {
+            PATCH_MANIFEST: self._ps.manifest,
+            REJECTED_PATCHES: self._ps.rejected,
+            SLICE_MANIFEST: self._ps.slices,
+        }
+        numbered = {name: frame.with_row_index("at") for name, frame in tables.items()}
+        for part in self.plan.parts(self.job.layout):
+            mine = pl.Series([task.slice_index for task in part.tasks], dtype=pl.Int64).implode()
+            stored = {name: frame.filter(pl.col("slice_index").is_in(mine)) for name, frame in numbered.items()}
+            yield RebuildPart(part, stored, self._ps.meta.ctpatch_version == __version__)
+
+    def add(self, rebuilt: Rebuilt) -> list[Finding]:
+        """Keep what a part would have left; returns what is wrong with it."""
+        self._receipts[rebuilt.receipt.part] = rebuilt.receipt
+        self._complete &= rebuilt.complete
+        return rebuilt.findings
+
+    def check_slices(self) -> Iterator[Finding]:
+        """The slices on record are those of the source manifest, in its order."""
+        recorded, listed = self._ps.slices["slice_index"].to_list(), self.plan.slices["slice_index"].to_list()
+        known, seen = set(listed), set(recorded)
+        for at, index in enumerate(recorded):
+            if index not in known:
+                message = f"slice_index is {index}, the source manifest lists no such slice"
+                yield Finding("slices", SLICE_MANIFEST, at + 2, message)
+        for index, path in self.plan.slices.select("slice_index", "src_path").iter_rows():
+            if index not in seen:
+                message = f"slice {index} of the source manifest ({path}) is not on record"
+                yield Finding("slices", SLICE_MANIFEST, None, message)
+        if known == seen and recorded != listed:
+            at = next(place for place, pair in enumerate(zip(recorded, listed, strict=True)) if pair[0] != pair[1])
+            message = f"slice_index is {recorded[at]}, the source manifest has {listed[at]} in this place"
+            yield Finding("order", SLICE_MANIFEST, at + 2, message)
+
+    def check_meta(self) -> Iterator[Finding]:
+        """Every field of the meta is what the build would write; call it when all parts have been added.
+
+        Where a source is not what it was, or gone, sums say nothing.
+        """
+        if not self._complete:
+            return
+        totals, sources = Totals(), xxhash.xxh3_128()
+        for _, receipt in sorted(self._receipts.items()):
+            totals.add(receipt)
+            for index, digests in receipt.sources:
+                sources.update(source_line(index, digests))
+        wanted = meta_of(self.job, self.plan, totals, sources.hexdigest(), {}).model_dump(mode="json")
+        seen = self._ps.meta.model_dump(mode="json")
+        for name, value in wanted.items():
+            if name not in _NOT_COMPARED and seen[name] != value:
+                message = f"{name} is {seen[name]!r}, a build from these sources writes {value!r}"
+                yield Finding("meta", PATCH_META, None, message)
+
+
+def _with_ended(plan: SplitPlan, ps: PatchSet) -> SplitPlan:
+    """The plan, with the reason on record of slices that ended the process which cut them."""
+    ended = ps.slices.filter(pl.col("reason").str.contains(_ENDED, literal=True)).select(
+        "slice_index", pl.col("reason").alias("ended")
+    )
+    if not ended.height:
+        return plan
+    slices = plan.slices.join(ended, on="slice_index", how="left", maintain_order="left")
+    return replace(plan, slices=slices.with_columns(pl.coalesce("ended", "problem").alias("problem")).drop("ended"))
+
+
+def rebuild_part(job: Job, item: RebuildPart) -> Rebuilt:
+    """Cut a part again and compare all of it with what is there; nothing is written."""
+    disk = ComparingDisk()
+    rows, writer, _ = write_part(job, item.part, cut_slices(job, item.part), disk)
+    frames = rows.frames(job)
+    receipt = rows.receipt(job, item.part, writer.bytes_written, [""] * len(frames))
+    faults = dict(_lost_slices(job, item, frames[SLICE_MANIFEST]))
+    return Rebuilt(receipt, list(_compared(job, item, frames, faults, disk)), not faults)
+
+
+def _lost_slices(job: Job, item: RebuildPart, built: pl.DataFrame) -> Iterator[tuple[int, list[tuple[str, str]]]]:
+    """Slices that were cut and cannot be cut again to the same: their sources, and what is wrong with each."""
+    recorded = {row["slice_index"]: row for row in item.stored[SLICE_MANIFEST].iter_rows(named=True)}
+    for row in built.iter_rows(named=True):
+        before = recorded.get(row["slice_index"])
+        faults = _source_faults(job, before, row) if before is not None and before["status"] == STATUS_OK else []
+        if faults:
+            yield row["slice_index"], faults
+
+
+def _compared(
+    job: Job,
+    item: RebuildPart,
+    built: dict[str, pl.DataFrame],
+    lost: dict[int, list[tuple[str, str]]],
+    disk: ComparingDisk,
+) -> Iterator[Finding]:
+    patches = item.stored[PATCH_MANIFEST]["slice_index"]
+    for index, faults in lost.items():
+        concerned = int((patches == index).sum())
+        yield from (Finding("source", path, None, fault, patches=concerned) for path, fault in faults)
+    # All else that differs of these slices follows from that.
+    here = ~pl.col("slice_index").is_in(pl.Series(list(lost), dtype=pl.Int64).implode())
+    for table, frame in built.items():
+        mine = frame if item.reasons else frame.drop("reason", strict=False)
+        yield from _compare_table(table, mine.filter(here), item.stored[table].filter(here), job)
+    yield from _compare_pixels(job, built[PATCH_MANIFEST].filter(here), item.stored[PATCH_MANIFEST], disk)
+
+
+def _source_faults(job: Job, before: dict[str, Any], now: dict[str, Any]) -> list[tuple[str, str]]:
+    """Sources of a slice that was cut and that are gone, unusable, or no longer what was cut, and what is wrong."""
+    cure = "restore it or build again"
+    paths = {array: now[source_column(array)] for array in job.arrays}
+    gone = [path for path in paths.values() if not os.path.lexists(job.data_root / path)]
+    if gone:
+        why = "is gone: it is not in the data root; restore it, or give the data root it is in (--data-root)"
+        return [(path, f"{path} {why}") for path in gone]
+    if now["status"] != STATUS_OK:
+        return [(paths["image"], now["reason"])]
+    return [
+        (path, f"{path} is no longer what the patches were cut from; {cure}")
+        for array, path in paths.items()
+        if now[digest_column(array)] != before[digest_column(array)]
+    ]
+
+
+def _compare_table(table: str, built: pl.DataFrame, stored: pl.DataFrame, job: Job) -> Iterator[Finding]:
+    """Each row of a table is there, and each cell of it is what the build writes."""
+    key = _KEYS[table]
+    for at, value in stored.join(built, on=key, how="anti").select("at", key).iter_rows():
+        yield Finding("rows", table, at + 2, f"{key} is {value!r}, a build from these sources writes no such row")
+    for value in built.join(stored, on=key, how="anti", maintain_order="left")[key]:
+        yield Finding("rows", table, None, f"a build from these sources writes a row {value!r}, which is not there")
+    both = stored.join(built, on=key, how="inner", suffix=" built", maintain_order="left")
+    names = [name for name in built.columns if name in stored.columns and name != key]
+    for name in names:
+        seen, wanted = both[name], both[f"{name} built"]
+        wrong = seen.ne_missing(wanted)
+        if name in STATISTICS and table != SLICE_MANIFEST:
+            wrong = wrong & pl.Series(wrong_statistic(name, both, wanted.to_numpy(), job.config.patch_size))
+            if STATISTICS[name].since is not None:
+                wrong = wrong & seen.is_not_null()  # a set of an earlier version has none
+        check = "statistics" if name in STATISTICS else "rows"
+        for place in wrong.arg_true():
+            message = f"{name} is {seen[place]!r}, a build from these sources writes {wanted[place]!r}"
+            yield Finding(check, table, both["at"][place] + 2, message)
+
+
+def _compare_pixels(job: Job, built: pl.DataFrame, stored: pl.DataFrame, disk: ComparingDisk) -> Iterator[Finding]:
+    """What the disk found to be otherwise, with the patches that it concerns; missing files are found elsewhere."""
+    rows = dict(stored.select("patch_id", "at").iter_rows())
+    for full, number in dict.fromkeys(disk.differing):
+        path = job.path_prefix + Path(full).relative_to(job.folder).as_posix()
+        for array in job.arrays:
+            here = built.filter(pl.col(path_column(array)) == path)
+            if number is not None:
+                here = here.filter(pl.col("patch_index") == number)
+            for patch, row, col in here.select("patch_id", "row", "col").iter_rows():
+                message = f"the patch of {array} is not what its source has at ({row}, {col})"
+                at = rows.get(patch)
+                yield Finding("source", PATCH_MANIFEST, None if at is None else at + 2, message)
