@@ -60,6 +60,15 @@ def test_an_axis_that_stays_is_not_smoothed() -> None:
     np.testing.assert_allclose(coarser, wanted, atol=1e-3)
 
 
+@pytest.mark.parametrize("spacing", [0.4, 0.7, 1.3, 4.3])
+def test_an_even_slice_stays_even_to_the_last_bit(spacing: float) -> None:
+    """Weights that sum to 1 but for rounding would carry it past the only value there is."""
+    even = np.full((20, 20), -1023.3)
+    found = Geometry(spacing_mm=(spacing, spacing)).apply(even, (1.0, 1.0), labels=False)
+    assert found.shape != even.shape
+    assert np.unique(found).tolist() == [-1023.3]
+
+
 def prepared(tmp_path: Path, hu: Image, geometry: Geometry, *, mask: bool = False) -> NDArray[np.float32]:
     """One slice with pixels 1 mm apart, prepared in the window `full`, or as a mask."""
     shape, spacing = geometry.result((hu.shape[0], hu.shape[1]), (1.0, 1.0))

@@ -17,7 +17,7 @@ _READ_WITH = {
     "nifti": ("nibabel",),
     "lodopab": ("h5py",),
 }
-_RESAMPLED_WITH = ("scikit-image", "scipy")
+_RESAMPLED_WITH = ("scipy",)
 
 
 def files_to_see(plan: PreparePlan) -> list[Path]:
