@@ -29,7 +29,7 @@ def words(tmp_path: Path) -> list[str | Path]:
         write_series(tmp_path / f"raw/{number}", count, patient=f"p{number}", uid=str(number + 1), seed=100 * number)
     (tmp_path / "my.key").write_bytes(b"0123456789abcdef" * 4)
     (tmp_path / "patients.csv").write_text("patient_id,split\np0,train\np1,test\n")
-    given = ["--key", tmp_path / "my.key", "--patients", tmp_path / "patients.csv"]
+    given: list[str | Path] = ["--key", tmp_path / "my.key", "--patients", tmp_path / "patients.csv"]
     return ["prepare", "dicom", tmp_path / "raw", "--dataset", "set", *given, "--out"]
 
 

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 from ctpatch import atomic
-from ctpatch.errors import SliceError
+from ctpatch.errors import SliceError, SystemFailureError
 from ctpatch.prepare.geometry import Geometry
 from ctpatch.prepare.mapping import PRESETS
 from ctpatch.prepare.part import ArraySource, PrepareJob, PrepareReceipt, prepared_images, run_part
@@ -84,7 +84,7 @@ def test_a_fault_while_slices_become_durable_leaves_no_receipt(tmp_path: Path, m
     monkeypatch.setattr(os, "fsync", broken)
     images = pictures(2)
     job = job_of(tmp_path, images)
-    with pytest.raises(atomic.SystemFailureError, match="making durable set failed: Input/output error"):
+    with pytest.raises(SystemFailureError, match="making durable set failed: Input/output error"):
         run_part(job, part_of(images, SHAPE))
     assert list(job.state.iterdir()) == []
 

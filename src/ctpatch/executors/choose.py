@@ -20,7 +20,7 @@ AnyExecutor = Any
 """An `Executor`, a `concurrent.futures.Executor`, or a `distributed.Client`."""
 
 _CONNECT_SECONDS = "30s"
-_NO_PAGES = {"distributed.scheduler.http.routes": [], "distributed.worker.http.routes": []}
+_NO_PAGES: dict[str, list[str]] = {"distributed.scheduler.http.routes": [], "distributed.worker.http.routes": []}
 """Nobody asked for Dask's pages, which anyone on this machine could read: names of files, logs, Python objects."""
 
 

@@ -104,10 +104,9 @@ def _resize(image: NDArray[Any], shape: tuple[int, int], *, labels: bool) -> NDA
     out: NDArray[Any] = ndimage.zoom(
         smooth, [1 / each for each in coarser], order=0 if labels else 1, mode="nearest", grid_mode=True
     )
-    if out.shape != shape:
-        raise SliceError(f"a slice of {image.shape} pixels became {out.shape} when resampled, wanted {shape}")
     # Rounding must not carry a pixel beyond the darkest and brightest there were.
-    return np.clip(out, values.min(), values.max()).astype(image.dtype)
+    np.clip(out, values.min(), values.max(), out=out)
+    return out.astype(image.dtype)
 
 
 def whole_numbers(image: NDArray[Any], name: str) -> NDArray[np.int16]:
