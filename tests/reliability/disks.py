@@ -1,5 +1,7 @@
 """A small ext4 in a file, which can be cut off as a power cut does it."""
 
+import itertools
+import shutil
 import subprocess
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -11,11 +13,12 @@ import pytest
 from reliability.common import mounted
 
 _MEGABYTES = 48
+_NUMBERS = itertools.count()
 
 
 @dataclass
 class Disk:
-    """A file with an ext4 in it, and the folder it is mounted on."""
+    """A file with an ext4 in it, another one after each mount, and the folder it is mounted on."""
 
     image: Path
     folder: Path
@@ -28,6 +31,12 @@ class Disk:
     def mounted(self) -> Iterator[None]:
         with mounted(self.folder, "-o", "loop", str(self.image)):
             yield
+        # Whoever looks into this mount, such as a process in a copy of the machine's table of mounts, keeps it alive
+        # and cut off, and a new mount of the same file would be that one.
+        fresh = self.image.with_name(f"disk-{next(_NUMBERS)}.img")
+        shutil.copyfile(self.image, fresh)
+        self.image.unlink()
+        self.image = fresh
 
     def format(self) -> None:
         """Make it empty; the test is skipped where there is no ext4."""
