@@ -43,7 +43,7 @@ def test_prepared_slices_are_durable_before_their_receipt(
         _prepare(words, disk, {"shutdown": [str(disk.folder), -1], "log": str(log)})
     calls = int(log.read_text())
     seen = set()
-    for call in spread(list(range(1, calls + 1)), calls if FULL else 5):
+    for call in spread(list(range(1, calls + 1)), 20 if FULL else 5):
         disk.format()
         with disk.mounted():
             _prepare(words, disk, {"shutdown": [str(disk.folder), call]})
