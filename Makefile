@@ -4,13 +4,24 @@ VENV := .venv
 BIN := $(VENV)/bin
 READY := $(VENV)/.ready
 
-.PHONY: demo test reliability slurm torch check format bench bench-peers clean
+LOWEST := .venv-lowest
+
+.PHONY: demo test lowest reliability slurm torch check format bench bench-peers clean
 
 demo: $(READY)
 	$(BIN)/ctpatch demo
 
 test: $(READY)
 	$(BIN)/python -m pytest -n auto
+
+# The same code with the lowest versions that pyproject.toml allows of all it asks for, in an environment of its own.
+# What the tests themselves need is as new as elsewhere.
+lowest:
+	$(PYTHON) -m venv --clear $(LOWEST)
+	$(LOWEST)/bin/python scripts/lowest_versions.py fast prepare report dask > $(LOWEST)/lowest.txt
+	$(LOWEST)/bin/python -m pip install --quiet --disable-pip-version-check -r $(LOWEST)/lowest.txt \
+		pytest pytest-xdist hypothesis selenium -e .
+	$(LOWEST)/bin/python -m pytest -n auto tests/unit tests/integration
 
 # Injects faults and prints how many. What needs root, strace or a loop device is skipped, with its reason, where there
 # is none.
@@ -54,7 +65,7 @@ bench-peers:
 	.venv-peers/bin/python benchmarks/bench_peers.py
 
 clean:
-	rm -rf $(VENV) .venv-peers build dist ctpatch-demo
+	rm -rf $(VENV) $(LOWEST) .venv-peers build dist ctpatch-demo
 
 $(READY): pyproject.toml
 	$(PYTHON) -m venv $(VENV)

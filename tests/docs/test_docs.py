@@ -114,7 +114,7 @@ def test_code_runs(page: Path, demo: Path, tmp_path: Path, monkeypatch: pytest.M
     shutil.copytree(demo / "ctpatch-demo", tmp_path / "ctpatch-demo")
     if "ctpatch prepare dicom " in text_of(page) or "prepare_dicom(" in text_of(page):
         pytest.importorskip("pydicom", reason=f"{page.name} is about DICOM, and pydicom is not installed")
-        pytest.importorskip("skimage", reason=f"{page.name} resamples, and scikit-image is not installed")
+        pytest.importorskip("scipy", reason=f"{page.name} resamples, and scipy is not installed")
         from dicom_files import write_phantom_dicom
 
         write_phantom_dicom(tmp_path / "raw")

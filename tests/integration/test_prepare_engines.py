@@ -157,7 +157,7 @@ def not_installed(landmarks: Any) -> Any:
     [
         (other_file, r"worker tcp://node8:42 does not see …/dicom/\w+/\d+-gone"),
         (other_version("pydicom", "1.0"), r"worker tcp://node8:42 runs pydicom [\d.]+, the builder 1\.0"),
-        (other_version("scikit-image", "0.1"), r"worker tcp://node8:42 runs scikit-image [\d.]+, the builder 0\.1"),
+        (other_version("scipy", "0.1"), r"worker tcp://node8:42 runs scipy [\d.]+, the builder 0\.1"),
         (not_installed, r"worker tcp://node8:42 has no pydicom-of-tomorrow, the builder 4\.0; install the same"),
     ],
 )

@@ -8,7 +8,9 @@ from typing import Any
 import pytest
 
 from helpers import EPOCH, Prepared
-from reliability.common import Count, open_folder, small_split
+from reliability.common import Count, need_program, need_root, open_folder, small_split
+from reliability.disks import Disk
+from reliability.driver import shut_down
 
 _COUNTED = "reliability"
 
@@ -29,6 +31,22 @@ def open_tmp() -> Iterator[Path]:
     """A folder that every user of the machine may enter; pytest's own is for its user alone."""
     with open_folder() as folder:
         yield folder
+
+
+@pytest.fixture
+def disk(tmp_path: Path) -> Disk:
+    """An empty file system that can be cut off; the test is skipped where there is none."""
+    need_root()
+    need_program("mkfs.ext4", "mount")
+    made = Disk(tmp_path / "disk.img", tmp_path / "disk")
+    made.format()
+    with made.mounted():
+        try:
+            shut_down(str(made.folder))
+        except OSError as error:
+            pytest.skip(f"FS_IOC_SHUTDOWN: {error}")
+    made.format()
+    return made
 
 
 @pytest.fixture

@@ -5,9 +5,7 @@ import shutil
 import subprocess
 import sys
 import time
-from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
-from dataclasses import dataclass
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -24,13 +22,11 @@ from reliability.common import (
     command,
     environment,
     finished_tree,
-    mounted,
-    need_program,
-    need_root,
     run_here,
     set_state,
     small_split,
 )
+from reliability.disks import Disk
 from reliability.driver import shut_down
 
 pytestmark = pytest.mark.skipif(not sys.platform.startswith("linux"), reason="needs a loop device with ext4")
@@ -47,48 +43,6 @@ CASES = (
 SAMPLE = {("files", "call"), ("shards", "time")}
 SLICES = 12
 CONDITIONS: dict[str, Any] = {"plan": {"slices": 2, "shard_bytes": 60_000}}
-MEGABYTES = 48
-
-
-@dataclass
-class Disk:
-    """A file with an ext4 in it, and the folder it is mounted on."""
-
-    image: Path
-    folder: Path
-
-    @property
-    def out(self) -> Path:
-        return self.folder / "train"
-
-    @contextmanager
-    def mounted(self) -> Iterator[None]:
-        with mounted(self.folder, "-o", "loop", str(self.image)):
-            yield
-
-
-@pytest.fixture
-def disk(tmp_path: Path) -> Disk:
-    """An empty file system that can be cut off; the test is skipped where there is none."""
-    need_root()
-    need_program("mkfs.ext4", "mount")
-    made = Disk(tmp_path / "disk.img", tmp_path / "disk")
-    _format(made)
-    with made.mounted():
-        try:
-            shut_down(str(made.folder))
-        except OSError as error:
-            pytest.skip(f"FS_IOC_SHUTDOWN: {error}")
-    _format(made)
-    return made
-
-
-def _format(disk: Disk) -> None:
-    with disk.image.open("wb") as file:
-        file.truncate(MEGABYTES << 20)
-    made = subprocess.run(["mkfs.ext4", "-q", "-F", str(disk.image)], capture_output=True, text=True, check=False)
-    if made.returncode != 0:
-        pytest.skip(f"mkfs.ext4: {made.stderr.strip()}")
 
 
 @pytest.mark.parametrize(("layout", "moment"), CASES)
@@ -105,7 +59,7 @@ def test_what_is_on_record_survives_a_power_cut(
     with disk.mounted():
         calls, seconds = _measure(split, layout, disk)
     for number in range(ROUNDS):
-        _format(disk)
+        disk.format()
         with disk.mounted():
             if moment == "call":  # spread evenly over all that makes durable, and gives names
                 _cut_after(split, layout, disk, call=1 + (number * 2 + 1) * calls // (2 * ROUNDS))

@@ -205,9 +205,9 @@ def test_threads_do_not_share_buffers() -> None:
 
 
 def test_errors_of_floating_point_are_not_raised() -> None:
+    image = np.full((4, 4), 1e-40, np.float32)
+    image[0, 0] = np.nan
     with np.errstate(all="raise"):
-        image = np.full((4, 4), 1e-40, np.float32)
-        image[0, 0] = np.nan
         window_statistics(image, [0], [0], (4, 4), 1e300)
 
 

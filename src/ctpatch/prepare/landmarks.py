@@ -5,7 +5,7 @@ from pathlib import Path
 from ctpatch.prepare.planning import PreparePlan
 from ctpatch.prepare.readers import READERS, raw_format
 
-_RESAMPLED_WITH = ("scikit-image", "scipy")
+_RESAMPLED_WITH = ("scipy",)
 
 
 def files_to_see(plan: PreparePlan) -> list[Path]:

@@ -20,6 +20,8 @@ AnyExecutor = Any
 """An `Executor`, a `concurrent.futures.Executor`, or a `distributed.Client`."""
 
 _CONNECT_SECONDS = "30s"
+_NO_PAGES: dict[str, list[str]] = {"distributed.scheduler.http.routes": [], "distributed.worker.http.routes": []}
+"""Nobody asked for Dask's pages, which anyone on this machine could read: names of files, logs, Python objects."""
 
 
 def local_executor(workers: int) -> Executor:
@@ -99,6 +101,7 @@ def _dask(
     if scheduler is not None and scheduler_file is not None:
         raise ConfigError("scheduler, scheduler_file: one or the other says where the scheduler is; give only one")
     try:
+        import dask  # noqa: PLC0415
         from distributed import Client, LocalCluster  # noqa: PLC0415
 
         from ctpatch.work.executors.dask import DaskExecutor  # noqa: PLC0415
@@ -106,11 +109,14 @@ def _dask(
         raise UsageError("the engine dask needs Dask: pip install 'ctpatch[dask]'") from None
     if scheduler is None and scheduler_file is None:
         with (
+            dask.config.set(_NO_PAGES),
             LocalCluster(
                 n_workers=workers or os.cpu_count() or 1,
                 threads_per_worker=1,  # patches are cut by Python: threads of one process would wait for each other
                 host="127.0.0.1",
+                # Without an address it would take port 8787 all the same, and complain where that is taken.
                 dashboard_address="127.0.0.1:0",
+                scheduler_kwargs={"dashboard": False},
                 silence_logs=logging.CRITICAL,
                 preload=DaskExecutor.__module__,
             ) as cluster,
