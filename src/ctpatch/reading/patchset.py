@@ -6,15 +6,16 @@ import threading
 from collections.abc import Iterator, Sequence
 from functools import cached_property
 from pathlib import Path
-from typing import Any
+from typing import Any, Generic, SupportsIndex, TypeAlias, overload
 
 import numpy as np
 import polars as pl
 from numpy.typing import ArrayLike, NDArray
+from typing_extensions import TypeVar
 
 from ctpatch.config import PatchConfig
 from ctpatch.core.reassembly import WindowName, reassemble
-from ctpatch.errors import FormatError, IncompleteError, NpyError, SourceChangedError, UsageError
+from ctpatch.errors import ConfigError, FormatError, IncompleteError, NpyError, SourceChangedError, UsageError
 from ctpatch.files.atomic import given_path
 from ctpatch.files.digest import array_digest
 from ctpatch.files.memory import Slabs, empty_buffer, require_memory
@@ -30,23 +31,35 @@ from ctpatch.format.tables import (
 )
 from ctpatch.layouts.base import SHARDS_FOLDER
 from ctpatch.layouts.reading import ArrayReader, MappedFiles, addresses_of
-from ctpatch.reading.batches import BatchLoader, Transform
-from ctpatch.reading.sampling import SamplerOptions
+from ctpatch.reading.batches import BatchLoader, Buffers, LoaderSource, NumpyBuffers
+from ctpatch.reading.options import Array, LoaderOptions, Names, NumpyOptions, takes
 from ctpatch.work.folder import STATE_FOLDER
 
 # A path in a manifest that is not plainly below its root is refused before it is opened.
 _UNSAFE_PATH = r"^/|\\|\x00|(^|/)\.\.(/|$)|^[A-Za-z]:|^$"
 
+OneArray: TypeAlias = NDArray[Any]
+ArraysByName: TypeAlias = dict[str, NDArray[Any]]
+Pixels_co = TypeVar("Pixels_co", bound=OneArray | ArraysByName, default=OneArray, covariant=True)
+Indices: TypeAlias = Sequence[int] | NDArray[np.integer[Any]]
+_Slice: TypeAlias = slice  # within the class the name is that of a method
 
-class PatchSet:
+
+class PatchSet(Generic[Pixels_co]):
     """A finished patch set.
 
     Patches are numbered as the rows of `manifest`. Files are opened when they are first needed. A set can be sent to
     other processes; each opens its own files.
 
+    What a call reads that names no arrays is `Pixels_co`: an array, or a dict of arrays where `arrays` were listed when
+    the set was opened. Without `arrays` the set decides: a dict where it has several. A type checker cannot know that
+    and expects one array, so list the arrays of such a set.
+
     Attributes:
         folder: the set's folder, absolute.
         meta: what the set is.
+        selected: names of the arrays that are read where a call names none.
+        reads_one: whether these are read as an array; a dict of arrays else.
     """
 
     def __init__(
@@ -55,9 +68,12 @@ class PatchSet:
         data_root: str | os.PathLike[str] | None = None,
         *,
         in_memory: bool = False,
+        arrays: str | Sequence[str] | None = None,
     ) -> None:
         self.folder = _set_folder(given_path(path))
         self.meta: PatchMeta = _finished_meta(self.folder)
+        self.selected = named_arrays(arrays, self.arrays, self.arrays)
+        self.reads_one = isinstance(arrays, str) or (arrays is None and len(self.arrays) == 1)
         self._in_memory = in_memory
         self._given_root = None if data_root is None else given_path(data_root).resolve()
         self._lock = threading.RLock()
@@ -233,47 +249,59 @@ class PatchSet:
             stored = stored[item]
         return np.array(stored, dtype=np.dtype(self.meta.arrays[array].dtype), order="C")
 
-    def __getitem__(self, index: int) -> NDArray[Any] | dict[str, NDArray[Any]]:
-        """One patch, shape `(h, w)`; a dict of arrays where there are several.
+    def __getitem__(self, index: SupportsIndex | _Slice | list[int] | range | NDArray[np.integer[Any]]) -> Pixels_co:
+        """One patch by its number, shape `(h, w)`, or several by a slice or numbers: `ps[0:3]`, `ps[[0, 1, 2]]`.
 
         Raises:
             IndexError: there is no such patch.
         """
-        found = self.read([index])
-        if isinstance(found, dict):
-            return {array: patches[0] for array, patches in found.items()}
-        patch: NDArray[Any] = found[0]
-        return patch
+        if isinstance(index, slice):
+            return self.read(range(*index.indices(len(self))))
+        if isinstance(index, list | range) or (isinstance(index, np.ndarray) and index.ndim):
+            return self.read(index)
+        alone: Any = [index]  # read says where it is no number
+        found: Any = self.read(alone)
+        patch: Any = {array: patches[0] for array, patches in found.items()} if isinstance(found, dict) else found[0]
+        return patch  # type: ignore[no-any-return]
 
-    def __iter__(self) -> Iterator[NDArray[Any] | dict[str, NDArray[Any]]]:
+    def __iter__(self) -> Iterator[Pixels_co]:
         return (self[index] for index in range(len(self)))
 
+    @overload
+    def read(self, indices: Indices, out: ArraysByName | None = None, *, arrays: None = None) -> Pixels_co: ...
+    @overload
+    def read(self, indices: Indices, out: OneArray, *, arrays: str | Sequence[str] | None = None) -> OneArray: ...
+    @overload
+    def read(self, indices: Indices, out: ArraysByName | None = None, *, arrays: str) -> OneArray: ...
+    @overload
+    def read(self, indices: Indices, out: ArraysByName | None = None, *, arrays: Names) -> ArraysByName: ...
     def read(
         self,
-        indices: Sequence[int] | NDArray[np.integer[Any]],
-        out: NDArray[Any] | dict[str, NDArray[Any]] | None = None,
+        indices: Indices,
+        out: OneArray | ArraysByName | None = None,
         *,
-        arrays: Sequence[str] | None = None,
+        arrays: str | Sequence[str] | None = None,
     ) -> Any:
         """Patches in the order asked.
 
         Args:
             indices: numbers of patches, negative ones counted from the end; repeats are welcome.
             out: filled and returned where given: `(N, h, w)` in the array's dtype, or a dict of such.
-            arrays: which arrays to read; None reads all.
+            arrays: the name of an array, or a list of names; None reads those that the set was opened with.
 
         Returns:
-            `(N, h, w)`, float32 (labels in their own dtype); a dict of arrays where several are read.
+            `(N, h, w)`, float32 (labels in their own dtype); a dict of arrays where names are listed, or where
+            none are named and the set has several.
 
         Raises:
             IndexError: there is no such patch.
-            ValueError: `out` has another shape or dtype.
+            ValueError: there is no such array, or `out` has another shape or dtype.
             NpyError, FormatError: a file is missing or damaged.
         """
         which = _checked_indices(indices, len(self))
-        names = self._wanted(arrays)
+        names = named_arrays(arrays, self.selected, self.arrays)
         shape = (len(which), *self.patch_size)
-        single = arrays is None and len(self.arrays) == 1
+        single = isinstance(arrays, str) or (arrays is None and self.reads_one)
         if isinstance(out, np.ndarray):
             if len(names) != 1:
                 raise ValueError(f"out is one array, {len(names)} are read ({', '.join(names)}): give a dict of arrays")
@@ -298,22 +326,21 @@ class PatchSet:
             result[name] = target
         return result[names[0]] if single else result
 
-    def _wanted(self, arrays: Sequence[str] | None) -> list[str]:
-        if arrays is None:
-            return list(self.arrays)
-        unknown = [name for name in arrays if name not in self.meta.arrays]
-        if unknown or not arrays:
-            raise ValueError(f"there is no array {unknown[:1]}; the set has {', '.join(self.arrays)}")
-        return list(arrays)
-
-    def slice(self, slice_index: int) -> NDArray[Any] | dict[str, NDArray[Any]]:
-        """A whole source slice `(H, W)` by its `slice_index`; a dict of arrays where there are several.
+    @overload
+    def slice(self, slice_index: int, *, arrays: None = None) -> Pixels_co: ...
+    @overload
+    def slice(self, slice_index: int, *, arrays: str) -> OneArray: ...
+    @overload
+    def slice(self, slice_index: int, *, arrays: Names) -> ArraysByName: ...
+    def slice(self, slice_index: int, *, arrays: str | Sequence[str] | None = None) -> Any:
+        """A whole source slice `(H, W)` by its `slice_index`, or a dict of arrays, as `read` gives them.
 
         It comes from the set where its layout holds slices, else from the data root, where its pixels are compared
         with the digest on record.
 
         Raises:
             KeyError: the set has no such slice.
+            ValueError: there is no such array.
             NpyError: the source slice is not there.
             SourceChangedError: it is no longer what was cut.
         """
@@ -323,8 +350,10 @@ class PatchSet:
         record = found.row(0, named=True)
         if record["status"] != STATUS_OK:
             raise NpyError(f"slice {slice_index} was left out of the set: {record['reason']}")
-        images = {array: self._slice_array(record, array) for array in self.arrays}
-        return images if len(images) > 1 else images["image"]
+        names = named_arrays(arrays, self.selected, self.arrays)
+        images = {array: self._slice_array(record, array) for array in names}
+        single = isinstance(arrays, str) or (arrays is None and self.reads_one)
+        return images[names[0]] if single else images
 
     def _slice_array(self, record: dict[str, Any], array: str) -> NDArray[Any]:
         if self.meta.layout == "slices" and record["num_patches"]:
@@ -383,31 +412,15 @@ class PatchSet:
             raise KeyError(f"there is no slice {slice_index} in {self.meta.dataset}/{self.meta.split}")
         rows = self.manifest.with_row_index("at").filter(pl.col("slice_index") == slice_index)
         if patches is None:
-            patches = self.read(rows["at"].to_numpy(), arrays=[array])[array]
+            patches = self.read(rows["at"].to_numpy(), arrays=array)
         shape = found.select("height", "width").row(0)
         return reassemble(patches, rows.select("row", "col").rows(), shape, window, fill=fill)
 
-    def batches(
-        self,
-        batch_size: int = 64,
-        *,
-        shuffle: bool = False,
-        seed: int = 0,
-        epoch: int = 0,
-        drop_last: bool = False,
-        prefetch: int = 2,
-        columns: Sequence[str] = (),
-        arrays: Sequence[str] | None = None,
-        transform: Transform | None = None,
-        subset: str | None = None,
-        weight: str | None = None,
-        balance: str | None = None,
-        block_size: int | None = None,
-        rank: int = 0,
-        world_size: int = 1,
-        copy: bool = False,
-    ) -> BatchLoader:
+    @takes(NumpyOptions)
+    def batches(self, options: NumpyOptions) -> BatchLoader[NDArray[Any]]:
         """Batches as NumPy arrays, read ahead by a thread; the options of `ctpatch.torch.PatchLoader`, without torch.
+
+        A batch is valid until the next one is asked for, unless `copy` is set.
 
         Returns:
             A loader: each pass over it is one epoch of `Batch`es, beginning with `epoch`.
@@ -415,35 +428,36 @@ class PatchSet:
         Raises:
             ConfigError: an option makes no sense.
         """
-        options = SamplerOptions(
-            shuffle=shuffle,
-            seed=seed,
-            subset=subset,
-            weight=weight,
-            balance=balance,
-            block_size=block_size,
-            rank=rank,
-            world_size=world_size,
-            drop_last=drop_last,
-        )
-        loader = BatchLoader(
-            self,
-            batch_size,
-            options,
-            prefetch=prefetch,
-            arrays=arrays,
-            columns=columns,
-            transform=transform,
-            copy=copy,
-        )
-        loader.set_epoch(epoch)
+        loader = self.loader(options, options.rank, options.world_size, NumpyBuffers())
+        loader.set_epoch(options.epoch)
         return loader
+
+    def loader(
+        self, options: LoaderOptions[Array], rank: int, world_size: int, buffers: Buffers[Array]
+    ) -> BatchLoader[Array]:
+        """Batches in memory of another kind; `batches` gives NumPy arrays."""
+        try:
+            names = named_arrays(None if options.arrays in ([], ()) else options.arrays, self.selected, self.arrays)
+        except ValueError as error:
+            raise ConfigError(f"arrays: {error}") from None
+        source = LoaderSource(
+            arrays={name: np.dtype(self.meta.arrays[name].dtype) for name in names},
+            patch_size=self.patch_size,
+            manifest=self.manifest,
+            slices=self.slices,
+            reader=self._reader,
+        )
+        return BatchLoader(source, options, rank, world_size, buffers)
 
     def close(self) -> None:
         """Let go of open files; they are opened again when needed."""
         with self._lock:
             self._readers.clear()
             self.__dict__.pop("_files", None)
+
+
+AnySet: TypeAlias = PatchSet[OneArray | ArraysByName]
+"""A set, whatever is read where no arrays are named."""
 
 
 def _checked_indices(indices: ArrayLike, count: int) -> NDArray[np.int64]:
@@ -457,6 +471,25 @@ def _checked_indices(indices: ArrayLike, count: int) -> NDArray[np.int64]:
     if wrong.any():
         raise IndexError(f"patch {int(which[wrong][0])} is out of range: the set has {count} patches")
     return np.where(which < 0, which + count, which)
+
+
+def named_arrays(
+    given: str | Sequence[str] | None, default: tuple[str, ...], known: tuple[str, ...]
+) -> tuple[str, ...]:
+    """The arrays that are meant by a name, by names, or by none.
+
+    Raises:
+        ValueError: there is no such array, or the list is empty.
+    """
+    if given is None:
+        return default
+    names = (given,) if isinstance(given, str) else tuple(given)
+    if not names:
+        raise ValueError(f"the list of arrays is empty; name some of {', '.join(known)}, or leave it out")
+    unknown = [name for name in names if name not in known]
+    if unknown:
+        raise ValueError(f"there is no array {unknown[0]!r}; the set has {', '.join(known)}")
+    return names
 
 
 def _set_folder(path: Path) -> Path:
@@ -480,9 +513,29 @@ def _finished_meta(folder: Path) -> PatchMeta:
     raise UsageError(f"{folder.name} is no patch set: it has no {PATCH_META}{hint}")
 
 
+@overload
 def open_set(
-    path: str | os.PathLike[str], data_root: str | os.PathLike[str] | None = None, *, in_memory: bool = False
-) -> PatchSet:
+    path: str | os.PathLike[str],
+    data_root: str | os.PathLike[str] | None = None,
+    *,
+    in_memory: bool = False,
+    arrays: str | None = None,
+) -> PatchSet: ...
+@overload
+def open_set(
+    path: str | os.PathLike[str],
+    data_root: str | os.PathLike[str] | None = None,
+    *,
+    in_memory: bool = False,
+    arrays: Names,
+) -> PatchSet[ArraysByName]: ...
+def open_set(
+    path: str | os.PathLike[str],
+    data_root: str | os.PathLike[str] | None = None,
+    *,
+    in_memory: bool = False,
+    arrays: str | Sequence[str] | None = None,
+) -> PatchSet[OneArray | ArraysByName]:
     """Open a finished patch set, of any layout.
 
     Args:
@@ -491,11 +544,14 @@ def open_set(
             source slices are read (layout `index`, `slice`, `verify --deep`).
         in_memory: keep pixels once they were read: later reads copy memory, several times as fast as out of files.
             Takes as much memory as the pixels have bytes, in each process that reads.
+        arrays: what is read where a call names no arrays: the name of one, which is read as an array, or a list of
+            names, which are read as a dict. None reads all: as an array where there is one, as a dict of several.
 
     Raises:
         UsageError: there is no patch set.
         IncompleteError: its build has not finished.
         FormatError: its meta is damaged or of another format version.
+        ValueError: there is no such array.
         SystemFailureError: `in_memory`, and the set has more bytes than there is memory.
     """
-    return PatchSet(path, data_root, in_memory=in_memory)
+    return PatchSet(path, data_root, in_memory=in_memory, arrays=arrays)

@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 from ctpatch.core.rules import RULE_COLUMNS, compile_rules
 from ctpatch.errors import FormatError, UsageError
 from ctpatch.format.tables import PATCH_MANIFEST, REJECTED_PATCHES, STATUS_OK
-from ctpatch.reading.patchset import PatchSet
+from ctpatch.reading.patchset import AnySet
 
 STATISTICS = ("std", "air_fraction", "mean", "min", "max")
 _LARGEST = 1e39
@@ -29,7 +29,7 @@ class SetWindows:
         start: where its rows begin in the table of all sets.
     """
 
-    ps: PatchSet
+    ps: AnySet
     frame: pl.DataFrame
     start: int
 
@@ -71,7 +71,7 @@ class AllWindows:
         return owner.frame.row(row - owner.start, named=True)
 
 
-def gather(sets: Sequence[PatchSet]) -> AllWindows:
+def gather(sets: Sequence[AnySet]) -> AllWindows:
     """The windows of sets.
 
     Raises:
@@ -88,7 +88,7 @@ def gather(sets: Sequence[PatchSet]) -> AllWindows:
     return AllWindows(tuple(found))
 
 
-def _windows(ps: PatchSet) -> pl.DataFrame:
+def _windows(ps: AnySet) -> pl.DataFrame:
     columns = [pl.col(name).cast(pl.Float64) for name in RULE_COLUMNS]
     numbers = {rule.name: number for number, rule in enumerate(ps.config.drop)}
     kept = ps.manifest.with_row_index("at").select(
@@ -115,7 +115,7 @@ def _windows(ps: PatchSet) -> pl.DataFrame:
     return frame
 
 
-def _check_places(frame: pl.DataFrame, ps: PatchSet, name: str) -> None:
+def _check_places(frame: pl.DataFrame, ps: AnySet, name: str) -> None:
     """Each window begins in a slice that was cut."""
     slices = ps.slices.filter(pl.col("status") == STATUS_OK)
     sizes = slices.select(pl.col("slice_index").cast(pl.Float64), "height", "width")
@@ -131,7 +131,7 @@ def _check_places(frame: pl.DataFrame, ps: PatchSet, name: str) -> None:
 
 
 def _check_decisions(
-    columns: Mapping[str, NDArray[np.float64]], hits: NDArray[np.int16], ps: PatchSet, name: str
+    columns: Mapping[str, NDArray[np.float64]], hits: NDArray[np.int16], ps: AnySet, name: str
 ) -> None:
     """The page decides windows anew, so what is on record must be what the rules say."""
     if not len(hits):

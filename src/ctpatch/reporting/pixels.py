@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 from ctpatch.core.grid import PADDING_MODES
 from ctpatch.core.patches import padded_window
 from ctpatch.errors import CtPatchError
-from ctpatch.reading.patchset import PatchSet
+from ctpatch.reading.patchset import AnySet
 
 Arrays = dict[str, NDArray[Any]]
 _SLICES_KEPT = 64
@@ -34,7 +34,7 @@ class ShownSlice:
 class SetPixels:
     """Slices and patches of one set, read when asked for; a fault is told, and is not the end of the report."""
 
-    def __init__(self, ps: PatchSet) -> None:
+    def __init__(self, ps: AnySet) -> None:
         self._ps = ps
         self._slices: dict[int, ShownSlice] = {}
         self.faults: list[str] = []
@@ -49,7 +49,7 @@ class SetPixels:
 
     def _read_slice(self, slice_index: int) -> ShownSlice:
         try:
-            return ShownSlice(self._named(self._ps.slice(slice_index)), whole=True)
+            return ShownSlice(self._ps.slice(slice_index, arrays=self._ps.arrays), whole=True)
         except CtPatchError as error:
             why = error.message
         if self._ps.meta.layout in {"files", "shards"}:
@@ -74,7 +74,8 @@ class SetPixels:
         """
         if record["at"] is not None:
             try:
-                return self._named(self._ps[int(record["at"])])
+                found = self._ps.read([int(record["at"])], arrays=self._ps.arrays)
+                return {name: patches[0] for name, patches in found.items()}
             except CtPatchError as error:
                 self._note(error.message)
                 return None
@@ -87,9 +88,6 @@ class SetPixels:
             return {name: padded_window(image, origin, size, mode) for name, image in shown.arrays.items()}
         row, col = origin
         return {name: image[row : row + size[0], col : col + size[1]] for name, image in shown.arrays.items()}
-
-    def _named(self, found: Arrays | NDArray[Any]) -> Arrays:
-        return found if isinstance(found, dict) else {self._ps.arrays[0]: found}
 
     def _note(self, message: str) -> None:
         if message not in self.faults:

@@ -7,10 +7,10 @@ import polars as pl
 
 from ctpatch.errors import CtPatchError
 from ctpatch.files.npy import PAGE_BYTES, header_bytes
-from ctpatch.reading.patchset import PatchSet
+from ctpatch.reading.patchset import AnySet
 
 
-def stored_note(ps: PatchSet) -> str | None:
+def stored_note(ps: AnySet) -> str | None:
     """A sentence on files that are missing or of another size than they were written with; None where all is well.
 
     No file is opened. The layout `index` has none of its own.
@@ -48,7 +48,7 @@ def _them(count: int) -> str:
     return "it" if count == 1 else "them"
 
 
-def _is_whole(ps: PatchSet, path: str | None, array: str, items: int, slice_shape: tuple[int, int]) -> bool:
+def _is_whole(ps: AnySet, path: str | None, array: str, items: int, slice_shape: tuple[int, int]) -> bool:
     dtype = np.dtype(ps.meta.arrays[array].dtype)
     if path is None or None in slice_shape:
         return False
