@@ -3,7 +3,6 @@
 The only module that imports torch.
 """
 
-import os
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Generic, TypeAlias, overload
@@ -15,18 +14,18 @@ from torch.utils.data import Dataset
 from typing_extensions import TypeVar
 
 from ctpatch.errors import ConfigError
+from ctpatch.reading.asked import Names, SetPath, named_arrays
 from ctpatch.reading.batches import FlipsAndRotations
-from ctpatch.reading.options import LoaderOptions, Names, takes
-from ctpatch.reading.patchset import AnySet, PatchSet, named_arrays, open_set
+from ctpatch.reading.options import LoaderOptions, takes
+from ctpatch.reading.patchset import AnySet, PatchSet, open_set
 
 __all__ = ["FlipsAndRotations", "PatchDataset", "PatchLoader"]
 
-Path: TypeAlias = str | os.PathLike[str]
 TensorsByName: TypeAlias = dict[str, torch.Tensor]
 Sample_co = TypeVar("Sample_co", bound=torch.Tensor | TensorsByName, default=torch.Tensor, covariant=True)
 
 
-def _as_set(source: AnySet | Path) -> AnySet:
+def _as_set(source: AnySet | SetPath) -> AnySet:
     return source if isinstance(source, PatchSet) else open_set(source)
 
 
@@ -51,11 +50,13 @@ class PatchDataset(Dataset[Sample_co], Generic[Sample_co]):
 
     @overload
     def __init__(
-        self: "PatchDataset[torch.Tensor]", source: PatchSet | Path, arrays: str | tuple[str] | None = None
+        self: "PatchDataset[torch.Tensor]", source: PatchSet | SetPath, arrays: str | tuple[str] | None = None
     ) -> None: ...
     @overload
-    def __init__(self: "PatchDataset[TensorsByName]", source: AnySet | Path, arrays: Names | None = None) -> None: ...
-    def __init__(self, source: AnySet | Path, arrays: str | Sequence[str] | None = None) -> None:
+    def __init__(
+        self: "PatchDataset[TensorsByName]", source: AnySet | SetPath, arrays: Names | None = None
+    ) -> None: ...
+    def __init__(self, source: AnySet | SetPath, arrays: str | Sequence[str] | None = None) -> None:
         self.ps = _as_set(source)
         self._arrays = named_arrays(arrays or None, self.ps.selected, self.ps.arrays)
         self._alone = _stands_alone(self.ps, arrays)
@@ -99,7 +100,7 @@ class _From:
         source: a patch set, or its folder.
     """
 
-    source: AnySet | Path
+    source: AnySet | SetPath
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -119,7 +120,7 @@ class TorchOptions(LoaderOptions[torch.Tensor], _From):
 class OneTensor(TorchOptions):
     """Options with which a batch is a tensor."""
 
-    source: PatchSet | Path = field(kw_only=False)
+    source: PatchSet | SetPath = field(kw_only=False)
     columns: tuple[()] = ()
     arrays: str | tuple[str] | None = None
 

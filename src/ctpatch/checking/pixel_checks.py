@@ -90,7 +90,7 @@ def _check_stored_slice(ps: PatchSet, record: dict[str, Any], first: dict[str, A
 
 def _source(ps: PatchSet, record: dict[str, Any], array: str) -> NDArray[Any]:
     """The source slice, padded as it is cut; its digest must be the one on record."""
-    image = ps.read_checked_source(record, array)
+    image = ps.sources.read(record, array)
     return pad_slice(image, make_grid(image.shape[0], image.shape[1], ps.config).padded_shape, ps.config.pad_mode)
 
 

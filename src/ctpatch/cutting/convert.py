@@ -256,4 +256,4 @@ def _pixels(
 def _whole(ps: PatchSet, record: dict[str, Any], array: str, kept: pl.DataFrame) -> NDArray[Any]:
     if ps.meta.layout == "slices":
         return ps.stored_slice(kept.row(0, named=True), array)
-    return ps.read_checked_source(record, array)
+    return ps.sources.read(record, array)

@@ -8,7 +8,7 @@ import functools
 import inspect
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
-from typing import Any, Concatenate, Generic, ParamSpec, TypeAlias, TypeVar, get_args, get_origin
+from typing import Any, Concatenate, Generic, ParamSpec, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
@@ -20,9 +20,6 @@ P = ParamSpec("P")
 Owner = TypeVar("Owner")
 Options = TypeVar("Options")
 Result = TypeVar("Result")
-
-Names: TypeAlias = list[str] | tuple[str, ...]
-"""Names of arrays. A text is none of these: it names one array."""
 
 _MAX_SEED = 2**63
 
@@ -137,13 +134,7 @@ def takes(
     Raises:
         TypeError: (from the method) there is no such parameter.
     """
-    kinds: dict[Any, Any] = {}
-    for base in getattr(options, "__orig_bases__", ()):
-        kinds.update(zip(getattr(get_origin(base), "__parameters__", ()), get_args(base), strict=True))
-    wanted = {
-        name: each.replace(annotation=_of_kinds(each.annotation, kinds))
-        for name, each in inspect.signature(options).parameters.items()
-    }
+    wanted = inspect.signature(options).parameters
 
     def decorate(method: Callable[[Owner, Options], Result]) -> Callable[Concatenate[Owner, P], Result]:
         own = inspect.signature(method)
@@ -166,12 +157,6 @@ def takes(
         return call
 
     return decorate
-
-
-def _of_kinds(annotation: Any, kinds: dict[Any, Any]) -> Any:
-    """A type with its type variables replaced."""
-    variables = getattr(annotation, "__parameters__", ())
-    return annotation[tuple(kinds.get(each, each) for each in variables)] if variables else annotation
 
 
 def _with_arguments(text: str | None, options: object) -> str:

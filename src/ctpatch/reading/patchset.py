@@ -1,7 +1,6 @@
 """PatchSet: a finished set, read by number, whatever its layout."""
 
 import os
-import posixpath
 import threading
 from collections.abc import Iterator, Sequence
 from functools import cached_property
@@ -15,12 +14,10 @@ from typing_extensions import TypeVar
 
 from ctpatch.config import PatchConfig
 from ctpatch.core.reassembly import WindowName, reassemble
-from ctpatch.errors import ConfigError, FormatError, IncompleteError, NpyError, SourceChangedError, UsageError
+from ctpatch.errors import ConfigError, FormatError, NpyError
 from ctpatch.files.atomic import given_path
-from ctpatch.files.digest import array_digest
-from ctpatch.files.memory import Slabs, empty_buffer, require_memory
-from ctpatch.files.npy import SliceBuffer
-from ctpatch.format.meta import PATCH_META, PatchMeta, read_meta
+from ctpatch.files.memory import Slabs, require_memory
+from ctpatch.format.meta import PATCH_META, PatchMeta
 from ctpatch.format.tables import (
     PATCH_MANIFEST,
     REJECTED_PATCHES,
@@ -31,17 +28,25 @@ from ctpatch.format.tables import (
 )
 from ctpatch.layouts.base import SHARDS_FOLDER
 from ctpatch.layouts.reading import ArrayReader, MappedFiles, addresses_of
+from ctpatch.reading.asked import (
+    ArraysByName,
+    Indices,
+    Names,
+    OneArray,
+    SetPath,
+    buffers_for,
+    checked_indices,
+    named_arrays,
+)
 from ctpatch.reading.batches import BatchLoader, Buffers, LoaderSource, NumpyBuffers
-from ctpatch.reading.options import Array, LoaderOptions, Names, NumpyOptions, takes
-from ctpatch.work.folder import STATE_FOLDER
+from ctpatch.reading.opening import finished_meta, set_folder
+from ctpatch.reading.options import Array, LoaderOptions, NumpyOptions, takes
+from ctpatch.reading.source import SourceSlices
 
 # A path in a manifest that is not plainly below its root is refused before it is opened.
 _UNSAFE_PATH = r"^/|\\|\x00|(^|/)\.\.(/|$)|^[A-Za-z]:|^$"
 
-OneArray: TypeAlias = NDArray[Any]
-ArraysByName: TypeAlias = dict[str, NDArray[Any]]
 Pixels_co = TypeVar("Pixels_co", bound=OneArray | ArraysByName, default=OneArray, covariant=True)
-Indices: TypeAlias = Sequence[int] | NDArray[np.integer[Any]]
 _Slice: TypeAlias = slice  # within the class the name is that of a method
 
 
@@ -58,24 +63,19 @@ class PatchSet(Generic[Pixels_co]):
     Attributes:
         folder: the set's folder, absolute.
         meta: what the set is.
+        sources: the slices that it was cut from.
         selected: names of the arrays that are read where a call names none.
         reads_one: whether these are read as an array; a dict of arrays else.
     """
 
-    def __init__(
-        self,
-        path: str | os.PathLike[str],
-        data_root: str | os.PathLike[str] | None = None,
-        *,
-        in_memory: bool = False,
-        arrays: str | Sequence[str] | None = None,
-    ) -> None:
-        self.folder = _set_folder(given_path(path))
-        self.meta: PatchMeta = _finished_meta(self.folder)
-        self.selected = named_arrays(arrays, self.arrays, self.arrays)
-        self.reads_one = isinstance(arrays, str) or (arrays is None and len(self.arrays) == 1)
+    def __init__(self, path: SetPath, data_root: SetPath | None = None, *, in_memory: bool = False) -> None:
+        self.folder = set_folder(given_path(path))
+        self.meta: PatchMeta = finished_meta(self.folder)
+        self.selected = self.arrays
+        self.reads_one = len(self.arrays) == 1
         self._in_memory = in_memory
-        self._given_root = None if data_root is None else given_path(data_root).resolve()
+        root = None if data_root is None else given_path(data_root).resolve()
+        self.sources = SourceSlices(self.folder, self.meta, root)
         self._lock = threading.RLock()
         self._readers: dict[str, ArrayReader] = {}
         if (self.folder / SHARDS_FOLDER).is_symlink():
@@ -156,21 +156,12 @@ class PatchSet(Generic[Pixels_co]):
         Raises:
             UsageError: the set does not lie in its data root and none was given.
         """
-        if self._given_root is not None:
-            return self._given_root
-        if self.meta.paths_relative_to == "data_root":
-            inner = Path(self.meta.patch_dir).parts
-            if self.folder.parts[-len(inner) :] == inner:
-                return Path(*self.folder.parts[: -len(inner)])
-        raise UsageError(
-            f"{self.folder.name}: where its source slices are cannot be told, since the set does not lie at "
-            f"{self.meta.patch_dir!r} below a data root; give the data root (--data-root)"
-        )
+        return self.sources.data_root
 
     def resolve_patch(self, path: str) -> str:
         """Where a file named in the manifest is: in the set's folder, or for the layout `index` in the data root."""
         if self.meta.layout == "index":
-            return self.resolve_source(path)
+            return self.sources.resolve(path)
         return self._folder_text + path.removeprefix(self._prefix)
 
     @cached_property
@@ -180,19 +171,6 @@ class PatchSet(Generic[Pixels_co]):
     @cached_property
     def _prefix(self) -> str:
         return self.meta.path_prefix
-
-    def resolve_source(self, path: str) -> str:
-        """Where a source slice is.
-
-        Raises:
-            FormatError: the path leaves the data root through a link.
-        """
-        root = str(self.data_root)
-        full = posixpath.join(root, path)
-        real = os.path.realpath(full)
-        if not real.startswith(os.path.realpath(root).rstrip(os.sep) + os.sep):
-            raise FormatError(f"{path} leaves the data root through a link, which is not followed")
-        return full
 
     def _reader(self, array: str) -> ArrayReader:
         with self._lock:
@@ -298,33 +276,18 @@ class PatchSet(Generic[Pixels_co]):
             ValueError: there is no such array, or `out` has another shape or dtype.
             NpyError, FormatError: a file is missing or damaged.
         """
-        which = _checked_indices(indices, len(self))
+        which = checked_indices(indices, len(self))
         names = named_arrays(arrays, self.selected, self.arrays)
-        shape = (len(which), *self.patch_size)
-        single = isinstance(arrays, str) or (arrays is None and self.reads_one)
-        if isinstance(out, np.ndarray):
-            if len(names) != 1:
-                raise ValueError(f"out is one array, {len(names)} are read ({', '.join(names)}): give a dict of arrays")
-            given = {names[0]: out}
-            single = True
-        else:
-            given = dict(out or {})
-            stray = [name for name in given if name not in names]
-            if stray:
-                raise ValueError(f"out has {stray[0]!r}, which is not read; read are {', '.join(names)}")
-        result = {}
-        for name in names:
-            dtype = np.dtype(self.meta.arrays[name].dtype)
-            target = given.get(name)
-            if target is None:
-                target = empty_buffer(shape, dtype)
-            elif target.shape != shape or target.dtype != dtype or not target.flags.writeable:
-                raise ValueError(
-                    f"out for {name} has shape {target.shape} of {target.dtype}, wanted {shape} of {dtype}"
-                )
-            self._reader(name).read_into(which, target)
-            result[name] = target
+        single = self._means_one(arrays) or isinstance(out, np.ndarray)
+        dtypes = {name: np.dtype(self.meta.arrays[name].dtype) for name in names}
+        result = buffers_for(out, dtypes, (len(which), *self.patch_size))
+        for name, buffer in result.items():
+            self._reader(name).read_into(which, buffer)
         return result[names[0]] if single else result
+
+    def _means_one(self, arrays: str | Sequence[str] | None) -> bool:
+        """Whether an array is to be given, and no dict."""
+        return self.reads_one if arrays is None else isinstance(arrays, str)
 
     @overload
     def slice(self, slice_index: int, *, arrays: None = None) -> Pixels_co: ...
@@ -352,38 +315,13 @@ class PatchSet(Generic[Pixels_co]):
             raise NpyError(f"slice {slice_index} was left out of the set: {record['reason']}")
         names = named_arrays(arrays, self.selected, self.arrays)
         images = {array: self._slice_array(record, array) for array in names}
-        single = isinstance(arrays, str) or (arrays is None and self.reads_one)
-        return images[names[0]] if single else images
+        return images[names[0]] if self._means_one(arrays) else images
 
     def _slice_array(self, record: dict[str, Any], array: str) -> NDArray[Any]:
         if self.meta.layout == "slices" and record["num_patches"]:
             row = self.manifest.filter(pl.col("slice_index") == record["slice_index"]).row(0, named=True)
             return self.stored_slice(row, array)
-        return self.read_checked_source(record, array)
-
-    def read_checked_source(self, record: dict[str, Any], array: str) -> NDArray[Any]:
-        """A source slice from the data root, as it is cut, `(H, W)`; its digest must be the one on record.
-
-        Args:
-            record: a row of `slices`.
-            array: which array.
-
-        Raises:
-            NpyError: it is not there, or damaged.
-            SourceChangedError: it is no longer what the patches were cut from.
-        """
-        prefix = "" if array == "image" else f"{array}_"
-        path = record[f"{prefix}path" if prefix else "src_path"]
-        full = self.resolve_source(path)
-        if not os.path.lexists(full):
-            raise NpyError(
-                f"{path} is gone: the source slice is not in the data root; restore it, or give the data root it is "
-                "in (--data-root)"
-            )
-        image, _dtype = SliceBuffer().read(full, path, labels=array != "image")
-        if array_digest(image) != record[f"{prefix}digest"]:
-            raise SourceChangedError(f"{path} is no longer what the patches were cut from; restore it or build again")
-        return image
+        return self.sources.read(record, array)
 
     def reassemble(
         self,
@@ -460,82 +398,21 @@ AnySet: TypeAlias = PatchSet[OneArray | ArraysByName]
 """A set, whatever is read where no arrays are named."""
 
 
-def _checked_indices(indices: ArrayLike, count: int) -> NDArray[np.int64]:
-    which = np.asarray(indices)
-    if which.ndim != 1:
-        raise ValueError(f"indices have {which.ndim} dimensions, wanted a flat list of patch numbers")
-    if which.size and which.dtype.kind not in "iu":
-        raise TypeError(f"indices are {which.dtype}, wanted whole numbers (for a mask: numpy.flatnonzero(mask))")
-    which = which.astype(np.int64)
-    wrong = (which < -count) | (which >= count)
-    if wrong.any():
-        raise IndexError(f"patch {int(which[wrong][0])} is out of range: the set has {count} patches")
-    return np.where(which < 0, which + count, which)
-
-
-def named_arrays(
-    given: str | Sequence[str] | None, default: tuple[str, ...], known: tuple[str, ...]
-) -> tuple[str, ...]:
-    """The arrays that are meant by a name, by names, or by none.
-
-    Raises:
-        ValueError: there is no such array, or the list is empty.
-    """
-    if given is None:
-        return default
-    names = (given,) if isinstance(given, str) else tuple(given)
-    if not names:
-        raise ValueError(f"the list of arrays is empty; name some of {', '.join(known)}, or leave it out")
-    unknown = [name for name in names if name not in known]
-    if unknown:
-        raise ValueError(f"there is no array {unknown[0]!r}; the set has {', '.join(known)}")
-    return names
-
-
-def _set_folder(path: Path) -> Path:
-    folder = path.parent if path.is_file() else path
-    if not folder.is_dir():
-        raise UsageError(f"{str(path)!r} does not exist; give the folder of a patch set (it holds {PATCH_META})")
-    return folder.resolve()
-
-
-def _finished_meta(folder: Path) -> PatchMeta:
-    try:
-        return read_meta(folder / PATCH_META)
-    except FileNotFoundError:
-        pass
-    if (folder / STATE_FOLDER).is_dir():
-        raise IncompleteError(
-            f"{folder.name} is incomplete: its build was begun and has not finished; run the same build again to go on"
-        )
-    below = sorted(each.name for each in folder.iterdir() if (each / PATCH_META).is_file())
-    hint = f"; there are sets below it: {', '.join(below[:5])}" if below else ""
-    raise UsageError(f"{folder.name} is no patch set: it has no {PATCH_META}{hint}")
-
-
 @overload
 def open_set(
-    path: str | os.PathLike[str],
-    data_root: str | os.PathLike[str] | None = None,
-    *,
-    in_memory: bool = False,
-    arrays: str | None = None,
+    path: SetPath, data_root: SetPath | None = None, *, in_memory: bool = False, arrays: str | None = None
 ) -> PatchSet: ...
 @overload
 def open_set(
-    path: str | os.PathLike[str],
-    data_root: str | os.PathLike[str] | None = None,
-    *,
-    in_memory: bool = False,
-    arrays: Names,
+    path: SetPath, data_root: SetPath | None = None, *, in_memory: bool = False, arrays: Names
 ) -> PatchSet[ArraysByName]: ...
 def open_set(
-    path: str | os.PathLike[str],
-    data_root: str | os.PathLike[str] | None = None,
+    path: SetPath,
+    data_root: SetPath | None = None,
     *,
     in_memory: bool = False,
     arrays: str | Sequence[str] | None = None,
-) -> PatchSet[OneArray | ArraysByName]:
+) -> AnySet:
     """Open a finished patch set, of any layout.
 
     Args:
@@ -554,4 +431,7 @@ def open_set(
         ValueError: there is no such array.
         SystemFailureError: `in_memory`, and the set has more bytes than there is memory.
     """
-    return PatchSet(path, data_root, in_memory=in_memory, arrays=arrays)
+    ps: AnySet = PatchSet(path, data_root, in_memory=in_memory)
+    if arrays is not None:
+        ps.selected, ps.reads_one = named_arrays(arrays, ps.arrays, ps.arrays), isinstance(arrays, str)
+    return ps
