@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 from ctpatch.errors import ConfigError
 from ctpatch.files.memory import empty_buffer
 from ctpatch.layouts.reading import ArrayReader
-from ctpatch.reading.options import Array, Batch, LoaderOptions, SamplingOptions
+from ctpatch.reading.options import Array, Batch, LoaderOptions, SamplerOptions
 from ctpatch.reading.sampling import Sampler, batch_bounds, symmetries
 
 
@@ -129,7 +129,7 @@ class BatchLoader(Generic[Array]):
     def _identity(self) -> dict[str, Any]:
         """What decides the batches: a state belongs to a loader with the same."""
         return {
-            **{each.name: getattr(self.options, each.name) for each in fields(SamplingOptions)},
+            **{each.name: getattr(self.options, each.name) for each in fields(SamplerOptions)},
             "world_size": self._sampler.world_size,
             "batch_size": self.options.batch_size,
             "patches": self._source.manifest.height,

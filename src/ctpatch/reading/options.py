@@ -45,7 +45,7 @@ class Batch(Generic[Array]):
 
 
 @dataclass(frozen=True, kw_only=True)
-class SamplingOptions:
+class SamplerOptions:
     """Which patches an epoch has, in which order: two loaders with the same ones, of one set, give the same epochs.
 
     Attributes:
@@ -80,7 +80,7 @@ class SamplingOptions:
 
 
 @dataclass(frozen=True, kw_only=True)
-class LoaderOptions(SamplingOptions, Generic[Array]):
+class LoaderOptions(SamplerOptions, Generic[Array]):
     """All options of a loader whose batches hold arrays of one kind.
 
     Attributes:
@@ -101,7 +101,7 @@ class LoaderOptions(SamplingOptions, Generic[Array]):
     copy: bool = False
 
     def __post_init__(self) -> None:
-        SamplingOptions.__post_init__(self)
+        SamplerOptions.__post_init__(self)
         if self.batch_size < 1:
             raise ConfigError(f"batch_size: wanted 1 or more, got {self.batch_size}")
         if self.prefetch < 0:

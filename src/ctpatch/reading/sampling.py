@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 from ctpatch.config import Rule
 from ctpatch.core.rules import RULE_COLUMNS, compile_number, compile_rules
 from ctpatch.errors import ConfigError
-from ctpatch.reading.options import SamplingOptions
+from ctpatch.reading.options import SamplerOptions
 
 _ORDER, _DRAW, _SYMMETRY = 1, 2, 3
 _BLOCKS_TOGETHER = 16
@@ -35,7 +35,7 @@ class Sampler:
     """
 
     def __init__(
-        self, manifest: pl.DataFrame, slices: pl.DataFrame, options: SamplingOptions, rank: int, world_size: int
+        self, manifest: pl.DataFrame, slices: pl.DataFrame, options: SamplerOptions, rank: int = 0, world_size: int = 1
     ) -> None:
         if world_size < 1 or not 0 <= rank < world_size:
             raise ConfigError(f"rank: wanted 0 to world_size - 1, got {rank} of {world_size}")

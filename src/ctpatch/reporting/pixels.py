@@ -74,8 +74,8 @@ class SetPixels:
         """
         if record["at"] is not None:
             try:
-                found = self._ps.read([int(record["at"])], arrays=self._ps.arrays)
-                return {name: patches[0] for name, patches in found.items()}
+                read = self._ps.read([int(record["at"])], arrays=self._ps.arrays)
+                return {name: patches[0] for name, patches in read.items()}
             except CtPatchError as error:
                 self._note(error.message)
                 return None
