@@ -133,7 +133,7 @@ def predicting(ps: ctpatch.PatchSet, out: Path) -> None:
         return batch
 
     image = ps.slice(0, arrays="image")
-    restored: NDArray[np.float32] = ctpatch.predict(same, image, ctpatch.PatchConfig(patch_size=16, pad_mode="even"))
+    restored: Array = ctpatch.predict(same, image, ctpatch.PatchConfig(patch_size=16, pad_mode="even"))
     assert restored.shape == image.shape
     folder: Path = ctpatch.predict(same, ps, out=out)
     assert folder.is_dir()
