@@ -3,31 +3,38 @@
 The only module that imports torch.
 """
 
-import os
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from typing import Any, TypeAlias
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any, Generic, TypeAlias, overload
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
 from torch.utils.data import Dataset
+from typing_extensions import TypeVar
 
 from ctpatch.errors import ConfigError
-from ctpatch.reading.batches import Batch, BatchLoader, FlipsAndRotations
-from ctpatch.reading.patchset import PatchSet, open_set
-from ctpatch.reading.sampling import SamplerOptions
+from ctpatch.reading.asked import Names, SetPath, named_arrays
+from ctpatch.reading.batches import FlipsAndRotations
+from ctpatch.reading.options import LoaderOptions, takes
+from ctpatch.reading.patchset import AnySet, PatchSet, open_set
 
 __all__ = ["FlipsAndRotations", "PatchDataset", "PatchLoader"]
 
-Sample: TypeAlias = torch.Tensor | dict[str, torch.Tensor]
-TorchTransform: TypeAlias = Callable[[Batch[torch.Tensor]], Batch[torch.Tensor]]
+TensorsByName: TypeAlias = dict[str, torch.Tensor]
+Sample_co = TypeVar("Sample_co", bound=torch.Tensor | TensorsByName, default=torch.Tensor, covariant=True)
 
 
-def _as_set(source: PatchSet | str | os.PathLike[str]) -> PatchSet:
+def _as_set(source: AnySet | SetPath) -> AnySet:
     return source if isinstance(source, PatchSet) else open_set(source)
 
 
-class PatchDataset(Dataset[Sample]):
+def _stands_alone(ps: AnySet, arrays: str | Sequence[str] | None) -> bool:
+    """Whether pixels come as a tensor: one array, unless the set was opened with a list."""
+    return len([arrays] if isinstance(arrays, str) else arrays) == 1 if arrays else ps.reads_one
+
+
+class PatchDataset(Dataset[Sample_co], Generic[Sample_co]):
     """A patch set for `torch.utils.data.DataLoader`.
 
     A sample is `(1, H, W)`, float32 (labels in their own dtype); a dict of such where the set has several arrays.
@@ -35,26 +42,37 @@ class PatchDataset(Dataset[Sample]):
 
     Args:
         source: a patch set, or its folder.
-        arrays: which arrays; None takes all.
+        arrays: which arrays, or the name of one; None takes all.
+
+    Raises:
+        ValueError: there is no such array.
     """
 
-    def __init__(self, source: PatchSet | str | os.PathLike[str], arrays: Sequence[str] | None = None) -> None:
+    @overload
+    def __init__(
+        self: "PatchDataset[torch.Tensor]", source: PatchSet | SetPath, arrays: str | tuple[str] | None = None
+    ) -> None: ...
+    @overload
+    def __init__(
+        self: "PatchDataset[TensorsByName]", source: AnySet | SetPath, arrays: Names | None = None
+    ) -> None: ...
+    def __init__(self, source: AnySet | SetPath, arrays: str | Sequence[str] | None = None) -> None:
         self.ps = _as_set(source)
-        self._arrays = tuple(arrays or self.ps.arrays)
+        self._arrays = named_arrays(arrays or None, self.ps.selected, self.ps.arrays)
+        self._alone = _stands_alone(self.ps, arrays)
 
     def __len__(self) -> int:
         return len(self.ps)
 
-    def __getitem__(self, index: int) -> Sample:
+    def __getitem__(self, index: int) -> Sample_co:
         return self.__getitems__([index])[0]
 
-    def __getitems__(self, indices: Sequence[int]) -> list[Sample]:
+    def __getitems__(self, indices: Sequence[int]) -> list[Sample_co]:
         """The samples of a batch, in the order asked."""
         read = self.ps.read(indices, arrays=self._arrays)
         stacks = {name: torch.from_numpy(patches).unsqueeze(1) for name, patches in read.items()}
-        if len(stacks) == 1:
-            return list(next(iter(stacks.values())))
-        return [{name: stack[at] for name, stack in stacks.items()} for at in range(len(indices))]
+        samples: list[Any] = [{name: stack[at] for name, stack in stacks.items()} for at in range(len(indices))]
+        return list(next(iter(stacks.values()))) if self._alone else samples
 
 
 class _TorchBuffers:
@@ -63,94 +81,88 @@ class _TorchBuffers:
     def __init__(self) -> None:
         self._pin = torch.cuda.is_available()
 
-    def make(self, shape: tuple[int, ...], dtype: np.dtype[Any]) -> tuple[NDArray[Any], Any]:
+    def make(self, shape: tuple[int, ...], dtype: np.dtype[Any]) -> tuple[NDArray[Any], torch.Tensor]:
         """A buffer as NumPy sees it and as a tensor."""
         kind = torch.from_numpy(np.empty(0, dtype)).dtype
         tensor = torch.empty(shape, dtype=kind, pin_memory=self._pin)
         return tensor.numpy(), tensor
 
-    def column(self, values: NDArray[Any]) -> Any:
+    def column(self, values: NDArray[Any]) -> torch.Tensor:
         """The values of a column as a tensor."""
         return torch.from_numpy(np.ascontiguousarray(values))
 
 
-class PatchLoader:
+@dataclass(frozen=True)
+class _From:
+    """Where a loader reads: the first of its options, the only one that has no default.
+
+    Attributes:
+        source: a patch set, or its folder.
+    """
+
+    source: AnySet | SetPath
+
+
+@dataclass(frozen=True, kw_only=True)
+class TorchOptions(LoaderOptions[torch.Tensor], _From):
+    """Options of a `PatchLoader`.
+
+    Attributes:
+        rank, world_size: the share of this process, every `world_size`-th patch beginning with `rank`; None takes
+            them from `torch.distributed` where it is initialised.
+    """
+
+    rank: int | None = None
+    world_size: int | None = None
+
+
+@dataclass(frozen=True, kw_only=True)
+class OneTensor(TorchOptions):
+    """Options with which a batch is a tensor."""
+
+    source: PatchSet | SetPath = field(kw_only=False)
+    columns: tuple[()] = ()
+    arrays: str | tuple[str] | None = None
+
+
+@dataclass(frozen=True, kw_only=True)
+class SeveralTensors(TorchOptions):
+    """Options with which a batch is a dict: columns, several arrays, or a set that was opened with a list of arrays."""
+
+
+class PatchLoader(Generic[Sample_co]):
     """Batches of a patch set as tensors `(B, 1, H, W)`, read ahead by a thread into buffers that are used again.
 
     A batch is a tensor; a dict of tensors where the set has several arrays or `columns` are asked for. It is valid
     until the next one is asked for; keep it longer with `copy=True` (or by `.clone()`, or by moving it to a device).
     Each pass is one epoch: every patch once, in an order that depends on `seed` and epoch alone.
-
-    Args:
-        source: a patch set, or its folder.
-        batch_size: patches in a batch.
-        shuffle: a new order each epoch.
-        seed: of the order and of transforms.
-        drop_last: leave out the last batch where it is not full.
-        prefetch: batches read ahead; 0 reads when asked.
-        columns: numeric columns of the manifest that come with each batch (`row`, `std`, `slice_index`, …).
-        arrays: which arrays; None takes all.
-        transform: is given each `Batch` of tensors in the reading thread and returns it; `FlipsAndRotations()` is one.
-        subset, weight, balance, block_size: see `ctpatch.reading.sampling.SamplerOptions`.
-        rank, world_size: the share of this process; None takes them from `torch.distributed` where it is initialised.
-        copy: give each batch memory of its own.
-
-    Raises:
-        ConfigError: an option makes no sense.
     """
 
-    def __init__(
-        self,
-        source: PatchSet | str | os.PathLike[str],
-        batch_size: int = 64,
-        *,
-        shuffle: bool = False,
-        seed: int = 0,
-        drop_last: bool = False,
-        prefetch: int = 2,
-        columns: Sequence[str] = (),
-        arrays: Sequence[str] | None = None,
-        transform: TorchTransform | None = None,
-        subset: str | None = None,
-        weight: str | None = None,
-        balance: str | None = None,
-        block_size: int | None = None,
-        rank: int | None = None,
-        world_size: int | None = None,
-        copy: bool = False,
-    ) -> None:
-        here, world = _share(rank, world_size)
-        options = SamplerOptions(
-            shuffle=shuffle,
-            seed=seed,
-            subset=subset,
-            weight=weight,
-            balance=balance,
-            block_size=block_size,
-            rank=here,
-            world_size=world,
-            drop_last=drop_last,
-        )
-        self._loader = BatchLoader(
-            _as_set(source),
-            batch_size,
-            options,
-            prefetch=prefetch,
-            arrays=arrays,
-            columns=columns,
-            transform=transform,
-            copy=copy,
-            buffers=_TorchBuffers(),
-        )
+    @overload
+    @takes(OneTensor)
+    def __init__(self: "PatchLoader[torch.Tensor]", options: OneTensor) -> None: ...
+    @overload
+    @takes(SeveralTensors)
+    def __init__(self: "PatchLoader[TensorsByName]", options: SeveralTensors) -> None: ...
+    @takes(TorchOptions)
+    def __init__(self, options: TorchOptions) -> None:
+        """Make a loader.
+
+        Raises:
+            ConfigError: an option makes no sense.
+        """
+        ps = _as_set(options.source)
+        self._alone = _stands_alone(ps, options.arrays) and not options.columns
+        self._loader = ps.loader(options, *_share(options.rank, options.world_size), _TorchBuffers())
 
     def __len__(self) -> int:
         """Batches in an epoch."""
         return len(self._loader)
 
-    def __iter__(self) -> Iterator[Any]:
+    def __iter__(self) -> Iterator[Sample_co]:
         for batch in self._loader:
-            together = {**batch.arrays, **batch.columns}
-            yield next(iter(together.values())) if len(together) == 1 else together
+            together: Any = {**batch.arrays, **batch.columns}
+            yield next(iter(together.values())) if self._alone else together
 
     def set_epoch(self, epoch: int) -> None:
         """Begin with the first batch of an epoch at the next pass."""

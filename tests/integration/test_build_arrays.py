@@ -1,6 +1,7 @@
 """Targets and masks beside the image: same windows, own dtype, every layout."""
 
 import json
+import pickle
 from pathlib import Path
 from typing import Any
 
@@ -28,7 +29,7 @@ def test_arrays_are_cut_at_the_same_windows(tmp_path: Path, layout: Any, pad_mod
     kinds: dict[str, Any] = {"target": np.float32, "mask": np.uint8, "label_mask": np.int16}
     prepared = make_split(tmp_path, [(40, 50), (18, 23), (40, 50)], arrays=kinds)
     build_one(prepared, ctpatch.PatchConfig(patch_size=16, stride=8, pad_mode=pad_mode), layout=layout)
-    ps = ctpatch.open(prepared.out)
+    ps = ctpatch.open(prepared.out, arrays=["image", "target", "mask", "label_mask"])
     assert ps.arrays == ("image", "target", "mask", "label_mask")
     everything = ps.read(range(len(ps)))
     assert list(everything) == ["image", "target", "mask", "label_mask"]
@@ -37,9 +38,7 @@ def test_arrays_are_cut_at_the_same_windows(tmp_path: Path, layout: Any, pad_mod
         assert len(ps) == len(where)
         assert_bits(everything[array], patches)
         assert_bits(ps[len(ps) - 1][array], patches[-1])
-        whole = ps.slice(1)
-        assert isinstance(whole, dict)
-        assert_bits(whole[array], prepared.images[array][1])
+        assert_bits(ps.slice(1)[array], prepared.images[array][1])
     assert json.loads((prepared.out / "patch_meta.json").read_text())["arrays"] == {
         "image": {"dtype": "float32", "labels": False},
         "target": {"dtype": "float32", "labels": False},
@@ -173,6 +172,30 @@ def test_rules_on_an_array_that_is_not_there(tmp_path: Path) -> None:
     assert not prepared.out.exists()
 
 
+def test_what_is_read_where_no_arrays_are_named(tmp_path: Path) -> None:
+    prepared = make_split(tmp_path, arrays={"target": np.float32, "mask": np.uint8})
+    build_one(prepared, SMALL)
+    plain = ctpatch.open(prepared.out)
+    targets = reference_set(prepared.images["target"])[1]
+    masks = reference_set(prepared.images["mask"], dtype=np.uint8)[1]
+    one = pickle.loads(pickle.dumps(ctpatch.open(prepared.out, arrays="target")))
+    assert_bits(one.read([5, 9]), targets[[5, 9]])
+    assert_bits(one[3], targets[3])
+    assert_bits(one.slice(1), prepared.images["target"][1])
+    assert_bits(one.read([5], arrays="mask"), masks[[5]])
+    assert one.arrays == plain.arrays
+    listed = ctpatch.open(prepared.out, arrays=("mask",))
+    assert list(listed.read([5])) == list(listed[0:2]) == list(listed[5]) == list(listed.slice(0)) == ["mask"]
+    assert_bits(listed[0:2]["mask"], masks[:2])
+    assert list(plain.read([0])) == list(plain[0]) == list(plain.slice(0)) == ["image", "target", "mask"]
+    assert list(plain.slice(0, arrays=["mask"])) == ["mask"]
+    assert_bits(plain.slice(2, arrays="mask"), prepared.images["mask"][2])
+    with pytest.raises(ValueError, match="there is no array 'lung'"):
+        plain.slice(0, arrays="lung")
+    with pytest.raises(ValueError, match="there is no array 'lung'"):
+        ctpatch.open(prepared.out, arrays="lung")
+
+
 def test_reading_some_arrays_only(tmp_path: Path) -> None:
     prepared = make_split(tmp_path, arrays={"target": np.float32, "mask": np.uint8})
     build_one(prepared, SMALL)
@@ -182,7 +205,12 @@ def test_reading_some_arrays_only(tmp_path: Path) -> None:
     found = ps.read([4, 5], out=buffers, arrays=["mask"])
     assert found["mask"] is buffers["mask"]
     assert_bits(buffers["mask"], reference_set(prepared.images["mask"], dtype=np.uint8)[1][[4, 5]])
-    with pytest.raises(ValueError, match="no array"):
-        ps.read([0], arrays=["lung"])
+    for some in ("lung", ["lung"], ["image", "lung", "liver"]):
+        with pytest.raises(ValueError, match=r"^there is no array 'lung'; the set has image, target, mask$"):
+            ps.read([0], arrays=some)
+    nothing: list[list[str] | tuple[str, ...]] = [[], ()]
+    for none in nothing:
+        with pytest.raises(ValueError, match=r"^the list of arrays is empty; name some of image, target, mask, or"):
+            ps.read([0], arrays=none)
     with pytest.raises(ValueError, match="give a dict"):
         ps.read([0], out=np.empty((1, 16, 16), np.float32))

@@ -1,6 +1,8 @@
 """Batches: every patch once, the same whatever the threads, resumed where they stopped; NumPy and torch."""
 
+import inspect
 import itertools
+import re
 import threading
 from collections import Counter
 from pathlib import Path
@@ -12,7 +14,8 @@ from numpy.typing import NDArray
 
 import ctpatch
 from ctpatch.errors import ConfigError, NpyError, RuleError
-from ctpatch.reading.batches import Batch, FlipsAndRotations, apply_symmetry
+from ctpatch.reading.batches import FlipsAndRotations, apply_symmetry
+from ctpatch.reading.options import Batch
 from helpers import LAYOUTS, SMALL, build_one, make_split
 
 
@@ -213,7 +216,8 @@ def test_leaving_early_ends_the_thread(pairs: ctpatch.PatchSet) -> None:
         ({"seed": -1}, "seed"),
         ({"rank": 2, "world_size": 2}, "rank"),
         ({"columns": ["patch_id"]}, "no numeric column 'patch_id'"),
-        ({"arrays": ["nothing"]}, "no array 'nothing'"),
+        ({"arrays": ["nothing"]}, "arrays: there is no array 'nothing'; the set has image, target, mask"),
+        ({"arrays": "nothing"}, "arrays: there is no array 'nothing'; the set has image, target, mask"),
         ({"subset": "std > 9"}, "no patch of 60 meets"),
         ({"weight": "std", "balance": "slice_index"}, "give one of them"),
         ({"weight": "0 - std"}, "negative"),
@@ -228,9 +232,51 @@ def test_options_that_make_no_sense(pairs: ctpatch.PatchSet, options: dict[str, 
         pairs.batches(weight="std < 1")
 
 
+def test_the_parameters_are_those_of_the_one_list(pairs: ctpatch.PatchSet) -> None:
+    shown = inspect.signature(pairs.batches).parameters
+    assert {name: each.default for name, each in shown.items()} == {
+        "batch_size": 64,
+        "shuffle": False,
+        "seed": 0,
+        "epoch": 0,
+        "drop_last": False,
+        "prefetch": 2,
+        "columns": (),
+        "arrays": None,
+        "transform": None,
+        "subset": None,
+        "weight": None,
+        "balance": None,
+        "block_size": None,
+        "rank": 0,
+        "world_size": 1,
+        "copy": False,
+    }
+    kinds = {name: each.kind for name, each in shown.items()}
+    assert kinds.pop("batch_size") is inspect.Parameter.POSITIONAL_OR_KEYWORD
+    assert set(kinds.values()) == {inspect.Parameter.KEYWORD_ONLY}
+    described = inspect.getdoc(pairs.batches) or ""
+    assert all(re.search(rf"^    (\w+, )?{name}(, \w+)?: \w", described, re.MULTILINE) for name in shown)
+    assert described.index("Args:") < described.index("Returns:") < described.index("Raises:")
+    assert pairs.batches(7).options == pairs.batches(batch_size=7).options
+    with pytest.raises(TypeError, match=r"PatchSet\.batches\(\): got an unexpected keyword argument 'shufle'"):
+        pairs.batches(8, shufle=True)  # type: ignore[call-arg]
+    with pytest.raises(TypeError, match="too many positional arguments"):
+        pairs.batches(8, True)  # type: ignore[call-arg]
+
+
+def test_one_array_by_its_name(pairs: ctpatch.PatchSet) -> None:
+    (batch,) = pairs.batches(60, arrays="target")
+    assert list(batch.arrays) == ["target"]
+    assert batch.arrays["target"][:, 0].tobytes() == pairs.read(range(60), arrays="target").tobytes()
+    (batch,) = pairs.batches(60, arrays=[])
+    assert list(batch.arrays) == ["image", "target", "mask"]
+    (batch,) = ctpatch.open(pairs.folder, arrays=["mask"]).batches(60)
+    assert list(batch.arrays) == ["mask"]
+
+
 def test_reassembly_from_the_manifest(ps: ctpatch.PatchSet) -> None:
     whole = ps.slice(1)
-    assert isinstance(whole, np.ndarray)
     found = ps.reassemble(1, window="uniform")
     covered = np.isfinite(found)
     assert found[covered].tobytes() == whole[covered].tobytes()
@@ -251,7 +297,6 @@ def test_predict_a_slice_and_a_set(ps: ctpatch.PatchSet, tmp_path: Path) -> None
         return batch * np.float32(0.5)
 
     whole = ps.slice(2)
-    assert isinstance(whole, np.ndarray)
     cfg = ctpatch.PatchConfig(patch_size=16, stride=12, pad_mode="even")
     np.testing.assert_allclose(ctpatch.predict(darker, whole, cfg, batch_size=5), whole * 0.5, atol=1e-6)
     assert set(calls[:-1]) == {5}
@@ -261,11 +306,7 @@ def test_predict_a_slice_and_a_set(ps: ctpatch.PatchSet, tmp_path: Path) -> None
     assert ctpatch.verify(build_one_result.folder, deep=True).ok
     again = ctpatch.open(build_one_result.folder)
     for index in range(3):
-        source = ps.slice(index)
-        assert isinstance(source, np.ndarray)
-        found = again.slice(index)
-        assert isinstance(found, np.ndarray)
-        np.testing.assert_allclose(found, source * 0.5, atol=1e-6)
+        np.testing.assert_allclose(again.slice(index), ps.slice(index) * 0.5, atol=1e-6)
     assert again.slices["patient_id"].to_list() == ["a", "a", "b"]
 
 
@@ -290,7 +331,6 @@ class TestTorch:
 
         data = PatchDataset(ps)
         sample = data[5]
-        assert isinstance(sample, torch.Tensor)
         assert (sample.shape, sample.dtype) == ((1, 16, 16), torch.float32)
         assert sample[0].numpy().tobytes() == ps.read([5]).tobytes()
         batches: list[Any] = list(torch.utils.data.DataLoader(data, batch_size=7, shuffle=False))
@@ -307,12 +347,38 @@ class TestTorch:
         plain = pairs.batches(8, shuffle=True, seed=2, columns=["std"], transform=FlipsAndRotations(), copy=True)
         assert len(loader) == 8
         for ours, theirs in zip(loader, plain, strict=True):
-            assert isinstance(ours, dict)
             assert set(ours) == {"image", "target", "mask", "std"}
             assert ours["mask"].dtype == torch.uint8
             for name in pairs.arrays:
                 assert ours[name].numpy().tobytes() == theirs.arrays[name].tobytes()
             assert ours["std"].tolist() == theirs.columns["std"].tolist()
+
+    def test_the_options_are_those_of_batches(self, pairs: ctpatch.PatchSet) -> None:
+        from ctpatch.torch import PatchLoader
+
+        shown = inspect.signature(PatchLoader).parameters
+        plain = inspect.signature(pairs.batches).parameters
+        assert list(shown)[:2] == ["source", "batch_size"]
+        assert set(shown) == {"source", *plain} - {"epoch"}
+        assert (shown["rank"].default, shown["world_size"].default) == (None, None)
+        alike = set(shown) - {"source", "rank", "world_size"}
+        assert {name: shown[name].default for name in alike} == {name: plain[name].default for name in alike}
+        with pytest.raises(TypeError, match=r"PatchLoader\.__init__\(\): got an unexpected keyword argument 'epoch'"):
+            PatchLoader(pairs, epoch=1)  # type: ignore[call-overload]
+
+    def test_a_list_of_one_array_is_a_tensor_unless_the_set_was_opened_with_it(self, pairs: ctpatch.PatchSet) -> None:
+        import torch
+
+        from ctpatch.torch import PatchDataset, PatchLoader
+
+        listed = ctpatch.open(pairs.folder, arrays=["target"])
+        for arrays in ("target", ["target"]):
+            both: list[Any] = [*PatchLoader(pairs, 60, arrays=arrays), *PatchLoader(listed, 60, arrays=arrays)]
+            assert all(isinstance(each, torch.Tensor) for each in [*both, PatchDataset(pairs, arrays)[0]])
+        assert [list(batch) for batch in PatchLoader(listed, 60)] == [["target"]]
+        assert list(PatchDataset(listed)[0]) == ["target"]
+        with pytest.raises(ValueError, match="there is no array 'lung'; the set has image, target, mask"):
+            PatchDataset(pairs, "lung")
 
     def test_one_array_comes_as_a_tensor_and_epochs_resume(self, ps: ctpatch.PatchSet) -> None:
         import torch
@@ -365,7 +431,6 @@ class TestTorch:
             model.bias.zero_()
         model.train()
         whole = ps.slice(0)
-        assert isinstance(whole, np.ndarray)
         cfg = ctpatch.PatchConfig(patch_size=16, stride=8, pad_mode="even")
         np.testing.assert_allclose(ctpatch.predict(model, whole, cfg), whole * 0.25, atol=1e-6)
         assert model.training

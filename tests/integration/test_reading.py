@@ -55,6 +55,31 @@ def test_one_patch_and_all_patches(ps: ctpatch.PatchSet, patches: Any) -> None:
     assert "phantoms/train: 60 patches of 16x16" in repr(ps)
 
 
+@pytest.mark.parametrize("where", [slice(0, 3), slice(None, None, -7), slice(-5, None), slice(80, 90), slice(4, 2)])
+def test_patches_by_a_slice(ps: ctpatch.PatchSet, patches: Any, where: slice) -> None:
+    assert_bits(ps[where], patches[where])
+
+
+@pytest.mark.parametrize("kind", [list, np.array])
+def test_patches_by_a_list_of_numbers(ps: ctpatch.PatchSet, patches: Any, kind: Any) -> None:
+    assert_bits(ps[kind([0, 59, -2])], patches[[0, 59, -2]])
+    assert_bits(ps[range(3, 9, 2)], patches[3:9:2])
+    assert_bits(ps[np.int16(7)], patches[7])
+    assert_bits(ps[np.array(7)], patches[7])
+    with pytest.raises(IndexError, match="patch 60 is out of range"):
+        ps[kind([0, 60])]
+
+
+@pytest.mark.parametrize(
+    ("index", "error"), [("image", TypeError), (0.5, TypeError), (True, TypeError), ((0, 1), ValueError)]
+)
+def test_what_is_no_number_of_a_patch(ps: ctpatch.PatchSet, index: Any, error: type[Exception]) -> None:
+    with pytest.raises(error, match="indices"):
+        ps[index]
+    with pytest.raises(TypeError, match="for a mask"):
+        ps[np.ones(60, bool)]
+
+
 @pytest.mark.parametrize("index", [60, -61, 10**12, -(2**63)])
 def test_patches_that_are_not_there(ps: ctpatch.PatchSet, index: int) -> None:
     with pytest.raises(IndexError, match="out of range: the set has 60 patches"):
@@ -124,12 +149,8 @@ def test_slices_come_whole(ps: ctpatch.PatchSet, prepared: Prepared) -> None:
 
 
 def test_what_is_read_is_a_copy(ps: ctpatch.PatchSet, patches: Any, prepared: Prepared) -> None:
-    patch = ps[7]
-    assert isinstance(patch, np.ndarray)
-    patch[...] = 9
-    whole = ps.slice(0)
-    assert isinstance(whole, np.ndarray)
-    whole[...] = 9
+    ps[7][...] = 9
+    ps.slice(0)[...] = 9
     assert_bits(ps[7], patches[7])
     assert_bits(ps.slice(0), prepared.images["image"][0])
 
@@ -345,9 +366,9 @@ def test_in_memory_reads_the_same_patches_once(tmp_path: Path, layout: Any, pad_
     prepared = make_split(tmp_path, [(40, 50), (30, 44), (40, 50)], arrays={"target": "f4", "mask": "u1"})
     config = ctpatch.PatchConfig(patch_size=16, stride=12, pad_mode=pad_mode)
     build_one(prepared, config, layout=layout)
-    plain = ctpatch.open(prepared.out)
+    plain = ctpatch.open(prepared.out, arrays=["image", "target", "mask"])
     wanted = plain.read(range(len(plain)))
-    kept = ctpatch.open(prepared.out, in_memory=True)
+    kept = ctpatch.open(prepared.out, in_memory=True, arrays=plain.arrays)
     rng = np.random.Generator(np.random.Philox(3))
     for _ in range(3):  # with repeats, and with what is there already
         which = rng.integers(0, len(plain), 20)

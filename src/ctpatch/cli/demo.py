@@ -40,9 +40,7 @@ def run_demo(folder: Path) -> int:
     print_out(
         f"\n5. read\n  >>> import ctpatch\n  >>> ps = ctpatch.open({place!r})\n  >>> len(ps), ps[0]['image'].shape"
     )
-    first = ps[0]
-    assert isinstance(first, dict)
-    print_out(f"  ({len(ps)}, {first['image'].shape})")
+    print_out(f"  ({len(ps)}, {ps.read([0], arrays='image')[0].shape})")
     print_out(f"\n6. report\n  {_report(root, [result.folder for result in results])}")
     return EXIT_DONE if all(report.ok for report, _ in reports) else EXIT_DATA
 

@@ -264,4 +264,4 @@ def _pixels(
 def _whole(ps: PatchSet, record: dict[str, Any], array: str, kept: pl.DataFrame) -> NDArray[Any]:
     if ps.layout.holds_slices:
         return ps.stored_slice(kept.row(0, named=True), array)
-    return ps.read_checked_source(record, array)
+    return ps.sources.read(record, array)

@@ -6,8 +6,8 @@ interpreter free, so a thread costs nothing and no batch crosses a process borde
 
 import queue
 import threading
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import asdict, dataclass, field
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from dataclasses import dataclass, field, fields
 from typing import Any, Generic, Protocol, TypeVar
 
 import numpy as np
@@ -16,75 +16,41 @@ from numpy.typing import NDArray
 
 from ctpatch.errors import ConfigError
 from ctpatch.files.memory import empty_buffer
-from ctpatch.format.meta import PatchMeta
-from ctpatch.reading.sampling import Sampler, SamplerOptions, batch_bounds, symmetries
+from ctpatch.layouts.reader import ArrayReader
+from ctpatch.reading.options import Array, Batch, LoaderOptions, SamplerOptions
+from ctpatch.reading.sampling import Sampler, batch_bounds, symmetries
 
-Array = TypeVar("Array")
 
-
-@dataclass(slots=True)
-class Batch(Generic[Array]):
-    """One batch.
+@dataclass(frozen=True, slots=True)
+class LoaderSource:
+    """What a loader reads.
 
     Attributes:
-        arrays: for each array of the set its patches `(B, 1, H, W)`.
-        columns: for each column asked for its values `(B,)`.
-        indices: numbers of the patches in the set, `(B,)`.
-        epoch, seed: where the batch belongs, for transforms that need random numbers of their own.
-        set_size: patches in the whole set.
+        arrays: the arrays to read, with their dtypes.
+        patch_size: height and width of a patch.
+        manifest: a row for each patch.
+        slices: a row for each slice.
+        reader: gives the reader of an array, whose patches are numbered as the manifest's rows.
     """
 
-    arrays: dict[str, Array]
-    columns: dict[str, Array]
-    indices: NDArray[np.int64]
-    epoch: int
-    seed: int
-    set_size: int
+    arrays: dict[str, np.dtype[Any]]
+    patch_size: tuple[int, int]
+    manifest: pl.DataFrame
+    slices: pl.DataFrame
+    reader: Callable[[str], ArrayReader]
 
 
-Transform = Callable[[Batch[Any]], Batch[Any]]
+Seen_co = TypeVar("Seen_co", covariant=True)
 
 
-class Readable(Protocol):
-    """What a loader needs of a patch set."""
-
-    meta: PatchMeta
-
-    def __len__(self) -> int: ...
-
-    @property
-    def arrays(self) -> tuple[str, ...]:
-        """Names of the arrays."""
-        ...
-
-    @property
-    def patch_size(self) -> tuple[int, int]:
-        """Height and width of a patch."""
-        ...
-
-    @property
-    def manifest(self) -> pl.DataFrame:
-        """A row for each patch."""
-        ...
-
-    @property
-    def slices(self) -> pl.DataFrame:
-        """A row for each slice."""
-        ...
-
-    def read(self, indices: Any, out: Any = None, *, arrays: Sequence[str] | None = None) -> Any:
-        """Patches in the order asked."""
-        ...
-
-
-class Buffers(Protocol):
+class Buffers(Protocol[Seen_co]):
     """Makes the memory that batches are read into, and what the caller sees of it."""
 
-    def make(self, shape: tuple[int, ...], dtype: np.dtype[Any]) -> tuple[NDArray[Any], Any]:
+    def make(self, shape: tuple[int, ...], dtype: np.dtype[Any]) -> tuple[NDArray[Any], Seen_co]:
         """A buffer as NumPy sees it, and as the caller does; both share the memory."""
         ...
 
-    def column(self, values: NDArray[Any]) -> Any:
+    def column(self, values: NDArray[Any]) -> Seen_co:
         """The values of a column as the caller sees them."""
         ...
 
@@ -92,12 +58,12 @@ class Buffers(Protocol):
 class NumpyBuffers:
     """Plain arrays."""
 
-    def make(self, shape: tuple[int, ...], dtype: np.dtype[Any]) -> tuple[NDArray[Any], Any]:
+    def make(self, shape: tuple[int, ...], dtype: np.dtype[Any]) -> tuple[NDArray[Any], NDArray[Any]]:
         """A new array, twice."""
         buffer = empty_buffer(shape, dtype)
         return buffer, buffer
 
-    def column(self, values: NDArray[Any]) -> Any:
+    def column(self, values: NDArray[Any]) -> NDArray[Any]:
         """The values themselves."""
         return values
 
@@ -108,58 +74,39 @@ class _Slot:
     seen: dict[str, Any] = field(default_factory=dict)
 
 
-class BatchLoader:
+class BatchLoader(Generic[Array]):
     """Iterates over a set in batches, epoch after epoch.
 
     Each pass over it is one epoch, from its first batch; `set_epoch` says which comes next. A pass that was left early
     is begun anew by the next one, unless `load_state_dict` says where to go on.
 
-    A batch is valid until the next one is asked for, unless `copy` is set: then it is the caller's for ever.
+    A batch is valid until the next one is asked for, unless the option `copy` is set: then it is the caller's for ever.
 
     Args:
-        ps: the set.
-        batch_size: patches in a batch.
-        options: which patches, in which order.
-        prefetch: batches read ahead; 0 reads when asked.
-        arrays: which arrays; None takes all.
-        columns: numeric columns of the manifest that come with each batch.
-        transform: is given each batch in the reading thread and returns what the caller gets.
-        copy: give each batch memory of its own instead of reusing buffers.
+        source: what is read.
+        options: which patches, in which order, and how.
+        rank, world_size: the share of this process.
         buffers: makes the memory.
+
+    Raises:
+        ConfigError: an option does not fit the set.
     """
 
     def __init__(
         self,
-        ps: Readable,
-        batch_size: int,
-        options: SamplerOptions,
-        *,
-        prefetch: int = 2,
-        arrays: Sequence[str] | None = None,
-        columns: Sequence[str] = (),
-        transform: Transform | None = None,
-        copy: bool = False,
-        buffers: Buffers | None = None,
+        source: LoaderSource,
+        options: LoaderOptions[Array],
+        rank: int,
+        world_size: int,
+        buffers: Buffers[Array],
     ) -> None:
-        if batch_size < 1:
-            raise ConfigError(f"batch_size: wanted 1 or more, got {batch_size}")
-        if prefetch < 0:
-            raise ConfigError(f"prefetch: wanted 0 or more, got {prefetch}")
-        unknown = [name for name in arrays or () if name not in ps.arrays]
-        if unknown:
-            raise ConfigError(f"arrays: there is no array {unknown[0]!r}; the set has {', '.join(ps.arrays)}")
-        self.ps = ps
-        self.batch_size = batch_size
         self.options = options
-        self.prefetch = prefetch
-        self.arrays = tuple(arrays or ps.arrays)
-        self.transform = transform
-        self.copy = copy
-        self._buffers: Buffers = buffers or NumpyBuffers()
-        self._columns = {name: _numeric_column(ps.manifest, name) for name in columns}
-        self._sampler = Sampler(ps.manifest, ps.slices, options)
+        self._source = source
+        self._buffers = buffers
+        self._columns = {name: _numeric_column(source.manifest, name) for name in options.columns}
+        self._sampler = Sampler(source.manifest, source.slices, options, rank, world_size)
         self._slots: list[_Slot] = []
-        clash = [name for name in columns if name in self.arrays]
+        clash = [name for name in options.columns if name in source.arrays]
         if clash:
             raise ConfigError(f"columns: {clash[0]!r} is the name of an array too; read one of the two")
         self._epoch = 0
@@ -168,7 +115,7 @@ class BatchLoader:
 
     def __len__(self) -> int:
         """Batches in an epoch."""
-        return len(batch_bounds(len(self._sampler), self.batch_size, drop_last=self.options.drop_last))
+        return len(batch_bounds(len(self._sampler), self.options.batch_size, drop_last=self.options.drop_last))
 
     @property
     def epoch(self) -> int:
@@ -181,9 +128,12 @@ class BatchLoader:
 
     def _identity(self) -> dict[str, Any]:
         """What decides the batches: a state belongs to a loader with the same."""
-        options = asdict(self.options)
-        del options["rank"]
-        return {**options, "batch_size": self.batch_size, "patches": len(self.ps)}
+        return {
+            **{each.name: getattr(self.options, each.name) for each in fields(SamplerOptions)},
+            "world_size": self._sampler.world_size,
+            "batch_size": self.options.batch_size,
+            "patches": self._source.manifest.height,
+        }
 
     def state_dict(self) -> dict[str, Any]:
         """Where the loader stands: `load_state_dict` goes on with the batch behind the last one given out."""
@@ -201,88 +151,90 @@ class BatchLoader:
         self._epoch = int(state["epoch"])
         self._next_batch = self._begin_at = int(state["next_batch"])
 
-    def __iter__(self) -> Iterator[Batch[Any]]:
-        order = self._sampler.epoch(self._epoch)
-        bounds = batch_bounds(len(order), self.batch_size, drop_last=self.options.drop_last)
-        first, self._begin_at = self._begin_at, 0
-        self._next_batch = first
-        for batch in self._batches(order, bounds[first:]):
-            self._next_batch += 1
-            yield batch
-        self._epoch, self._next_batch = self._epoch + 1, 0
-
-    def _batches(self, order: NDArray[np.int64], bounds: Sequence[tuple[int, int]]) -> Iterator[Batch[Any]]:
-        epoch = self._epoch
-        if self.prefetch == 0:
-            slot = _Slot()
-            for start, stop in bounds:
-                yield self._read(_Slot() if self.copy else slot, order[start:stop], epoch)
-            return
-        yield from self._read_ahead(order, bounds, epoch)
-
-    def _read_ahead(
-        self, order: NDArray[np.int64], bounds: Sequence[tuple[int, int]], epoch: int
-    ) -> Iterator[Batch[Any]]:
-        """A thread fills slots from a ring; one is with the caller, one is being filled, the others wait."""
-        free: queue.SimpleQueue[_Slot | None] = queue.SimpleQueue()
-        ready: queue.SimpleQueue[tuple[_Slot, Batch[Any]] | BaseException | None] = queue.SimpleQueue()
-        while len(self._slots) < self.prefetch + 2:
-            self._slots.append(_Slot())
+    def __iter__(self) -> Iterator[Batch[Array]]:
+        epoch, first = self._epoch, self._begin_at
+        self._next_batch, self._begin_at = first, 0
+        order = self._sampler.epoch(epoch)
+        bounds = batch_bounds(len(order), self.options.batch_size, drop_last=self.options.drop_last)[first:]
+        # Buffers that an earlier pass has given back; a pass beside another makes its own.
         slots, self._slots = self._slots, []
-        for slot in slots:
-            free.put(slot)
+        slots.extend(_Slot() for _ in range(len(slots), self.options.prefetch + 2))
 
-        def fill() -> None:
-            try:
-                for start, stop in bounds:
-                    taken = free.get()
-                    if taken is None:
-                        return
-                    ready.put((taken, self._read(_Slot() if self.copy else taken, order[start:stop], epoch)))
-                ready.put(None)
-            except BaseException as error:  # noqa: BLE001 - handed to the caller, who raises it
-                ready.put(error)
+        def read(slot: _Slot, bound: tuple[int, int]) -> Batch[Array]:
+            return self._read(_Slot() if self.options.copy else slot, order[slice(*bound)], epoch)
 
-        thread = threading.Thread(target=fill, name="ctpatch-loader", daemon=True)
-        thread.start()
-        held: _Slot | None = None
+        ahead = _ReadAhead(slots, read, bounds) if self.options.prefetch else None
         try:
-            while True:
-                got = ready.get()
-                if held is not None:
-                    free.put(held)
-                    held = None
-                if got is None:
-                    return
-                if isinstance(got, BaseException):
-                    raise got
-                held, batch = got
+            for bound in bounds:
+                batch = read(slots[0], bound) if ahead is None else ahead.take()
+                self._next_batch += 1
                 yield batch
         finally:
-            free.put(None)
-            thread.join()
+            if ahead is not None:
+                ahead.close()
             self._slots = slots
+        self._epoch, self._next_batch = self._epoch + 1, 0
 
-    def _read(self, slot: _Slot, which: NDArray[np.int64], epoch: int) -> Batch[Any]:
+    def _read(self, slot: _Slot, which: NDArray[np.int64], epoch: int) -> Batch[Array]:
         count = len(which)
-        height, width = self.ps.patch_size
-        for name in self.arrays:
+        for name, dtype in self._source.arrays.items():
             if name not in slot.memory:
-                shape = (self.batch_size, 1, height, width)
-                slot.memory[name], slot.seen[name] = self._buffers.make(
-                    shape, np.dtype(self.ps.meta.arrays[name].dtype)
-                )
-        out = {name: slot.memory[name][:count, 0] for name in self.arrays}
-        self.ps.read(which, out=out, arrays=self.arrays)
+                shape = (self.options.batch_size, 1, *self._source.patch_size)
+                slot.memory[name], slot.seen[name] = self._buffers.make(shape, dtype)
+            self._source.reader(name).read_into(which, slot.memory[name][:count, 0])
         batch = Batch(
-            arrays={name: slot.seen[name][:count] for name in self.arrays},
+            arrays={name: slot.seen[name][:count] for name in self._source.arrays},
             columns={name: self._buffers.column(values[which]) for name, values in self._columns.items()},
             indices=which,
             epoch=epoch,
             seed=self.options.seed,
-            set_size=len(self.ps),
+            set_size=self._source.manifest.height,
         )
-        return batch if self.transform is None else self.transform(batch)
+        return batch if self.options.transform is None else self.options.transform(batch)
+
+
+class _ReadAhead(Generic[Array]):
+    """A thread fills slots from a ring; one is with the caller, one is being filled, the others wait."""
+
+    def __init__(
+        self,
+        slots: Iterable[_Slot],
+        read: Callable[[_Slot, tuple[int, int]], Batch[Array]],
+        bounds: Iterable[tuple[int, int]],
+    ) -> None:
+        self._free: queue.SimpleQueue[_Slot | None] = queue.SimpleQueue()
+        self._ready: queue.SimpleQueue[tuple[_Slot, Batch[Array]] | BaseException] = queue.SimpleQueue()
+        for slot in slots:
+            self._free.put(slot)
+        self._held: _Slot | None = None
+        self._thread = threading.Thread(target=self._fill, args=(read, bounds), name="ctpatch-loader", daemon=True)
+        self._thread.start()
+
+    def _fill(self, read: Callable[[_Slot, tuple[int, int]], Batch[Array]], bounds: Iterable[tuple[int, int]]) -> None:
+        try:
+            for bound in bounds:
+                slot = self._free.get()
+                if slot is None:
+                    return
+                self._ready.put((slot, read(slot, bound)))
+        except BaseException as error:  # noqa: BLE001 - handed to the caller, who raises it
+            self._ready.put(error)
+
+    def take(self) -> Batch[Array]:
+        """The next batch; the one before is the thread's again."""
+        got = self._ready.get()
+        if self._held is not None:
+            self._free.put(self._held)
+            self._held = None
+        if isinstance(got, BaseException):
+            raise got
+        self._held, batch = got
+        return batch
+
+    def close(self) -> None:
+        """End the thread."""
+        self._free.put(None)
+        self._thread.join()
 
 
 def _numeric_column(manifest: pl.DataFrame, name: str) -> NDArray[Any]:
@@ -299,7 +251,7 @@ class FlipsAndRotations:
     Patches that are not square are flipped only (four ways). A transform for `BatchLoader`; works in place.
     """
 
-    def __call__(self, batch: Batch[Any]) -> Batch[Any]:
+    def __call__(self, batch: Batch[Array]) -> Batch[Array]:
         """Turn every patch of a batch."""
         chosen = symmetries(batch.seed, batch.epoch, batch.set_size)[batch.indices]
         for array in batch.arrays.values():

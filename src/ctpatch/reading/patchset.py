@@ -5,22 +5,21 @@ import threading
 from collections.abc import Iterator, Sequence
 from functools import cached_property
 from pathlib import Path
-from typing import Any
+from typing import Any, Generic, SupportsIndex, TypeAlias, overload
 
 import numpy as np
 import polars as pl
 from numpy.typing import ArrayLike, NDArray
+from typing_extensions import TypeVar
 
 from ctpatch.config import PatchConfig
 from ctpatch.core.reassembly import WindowName, reassemble
-from ctpatch.errors import FormatError, IncompleteError, NpyError, SourceChangedError, UsageError
+from ctpatch.errors import ConfigError, FormatError, NpyError
 from ctpatch.files.atomic import given_path
-from ctpatch.files.digest import array_digest
-from ctpatch.files.memory import Slabs, empty_buffer, require_memory
-from ctpatch.files.npy import SliceBuffer
-from ctpatch.files.paths import PathError, Root, not_plain
-from ctpatch.format.columns import digest_column, path_column, source_column
-from ctpatch.format.meta import PATCH_META, STATE_FOLDER, PatchMeta, read_meta
+from ctpatch.files.memory import Slabs, require_memory
+from ctpatch.files.paths import Root, not_plain
+from ctpatch.format.columns import path_column
+from ctpatch.format.meta import PATCH_META, PatchMeta
 from ctpatch.format.tables import (
     PATCH_MANIFEST,
     REJECTED_PATCHES,
@@ -32,34 +31,53 @@ from ctpatch.format.tables import (
 from ctpatch.layouts import layout_of
 from ctpatch.layouts.base import Layout
 from ctpatch.layouts.reader import ArrayReader, MappedFiles
-from ctpatch.reading.batches import BatchLoader, Transform
-from ctpatch.reading.sampling import SamplerOptions
+from ctpatch.reading.asked import (
+    ArraysByName,
+    Indices,
+    Names,
+    OneArray,
+    SetPath,
+    buffers_for,
+    checked_indices,
+    named_arrays,
+)
+from ctpatch.reading.batches import BatchLoader, Buffers, LoaderSource, NumpyBuffers
+from ctpatch.reading.opening import finished_meta, set_folder
+from ctpatch.reading.options import Array, LoaderOptions, NumpyOptions, takes
+from ctpatch.reading.source import SourceSlices
+
+Pixels_co = TypeVar("Pixels_co", bound=OneArray | ArraysByName, default=OneArray, covariant=True)
+_Slice: TypeAlias = slice  # within the class the name is that of a method
 
 
-class PatchSet:
+class PatchSet(Generic[Pixels_co]):
     """A finished patch set.
 
     Patches are numbered as the rows of `manifest`. Files are opened when they are first needed. A set can be sent to
     other processes; each opens its own files.
 
+    What a call reads that names no arrays is `Pixels_co`: an array, or a dict of arrays where `arrays` were listed when
+    the set was opened. Without `arrays` the set decides: a dict where it has several. A type checker cannot know that
+    and expects one array, so list the arrays of such a set.
+
     Attributes:
         folder: the set's folder, absolute.
         meta: what the set is.
         layout: how its patches lie on disk.
+        sources: the slices that it was cut from.
+        selected: names of the arrays that are read where a call names none.
+        reads_one: whether these are read as an array; a dict of arrays else.
     """
 
-    def __init__(
-        self,
-        path: str | os.PathLike[str],
-        data_root: str | os.PathLike[str] | None = None,
-        *,
-        in_memory: bool = False,
-    ) -> None:
-        self.folder = _set_folder(given_path(path))
-        self.meta: PatchMeta = _finished_meta(self.folder)
+    def __init__(self, path: SetPath, data_root: SetPath | None = None, *, in_memory: bool = False) -> None:
+        self.folder = set_folder(given_path(path))
+        self.meta: PatchMeta = finished_meta(self.folder)
         self.layout: Layout = layout_of(self.meta.layout)
+        self.selected = self.arrays
+        self.reads_one = len(self.arrays) == 1
         self._in_memory = in_memory
-        self._given_root = None if data_root is None else given_path(data_root).resolve()
+        root = None if data_root is None else given_path(data_root).resolve()
+        self.sources = SourceSlices(self.folder, self.meta, root)
         self._lock = threading.RLock()
         self._readers: dict[str, ArrayReader] = {}
         for name in self.layout.folders(self.arrays):
@@ -141,21 +159,12 @@ class PatchSet:
         Raises:
             UsageError: the set does not lie in its data root and none was given.
         """
-        if self._given_root is not None:
-            return self._given_root
-        if self.meta.paths_relative_to == "data_root":
-            inner = Path(self.meta.patch_dir).parts
-            if self.folder.parts[-len(inner) :] == inner:
-                return Path(*self.folder.parts[: -len(inner)])
-        raise UsageError(
-            f"{self.folder.name}: where its source slices are cannot be told, since the set does not lie at "
-            f"{self.meta.patch_dir!r} below a data root; give the data root (--data-root)"
-        )
+        return self.sources.data_root
 
     def resolve_patch(self, path: str) -> str:
         """Where a file named in the manifest is: in the set's folder, or in the data root where it has no pixels."""
         if self.layout.reads_sources:
-            return self.resolve_source(path)
+            return self.sources.resolve(path)
         return self._folder_text + path.removeprefix(self._prefix)
 
     @cached_property
@@ -165,17 +174,6 @@ class PatchSet:
     @cached_property
     def _prefix(self) -> str:
         return self.meta.path_prefix
-
-    def resolve_source(self, path: str) -> str:
-        """Where a source slice is.
-
-        Raises:
-            FormatError: the path leaves the data root, by its name or through a link.
-        """
-        try:
-            return Root(self.data_root).resolve(path)
-        except PathError as error:
-            raise FormatError(f"source slices of {self.folder.name}: {error}") from None
 
     def _reader(self, array: str) -> ArrayReader:
         with self._lock:
@@ -227,87 +225,83 @@ class PatchSet:
         stored = self._files.item(path, row["patch_index"])
         return np.array(stored, dtype=np.dtype(self.meta.arrays[array].dtype), order="C")
 
-    def __getitem__(self, index: int) -> NDArray[Any] | dict[str, NDArray[Any]]:
-        """One patch, shape `(h, w)`; a dict of arrays where there are several.
+    def __getitem__(self, index: SupportsIndex | _Slice | list[int] | range | NDArray[np.integer[Any]]) -> Pixels_co:
+        """One patch by its number, shape `(h, w)`, or several by a slice or numbers: `ps[0:3]`, `ps[[0, 1, 2]]`.
 
         Raises:
             IndexError: there is no such patch.
         """
-        found = self.read([index])
-        if isinstance(found, dict):
-            return {array: patches[0] for array, patches in found.items()}
-        patch: NDArray[Any] = found[0]
-        return patch
+        if isinstance(index, slice):
+            return self.read(range(*index.indices(len(self))))
+        if isinstance(index, list | range) or (isinstance(index, np.ndarray) and index.ndim):
+            return self.read(index)
+        alone: Any = [index]  # read says where it is no number
+        found: Any = self.read(alone)
+        patch: Any = {array: patches[0] for array, patches in found.items()} if isinstance(found, dict) else found[0]
+        return patch  # type: ignore[no-any-return]
 
-    def __iter__(self) -> Iterator[NDArray[Any] | dict[str, NDArray[Any]]]:
+    def __iter__(self) -> Iterator[Pixels_co]:
         return (self[index] for index in range(len(self)))
 
+    @overload
+    def read(self, indices: Indices, out: ArraysByName | None = None, *, arrays: None = None) -> Pixels_co: ...
+    @overload
+    def read(self, indices: Indices, out: OneArray, *, arrays: str | Sequence[str] | None = None) -> OneArray: ...
+    @overload
+    def read(self, indices: Indices, out: ArraysByName | None = None, *, arrays: str) -> OneArray: ...
+    @overload
+    def read(self, indices: Indices, out: ArraysByName | None = None, *, arrays: Names) -> ArraysByName: ...
     def read(
         self,
-        indices: Sequence[int] | NDArray[np.integer[Any]],
-        out: NDArray[Any] | dict[str, NDArray[Any]] | None = None,
+        indices: Indices,
+        out: OneArray | ArraysByName | None = None,
         *,
-        arrays: Sequence[str] | None = None,
+        arrays: str | Sequence[str] | None = None,
     ) -> Any:
         """Patches in the order asked.
 
         Args:
             indices: numbers of patches, negative ones counted from the end; repeats are welcome.
             out: filled and returned where given: `(N, h, w)` in the array's dtype, or a dict of such.
-            arrays: which arrays to read; None reads all.
+            arrays: the name of an array, or a list of names; None reads those that the set was opened with.
 
         Returns:
-            `(N, h, w)`, float32 (labels in their own dtype); a dict of arrays where several are read.
+            `(N, h, w)`, float32 (labels in their own dtype); a dict of arrays where names are listed, or where
+            none are named and the set has several.
 
         Raises:
             IndexError: there is no such patch.
-            ValueError: `out` has another shape or dtype.
+            ValueError: there is no such array, or `out` has another shape or dtype.
             NpyError, FormatError: a file is missing or damaged.
         """
-        which = _checked_indices(indices, len(self))
-        names = self._wanted(arrays)
-        shape = (len(which), *self.patch_size)
-        single = arrays is None and len(self.arrays) == 1
-        if isinstance(out, np.ndarray):
-            if len(names) != 1:
-                raise ValueError(f"out is one array, {len(names)} are read ({', '.join(names)}): give a dict of arrays")
-            given = {names[0]: out}
-            single = True
-        else:
-            given = dict(out or {})
-            stray = [name for name in given if name not in names]
-            if stray:
-                raise ValueError(f"out has {stray[0]!r}, which is not read; read are {', '.join(names)}")
-        result = {}
-        for name in names:
-            dtype = np.dtype(self.meta.arrays[name].dtype)
-            target = given.get(name)
-            if target is None:
-                target = empty_buffer(shape, dtype)
-            elif target.shape != shape or target.dtype != dtype or not target.flags.writeable:
-                raise ValueError(
-                    f"out for {name} has shape {target.shape} of {target.dtype}, wanted {shape} of {dtype}"
-                )
-            self._reader(name).read_into(which, target)
-            result[name] = target
+        which = checked_indices(indices, len(self))
+        names = named_arrays(arrays, self.selected, self.arrays)
+        single = self._means_one(arrays) or isinstance(out, np.ndarray)
+        dtypes = {name: np.dtype(self.meta.arrays[name].dtype) for name in names}
+        result = buffers_for(out, dtypes, (len(which), *self.patch_size))
+        for name, buffer in result.items():
+            self._reader(name).read_into(which, buffer)
         return result[names[0]] if single else result
 
-    def _wanted(self, arrays: Sequence[str] | None) -> list[str]:
-        if arrays is None:
-            return list(self.arrays)
-        unknown = [name for name in arrays if name not in self.meta.arrays]
-        if unknown or not arrays:
-            raise ValueError(f"there is no array {unknown[:1]}; the set has {', '.join(self.arrays)}")
-        return list(arrays)
+    def _means_one(self, arrays: str | Sequence[str] | None) -> bool:
+        """Whether an array is to be given, and no dict."""
+        return self.reads_one if arrays is None else isinstance(arrays, str)
 
-    def slice(self, slice_index: int) -> NDArray[Any] | dict[str, NDArray[Any]]:
-        """A whole source slice `(H, W)` by its `slice_index`; a dict of arrays where there are several.
+    @overload
+    def slice(self, slice_index: int, *, arrays: None = None) -> Pixels_co: ...
+    @overload
+    def slice(self, slice_index: int, *, arrays: str) -> OneArray: ...
+    @overload
+    def slice(self, slice_index: int, *, arrays: Names) -> ArraysByName: ...
+    def slice(self, slice_index: int, *, arrays: str | Sequence[str] | None = None) -> Any:
+        """A whole source slice `(H, W)` by its `slice_index`, or a dict of arrays, as `read` gives them.
 
         It comes from the set where its layout holds slices, else from the data root, where its pixels are compared
         with the digest on record.
 
         Raises:
             KeyError: the set has no such slice.
+            ValueError: there is no such array.
             NpyError: the source slice is not there.
             SourceChangedError: it is no longer what was cut.
         """
@@ -317,37 +311,15 @@ class PatchSet:
         record = found.row(0, named=True)
         if record["status"] != STATUS_OK:
             raise NpyError(f"slice {slice_index} was left out of the set: {record['reason']}")
-        images = {array: self._slice_array(record, array) for array in self.arrays}
-        return images if len(images) > 1 else images["image"]
+        names = named_arrays(arrays, self.selected, self.arrays)
+        images = {array: self._slice_array(record, array) for array in names}
+        return images[names[0]] if self._means_one(arrays) else images
 
     def _slice_array(self, record: dict[str, Any], array: str) -> NDArray[Any]:
         if self.layout.holds_slices and record["num_patches"]:
             row = self.manifest.filter(pl.col("slice_index") == record["slice_index"]).row(0, named=True)
             return self.stored_slice(row, array)
-        return self.read_checked_source(record, array)
-
-    def read_checked_source(self, record: dict[str, Any], array: str) -> NDArray[Any]:
-        """A source slice from the data root, as it is cut, `(H, W)`; its digest must be the one on record.
-
-        Args:
-            record: a row of `slices`.
-            array: which array.
-
-        Raises:
-            NpyError: it is not there, or damaged.
-            SourceChangedError: it is no longer what the patches were cut from.
-        """
-        path = record[source_column(array)]
-        full = self.resolve_source(path)
-        if not os.path.lexists(full):
-            raise NpyError(
-                f"{path} is gone: the source slice is not in the data root; restore it, or give the data root it is "
-                "in (--data-root)"
-            )
-        image, _dtype = SliceBuffer().read(full, path, integers_allowed=array != "image")
-        if array_digest(image) != record[digest_column(array)]:
-            raise SourceChangedError(f"{path} is no longer what the patches were cut from; restore it or build again")
-        return image
+        return self.sources.read(record, array)
 
     def reassemble(
         self,
@@ -376,31 +348,15 @@ class PatchSet:
             raise KeyError(f"there is no slice {slice_index} in {self.meta.dataset}/{self.meta.split}")
         rows = self.manifest.with_row_index("at").filter(pl.col("slice_index") == slice_index)
         if patches is None:
-            patches = self.read(rows["at"].to_numpy(), arrays=[array])[array]
+            patches = self.read(rows["at"].to_numpy(), arrays=array)
         shape = found.select("height", "width").row(0)
         return reassemble(patches, rows.select("row", "col").rows(), shape, window, fill=fill)
 
-    def batches(
-        self,
-        batch_size: int = 64,
-        *,
-        shuffle: bool = False,
-        seed: int = 0,
-        epoch: int = 0,
-        drop_last: bool = False,
-        prefetch: int = 2,
-        columns: Sequence[str] = (),
-        arrays: Sequence[str] | None = None,
-        transform: Transform | None = None,
-        subset: str | None = None,
-        weight: str | None = None,
-        balance: str | None = None,
-        block_size: int | None = None,
-        rank: int = 0,
-        world_size: int = 1,
-        copy: bool = False,
-    ) -> BatchLoader:
+    @takes(NumpyOptions)
+    def batches(self, options: NumpyOptions) -> BatchLoader[NDArray[Any]]:
         """Batches as NumPy arrays, read ahead by a thread; the options of `ctpatch.torch.PatchLoader`, without torch.
+
+        A batch is valid until the next one is asked for, unless `copy` is set.
 
         Returns:
             A loader: each pass over it is one epoch of `Batch`es, beginning with `epoch`.
@@ -408,29 +364,26 @@ class PatchSet:
         Raises:
             ConfigError: an option makes no sense.
         """
-        options = SamplerOptions(
-            shuffle=shuffle,
-            seed=seed,
-            subset=subset,
-            weight=weight,
-            balance=balance,
-            block_size=block_size,
-            rank=rank,
-            world_size=world_size,
-            drop_last=drop_last,
-        )
-        loader = BatchLoader(
-            self,
-            batch_size,
-            options,
-            prefetch=prefetch,
-            arrays=arrays,
-            columns=columns,
-            transform=transform,
-            copy=copy,
-        )
-        loader.set_epoch(epoch)
+        loader = self.loader(options, options.rank, options.world_size, NumpyBuffers())
+        loader.set_epoch(options.epoch)
         return loader
+
+    def loader(
+        self, options: LoaderOptions[Array], rank: int, world_size: int, buffers: Buffers[Array]
+    ) -> BatchLoader[Array]:
+        """Batches in memory of another kind; `batches` gives NumPy arrays."""
+        try:
+            names = named_arrays(None if options.arrays in ([], ()) else options.arrays, self.selected, self.arrays)
+        except ValueError as error:
+            raise ConfigError(f"arrays: {error}") from None
+        source = LoaderSource(
+            arrays={name: np.dtype(self.meta.arrays[name].dtype) for name in names},
+            patch_size=self.patch_size,
+            manifest=self.manifest,
+            slices=self.slices,
+            reader=self._reader,
+        )
+        return BatchLoader(source, options, rank, world_size, buffers)
 
     def close(self) -> None:
         """Let go of open files; they are opened again when needed."""
@@ -439,43 +392,25 @@ class PatchSet:
             self.__dict__.pop("_files", None)
 
 
-def _checked_indices(indices: ArrayLike, count: int) -> NDArray[np.int64]:
-    which = np.asarray(indices)
-    if which.ndim != 1:
-        raise ValueError(f"indices have {which.ndim} dimensions, wanted a flat list of patch numbers")
-    if which.size and which.dtype.kind not in "iu":
-        raise TypeError(f"indices are {which.dtype}, wanted whole numbers (for a mask: numpy.flatnonzero(mask))")
-    which = which.astype(np.int64)
-    wrong = (which < -count) | (which >= count)
-    if wrong.any():
-        raise IndexError(f"patch {int(which[wrong][0])} is out of range: the set has {count} patches")
-    return np.where(which < 0, which + count, which)
+AnySet: TypeAlias = PatchSet[OneArray | ArraysByName]
+"""A set, whatever is read where no arrays are named."""
 
 
-def _set_folder(path: Path) -> Path:
-    folder = path.parent if path.is_file() else path
-    if not folder.is_dir():
-        raise UsageError(f"{str(path)!r} does not exist; give the folder of a patch set (it holds {PATCH_META})")
-    return folder.resolve()
-
-
-def _finished_meta(folder: Path) -> PatchMeta:
-    try:
-        return read_meta(folder / PATCH_META)
-    except FileNotFoundError:
-        pass
-    if (folder / STATE_FOLDER).is_dir():
-        raise IncompleteError(
-            f"{folder.name} is incomplete: its build was begun and has not finished; run the same build again to go on"
-        )
-    below = sorted(each.name for each in folder.iterdir() if (each / PATCH_META).is_file())
-    hint = f"; there are sets below it: {', '.join(below[:5])}" if below else ""
-    raise UsageError(f"{folder.name} is no patch set: it has no {PATCH_META}{hint}")
-
-
+@overload
 def open_set(
-    path: str | os.PathLike[str], data_root: str | os.PathLike[str] | None = None, *, in_memory: bool = False
-) -> PatchSet:
+    path: SetPath, data_root: SetPath | None = None, *, in_memory: bool = False, arrays: str | None = None
+) -> PatchSet: ...
+@overload
+def open_set(
+    path: SetPath, data_root: SetPath | None = None, *, in_memory: bool = False, arrays: Names
+) -> PatchSet[ArraysByName]: ...
+def open_set(
+    path: SetPath,
+    data_root: SetPath | None = None,
+    *,
+    in_memory: bool = False,
+    arrays: str | Sequence[str] | None = None,
+) -> AnySet:
     """Open a finished patch set, of any layout.
 
     Args:
@@ -484,11 +419,17 @@ def open_set(
             source slices are read (layout `index`, `slice`, `verify --deep`).
         in_memory: keep pixels once they were read: later reads copy memory, several times as fast as out of files.
             Takes as much memory as the pixels have bytes, in each process that reads.
+        arrays: what is read where a call names no arrays: the name of one, which is read as an array, or a list of
+            names, which are read as a dict. None reads all: as an array where there is one, as a dict of several.
 
     Raises:
         UsageError: there is no patch set.
         IncompleteError: its build has not finished.
         FormatError: its meta is damaged or of another format version.
+        ValueError: there is no such array.
         SystemFailureError: `in_memory`, and the set has more bytes than there is memory.
     """
-    return PatchSet(path, data_root, in_memory=in_memory)
+    ps: AnySet = PatchSet(path, data_root, in_memory=in_memory)
+    if arrays is not None:
+        ps.selected, ps.reads_one = named_arrays(arrays, ps.arrays, ps.arrays), isinstance(arrays, str)
+    return ps

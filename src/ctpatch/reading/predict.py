@@ -2,7 +2,8 @@
 
 import os
 from collections.abc import Callable
-from typing import Any
+from pathlib import Path
+from typing import Any, overload
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
@@ -15,7 +16,7 @@ from ctpatch.errors import UsageError
 from ctpatch.events import Listener, ignore
 from ctpatch.files.atomic import given_path
 from ctpatch.format.splits import PREPARED
-from ctpatch.reading.patchset import PatchSet
+from ctpatch.reading.patchset import AnySet, PatchSet
 from ctpatch.reading.predict_set import PredictOptions, PredictWork, model_digest
 from ctpatch.work.executors.serial import SerialExecutor
 from ctpatch.work.run import make
@@ -24,9 +25,10 @@ Model = Callable[[Any], Any]
 """Takes `(B, 1, H, W)` float32 and gives the same shape, or `(B, H, W)`; NumPy or torch, on any device."""
 
 
+@overload
 def predict(
     model_fn: Model,
-    image: ArrayLike | PatchSet,
+    image: AnySet,
     cfg: PatchConfig | None = None,
     batch_size: int = 16,
     window: WindowName = "hann",
@@ -39,7 +41,34 @@ def predict(
     model_id: str | None = None,
     overwrite: bool = False,
     listener: Listener = ignore,
-) -> Any:
+) -> Path: ...
+@overload
+def predict(
+    model_fn: Model,
+    image: ArrayLike,
+    cfg: PatchConfig | None = None,
+    batch_size: int = 16,
+    window: WindowName = "hann",
+    *,
+    fill: float = float("nan"),
+    as_tensor: bool | None = None,
+) -> NDArray[np.floating[Any]]: ...
+def predict(
+    model_fn: Model,
+    image: ArrayLike | AnySet,
+    cfg: PatchConfig | None = None,
+    batch_size: int = 16,
+    window: WindowName = "hann",
+    *,
+    fill: float = float("nan"),
+    as_tensor: bool | None = None,
+    out: str | os.PathLike[str] | None = None,
+    dataset: str | None = None,
+    clip: bool = True,
+    model_id: str | None = None,
+    overwrite: bool = False,
+    listener: Listener = ignore,
+) -> NDArray[np.floating[Any]] | Path:
     """Run a model over a slice, or over every slice of a patch set, patch by patch, and put the output together.
 
     The results of a set are written in parts, as a build is: the same call resumes a run that was cut off, finds a

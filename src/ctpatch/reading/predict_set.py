@@ -29,7 +29,7 @@ from ctpatch.format.meta import now_utc
 from ctpatch.format.prepared_meta import FORMAT_VERSION, PREDICT_META, PredictedMeta, read_dataset_meta
 from ctpatch.format.splits import PREPARED
 from ctpatch.format.tables import STATUS_OK
-from ctpatch.reading.patchset import PatchSet
+from ctpatch.reading.patchset import AnySet
 from ctpatch.work.folder import WorkFolder, differences
 from ctpatch.work.product import Begun, Product
 from ctpatch.work.receipt import Receipt, arrays_hold, receipts_of
@@ -149,7 +149,7 @@ class PredictReceipt(Receipt):
 class PredictJob:
     """What all parts share; it stays in this process, since a model may live on a device."""
 
-    ps: PatchSet
+    ps: AnySet
     call: Call
     options: PredictOptions
     folder: Path
@@ -166,7 +166,7 @@ class PredictWork(Work[PredictPart, PredictJob, PredictReceipt, PredictedMeta]):
     cure = "remove them"
     on_error = "stop"
 
-    def __init__(self, ps: PatchSet, call: Call, options: PredictOptions, folder: Path, model: str | None) -> None:
+    def __init__(self, ps: AnySet, call: Call, options: PredictOptions, folder: Path, model: str | None) -> None:
         self.folder = folder
         self.task = f"predict {ps.meta.dataset}/{ps.meta.split}"
         self.others = "the slices of the set are others" if model is not None else _UNKNOWN
@@ -326,9 +326,8 @@ def _predicted(job: PredictJob, part: PredictPart) -> Iterator[tuple[PredictTask
     whole.finish()
 
 
-def _image(ps: PatchSet, index: int) -> NDArray[np.float32]:
-    found = ps.slice(index)
-    image: NDArray[np.float32] = found["image"] if isinstance(found, dict) else found
+def _image(ps: AnySet, index: int) -> NDArray[np.float32]:
+    image: NDArray[np.float32] = ps.slice(index, arrays="image")
     return image
 
 

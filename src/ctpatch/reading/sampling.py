@@ -5,7 +5,6 @@ that neither threads nor ranks nor a resumed run can change them. The order of a
 """
 
 from collections.abc import Sequence
-from dataclasses import dataclass
 from functools import lru_cache
 from typing import Any
 
@@ -17,52 +16,10 @@ from ctpatch.config import Rule
 from ctpatch.core.rules import compile_number, compile_rules
 from ctpatch.errors import ConfigError
 from ctpatch.format.columns import rule_values
+from ctpatch.reading.options import SamplerOptions
 
 _ORDER, _DRAW, _SYMMETRY = 1, 2, 3
 _BLOCKS_TOGETHER = 16
-_MAX_SEED = 2**63
-
-
-@dataclass(frozen=True, slots=True)
-class SamplerOptions:
-    """How an epoch is drawn from a set.
-
-    Attributes:
-        shuffle: a new order each epoch; False keeps the manifest's.
-        seed: 0 to 2**63 - 1; the same seed gives the same epochs.
-        subset: SQL condition; only patches for which it holds are drawn.
-        weight: SQL number; patches are drawn with replacement, as often as it says relative to the others.
-        balance: a column (`patient_id`, `slice_index`, …); patches are drawn with replacement so that each of its
-            values comes as often as every other.
-        block_size: shuffle blocks of so many neighbours, and the patches of 16 blocks among each other, so that
-            reads stay near each other on disk; None shuffles all.
-        rank, world_size: this process draws every `world_size`-th patch of the epoch, beginning with `rank`. Ranks
-            are equal in length: the last ones repeat patches from the epoch's beginning (fewer than `world_size`
-            repeats in all), or with `drop_last` the epoch is cut.
-        drop_last: leave out the last batch where it is not full, and the remainder that ranks cannot share.
-    """
-
-    shuffle: bool = False
-    seed: int = 0
-    subset: str | None = None
-    weight: str | None = None
-    balance: str | None = None
-    block_size: int | None = None
-    rank: int = 0
-    world_size: int = 1
-    drop_last: bool = False
-
-    def __post_init__(self) -> None:
-        if not 0 <= self.seed < _MAX_SEED:
-            raise ConfigError(f"seed: wanted 0 to 2**63 - 1, got {self.seed}")
-        if self.world_size < 1 or not 0 <= self.rank < self.world_size:
-            raise ConfigError(f"rank: wanted 0 to world_size - 1, got {self.rank} of {self.world_size}")
-        if self.weight is not None and self.balance is not None:
-            raise ConfigError("weight and balance both decide how often a patch is drawn: give one of them")
-        if (self.weight or self.balance) and self.block_size is not None:
-            raise ConfigError("block_size: draws by weight or balance are not neighbours: give one of them")
-        if self.block_size is not None and (self.block_size < 1 or not self.shuffle):
-            raise ConfigError(f"block_size: wanted 1 or more together with shuffle, got {self.block_size}")
 
 
 class Sampler:
@@ -72,13 +29,19 @@ class Sampler:
         manifest: rows of the set's manifest.
         slices: rows of its slice manifest, for `balance` by their columns.
         options: how epochs are drawn.
+        rank, world_size: this process draws every `world_size`-th patch, beginning with `rank`.
 
     Raises:
-        ConfigError: a condition, weight or column cannot be used, or no patch is left.
+        ConfigError: a condition, weight or column cannot be used, the rank is none, or no patch is left.
     """
 
-    def __init__(self, manifest: pl.DataFrame, slices: pl.DataFrame, options: SamplerOptions) -> None:
+    def __init__(
+        self, manifest: pl.DataFrame, slices: pl.DataFrame, options: SamplerOptions, rank: int = 0, world_size: int = 1
+    ) -> None:
+        if world_size < 1 or not 0 <= rank < world_size:
+            raise ConfigError(f"rank: wanted 0 to world_size - 1, got {rank} of {world_size}")
         self.options = options
+        self.rank, self.world_size = rank, world_size
         columns = rule_values(manifest)
         self._candidates = np.arange(manifest.height, dtype=np.int64)
         if options.subset is not None:
@@ -115,17 +78,16 @@ class Sampler:
 
     def __len__(self) -> int:
         """Patches that this rank draws in an epoch."""
-        count, world = len(self._candidates), self.options.world_size
+        count, world = len(self._candidates), self.world_size
         return count // world if self.options.drop_last else -(-count // world)
 
     def epoch(self, epoch: int) -> NDArray[np.int64]:
         """Numbers of the patches that this rank draws in an epoch, in order, `(len(self),)`."""
         order = self._all_ranks(epoch)
-        world = self.options.world_size
-        length = len(self) * world
+        length = len(self) * self.world_size
         if length > len(order):
             order = np.concatenate([order, np.resize(order, length - len(order))])
-        return order[:length][self.options.rank :: world]
+        return order[:length][self.rank :: self.world_size]
 
     def _all_ranks(self, epoch: int) -> NDArray[np.int64]:
         count = len(self._candidates)

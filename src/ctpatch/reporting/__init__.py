@@ -9,12 +9,12 @@ from typing import Literal
 from ctpatch.errors import ConfigError, OutputConflictError, UsageError
 from ctpatch.events import Listener, Notice, ignore
 from ctpatch.files.atomic import given_path, write_atomic
-from ctpatch.reading.patchset import PatchSet, open_set
+from ctpatch.reading.patchset import AnySet, PatchSet, open_set
 from ctpatch.reporting.gather import gather
 from ctpatch.reporting.stored import stored_note
 
 ReportFormat = Literal["html", "png"]
-SetPath = str | os.PathLike[str] | PatchSet
+SetPath = str | os.PathLike[str] | AnySet
 MARK = b"ctpatch report"
 """Stands near the beginning of every report, so that one may be written over another and over nothing else."""
 _MARK_WITHIN = 4096

@@ -13,7 +13,7 @@ from ctpatch.core.statistics.columns import PLACE_COLUMNS, by_rank
 from ctpatch.errors import FormatError, UsageError
 from ctpatch.format.columns import recorded_statistics
 from ctpatch.format.tables import PATCH_MANIFEST, REJECTED_PATCHES, STATUS_OK
-from ctpatch.reading.patchset import PatchSet
+from ctpatch.reading.patchset import AnySet
 
 _LARGEST = 1e39
 """No statistic of float32 pixels is larger."""
@@ -30,7 +30,7 @@ class SetWindows:
         start: where its rows begin in the table of all sets.
     """
 
-    ps: PatchSet
+    ps: AnySet
     frame: pl.DataFrame
     start: int
 
@@ -78,7 +78,7 @@ class AllWindows:
         return owner.frame.row(row - owner.start, named=True)
 
 
-def gather(sets: Sequence[PatchSet]) -> AllWindows:
+def gather(sets: Sequence[AnySet]) -> AllWindows:
     """The windows of sets.
 
     Raises:
@@ -95,7 +95,7 @@ def gather(sets: Sequence[PatchSet]) -> AllWindows:
     return AllWindows(tuple(found))
 
 
-def _windows(ps: PatchSet) -> pl.DataFrame:
+def _windows(ps: AnySet) -> pl.DataFrame:
     seen = recorded_statistics(ps.rejected)
     names = [*PLACE_COLUMNS, *(name for name in recorded_statistics(ps.manifest) if name in seen)]
     columns = [pl.col(name).cast(pl.Float64) for name in names]
@@ -123,7 +123,7 @@ def _windows(ps: PatchSet) -> pl.DataFrame:
     return frame
 
 
-def _check_places(frame: pl.DataFrame, ps: PatchSet, name: str) -> None:
+def _check_places(frame: pl.DataFrame, ps: AnySet, name: str) -> None:
     """Each window begins in a slice that was cut."""
     slices = ps.slices.filter(pl.col("status") == STATUS_OK)
     sizes = slices.select(pl.col("slice_index").cast(pl.Float64), "height", "width")
@@ -139,7 +139,7 @@ def _check_places(frame: pl.DataFrame, ps: PatchSet, name: str) -> None:
 
 
 def _check_decisions(
-    columns: Mapping[str, NDArray[np.float64]], hits: NDArray[np.int16], ps: PatchSet, name: str
+    columns: Mapping[str, NDArray[np.float64]], hits: NDArray[np.int16], ps: AnySet, name: str
 ) -> None:
     """The page decides windows anew, so what is on record must be what the rules say."""
     if not len(hits):

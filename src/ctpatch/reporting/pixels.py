@@ -9,7 +9,7 @@ from numpy.typing import NDArray
 
 from ctpatch.core.patches import window_of
 from ctpatch.errors import CtPatchError
-from ctpatch.reading.patchset import PatchSet
+from ctpatch.reading.patchset import AnySet
 
 Arrays = dict[str, NDArray[Any]]
 _SLICES_KEPT = 64
@@ -33,7 +33,7 @@ class ShownSlice:
 class SetPixels:
     """Slices and patches of one set, read when asked for; a fault is told, and is not the end of the report."""
 
-    def __init__(self, ps: PatchSet) -> None:
+    def __init__(self, ps: AnySet) -> None:
         self._ps = ps
         self._slices: dict[int, ShownSlice] = {}
         self.faults: list[str] = []
@@ -48,7 +48,7 @@ class SetPixels:
 
     def _read_slice(self, slice_index: int) -> ShownSlice:
         try:
-            return ShownSlice(self._named(self._ps.slice(slice_index)), whole=True)
+            return ShownSlice(self._ps.slice(slice_index, arrays=self._ps.arrays), whole=True)
         except CtPatchError as error:
             why = error.message
         if self._ps.layout.holds_patches:
@@ -73,7 +73,8 @@ class SetPixels:
         """
         if record["at"] is not None:
             try:
-                return self._named(self._ps[int(record["at"])])
+                read = self._ps.read([int(record["at"])], arrays=self._ps.arrays)
+                return {name: patches[0] for name, patches in read.items()}
             except CtPatchError as error:
                 self._note(error.message)
                 return None
@@ -83,9 +84,6 @@ class SetPixels:
         row, col, size, mode = int(record["row"]), int(record["col"]), self._ps.patch_size, self._ps.config.pad_mode
         found = {name: window_of(image, row, col, size, mode) for name, image in shown.arrays.items()}
         return {name: patch for name, patch in found.items() if patch is not None} or None
-
-    def _named(self, found: Arrays | NDArray[Any]) -> Arrays:
-        return found if isinstance(found, dict) else {self._ps.arrays[0]: found}
 
     def _note(self, message: str) -> None:
         if message not in self.faults:

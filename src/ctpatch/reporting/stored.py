@@ -1,9 +1,9 @@
 """Whether a set's pixel files are there in full, without reading a pixel."""
 
-from ctpatch.reading.patchset import PatchSet
+from ctpatch.reading.patchset import AnySet
 
 
-def stored_note(ps: PatchSet) -> str | None:
+def stored_note(ps: AnySet) -> str | None:
     """A sentence on pixel files that are missing or not as long as they were written; None where all is well."""
     faulty: list[str] = []
     files = concerned = 0

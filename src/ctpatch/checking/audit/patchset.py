@@ -68,7 +68,7 @@ class SetRun:
             if layout.reads_sources and not self.has_root:
                 return Seen(why="where the source slices are cannot be told; give the data root (--data-root)")
             if layout.reads_sources:
-                return Seen(self.ps.read_checked_source(record, array))
+                return Seen(self.ps.sources.read(record, array))
             return self._source(record, array) or self._from_patches(place, array, record)
         except SystemFailureError:
             raise
@@ -108,7 +108,7 @@ class SetRun:
         if not self.has_root:
             return None
         try:
-            return Seen(self.ps.read_checked_source(record, array))
+            return Seen(self.ps.sources.read(record, array))
         except SystemFailureError:
             raise
         except CtPatchError:

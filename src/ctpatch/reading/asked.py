@@ -1,0 +1,78 @@
+"""What a call asks of a patch set: numbers of patches, names of arrays, memory to fill."""
+
+import os
+from collections.abc import Mapping, Sequence
+from typing import Any, TypeAlias
+
+import numpy as np
+from numpy.typing import ArrayLike, NDArray
+
+from ctpatch.files.memory import empty_buffer
+
+OneArray: TypeAlias = NDArray[Any]
+ArraysByName: TypeAlias = dict[str, NDArray[Any]]
+SetPath: TypeAlias = str | os.PathLike[str]
+Indices: TypeAlias = Sequence[int] | NDArray[np.integer[Any]]
+Names: TypeAlias = list[str] | tuple[str, ...]
+"""Names of arrays. A text is none of these: it names one array."""
+
+
+def named_arrays(
+    given: str | Sequence[str] | None, default: tuple[str, ...], known: tuple[str, ...]
+) -> tuple[str, ...]:
+    """The arrays that are meant by a name, by names, or by none.
+
+    Raises:
+        ValueError: there is no such array, or the list is empty.
+    """
+    if given is None:
+        return default
+    names = (given,) if isinstance(given, str) else tuple(given)
+    if not names:
+        raise ValueError(f"the list of arrays is empty; name some of {', '.join(known)}, or leave it out")
+    unknown = [name for name in names if name not in known]
+    if unknown:
+        raise ValueError(f"there is no array {unknown[0]!r}; the set has {', '.join(known)}")
+    return names
+
+
+def checked_indices(indices: ArrayLike, count: int) -> NDArray[np.int64]:
+    """Numbers of patches, counted from the beginning, int64 `(N,)`.
+
+    Raises:
+        IndexError, TypeError, ValueError: there is no such patch; they are no whole numbers; they are no flat list.
+    """
+    which = np.asarray(indices)
+    if which.ndim != 1:
+        raise ValueError(f"indices have {which.ndim} dimensions, wanted a flat list of patch numbers")
+    if which.size and which.dtype.kind not in "iu":
+        raise TypeError(f"indices are {which.dtype}, wanted whole numbers (for a mask: numpy.flatnonzero(mask))")
+    which = which.astype(np.int64)
+    wrong = (which < -count) | (which >= count)
+    if wrong.any():
+        raise IndexError(f"patch {int(which[wrong][0])} is out of range: the set has {count} patches")
+    return np.where(which < 0, which + count, which)
+
+
+def buffers_for(
+    out: OneArray | ArraysByName | None, dtypes: Mapping[str, np.dtype[Any]], shape: tuple[int, ...]
+) -> ArraysByName:
+    """The memory that arrays are read into: what is given, and new memory for the others.
+
+    Raises:
+        ValueError: something given is not read, or has another shape or dtype.
+    """
+    if isinstance(out, np.ndarray):
+        if len(dtypes) != 1:
+            raise ValueError(f"out is one array, {len(dtypes)} are read ({', '.join(dtypes)}): give a dict of arrays")
+        out = dict.fromkeys(dtypes, out)
+    given = out or {}
+    stray = [name for name in given if name not in dtypes]
+    if stray:
+        raise ValueError(f"out has {stray[0]!r}, which is not read; read are {', '.join(dtypes)}")
+    for name, target in given.items():
+        if target.shape != shape or target.dtype != dtypes[name] or not target.flags.writeable:
+            raise ValueError(
+                f"out for {name} has shape {target.shape} of {target.dtype}, wanted {shape} of {dtypes[name]}"
+            )
+    return {name: given[name] if name in given else empty_buffer(shape, kind) for name, kind in dtypes.items()}

@@ -1,0 +1,170 @@
+"""What a loader can be asked for: the one list of its options, and the batch that it gives.
+
+`takes` turns the list into the keyword parameters of a function, so that `ps.batches` and `ctpatch.torch.PatchLoader`
+show the same names, types, defaults and descriptions in `help()`, in an editor and to a type checker.
+"""
+
+import functools
+import inspect
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from typing import Any, Concatenate, Generic, ParamSpec, TypeVar
+
+import numpy as np
+from numpy.typing import NDArray
+
+from ctpatch.errors import ConfigError
+
+Array = TypeVar("Array")
+P = ParamSpec("P")
+Owner = TypeVar("Owner")
+Options = TypeVar("Options")
+Result = TypeVar("Result")
+
+_MAX_SEED = 2**63
+
+
+@dataclass(slots=True)
+class Batch(Generic[Array]):
+    """One batch.
+
+    Attributes:
+        arrays: for each array of the set its patches `(B, 1, H, W)`.
+        columns: for each column asked for its values `(B,)`.
+        indices: numbers of the patches in the set, `(B,)`.
+        epoch, seed: where the batch belongs, for transforms that need random numbers of their own.
+        set_size: patches in the whole set.
+    """
+
+    arrays: dict[str, Array]
+    columns: dict[str, Array]
+    indices: NDArray[np.int64]
+    epoch: int
+    seed: int
+    set_size: int
+
+
+@dataclass(frozen=True, kw_only=True)
+class SamplerOptions:
+    """Which patches an epoch has, in which order: two loaders with the same ones, of one set, give the same epochs.
+
+    Attributes:
+        shuffle: a new order each epoch; False keeps the manifest's.
+        seed: of the order and of transforms, 0 to 2**63 - 1; the same seed gives the same epochs.
+        subset: SQL condition; only patches for which it holds are drawn.
+        weight: SQL number; patches are drawn with replacement, as often as it says relative to the others.
+        balance: a column (`patient_id`, `slice_index`, …); patches are drawn with replacement so that each of its
+            values comes as often as every other.
+        block_size: shuffle blocks of so many neighbours, and the patches of 16 blocks among each other, so that
+            reads stay near each other on disk; None shuffles all.
+        drop_last: leave out the last batch where it is not full, and the remainder that ranks cannot share.
+    """
+
+    shuffle: bool = False
+    seed: int = 0
+    subset: str | None = None
+    weight: str | None = None
+    balance: str | None = None
+    block_size: int | None = None
+    drop_last: bool = False
+
+    def __post_init__(self) -> None:
+        if not 0 <= self.seed < _MAX_SEED:
+            raise ConfigError(f"seed: wanted 0 to 2**63 - 1, got {self.seed}")
+        if self.weight is not None and self.balance is not None:
+            raise ConfigError("weight and balance both decide how often a patch is drawn: give one of them")
+        if (self.weight or self.balance) and self.block_size is not None:
+            raise ConfigError("block_size: draws by weight or balance are not neighbours: give one of them")
+        if self.block_size is not None and (self.block_size < 1 or not self.shuffle):
+            raise ConfigError(f"block_size: wanted 1 or more together with shuffle, got {self.block_size}")
+
+
+@dataclass(frozen=True, kw_only=True)
+class LoaderOptions(SamplerOptions, Generic[Array]):
+    """All options of a loader whose batches hold arrays of one kind.
+
+    Attributes:
+        batch_size: patches in a batch.
+        prefetch: batches read ahead; 0 reads when asked.
+        columns: numeric columns of the manifest that come with each batch (`row`, `std`, `slice_index`, …).
+        arrays: which arrays, or the name of one; None takes all.
+        transform: gets each `Batch` in the reading thread and returns what the caller gets; `FlipsAndRotations()` is
+            one.
+        copy: give each batch memory of its own instead of reusing buffers.
+    """
+
+    batch_size: int = field(default=64, kw_only=False)
+    prefetch: int = 2
+    columns: Sequence[str] = ()
+    arrays: str | Sequence[str] | None = None
+    transform: Callable[[Batch[Array]], Batch[Array]] | None = None
+    copy: bool = False
+
+    def __post_init__(self) -> None:
+        SamplerOptions.__post_init__(self)
+        if self.batch_size < 1:
+            raise ConfigError(f"batch_size: wanted 1 or more, got {self.batch_size}")
+        if self.prefetch < 0:
+            raise ConfigError(f"prefetch: wanted 0 or more, got {self.prefetch}")
+
+
+@dataclass(frozen=True, kw_only=True)
+class NumpyOptions(LoaderOptions[NDArray[Any]]):
+    """Options of `ps.batches`.
+
+    Attributes:
+        epoch: the first pass is this epoch.
+        rank, world_size: this process draws every `world_size`-th patch of the epoch, beginning with `rank`. Ranks
+            are equal in length: the last ones repeat patches from the epoch's beginning (fewer than `world_size`
+            repeats in all), or with `drop_last` the epoch is cut.
+    """
+
+    epoch: int = 0
+    rank: int = 0
+    world_size: int = 1
+
+
+def takes(
+    options: Callable[P, Options],
+) -> Callable[[Callable[[Owner, Options], Result]], Callable[Concatenate[Owner, P], Result]]:
+    """Give a method the fields of a dataclass as parameters; the method itself gets the dataclass, checked.
+
+    The parameters are added to the docstring, described as in the dataclass and its bases.
+
+    Raises:
+        TypeError: (from the method) there is no such parameter.
+    """
+    wanted = inspect.signature(options).parameters
+
+    def decorate(method: Callable[[Owner, Options], Result]) -> Callable[Concatenate[Owner, P], Result]:
+        own = inspect.signature(method)
+        owner = next(iter(own.parameters.values()))
+        signature = own.replace(parameters=[owner, *wanted.values()])
+
+        @functools.wraps(method)
+        def call(this: Owner, /, *args: P.args, **kwargs: P.kwargs) -> Result:
+            try:
+                signature.bind(this, *args, **kwargs)
+            except TypeError as error:
+                raise TypeError(f"{method.__qualname__}(): {error}") from None
+            return method(this, options(*args, **kwargs))
+
+        described: Any = call
+        described.__signature__ = signature
+        described.__annotations__ = {name: each.annotation for name, each in wanted.items()}
+        described.__annotations__["return"] = own.return_annotation
+        described.__doc__ = _with_arguments(inspect.getdoc(method), options)
+        return call
+
+    return decorate
+
+
+def _with_arguments(text: str | None, options: object) -> str:
+    """A docstring with a section `Args` put before `Returns` or `Raises`, or at the end."""
+    kinds = reversed(inspect.getmro(options)) if inspect.isclass(options) else ()
+    attributes = [(each.__dict__.get("__doc__") or "").partition("Attributes:\n")[2] for each in kinds]
+    arguments = "\n".join(inspect.cleandoc(f"\n{part}") for part in attributes if part)
+    indented = "\n".join(f"    {line}" for line in arguments.splitlines())
+    lines = (text or "").splitlines()
+    at = next((at for at, line in enumerate(lines) if line in {"Returns:", "Raises:"}), len(lines))
+    return "\n".join([*lines[:at], "Args:", indented, "", *lines[at:]])
