@@ -4,13 +4,17 @@ VENV := .venv
 BIN := $(VENV)/bin
 READY := $(VENV)/.ready
 
-.PHONY: demo test reliability slurm torch check format bench bench-peers clean
+.PHONY: demo test nightly reliability slurm torch check format bench bench-peers clean
 
 demo: $(READY)
 	$(BIN)/ctpatch demo
 
 test: $(READY)
 	$(BIN)/python -m pytest -n auto
+
+# The same with new examples for the properties; a failure prints the line that repeats it.
+nightly: $(READY)
+	CTPATCH_HYPOTHESIS=nightly $(BIN)/python -m pytest -n auto
 
 # Injects faults and prints how many. What needs root, strace or a loop device is skipped, with its reason, where there
 # is none.
