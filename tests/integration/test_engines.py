@@ -68,8 +68,12 @@ class Engines:
         if self._client is None:
             distributed = pytest.importorskip("distributed", reason="the extra dask is not installed")
             dask = importlib.import_module("dask")
-            # As few deaths as will do: a worker takes a second to come back.
-            self._stack.enter_context(dask.config.set({"distributed.scheduler.allowed-failures": 1}))
+            # As few deaths as will do, since a worker takes a second to come back; and it is waited for until it is.
+            self._stack.enter_context(
+                dask.config.set(
+                    {"distributed.scheduler.allowed-failures": 1, "distributed.deploy.lost-worker-timeout": "1 day"}
+                )
+            )
             cluster = self._stack.enter_context(
                 distributed.LocalCluster(
                     n_workers=2,

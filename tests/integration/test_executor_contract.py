@@ -5,16 +5,25 @@ import multiprocessing
 from collections import Counter
 from collections.abc import Iterator
 from concurrent.futures import ProcessPoolExecutor, ThreadPoolExecutor
+from pathlib import Path
 from typing import Any
 
 import pytest
 
 from ctpatch.executors.base import Done, Executor, Lost, ending
-from ctpatch.executors.choose import as_executor
+from ctpatch.executors.choose import as_executor, engine_executor
 from ctpatch.executors.futures import FuturesExecutor
 from ctpatch.executors.processes import ProcessExecutor
 from ctpatch.executors.serial import SerialExecutor
-from executor_contract import ExecutorContract, die_at_one_item, die_at_two_items, noted, plus_double, wait_until
+from executor_contract import (
+    ExecutorContract,
+    die_at_one_item,
+    die_at_two_items,
+    die_once,
+    noted,
+    plus_double,
+    wait_until,
+)
 
 
 class TestSerial(ExecutorContract):
@@ -80,9 +89,11 @@ class TestPoolOfProcesses(ExecutorContract):
 def client() -> Iterator[Any]:
     distributed = pytest.importorskip("distributed", reason="the extra dask is not installed")
     dask = importlib.import_module("dask")
-    # As few deaths as will do: a worker takes a second to come back.
+    # As few deaths as will do, since a worker takes a second to come back; and it is waited for until it is.
     with (
-        dask.config.set({"distributed.scheduler.allowed-failures": 1}),
+        dask.config.set(
+            {"distributed.scheduler.allowed-failures": 1, "distributed.deploy.lost-worker-timeout": "1 day"}
+        ),
         distributed.LocalCluster(
             n_workers=2,
             threads_per_worker=1,
@@ -114,3 +125,16 @@ class TestDask(ExecutorContract):
             if back[Done] in {20, 100}:  # nothing is handed over while this waits
                 wait_until(lambda: len(tasks() - of_others) <= self.ahead, "the scheduler has let go of what came back")
         assert back == {Done: 120}
+
+
+def test_a_worker_of_our_own_cluster_comes_back_however_long_that_takes(tmp_path: Path) -> None:
+    """Where Dask would give it up at once."""
+    dask = pytest.importorskip("dask", reason="the extra dask is not installed")
+    with (
+        dask.config.set({"distributed.deploy.lost-worker-timeout": "1 ms"}),
+        engine_executor("dask", workers=1) as executor,
+    ):
+        assert executor is not None
+        outcomes = list(executor.run(die_once, str(tmp_path), range(8)))
+    assert (tmp_path / "died").exists()
+    assert sorted(each.item for each in outcomes if isinstance(each, Done)) == list(range(8))

@@ -20,6 +20,7 @@ from ctpatch.events import ignore
 from ctpatch.executors.base import Done
 from ctpatch.make import Recipe, job_of, make_set
 from ctpatch.output import OutputFolder
+from executor_contract import DEADLINE
 from helpers import LAYOUTS, SMALL, Prepared, assert_same_tree, build_one, make_split, run_part_anew, tree_bytes
 
 build_module = importlib.import_module("ctpatch.build")
@@ -82,22 +83,24 @@ def test_what_is_on_record_is_whole_while_its_part_is_done_again(prepared: Prepa
     job = job_of(recipe, output, BuildConfig(layout=layout))
     job.state.mkdir()
     parts = list(recipe.plan.parts(layout))
-    ended = threading.Event()
+    begun, enough = threading.Event(), threading.Event()
 
     def again() -> None:
-        for _ in range(5):
+        while not enough.is_set():
             for part in parts:
+                begun.set()
                 recipe.run(job, part)
-        ended.set()
 
-    looks = 0
     with ThreadPoolExecutor(1) as pool:
         running = pool.submit(again)
-        while not ended.is_set() and not running.done():
-            assert all((prepared.out / name).read_bytes() == content for name, content in wanted.items())
-            looks += 1
-        running.result()
-    assert looks > 1
+        try:
+            assert begun.wait(DEADLINE)
+            for _ in range(30):
+                assert all((prepared.out / name).read_bytes() == content for name, content in wanted.items())
+                assert not running.done(), running.exception()
+        finally:
+            enough.set()
+        running.result(DEADLINE)
 
 
 def test_a_part_done_once_more_behind_the_end_harms_nothing(prepared: Prepared) -> None:

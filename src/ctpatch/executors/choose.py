@@ -99,6 +99,7 @@ def _dask(
     if scheduler is not None and scheduler_file is not None:
         raise ConfigError("scheduler, scheduler_file: one or the other says where the scheduler is; give only one")
     try:
+        import dask  # noqa: PLC0415
         from distributed import Client, LocalCluster  # noqa: PLC0415
 
         from ctpatch.executors.dask import DaskExecutor  # noqa: PLC0415
@@ -106,6 +107,9 @@ def _dask(
         raise UsageError("the engine dask needs Dask: pip install 'ctpatch[dask]'") from None
     if scheduler is None and scheduler_file is None:
         with (
+            # Dask looks this long after each death whether the worker is there again, and gives it up for ever where it
+            # is not: one that died a second time, or is slow to start, would be missing from then on.
+            dask.config.set({"distributed.deploy.lost-worker-timeout": "7 days"}),
             LocalCluster(
                 n_workers=workers or os.cpu_count() or 1,
                 threads_per_worker=1,  # patches are cut by Python: threads of one process would wait for each other
