@@ -5,9 +5,9 @@ Conditions, a JSON object:
     uid: become this user when everything is imported.
     spare_files: how many more files may be opened than are open.
     clock: `[first, step]` in nanoseconds: what `time.time_ns` says first, and how far each call moves it.
-    shutdown: `[folder, k, what]`: cut the file system off, as a power cut does, when the k-th call has ended that makes
-        something durable or gives it its name (`what` is "call"), or that writes anything at all ("write"); never
-        with -1.
+    shutdown: `[folder, k, what]`: cut the file system off, as a power cut does, when the k-th call of a kind has
+        ended; never with -1. The kind is "call": what makes something durable or gives it its name; or "write": that,
+        and what opens, writes or removes a file.
     log: the file that gets the number of such calls at the end.
 """
 
