@@ -1,6 +1,6 @@
 """What holds for one executor alone, where need be with pools that end as the test says; and how one is chosen."""
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from concurrent.futures import Executor, Future
 from concurrent.futures.process import BrokenProcessPool
 from typing import Any
@@ -58,8 +58,8 @@ class Scripted(Executor):
     def __init__(self, futures: Mapping[int, Future[int]]) -> None:
         self._futures = futures
 
-    def submit(self, *call: Any) -> Future[Any]:
-        return self._futures[call[-1]]
+    def submit(self, _function: Callable[..., Any], /, *arguments: Any, **_options: Any) -> Future[Any]:
+        return self._futures[arguments[-1]]
 
 
 def ended(result: int | Exception) -> Future[int]:
