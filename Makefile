@@ -6,7 +6,7 @@ READY := $(VENV)/.ready
 
 LOWEST := .venv-lowest
 
-.PHONY: demo test lowest reliability slurm torch check format bench bench-peers clean
+.PHONY: demo test nightly lowest reliability slurm torch check format bench bench-peers clean
 
 demo: $(READY)
 	$(BIN)/ctpatch demo
@@ -22,6 +22,10 @@ lowest:
 	$(LOWEST)/bin/python -m pip install --quiet --disable-pip-version-check -r $(LOWEST)/lowest.txt \
 		pytest pytest-xdist hypothesis selenium -e .
 	$(LOWEST)/bin/python -m pytest -n auto tests/unit tests/integration
+
+# The same with new examples for the properties; a failure prints the line that repeats it.
+nightly: $(READY)
+	CTPATCH_HYPOTHESIS=nightly $(BIN)/python -m pytest -n auto
 
 # Injects faults and prints how many. What needs root, strace or a loop device is skipped, with its reason, where there
 # is none.

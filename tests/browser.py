@@ -8,6 +8,8 @@ from typing import Any
 
 import pytest
 
+from executor_contract import DEADLINE
+
 _FLAGS = (
     "--headless=new",
     "--no-sandbox",
@@ -38,7 +40,8 @@ def chromium(profile: Path) -> Iterator[Any]:
     options.set_capability("goog:loggingPrefs", {"browser": "ALL"})
     browser = webdriver.Chrome(options=options, service=Service(driver))
     try:
-        browser.set_script_timeout(30)
+        browser.set_script_timeout(DEADLINE)
+        browser.set_page_load_timeout(DEADLINE)
         yield browser
     finally:
         browser.quit()
@@ -50,7 +53,7 @@ def open_page(browser: Any, page: Path) -> None:
 
     browser.get(page.as_uri())
     script = "return document.documentElement.dataset.ready !== undefined || !document.getElementById('trouble').hidden"
-    WebDriverWait(browser, 30).until(lambda it: it.execute_script(script))
+    WebDriverWait(browser, DEADLINE).until(lambda it: it.execute_script(script))
     trouble = browser.execute_script("return document.getElementById('trouble').textContent")
     complaints = [trouble, *(each["message"] for each in browser.get_log("browser"))]
     assert not any(complaints), complaints

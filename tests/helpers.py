@@ -4,7 +4,6 @@ import csv
 import json
 import os
 import signal
-import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -21,7 +20,7 @@ from ctpatch.cutting.job import Job
 from ctpatch.cutting.plan import Part
 from ctpatch.cutting.receipt import CutReceipt, trusted_receipt
 from ctpatch.cutting.rows import SliceRecord
-from ctpatch.errors import CtPatchError, SliceError, SystemFailureError
+from ctpatch.errors import CtPatchError
 from ctpatch.events import Event, Notice
 from ctpatch.layouts.base import PartLimits
 
@@ -328,49 +327,6 @@ def assert_bits(found: Any, wanted: Image) -> None:
 
 
 # Work for executors; here, because a spawned process must be able to import it by name.
-
-
-def double(shared: int, item: int) -> int:
-    return shared + 2 * item
-
-
-def double_or_raise(shared: int, item: int) -> int:
-    if item == shared:
-        raise ValueError(f"item {item} is not wanted")
-    return 2 * item
-
-
-def double_or_die(shared: int, item: int) -> int:
-    """End the process at one item, every time."""
-    if item == shared:
-        os.kill(os.getpid(), signal.SIGKILL)
-    return 2 * item
-
-
-def double_or_die_once(shared: str, item: int) -> int:
-    """End the process at item 5, the first time."""
-    marker = Path(shared)
-    if item == 5 and not marker.exists():
-        marker.touch()
-        os.kill(os.getpid(), signal.SIGKILL)
-    return 2 * item
-
-
-def log_and_double(shared: str, item: int) -> int:
-    """Note that the item was worked on; some take their time."""
-    with open(shared, "a") as log:
-        log.write(f"{item}\n")
-    time.sleep(0.05)
-    return 2 * item
-
-
-def log_and_raise(shared: str, item: int) -> int:
-    """Note that the item was worked on; raise what the data, the system or a mistake would."""
-    with open(shared, "a") as log:
-        log.write(f"{item}\n")
-    errors: list[Exception] = [SliceError("of the data"), SystemFailureError("of the system"), ValueError("a mistake")]
-    raise errors[item]
-
 
 POISONED = "poisoned.txt"
 """Below the data root: the path of a slice that ends the process that cuts it, every time."""

@@ -5,7 +5,6 @@ import random
 import signal
 import subprocess
 import sys
-import time
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +14,7 @@ import pytest
 import ctpatch
 from ctpatch.errors import IncompleteError, OutputConflictError, RangeError, SourceChangedError, UsageError
 from ctpatch.events import Event, WorkAdvanced, WorkFinished
+from executor_contract import DEADLINE, wait_until
 from helpers import (
     LAYOUTS,
     SMALL,
@@ -30,17 +30,28 @@ from helpers import (
 
 TESTS = Path(__file__).parent.parent
 
+# A build whose workers stop at a slice, and at all after it, until they are ended: each leaves a file that says so.
 SCRIPT = """
-import importlib, sys
+import importlib, os, sys, threading
+from pathlib import Path
 import ctpatch
+part = importlib.import_module("ctpatch.cutting.cut")
 plan = importlib.import_module("ctpatch.cutting.plan")
 plan.LIMITS = plan.PartLimits(slices=2, shard_bytes=2)
+real = part.cut_slice
+stop, stopped = int(os.environ["STOP"]), Path(os.environ["STOPPED"])
+
+def cut_slice(job, task, *rest):
+    if task.slice_index >= stop:
+        (stopped / str(os.getpid())).touch()
+        threading.Event().wait(600)
+    return real(job, task, *rest)
+
+part.cut_slice = cut_slice
 if __name__ == "__main__":
     source, layout, workers = sys.argv[1:]
     config = ctpatch.PatchConfig(patch_size=16, stride=4)
-    print("ready", flush=True)
     ctpatch.build(source, config=config, layout=layout, workers=int(workers))
-    print("done", flush=True)
 """
 
 
@@ -284,8 +295,13 @@ def test_strict_sees_what_the_times_hide(prepared: Prepared) -> None:
     build_one(prepared)
     np.save(prepared.file(2), changed)
     # As if the tables were younger than the change: a set that was copied after it.
-    time.sleep(0.05)
-    os.utime(prepared.out / "slice_manifest.csv")
+    changed_at, table = prepared.file(2).stat().st_ctime_ns, prepared.out / "slice_manifest.csv"
+
+    def touch() -> bool:
+        os.utime(table)
+        return table.stat().st_mtime_ns > changed_at
+
+    wait_until(touch, "the clock of files has moved on")
     assert build_one(prepared).outcome == "complete"
     with pytest.raises(OutputConflictError, match="has changed since it was cut"):
         build_one(prepared, strict=True)
@@ -306,52 +322,39 @@ def test_a_changed_list_of_slices_is_refused(prepared: Prepared) -> None:
 
 @pytest.mark.skipif(not hasattr(signal, "SIGKILL"), reason="the system has no SIGKILL")
 @pytest.mark.parametrize(("layout", "workers"), [("files", 1), ("shards", 1), ("slices", 2)])
-def test_killed_at_random_moments(tmp_path: Path, layout: Any, workers: int) -> None:
+def test_killed_again_and_again(tmp_path: Path, layout: Any, workers: int) -> None:
     shapes = [(60, 60)] * 24
     config = ctpatch.PatchConfig(patch_size=16, stride=4)
     whole = make_split(tmp_path / "whole", shapes)
     build_one(whole, config, layout=layout)
     prepared = make_split(tmp_path / "cut", shapes)
-    script = tmp_path / "script.py"
+    script, stopped = tmp_path / "script.py", tmp_path / "stopped"
     script.write_text(SCRIPT)
-    chance = random.Random(layout)
-    killed = 0
-
-    def receipts() -> int:
-        return len(list((prepared.out / ".ctpatch").glob("*.receipt.json")))
-
-    for _attempt in range(4):
+    stopped.mkdir()
+    done = 0
+    for stop in sorted(random.Random(layout).sample(range(20), 4)):
         with subprocess.Popen(
             [sys.executable, str(script), str(prepared.folder), layout, str(workers)],
             stdout=subprocess.PIPE,
-            text=True,
+            env={**os.environ, "STOP": str(stop), "STOPPED": str(stopped)},
         ) as process:
-            assert process.stdout is not None
-            assert process.stdout.readline() == "ready\n"
-            wanted = receipts() + chance.randrange(1, 5)
-            while receipts() < wanted and process.poll() is None:
-                time.sleep(0.001)
-            time.sleep(chance.uniform(0, 0.02))
-            process.kill()
-            killed += "done" not in process.stdout.read()
-        if (prepared.out / "patch_meta.json").exists():
-            report = ctpatch.verify(prepared.out, deep=True)
-            assert report.ok, report.findings[:3]
-            assert_same_tree(
-                {n: c for n, c in tree_bytes(prepared.out).items() if ".ctpatch" not in n}, tree_bytes(whole.out)
-            )
-        elif prepared.out.exists() and (prepared.out / ".ctpatch").exists():
-            assert ctpatch.verify(prepared.out).status == "incomplete"
-    assert killed > 0
-    deadline = time.monotonic() + 20
-    while True:
-        try:
-            build_one(prepared, config, layout=layout)
-            break
-        except ctpatch.CtPatchError:
-            # Orphaned workers end by themselves, within moments.
-            assert time.monotonic() < deadline
-            time.sleep(0.1)
+            try:
+                wait_until(
+                    lambda: len(os.listdir(stopped)) == workers or process.poll() is not None, "the workers stand still"
+                )
+                assert process.poll() is None
+            finally:
+                process.kill()
+            process.communicate(timeout=DEADLINE)  # to the end of what it and its workers could say: they are gone
+        assert ctpatch.verify(prepared.out).status == "incomplete"
+        receipts = len(list((prepared.out / ".ctpatch").glob("*.receipt.json")))
+        assert done <= receipts < 24
+        if workers == 1 and layout == "files":
+            assert receipts == stop // 2
+        done = receipts
+        for path in stopped.iterdir():
+            path.unlink()
+    assert build_one(prepared, config, layout=layout).outcome == "resumed"
     assert_same_tree(tree_bytes(prepared.out), tree_bytes(whole.out))
 
 

@@ -44,10 +44,10 @@ def small_data(folder: Path) -> None:
     write_phantom(folder / "data", splits=splits, size=160)
 
 
-def test_eight_seconds_of_training_make_slices_better(tmp_path: Path) -> None:
+def test_sixty_steps_of_training_make_slices_better(tmp_path: Path) -> None:
     write_phantom(tmp_path / "data", splits=[PhantomSplit("train", 4, 6), PhantomSplit("test", 2, 1)])
     folders = ["--data", str(tmp_path / "data"), "--out", str(tmp_path / "out")]
-    command = [sys.executable, str(EXAMPLE), "--seconds", "8", "--batch-size", "4", *folders]
+    command = [sys.executable, str(EXAMPLE), "--steps", "60", "--batch-size", "4", *folders]
     one_thread = {**os.environ, "OMP_NUM_THREADS": "1"}  # tests run beside each other
     done = subprocess.run(command, capture_output=True, text=True, check=False, env=one_thread)
     assert done.returncode == 0, done.stdout + done.stderr
@@ -56,9 +56,9 @@ def test_eight_seconds_of_training_make_slices_better(tmp_path: Path) -> None:
     before = report["low dose"]
 
     assert before["psnr"] == pytest.approx(32.85, abs=0.01)  # the phantom is the same everywhere
-    # A machine with much else to do trains for few batches: a small part of what an idle one gains is enough.
+    assert report["steps"] == 60
     for name in ("no overlap", "uniform", "hann"):
-        assert report[name]["psnr"] > before["psnr"] + 0.15, printed
+        assert report[name]["psnr"] > before["psnr"] + 0.4, printed
     for name in ("low dose", "no overlap", "uniform", "hann"):
         assert f"\n{name:<12}{report[name]['psnr']:>9.2f}" in printed
 

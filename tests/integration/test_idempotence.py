@@ -19,6 +19,7 @@ from ctpatch.cutting.work import CutWork, make_set
 from ctpatch.events import ignore
 from ctpatch.files.atomic import write_atomic, write_once
 from ctpatch.work.executors.base import Done
+from executor_contract import DEADLINE
 from helpers import (
     LAYOUTS,
     SMALL,
@@ -93,22 +94,24 @@ def test_what_is_on_record_is_whole_while_its_part_is_done_again(prepared: Prepa
     job = work.job
     job.state.mkdir()
     parts = list(work.parts())
-    ended = threading.Event()
+    begun, enough = threading.Event(), threading.Event()
 
     def again() -> None:
-        for _ in range(5):
+        while not enough.is_set():
             for part in parts:
+                begun.set()
                 work.run(job, part)
-        ended.set()
 
-    looks = 0
     with ThreadPoolExecutor(1) as pool:
         running = pool.submit(again)
-        while not ended.is_set() and not running.done():
-            assert all((prepared.out / name).read_bytes() == content for name, content in wanted.items())
-            looks += 1
-        running.result()
-    assert looks > 1
+        try:
+            assert begun.wait(DEADLINE)
+            for _ in range(30):
+                assert all((prepared.out / name).read_bytes() == content for name, content in wanted.items())
+                assert not running.done(), running.exception()
+        finally:
+            enough.set()
+        running.result(DEADLINE)
 
 
 def test_a_part_done_once_more_behind_the_end_harms_nothing(prepared: Prepared) -> None:

@@ -457,5 +457,5 @@ def test_a_forked_process_reads_with_threads_of_its_own(prepared: Prepared) -> N
         "    os._exit(0 if ps.read(range(60)).tobytes() == before else 3)\n"
         "sys.exit(os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]))\n"
     )
-    done = subprocess.run([sys.executable, "-c", code, prepared.out], timeout=60, check=False)
+    done = subprocess.run([sys.executable, "-c", code, prepared.out], timeout=120, check=False)
     assert done.returncode == 0

@@ -26,6 +26,7 @@ from ctpatch.errors import (
 )
 from ctpatch.events import Event, WorkAdvanced, WorkStarted
 from ctpatch.work.share import Share
+from executor_contract import DEADLINE
 from helpers import LAYOUTS, SMALL, Heard, Prepared, assert_same_tree, build_one, make_split, small_parts, tree_bytes
 
 SHAPES = [(40, 50)] * 11 + [(33, 47)] * 4
@@ -106,7 +107,11 @@ def test_shares_of_many_processes_begun_at_the_same_moment(prepared: Prepared) -
         )
         for number in range(1, 5)
     ]
-    said = [process.communicate() for process in running]
+    try:
+        said = [process.communicate(timeout=DEADLINE) for process in running]
+    finally:
+        for process in running:
+            process.kill()
     assert [process.returncode for process in running] == [0] * 4, said
     assert all(f"share {number}/4 is done" in out for number, (out, _err) in enumerate(said, start=1))
     assert main(["merge", str(prepared.out)]) == 0

@@ -5,8 +5,9 @@ Conditions, a JSON object:
     uid: become this user when everything is imported.
     spare_files: how many more files may be opened than are open.
     clock: `[first, step]` in nanoseconds: what `time.time_ns` says first, and how far each call moves it.
-    shutdown: `[folder, k]`: cut the file system off, as a power cut does, when the k-th call has ended that makes
-        something durable or gives it its name; never with -1.
+    shutdown: `[folder, k, what]`: cut the file system off, as a power cut does, when the k-th call of a kind has
+        ended; never with -1. The kind is "call": what makes something durable or gives it its name; or "write": that,
+        and what opens, writes or removes a file.
     log: the file that gets the number of such calls at the end.
 """
 
@@ -68,7 +69,7 @@ def _set_clock(first: int, step: int) -> None:
     time.time = lambda: time_ns() / 1e9
 
 
-def _cut_off_after(folder: str, when: int, log: str | None) -> None:
+def _cut_off_after(folder: str, when: int, what: str, log: str | None) -> None:
     calls = itertools.count(1)
     if log is not None:
         atexit.register(lambda: Path(log).write_text(str(next(calls) - 1)))
@@ -87,6 +88,9 @@ def _cut_off_after(folder: str, when: int, log: str | None) -> None:
     os.fsync = counted(os.fsync)
     os.replace = counted(os.replace)
     ctpatch.files.atomic._syncfs = counted(ctpatch.files.atomic._syncfs)
+    if what == "write":
+        for name in ("open", "write", "writev", "ftruncate", "mkdir", "unlink"):
+            setattr(os, name, counted(getattr(os, name)))
 
 
 def main() -> int:
@@ -100,8 +104,8 @@ def main() -> int:
     if "clock" in conditions:
         _set_clock(*conditions["clock"])
     if "shutdown" in conditions:
-        folder, when = conditions["shutdown"]
-        _cut_off_after(folder, when, conditions.get("log"))
+        folder, when, what = conditions["shutdown"]
+        _cut_off_after(folder, when, what, conditions.get("log"))
     if "uid" in conditions:
         os.setgroups([])
         os.setgid(conditions["uid"])

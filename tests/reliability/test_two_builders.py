@@ -7,7 +7,6 @@ import signal
 import socket
 import subprocess
 import sys
-import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -17,42 +16,62 @@ import pytest
 
 import ctpatch
 from helpers import SMALL, Prepared, assert_same_tree, build_one, make_split, tree_bytes
-from reliability.common import FULL, Count, environment
+from reliability.common import FULL, TIMEOUT, Count, environment
 from reliability.common import run as run_ctpatch
 
 needs_kill = pytest.mark.skipif(not hasattr(signal, "SIGKILL"), reason="the system has no SIGKILL")
 
-# Builds on each line of its input: an output, when to begin, how, and a file that is there while the output is held.
+# Builds on each line of its input: an output, how many steps to count before, how, where to stop for ever, and a file
+# for what happens while the output is held.
 BUILDER = """
-import contextlib, importlib, json, os, sys, time
+import contextlib, faulthandler, importlib, json, os, sys, threading
 import ctpatch
+from ctpatch.events import WorkAdvanced
 from ctpatch.work.folder import WorkFolder
 plan = importlib.import_module("ctpatch.cutting.plan")
 plan.LIMITS = plan.PartLimits(slices=1)
 held = WorkFolder.held
+
+def stop():
+    print("stopped", flush=True)
+    threading.Event().wait(600)
 
 @contextlib.contextmanager
 def watched(self):
     with held(self):
         with open(task["witness"], "a") as file:
             file.write(f"in {os.getpid()}\\n")
+        if task["stop"] == 0:
+            stop()
         yield
         with open(task["witness"], "a") as file:
             file.write(f"out {os.getpid()}\\n")
 
+def listener(event):
+    global parts
+    if isinstance(event, WorkAdvanced):
+        parts += 1
+        if parts == task["stop"]:
+            stop()
+
 WorkFolder.held = watched
 print("ready", flush=True)
 for line in sys.stdin:
-    task = json.loads(line)
-    time.sleep(max(0.0, task["at"] - time.time()))
+    task, parts = json.loads(line), 0
+    faulthandler.dump_traceback_later(600, exit=True)
+    for _ in range(task["steps"]):
+        os.getpid()
     try:
         config = ctpatch.PatchConfig(patch_size=16, stride=8)
-        result = ctpatch.build(task["source"], config=config, out=task["out"], **task["options"])[0]
+        options = {**task["options"], "listener": listener}
+        result = ctpatch.build(task["source"], config=config, out=task["out"], **options)[0]
         said = [result.outcome, ""]
     except ctpatch.CtPatchError as error:
         said = [error.code, error.message]
+    faulthandler.cancel_dump_traceback_later()
     print(json.dumps(said), flush=True)
 """
+SLICES = 3
 
 
 class Builder:
@@ -66,10 +85,15 @@ class Builder:
         self._from: IO[str] = process.stdout
         assert self._from.readline() == "ready\n"
 
-    def begin(self, prepared: Prepared, out: Path, at: float, **options: Any) -> None:
-        task = {"source": str(prepared.folder), "out": str(out), "at": at, "options": options}
+    def begin(self, prepared: Prepared, out: Path, *, steps: int = 0, stop: int | None = None, **options: Any) -> None:
+        """Have it build; where `stop` is a number, it stands still for ever when so many parts are done."""
+        task = {"source": str(prepared.folder), "out": str(out), "steps": steps, "stop": stop, "options": options}
         self._to.write(json.dumps({**task, "witness": f"{out}.witness"}) + "\n")
         self._to.flush()
+
+    def stopped(self) -> bool:
+        """Wait until it stands still; false where it says something else."""
+        return self._from.readline() == "stopped\n"
 
     def said(self) -> tuple[str, str]:
         outcome, message = json.loads(self._from.readline())
@@ -98,7 +122,7 @@ def builders(number: int) -> Iterator[list[Builder]]:
 
 @pytest.fixture
 def prepared(tmp_path: Path) -> Prepared:
-    return make_split(tmp_path / "root", [(40, 50)] * 3)
+    return make_split(tmp_path / "root", [(40, 50)] * SLICES)
 
 
 def assert_one_at_a_time(out: Path) -> int:
@@ -127,10 +151,9 @@ def test_two_begin_at_about_the_same_time(
     with builders(2) as pair:
         for number in range(rounds):
             out = tmp_path / f"set-{number}"
-            at = time.time() + 0.01
-            span = rng.choice([0.0, 0.002, 0.02, 0.1])
+            most = rng.choice([1, 20_000, 200_000])
             for builder in pair:
-                builder.begin(prepared, out, at + rng.uniform(0, span), layout=layout)
+                builder.begin(prepared, out, steps=rng.randrange(most), layout=layout)
             said = [builder.said() for builder in pair]
             outcomes = sorted(outcome for outcome, _ in said)
             assert outcomes in (["built", "complete"], ["built", "output-locked"]), said
@@ -149,10 +172,9 @@ def test_many_begin_again_and_again(tmp_path: Path, prepared: Prepared, count: C
     out = tmp_path / "set"
     with builders(4 if FULL else 3) as crowd:
         for _ in range(100 if FULL else 10):
-            at = time.time() + 0.005
             for builder in crowd:
                 overwrite = rng.random() < 0.3
-                builder.begin(prepared, out, at + rng.uniform(0, 0.03), overwrite=overwrite)
+                builder.begin(prepared, out, steps=rng.randrange(300_000), overwrite=overwrite)
             said = [builder.said() for builder in crowd]
             pids = [str(builder.process.pid) for builder in crowd]
             for outcome, message in said:
@@ -164,35 +186,54 @@ def test_many_begin_again_and_again(tmp_path: Path, prepared: Prepared, count: C
         assert_one_at_a_time(out)
 
 
+@pytest.mark.parametrize("stop", range(SLICES + 1))
+def test_the_second_comes_while_the_first_is_at_work(
+    tmp_path: Path, prepared: Prepared, stop: int, count: Count
+) -> None:
+    out = tmp_path / "set"
+    with builders(2) as (first, second):
+        first.begin(prepared, out, stop=stop)
+        assert first.stopped()
+        second.begin(prepared, out)
+        outcome, message = second.said()
+    assert outcome == "output-locked"
+    assert f"is being written by process {first.process.pid} on {socket.gethostname()!r}" in message
+    assert Path(f"{out}.witness").read_text() == f"in {first.process.pid}\n"
+    count("two builders: output-locked")
+
+
 @needs_kill
-@pytest.mark.parametrize("seed", range(25 if FULL else 2))
-def test_one_is_killed_two_others_come(tmp_path: Path, prepared: Prepared, seed: int, count: Count) -> None:
+@pytest.mark.parametrize("stop", [*range(SLICES + 1), None] if FULL else [0, 2, None])
+@pytest.mark.parametrize("seed", range(5 if FULL else 1))
+def test_one_is_killed_two_others_come(
+    tmp_path: Path, prepared: Prepared, stop: int | None, seed: int, count: Count
+) -> None:
+    """Killed when it holds the output, when so many parts are done, or when all is done (None)."""
     build_one(prepared, SMALL, out=tmp_path / "whole")
     out = tmp_path / "set"
-    rng = random.Random(seed)
+    rng = random.Random(f"{stop} {seed}")
     with builders(3) as (dead, *pair):
-        dead.begin(prepared, out, 0.0)
-        while not (out / ".ctpatch/owner.json").exists() and not (out / "patch_meta.json").exists():
-            time.sleep(0.0005)
-        time.sleep(rng.choice([0.0, 0.001, 0.003]))
+        dead.begin(prepared, out, stop=stop)
+        if stop is None:
+            assert dead.said() == ("built", "")
+        else:
+            assert dead.stopped()
         dead.process.kill()
-        dead.process.wait()
+        dead.process.wait(TIMEOUT)
+        assert (out / ".ctpatch/owner.json").exists() is (stop is not None)
         Path(f"{out}.witness").write_text("")
-        stale = (out / ".ctpatch/owner.json").exists()
-        finished = (out / "patch_meta.json").exists()
-        at = time.time() + 0.01
         for builder in pair:
-            builder.begin(prepared, out, at + rng.uniform(0, 0.005))
+            builder.begin(prepared, out, steps=rng.randrange(50_000))
         said = [builder.said() for builder in pair]
         for (outcome, message), other in zip(said, reversed(pair), strict=True):
             if outcome == "output-locked":
                 assert f"is being written by process {other.process.pid} on" in message
-        outcomes = {outcome for outcome, _ in said}
-        assert outcomes <= {"built", "resumed", "complete", "output-locked"}, said
-        assert outcomes & ({"complete"} if finished else {"built", "resumed"}), said
+        outcomes = sorted(outcome for outcome, _ in said)
+        made = "complete" if stop is None else "resumed" if stop else "built"
+        assert outcomes in (sorted([made, "complete"]), sorted([made, "output-locked"])), said
         assert_one_at_a_time(out)
         assert_same_tree(tree_bytes(out), tree_bytes(tmp_path / "whole"))
-        count("owners killed" + (", taken over" if stale else ""))
+        count("owners killed" + ("" if stop is None else ", taken over"))
 
 
 def test_the_command_line_says_what_it_took_over_and_what_it_did_not(tmp_path: Path, prepared: Prepared) -> None:

@@ -50,19 +50,19 @@ def slurm(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
             (folder / name).write_text(script_below(name))
         try:
             started = subprocess.run(
-                ["bash", str(node), "start", str(state), "6"], capture_output=True, text=True, check=False, timeout=60
+                ["bash", str(node), "start", str(state), "6"], capture_output=True, text=True, check=False, timeout=120
             )
             if started.returncode:  # before anything of ours ran
                 pytest.skip(f"SLURM does not start here: {started.stderr.strip()[-300:]}")
             yield folder
         finally:
-            subprocess.run(["bash", str(node), "stop", str(state)], check=True, timeout=60)
+            subprocess.run(["bash", str(node), "stop", str(state)], check=True, timeout=120)
 
 
 def submit(*arguments: str) -> str:
     """Submit a job and wait until it has ended; what its tasks said."""
     done = subprocess.run(
-        ["sbatch", "--wait", "--parsable", *arguments], capture_output=True, text=True, check=False, timeout=240
+        ["sbatch", "--wait", "--parsable", *arguments], capture_output=True, text=True, check=False, timeout=600
     )
     said = "\n".join(f"{path.name}: {path.read_text()}" for path in sorted(Path().glob("slurm-*.out")))
     assert done.returncode == 0, f"{done.stdout}{done.stderr}\n{said}"
@@ -103,7 +103,7 @@ def test_dask_with_a_scheduler_file(slurm: Path, wanted: dict[str, bytes]) -> No
         "#!/bin/bash\n#SBATCH --ntasks=4\n"
         "srun --exact -n 1 dask scheduler --scheduler-file here.json --no-dashboard --port 0 &\n"
         "srun --exact -n 2 dask worker --scheduler-file here.json --nthreads 1 --no-dashboard --no-nanny &\n"
-        "until [ -s here.json ]; do sleep 0.2; done\n"
+        "for _ in $(seq 600); do [ -s here.json ] && break; sleep 0.2; done\n"
         "srun --exact -n 1 ctpatch build ctpatch-demo/prepared/phantom/train --layout shards "
         "--engine dask --scheduler-file here.json\n"
         "status=$?\nkill %1 %2\nwait\nexit $status\n"

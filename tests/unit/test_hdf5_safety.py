@@ -151,7 +151,7 @@ def test_nothing_else_is_opened(tmp_path: Path, evil: Callable[[Any, str], None]
         evil(file, str(other))
     os.mkfifo(other)
     done = subprocess.run(
-        [sys.executable, "-c", _OPEN, str(path)], capture_output=True, text=True, check=True, timeout=30
+        [sys.executable, "-c", _OPEN, str(path)], capture_output=True, text=True, check=True, timeout=120
     )
     assert "f.hdf5: 'data'" in done.stdout
 

@@ -13,6 +13,7 @@ from ctpatch.files import atomic
 from ctpatch.prepare.geometry import Geometry
 from ctpatch.prepare.part import ArraySource, PrepareJob, PrepareReceipt, prepared_images, run_part
 from ctpatch.prepare.values import PRESETS
+from ctpatch.work.receipt import receipt_path
 from helpers import Image
 from raw_images import Images, part_of
 
@@ -66,7 +67,7 @@ def test_slices_are_durable_before_their_receipt(
     images = pictures(slices)
     job = job_of(tmp_path, images)
     receipt = run_part(job, part_of(images, SHAPE))
-    assert [name for name, _ in disk.at_publishing] == [job.receipt(0).name]
+    assert [name for name, _ in disk.at_publishing] == [receipt_path(job.state, 0).name]
     durable = disk.at_publishing[0][1]
     folder = job.folder / "train"
     files = sorted(folder.iterdir())
@@ -74,7 +75,7 @@ def test_slices_are_durable_before_their_receipt(
     assert sorted(receipt.digests) == [f"train/{path.name}" for path in files]
     assert {path.name: durable.get(path.stat().st_ino) for path in files} == {path.name: 128 + 80 for path in files}
     assert folder.stat().st_ino in durable, "the names of the slices are lost"
-    assert PrepareReceipt.from_bytes(job.receipt(0).read_bytes()) == receipt
+    assert PrepareReceipt.from_bytes(receipt_path(job.state, 0).read_bytes()) == receipt
 
 
 def test_a_fault_while_slices_become_durable_leaves_no_receipt(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -109,7 +109,9 @@ def _dask(
         raise UsageError("the engine dask needs Dask: pip install 'ctpatch[dask]'") from None
     if scheduler is None and scheduler_file is None:
         with (
-            dask.config.set(_NO_PAGES),
+            # Dask looks this long after each death whether the worker is there again, and gives it up permanently where
+            # it is not: one that died a second time, or is slow to start, would be missing from then on.
+            dask.config.set({**_NO_PAGES, "distributed.deploy.lost-worker-timeout": "7 days"}),
             LocalCluster(
                 n_workers=workers or os.cpu_count() or 1,
                 threads_per_worker=1,  # patches are cut by Python: threads of one process would wait for each other
