@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from executor_contract import DEADLINE
+from ctpatch.testing.executors import DEADLINE
 
 _FLAGS = (
     "--headless=new",

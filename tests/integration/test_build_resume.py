@@ -14,7 +14,7 @@ import pytest
 import ctpatch
 from ctpatch.errors import IncompleteError, OutputConflictError, RangeError, SourceChangedError, UsageError
 from ctpatch.events import Event, WorkAdvanced, WorkFinished
-from executor_contract import DEADLINE, wait_until
+from ctpatch.testing.executors import DEADLINE, wait_until
 from helpers import (
     LAYOUTS,
     SMALL,

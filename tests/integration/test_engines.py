@@ -22,11 +22,11 @@ from ctpatch.config import BuildConfig
 from ctpatch.cutting.work import CutWork, make_set
 from ctpatch.errors import ConfigError, RangeError, SystemFailureError, UsageError, WorkerLostError
 from ctpatch.events import Event, WorkAdvanced, ignore
+from ctpatch.testing.executors import DEADLINE, plus_double, wait_until
 from ctpatch.work.executors.choose import as_executor, engine_executor
 from ctpatch.work.executors.futures import FuturesExecutor
 from ctpatch.work.executors.processes import ProcessExecutor
 from ctpatch.work.executors.serial import SerialExecutor
-from executor_contract import DEADLINE, plus_double, wait_until
 from helpers import (
     LAYOUTS,
     POISONED,

@@ -10,12 +10,7 @@ from typing import Any
 
 import pytest
 
-from ctpatch.work.executors.base import Done, Executor, Lost, ending
-from ctpatch.work.executors.choose import as_executor, engine_executor
-from ctpatch.work.executors.futures import FuturesExecutor
-from ctpatch.work.executors.processes import ProcessExecutor
-from ctpatch.work.executors.serial import SerialExecutor
-from executor_contract import (
+from ctpatch.testing.executors import (
     ExecutorContract,
     die_at_one_item,
     die_at_two_items,
@@ -24,6 +19,11 @@ from executor_contract import (
     plus_double,
     wait_until,
 )
+from ctpatch.work.executors.base import Done, Executor, Lost, ending
+from ctpatch.work.executors.choose import as_executor, engine_executor
+from ctpatch.work.executors.futures import FuturesExecutor
+from ctpatch.work.executors.processes import ProcessExecutor
+from ctpatch.work.executors.serial import SerialExecutor
 
 
 class TestSerial(ExecutorContract):

@@ -18,8 +18,8 @@ from ctpatch.config import BuildConfig
 from ctpatch.cutting.work import CutWork, make_set
 from ctpatch.events import ignore
 from ctpatch.files.atomic import write_atomic, write_once
+from ctpatch.testing.executors import DEADLINE
 from ctpatch.work.executors.base import Done
-from executor_contract import DEADLINE
 from helpers import (
     LAYOUTS,
     SMALL,

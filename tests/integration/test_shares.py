@@ -25,8 +25,8 @@ from ctpatch.errors import (
     UsageError,
 )
 from ctpatch.events import Event, WorkAdvanced, WorkStarted
+from ctpatch.testing.executors import DEADLINE
 from ctpatch.work.share import Share
-from executor_contract import DEADLINE
 from helpers import LAYOUTS, SMALL, Heard, Prepared, assert_same_tree, build_one, make_split, small_parts, tree_bytes
 
 SHAPES = [(40, 50)] * 11 + [(33, 47)] * 4

@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 
 import ctpatch
-from executor_contract import DEADLINE, wait_until
+from ctpatch.testing.executors import DEADLINE, wait_until
 from helpers import SMALL, Prepared, assert_same_tree, build_one, csv_rows, make_split, small_parts, tree_bytes
 from reliability.common import FULL, Count, environment
 

@@ -5,9 +5,12 @@ Subclass one in a module of tests, as `class TestMine(ReaderContract)`, and say 
 
 import pytest
 
-pytest.register_assert_rewrite("ctpatch.testing.layouts", "ctpatch.testing.reader", "ctpatch.testing.samples")
+pytest.register_assert_rewrite(
+    "ctpatch.testing.executors", "ctpatch.testing.layouts", "ctpatch.testing.reader", "ctpatch.testing.samples"
+)
 
+from ctpatch.testing.executors import ExecutorContract  # noqa: E402 - asserts are rewritten before
 from ctpatch.testing.layouts import LayoutContract, registered  # noqa: E402 - asserts are rewritten before
 from ctpatch.testing.reader import RawTree, ReaderContract  # noqa: E402 - asserts are rewritten before
 
-__all__ = ["LayoutContract", "RawTree", "ReaderContract", "registered"]
+__all__ = ["ExecutorContract", "LayoutContract", "RawTree", "ReaderContract", "registered"]
