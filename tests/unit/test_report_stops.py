@@ -11,8 +11,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from numpy.typing import NDArray
 
-from ctpatch.reporting.blob import Blob
-from ctpatch.reporting.stops import MOST_STOPS, make_stops
+from ctpatch.reporting.payload import Blob
+from ctpatch.reporting.rules import MOST_STOPS, make_stops
 
 FINITE = st.floats(-1e6, 1e6, allow_nan=False)
 
