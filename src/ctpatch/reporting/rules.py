@@ -49,6 +49,8 @@ ADDED: tuple[tuple[str, str, Op], ...] = (
 MOST_STOPS = 4000
 _LARGEST_WHOLE = 2.0**50
 """Multiples of the step stay whole numbers that float64, and so JavaScript, holds."""
+_LEAST_STEP = 1e-300
+"""Far above the numbers that float64 holds with fewer digits."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -258,7 +260,7 @@ def make_stops(
         whole: only whole numbers.
     """
     span = high - low if high > low else max(abs(low), 1.0) * 1e-3
-    least = max(span / most, max(abs(low), abs(high)) / _LARGEST_WHOLE, 1.0 if whole else 0.0)
+    least = max(span / most, max(abs(low), abs(high)) / _LARGEST_WHOLE, 1.0 if whole else _LEAST_STEP)
     exponent = math.floor(math.log10(least))
     step = next((each for each in (1, 2, 5) if each * 10.0**exponent >= least), None)
     if step is None:
