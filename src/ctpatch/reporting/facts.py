@@ -49,7 +49,7 @@ def page_facts(windows: AllWindows, gallery: Gallery) -> dict[str, Any]:
         "title": title_of(windows),
         "version": __version__,
         "tiles": _headline(windows),
-        "rows": _set_rows(windows),
+        "rows": _sets_table(windows),
         "several": len(windows.sets) > 1,
         "compared": compared(),
         "funnel": funnel(windows),
@@ -103,7 +103,7 @@ def funnel(windows: AllWindows) -> list[FunnelStep]:
     return steps
 
 
-def _set_rows(windows: AllWindows) -> list[dict[str, Any]]:
+def _sets_table(windows: AllWindows) -> list[dict[str, Any]]:
     """A row for each set, with what its kept windows differ in from those of the first."""
     first, rows = _kept(windows.sets[0]), []
     for each in windows.sets:

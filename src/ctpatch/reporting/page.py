@@ -62,7 +62,7 @@ def render_page(windows: AllWindows, gallery: Gallery, notes: Sequence[str] = ()
     styles = "\n".join(_asset(name) for name in _STYLES)
     licence = f"/* uPlot\n{_asset('vendor/uPlot.LICENSE')}*/"
     programs = "\n".join([licence, *(_asset(name) for name in _PROGRAMS)])
-    still = make_still(windows, gallery)
+    still = _make_still(windows, gallery)
     others = len((styles + programs).encode()) + (len(still["picture"]) if still else 0) + _ROOM_FOR_TEXT
     payload = make_payload(windows, gallery, MOST_BYTES - others)
     page = (
@@ -70,7 +70,7 @@ def render_page(windows: AllWindows, gallery: Gallery, notes: Sequence[str] = ()
         .render(
             **facts,
             still=still,
-            as_built=as_built(windows),
+            as_built=_as_built(windows),
             policy=_policy(styles, programs),
             styles=_verbatim(styles),
             programs=_verbatim(programs),
@@ -111,7 +111,7 @@ def _asset(name: str) -> str:
     return files("ctpatch.reporting").joinpath("assets", *name.split("/")).read_text("utf-8").replace("\r\n", "\n")
 
 
-def as_built(windows: AllWindows) -> dict[str, str]:
+def _as_built(windows: AllWindows) -> dict[str, str]:
     """What the panel of rules says before any slider is moved."""
     kept, total = funnel(windows)[-1].count, len(windows.hits)
     config = windows.sets[0].ps.config
@@ -124,7 +124,7 @@ def as_built(windows: AllWindows) -> dict[str, str]:
     }
 
 
-def make_still(windows: AllWindows, gallery: Gallery) -> dict[str, Any] | None:
+def _make_still(windows: AllWindows, gallery: Gallery) -> dict[str, Any] | None:
     """What the page shows before its programs run, and where none ever does: previews, printing, no JavaScript.
 
     It is the slice that the programs show first: of those of which some is kept, the one that loses most; as a

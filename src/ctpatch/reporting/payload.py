@@ -141,7 +141,7 @@ def _payload(
         "fixed": fixed_content,
         "recorded": blob.add((windows.hits + 1).astype(np.uint16)) if not most else None,
         "options": other_options(windows.sets[0].ps.config),
-        "gallery": gallery_content(gallery, blob),
+        "gallery": _gallery_content(gallery, blob),
     }
     return Payload(content, json_for_script(content), blob.text())
 
@@ -170,7 +170,7 @@ def _node_content(node: Node, sliders: list[dict[str, Any]], rule: int, stops: d
     return {"kind": node.by, "parts": [_node_content(part, sliders, rule, stops) for part in node.parts]}
 
 
-def gallery_content(gallery: Gallery, blob: Blob) -> dict[str, Any]:
+def _gallery_content(gallery: Gallery, blob: Blob) -> dict[str, Any]:
     """The gallery as plain values, its pictures as text; what the pointer rests on goes into the block."""
     tones = gallery.tones
     return {

@@ -110,7 +110,7 @@ def _check(each: SetWindows) -> None:
     """Refuse tables that no build writes; the page decides windows anew, so decisions must be those of the rules."""
     frame, ps = each.frame, each.ps
     values = pl.all().exclude("at", "hit").is_between(-_LARGEST, _LARGEST)
-    if not frame.select(pl.all_horizontal(values).all() & pl.col("hit").is_not_null().all()).item():
+    if not frame.select(pl.all_horizontal(values).all(ignore_nulls=False) & pl.col("hit").is_not_null().all()).item():
         raise FormatError(
             f"{each.name}: {PATCH_MANIFEST} or {REJECTED_PATCHES} has a row whose numbers or rule no build writes; "
             "run ctpatch verify"
