@@ -12,10 +12,10 @@ from hypothesis import strategies as st
 from PIL import Image
 
 from ctpatch.core.grid import axis_starts
-from ctpatch.reporting.cells import tiles
-from ctpatch.reporting.page import json_for_script
-from ctpatch.reporting.pictures import display_windows, even_tones, jpeg_uri, make_tones, shrunk
-from ctpatch.reporting.splits import by_chance, distance
+from ctpatch.reporting.facts import by_chance, distance
+from ctpatch.reporting.gallery import tiles
+from ctpatch.reporting.payload import json_for_script
+from ctpatch.reporting.pictures import display_windows, even_tones, make_tones, shrunk
 
 
 @settings(deadline=None)
@@ -68,7 +68,8 @@ def test_codes_lead_back_to_the_pixels() -> None:
 
 def test_pictures_can_be_decoded_and_are_grey() -> None:
     codes = np.tile(np.arange(256, dtype=np.uint8), (40, 1))
-    uri = jpeg_uri(codes, 90)
+    uri = even_tones(0, 255).picture(codes, 90)
+    assert uri is not None
     assert uri.startswith("data:image/jpeg;base64,")
     found = Image.open(io.BytesIO(base64.b64decode(uri.partition(",")[2])))
     assert (found.size, found.mode) == ((256, 40), "L")

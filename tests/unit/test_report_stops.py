@@ -7,12 +7,12 @@ from typing import Any
 
 import numpy as np
 import pytest
-from hypothesis import given, settings
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 from numpy.typing import NDArray
 
-from ctpatch.reporting.blob import Blob
-from ctpatch.reporting.stops import MOST_STOPS, make_stops
+from ctpatch.reporting.payload import Blob
+from ctpatch.reporting.rules import MOST_STOPS, make_stops
 
 FINITE = st.floats(-1e6, 1e6, allow_nan=False)
 
@@ -35,6 +35,8 @@ def test_every_comparison_at_every_stop_is_exact(values: list[float], extra: lis
 
 @settings(deadline=None)
 @given(FINITE, FINITE, st.lists(FINITE, max_size=3))
+@example(0.0, 5e-324, [])
+@example(-3e-310, 2e-308, [1e-309])
 def test_stops_reach_from_end_to_end_and_are_few(one: float, other: float, extra: list[float]) -> None:
     low, high = sorted((one, other))
     stops = make_stops(low, high, extra)

@@ -7,11 +7,10 @@ from numpy.typing import NDArray
 from ctpatch.config import Rule
 from ctpatch.core.rules import compile_rules
 from ctpatch.core.statistics.columns import rule_columns
-from ctpatch.reporting.tunable import (
+from ctpatch.reporting.rules import (
     ADDED,
     Fixed,
     Joined,
-    Negated,
     Threshold,
     decide,
     fixed_of,
@@ -78,7 +77,7 @@ def test_thresholds_are_found_and_the_rest_is_kept_whole(columns: dict[str, NDAr
     assert tree("std < 1 AND mean < 2 AND max < 3") == Joined(
         "and", (Threshold("std", "<", 1.0), Threshold("mean", "<", 2.0), Threshold("max", "<", 3.0))
     )
-    assert tree("NOT (std > 0.1)") == Negated(Threshold("std", ">", 0.1))
+    assert tree("NOT (std > 0.1)") == Joined("not", (Threshold("std", ">", 0.1),))
     mixed = tunable_rule(Rule(name="r", condition="std < 0.5 AND std / mean < 0.5"), columns).root
     assert list(thresholds_of(mixed)) == [Threshold("std", "<", 0.5)]
     assert list(fixed_of(mixed)) == [Fixed("std / mean < 0.5")]

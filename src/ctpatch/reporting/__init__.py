@@ -10,8 +10,7 @@ from ctpatch.errors import ConfigError, OutputConflictError, UsageError
 from ctpatch.events import Listener, Notice, ignore
 from ctpatch.files.atomic import given_path, write_atomic
 from ctpatch.reading.patchset import AnySet, PatchSet, open_set
-from ctpatch.reporting.gather import gather
-from ctpatch.reporting.stored import stored_note
+from ctpatch.reporting.windows import gather, stored_note
 
 ReportFormat = Literal["html", "png"]
 SetPath = str | os.PathLike[str] | AnySet
@@ -70,7 +69,7 @@ def report(
     sets = [each if isinstance(each, PatchSet) else open_set(each, data_root) for each in given]
     # Others are compared with the first, and what one compares with is the training split.
     windows = gather(sorted(sets, key=lambda ps: ps.meta.split != "train"))
-    notes = [note for each in windows.sets if (note := stored_note(each.ps))]
+    notes = [note for each in windows.sets if (note := stored_note(each))]
     for note in notes:
         listener(Notice("pixels-damaged", note))
 

@@ -1,14 +1,14 @@
 """Which slices and which patches are shown: extremes, and a spread by seed."""
 
-from collections.abc import Sequence
-from dataclasses import dataclass
+from itertools import islice
+from typing import NamedTuple
 
 import numpy as np
 import polars as pl
 from numpy.typing import NDArray
 
 from ctpatch.reading.sampling import random_bits
-from ctpatch.reporting.gather import AllWindows, SetWindows
+from ctpatch.reporting.windows import AllWindows, SetWindows
 
 _SLICES, _PATCHES = 16, 17
 """Purposes of random numbers, apart from those of `ctpatch.reading.sampling`."""
@@ -16,28 +16,23 @@ _LEAST_FOR_A_SET = 3
 KEPT_SHOWN, DROPPED_SHOWN, EXTREMES_SHOWN, PAIRS_SHOWN = 16, 8, 6, 4
 
 
-@dataclass(frozen=True, slots=True)
-class ChosenSlice:
-    """A slice to show.
-
-    Attributes:
-        owner: its set.
-        slice_index: its number.
-        start, count: its rows in the table of all windows.
-        dropped: how many of them are dropped.
-        why: what it was chosen for.
-    """
+class ChosenSlice(NamedTuple):
+    """A slice to show: its set, its number, its rows in the table of all windows, and what it was chosen for."""
 
     owner: SetWindows
     slice_index: int
     start: int
-    count: int
+    windows: int
     dropped: int
     why: str
 
+    @property
+    def where(self) -> slice:
+        """Its rows in the table of all windows."""
+        return slice(self.start, self.start + self.windows)
 
-@dataclass(frozen=True, slots=True)
-class ChosenPatches:
+
+class ChosenPatches(NamedTuple):
     """Patches to show together: rows in the table of all windows."""
 
     title: str
@@ -60,28 +55,22 @@ def _slices_of(owner: SetWindows, count: int, seed: int) -> list[ChosenSlice]:
     table = (
         owner.frame.with_row_index("start")
         .group_by("slice_index", maintain_order=True)
-        .agg(pl.col("start").first(), pl.len().alias("count"), (pl.col("hit") >= 0).sum().alias("dropped"))
+        .agg(pl.col("start").first(), pl.len().alias("windows"), (pl.col("hit") >= 0).sum().alias("dropped"))
     )
     chance = random_bits(seed, 0, _SLICES, table.height)
-    share = (table["dropped"] / table["count"]).to_numpy()
-    some = count // 4
+    share = (table["dropped"] / table["windows"]).to_numpy()
     reasons: dict[int, str] = {}
     if share.max() > share.min():
-        for order, why in (
-            (np.lexsort((chance, -share)), "most dropped"),
-            (np.lexsort((chance, share)), "least dropped"),
-        ):
-            for at in [int(each) for each in order if int(each) not in reasons][:some]:
-                reasons[at] = why
+        for order, why in ((-share, "most dropped"), (share, "least dropped")):
+            others = (at for at in np.lexsort((chance, order)).tolist() if at not in reasons)
+            reasons |= dict.fromkeys(list(islice(others, count // 4)), why)
     for at in np.argsort(chance, kind="stable").tolist():
-        if len(reasons) >= count:
-            break
-        reasons.setdefault(at, "by chance")
-    chosen = []
-    for at in sorted(reasons):
-        index, start, windows, dropped = table.row(at)
-        chosen.append(ChosenSlice(owner, int(index), owner.start + start, windows, dropped, reasons[at]))
-    return chosen
+        if len(reasons) < count:
+            reasons.setdefault(at, "by chance")
+    return [
+        ChosenSlice(owner, int(index), owner.start + start, windows, dropped, why)
+        for (index, start, windows, dropped), why in ((table.row(at), why) for at, why in sorted(reasons.items()))
+    ]
 
 
 def choose_patches(windows: AllWindows, seed: int) -> list[ChosenPatches]:
@@ -109,10 +98,8 @@ def choose_pairs(windows: AllWindows, owner: SetWindows, seed: int) -> tuple[int
     """Kept patches of a set with several arrays: those with much to see, by chance among the livelier half."""
     rows = np.arange(owner.start, owner.start + owner.frame.height)
     kept = rows[windows.hits[rows] < 0]
-    if not len(kept):
-        return ()
     std = windows.columns["std"][kept]
-    lively = kept[std >= np.median(std)]
+    lively = kept[std >= np.median(std)] if len(kept) else kept
     return _first(lively, random_bits(seed, 0, _PATCHES, len(windows.hits)), PAIRS_SHOWN)
 
 
@@ -128,5 +115,4 @@ def _rows_by_rule(windows: AllWindows) -> dict[str, NDArray[np.int64]]:
 
 def _first(rows: NDArray[np.int64], chance: NDArray[np.uint64], count: int) -> tuple[int, ...]:
     """So many of the rows by chance, in the order of the table."""
-    drawn: Sequence[int] = np.sort(rows[np.argsort(chance[rows], kind="stable")[:count]]).tolist()
-    return tuple(drawn)
+    return tuple(np.sort(rows[np.argsort(chance[rows], kind="stable")[:count]]).tolist())

@@ -1,15 +1,26 @@
-"""What the page says in words and tables, as text ready to be put in."""
+"""What the page says in words and tables: what each set is, how sets differ from the first, what to beware of."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
+import numpy as np
+import polars as pl
+from numpy.typing import NDArray
+
 from ctpatch._version import __version__
+from ctpatch.checking.findings import counted
+from ctpatch.config import PatchConfig
 from ctpatch.core.statistics.columns import compared
-from ctpatch.format.meta import PatchMeta
 from ctpatch.reporting.gallery import Gallery
-from ctpatch.reporting.gather import AllWindows, SetWindows
-from ctpatch.reporting.splits import SetRow, notes_on, set_rows
+from ctpatch.reporting.windows import AllWindows, SetWindows
 from ctpatch.words import human_bytes
+
+_SHIFT_SHOWN = 0.1
+"""Smaller distances are not marked."""
+_BY_CHANCE = 1.628
+"""Times sqrt((n + m) / (n m)): the Kolmogorov-Smirnov distance that two samples of one distribution exceed in 1 %."""
+_MOST_FAULTS, _MOST_PATIENTS = 3, 5
 
 
 @dataclass(frozen=True, slots=True)
@@ -34,50 +45,45 @@ def title_of(windows: AllWindows) -> str:
 
 def page_facts(windows: AllWindows, gallery: Gallery) -> dict[str, Any]:
     """Everything the template needs, save styles, programs and numbers."""
-    rows = set_rows(windows)
-    total, kept = len(windows.hits), sum(row.kept for row in rows)
     return {
         "title": title_of(windows),
         "version": __version__,
-        "tiles": _headline(windows, total, kept),
-        "rows": [_row(row, several=len(rows) > 1) for row in rows],
-        "several": len(rows) > 1,
+        "tiles": _headline(windows),
+        "rows": _sets_table(windows),
+        "several": len(windows.sets) > 1,
         "compared": compared(),
         "funnel": funnel(windows),
         "details": [(each.name, _details(each)) for each in windows.sets],
-        "notes": [*notes_on(windows), *_patient_notes(rows), *_pixel_notes(gallery)],
+        "notes": [*_set_notes(windows), *_patient_notes(windows), *_pixel_notes(gallery)],
         "has_pairs": bool(gallery.pairs),
         "partner": gallery.partner,
         "labels": gallery.labels,
     }
 
 
-def _headline(windows: AllWindows, total: int, kept: int) -> list[tuple[str, str, str]]:
+def _headline(windows: AllWindows) -> list[tuple[str, str, str]]:
+    """Tiles above all else: a number, what it counts, and more about it."""
     metas = [each.ps.meta for each in windows.sets]
-    slices = sum(meta.num_slices for meta in metas)
-    skipped = sum(meta.num_skipped for meta in metas)
+    total, kept = len(windows.hits), sum(meta.num_patches for meta in metas)
+    slices, skipped = sum(meta.num_slices for meta in metas), sum(meta.num_skipped for meta in metas)
     patients = len(frozenset[str]().union(*(each.patients for each in windows.sets)))
     covered = sum(meta.coverage * meta.num_slices for meta in metas) / max(slices, 1)
+    size, layouts = human_bytes(sum(meta.pixel_bytes for meta in metas)), dict.fromkeys(meta.layout for meta in metas)
+
+    def tile(count: int, one: str, several: str, more: str) -> tuple[str, str, str]:
+        number, _, noun = counted(count, one, several).partition(" ")
+        return number, noun, more
+
     return [
-        (f"{kept:,}", f"{_counted(kept, 'patch', 'patches')} kept", f"{100 * kept / total:.1f} % of {total:,} windows"),
-        (f"{total - kept:,}", f"{_counted(total - kept, 'window', 'windows')} dropped", "by rules; each on record"),
-        (f"{slices:,}", _counted(slices, "slice", "slices"), f"{skipped:,} left out" if skipped else "none left out"),
-        (
-            f"{patients:,}" if patients else "not known",
-            _counted(patients, "patient", "patients"),
-            "" if patients else "no patient_id in the manifest",
-        ),
+        tile(kept, "patch kept", "patches kept", f"{100 * kept / total:.1f} % of {total:,} windows"),
+        tile(total - kept, "window dropped", "windows dropped", "by rules; each on record"),
+        tile(slices, "slice", "slices", f"{skipped:,} left out" if skipped else "none left out"),
+        tile(patients, "patient", "patients", "")
+        if patients
+        else ("not known", "patients", "no patient_id in the manifest"),
         (f"{100 * covered:.1f} %", "of pixels in a window", "before rules"),
-        (human_bytes(sum(meta.pixel_bytes for meta in metas)), "of pixels", f"layout {_all(m.layout for m in metas)}"),
+        (size, "of pixels", f"layout {', '.join(layouts)}"),
     ]
-
-
-def _counted(count: int, one: str, several: str) -> str:
-    return one if count == 1 else several
-
-
-def _all(values: Any) -> str:
-    return ", ".join(dict.fromkeys(values))
 
 
 def funnel(windows: AllWindows) -> list[FunnelStep]:
@@ -97,41 +103,72 @@ def funnel(windows: AllWindows) -> list[FunnelStep]:
     return steps
 
 
-def _row(row: SetRow, *, several: bool) -> dict[str, Any]:
-    meta = row.owner.ps.meta
-    return {
-        "name": row.owner.name,
-        "split": meta.split,
-        "layout": meta.layout,
-        "slices": f"{meta.num_slices:,}",
-        "patients": f"{len(row.owner.patients):,}" if row.owner.patients else "not known",
-        "windows": f"{row.windows:,}",
-        "kept": f"{row.kept:,}",
-        "share": f"{100 * row.kept / row.windows:.1f} %" if row.windows else "none",
-        "coverage": f"{100 * meta.coverage:.1f} %",
-        "size": human_bytes(meta.pixel_bytes),
-        "shifts": [
-            {
-                "mean": "none" if shift.mean is None else f"{shift.mean:.4g}",
-                "distance": "" if shift.distance is None else f"{shift.distance:.2f}",
-                "stands_out": shift.stands_out,
-            }
-            for shift in row.shifts
-        ],
-        "shared": len(row.shared_patients) if several else 0,
-    }
+def _sets_table(windows: AllWindows) -> list[dict[str, Any]]:
+    """A row for each set, with what its kept windows differ in from those of the first."""
+    first, rows = _kept(windows.sets[0]), []
+    for each in windows.sets:
+        meta, total, kept = each.ps.meta, each.frame.height, _kept(each)
+        row: dict[str, Any] = {
+            "name": each.name,
+            "layout": meta.layout,
+            "slices": f"{meta.num_slices:,}",
+            "patients": f"{len(each.patients):,}" if each.patients else "not known",
+            "windows": f"{total:,}",
+            "kept": f"{meta.num_patches:,}",
+            "share": f"{100 * meta.num_patches / total:.1f} %" if total else "none",
+            "coverage": f"{100 * meta.coverage:.1f} %",
+            "size": human_bytes(meta.pixel_bytes),
+            "shared": len(_shared_patients(windows, each)),
+            "shifts": [],
+        }
+        for name in compared():
+            gap = None if each is windows.sets[0] else distance(first[name], kept[name])
+            limit = max(_SHIFT_SHOWN, by_chance(len(first[name]), len(kept[name])))
+            row["shifts"].append(
+                {
+                    "mean": f"{kept[name].mean():.4g}" if len(kept[name]) else "none",
+                    "distance": "" if gap is None else f"{gap:.2f}",
+                    "stands_out": gap is not None and gap >= limit,
+                }
+            )
+        rows.append(row)
+    return rows
+
+
+def _kept(each: SetWindows) -> dict[str, NDArray[np.float64]]:
+    kept = each.frame.filter(pl.col("hit") < 0)
+    return {name: kept[name].to_numpy() for name in compared()}
+
+
+def _shared_patients(windows: AllWindows, each: SetWindows) -> frozenset[str]:
+    return each.patients & frozenset[str]().union(*(other.patients for other in windows.sets if other is not each))
+
+
+def distance(first: NDArray[np.float64], second: NDArray[np.float64]) -> float | None:
+    """The Kolmogorov-Smirnov distance of two samples, 0 alike to 1 apart; None where one is empty."""
+    if not len(first) or not len(second):
+        return None
+    places = np.sort(np.concatenate([first, second]))
+    shares = [np.searchsorted(np.sort(each), places, side="right") / len(each) for each in (first, second)]
+    return float(np.abs(shares[0] - shares[1]).max())
+
+
+def by_chance(first: int, second: int) -> float:
+    """The distance that two samples of one distribution exceed once in a hundred times, if so many are independent."""
+    return _BY_CHANCE * float(np.sqrt((first + second) / max(first * second, 1)))
 
 
 def _details(each: SetWindows) -> list[tuple[str, str]]:
-    meta: PatchMeta = each.ps.meta
+    meta, config = each.ps.meta, each.ps.config
+    size, stride = (f"{pair[0]} x {pair[1]}" for pair in (config.patch_size, config.stride))
     low, high = meta.value_range
     arrays = ", ".join(
         f"{name} ({info.dtype}{', labels' if info.labels else ''})" for name, info in meta.arrays.items()
     )
     return [
         ("dataset, split", each.name),
-        ("patches", f"{meta.num_patches:,} of {_pair(meta.patch_size)} pixels; {arrays}"),
-        ("windows", f"{meta.num_windows:,} at stride {_pair(meta.stride)}, border {meta.pad_mode}"),
+        ("patches", f"{meta.num_patches:,} of {size} pixels; {arrays}"),
+        ("windows", f"{meta.num_windows:,} at stride {stride}, border {meta.pad_mode}"),
         ("slices", f"{meta.num_slices:,} cut, {meta.num_skipped:,} left out"),
         ("coverage", f"{100 * meta.coverage:.1f} % of the pixels lie in a window, before rules"),
         ("layout", f"{meta.layout}, {human_bytes(meta.pixel_bytes)} of pixels"),
@@ -145,17 +182,55 @@ def _details(each: SetWindows) -> list[tuple[str, str]]:
     ]
 
 
-def _pair(value: Any) -> str:
-    return f"{value[0]} x {value[1]}" if isinstance(value, tuple) else f"{value} x {value}"
+def other_options(config: PatchConfig) -> list[str]:
+    """The options of a build, other than rules, that are not as they are by default."""
+    found, default = [], PatchConfig().options()
+    for name, value in config.options().items():
+        if name == "drop" or value == default[name]:
+            continue
+        values = dict.fromkeys(value) if isinstance(value, tuple) else [value]  # a pair of equal sides is one number
+        text = (" " if name == "value_range" else "x").join(map(str, values))
+        found.append(f"--{name.replace('_', '-')} {text}")
+    return found
 
 
-def _patient_notes(rows: list[SetRow]) -> list[str]:
-    shared = sorted({patient for row in rows for patient in row.shared_patients})
+def _set_notes(windows: AllWindows) -> list[str]:
+    """What a reader must know before comparing these sets."""
+    first, *others = windows.sets
+    notes = []
+    for what, names in (
+        ("rules", ["drop"]),
+        ("patch size or stride", ["patch_size", "stride"]),
+        ("border", ["pad_mode"]),
+        ("air level", ["air_level"]),
+        ("value range", ["value_range"]),
+        ("array the rules judge", ["rules_on"]),
+    ):
+        differ = [
+            each.name
+            for each in others
+            if any(getattr(each.ps.config, name) != getattr(first.ps.config, name) for name in names)
+        ]
+        if differ:
+            notes.append(f"{_listed(differ)}: other {what} than {first.name}.")
+            if what == "rules":
+                notes.append(f"The sliders begin at the rules of {first.name} and try them on all sets.")
+    return notes
+
+
+def _listed(names: Sequence[str]) -> str:
+    return names[0] if len(names) == 1 else f"{', '.join(names[:-1])} and {names[-1]}"
+
+
+def _patient_notes(windows: AllWindows) -> list[str]:
+    found = {each.name: _shared_patients(windows, each) for each in windows.sets}
+    named = [name for name, patients in found.items() if patients]
+    shared = sorted(frozenset[str]().union(*found.values()))
     if not shared:
         return []
-    named = [row.owner.name for row in rows if row.shared_patients]
-    some = ", ".join(patient[:40] for patient in shared[:5]) + (" and more" if len(shared) > 5 else "")  # noqa: PLR2004
-    leak = f"Leak: patients in more than one of {', '.join(named)}: {len(shared):,} ({some}). "
+    some = ", ".join(patient[:40] for patient in shared[:_MOST_PATIENTS])
+    more = " and more" if len(shared) > _MOST_PATIENTS else ""
+    leak = f"Leak: patients in more than one of {', '.join(named)}: {len(shared):,} ({some}{more}). "
     return [leak + "What is measured on one set is then no measure of new patients."]
 
 
@@ -168,7 +243,7 @@ def _pixel_notes(gallery: Gallery) -> list[str]:
             "are put together from their kept patches; what no kept patch covers is black, and dropped windows have no "
             "picture."
         )
-    notes += [f"Not shown: {fault}" for fault in gallery.faults[:3]]
-    if len(gallery.faults) > 3:  # noqa: PLR2004
-        notes.append(f"and {len(gallery.faults) - 3:,} more faults of this kind")
+    notes += [f"Not shown: {fault}" for fault in gallery.faults[:_MOST_FAULTS]]
+    if len(gallery.faults) > _MOST_FAULTS:
+        notes.append(f"and {len(gallery.faults) - _MOST_FAULTS:,} more faults of this kind")
     return notes

@@ -7,10 +7,9 @@ from typing import Any
 import numpy as np
 
 from ctpatch.core.statistics.columns import STATISTICS, compared
-from ctpatch.format.tables import patch_id
 from ctpatch.reporting.facts import funnel, title_of
-from ctpatch.reporting.gallery import Gallery, GalleryPatch, GallerySlice, slice_tiles
-from ctpatch.reporting.gather import AllWindows
+from ctpatch.reporting.gallery import Gallery, GalleryPatch, GallerySlice
+from ctpatch.reporting.windows import AllWindows
 from ctpatch.words import human_bytes
 
 _KEPT, _DROPPED, _TEXT, _FAINT = "#0072b2", "#d98200", "#1a2027", "#56616d"
@@ -35,14 +34,12 @@ def draw_overview(windows: AllWindows, gallery: Gallery) -> bytes:
         "font.size": 8.5,
         "text.color": _TEXT,
         "axes.labelcolor": _TEXT,
-    }
-    ticks: dict[Any, Any] = {
         "xtick.color": _FAINT,
         "ytick.color": _FAINT,
         "hatch.linewidth": 0.9,
         "text.parse_math": False,
     }
-    with mpl.rc_context({**style, **ticks}):
+    with mpl.rc_context(style):
         figure = Figure(figsize=_INCHES, dpi=_DPI, facecolor="white")
         FigureCanvasAgg(figure)
         outer = figure.add_gridspec(
@@ -111,7 +108,7 @@ def _draw_funnel(axes: Any, windows: AllWindows) -> None:
 
 
 def _grey(gallery: Gallery) -> dict[str, Any]:
-    window = gallery.display_windows()[0]
+    window = gallery.display_windows[0]
     return {"cmap": "gray", "vmin": window["low"], "vmax": window["high"], "interpolation": "nearest"}
 
 
@@ -128,7 +125,7 @@ def _colour(hit: int) -> str:
 def _draw_slices(figure: Any, place: Any, windows: AllWindows, gallery: Gallery) -> None:
     row = place.subgridspec(1, _SLICES + 1, wspace=0.06)
     seen = [each for each in gallery.slices if each.image is not None] or list(gallery.slices)
-    order = sorted(range(len(seen)), key=lambda k: (-seen[k].chosen.dropped / seen[k].chosen.count, k))
+    order = sorted(range(len(seen)), key=lambda k: (-seen[k].chosen.dropped / seen[k].chosen.windows, k))
     picks = sorted({order[0], order[len(order) // 2], order[-1]})
     for at, pick in enumerate(picks):
         _draw_slice(figure.add_subplot(row[at]), seen[pick], windows, gallery)
@@ -138,35 +135,27 @@ def _draw_slices(figure: Any, place: Any, windows: AllWindows, gallery: Gallery)
 def _draw_slice(axes: Any, each: GallerySlice, windows: AllWindows, gallery: Gallery) -> None:
     from matplotlib.patches import Rectangle  # noqa: PLC0415
 
-    chosen = each.chosen
-    where = slice(chosen.start, chosen.start + chosen.count)
-    height, width = each.shape
+    chosen, (height, width) = each.chosen, each.shape
     if each.image is not None:
         axes.imshow(each.image, extent=(0, width, height, 0), **_grey(gallery))
-    rows, cols = (windows.columns[name][where].astype(int).tolist() for name in ("row", "col"))
-    hits = windows.hits[where].tolist()
-    for hit, (top, left, tall, wide) in zip(hits, slice_tiles(chosen.owner, each.shape, rows, cols), strict=True):
-        gap = min(3.0, tall / 6, wide / 6)
-        box = ((left + gap, top + gap), wide - 2 * gap, tall - 2 * gap)
+    for hit, (left, top, wide, tall) in zip(windows.hits[chosen.where].tolist(), each.boxes(), strict=True):
         hatch = None if hit < 0 else _HATCHES[hit % len(_HATCHES)]
-        axes.add_patch(Rectangle(*box, fill=False, edgecolor=_colour(hit), lw=0.9, hatch=hatch))
+        axes.add_patch(Rectangle((left, top), wide, tall, fill=False, edgecolor=_colour(hit), lw=0.9, hatch=hatch))
     axes.set_xlim(0, width)
     axes.set_ylim(height, 0)
     axes.set_aspect("equal")
     axes.set_title(
-        _plain(f"{chosen.owner.name} {chosen.slice_index}: {chosen.dropped} of {chosen.count} dropped", 44),
+        _plain(f"{chosen.owner.name} {chosen.slice_index}: {chosen.dropped} of {chosen.windows} dropped", 44),
         fontsize=8.5,
     )
     _bare(axes)
 
 
 def _draw_coverage(axes: Any, each: GallerySlice, windows: AllWindows) -> None:
-    chosen = each.chosen
     covered = np.zeros(each.shape, np.int32)
-    height, width = chosen.owner.ps.patch_size
-    for at in range(chosen.start, chosen.start + chosen.count):
-        if windows.hits[at] < 0:
-            row, col = int(windows.columns["row"][at]), int(windows.columns["col"][at])
+    height, width = each.chosen.owner.ps.patch_size
+    for row, col, hit in zip(each.rows, each.cols, windows.hits[each.chosen.where], strict=True):
+        if hit < 0:
             covered[row : row + height, col : col + width] += 1
     shown = np.ma.masked_equal(covered, 0)
     axes.set_facecolor("#d5dbe2")
@@ -191,21 +180,16 @@ def _spread(patches: list[GalleryPatch], count: int) -> list[GalleryPatch]:
 
 
 def _draw_patch(axes: Any, patch: GalleryPatch, windows: AllWindows, gallery: Gallery) -> None:
-    record = windows.record(patch.row)
     hit = int(windows.hits[patch.row])
     if patch.arrays:
         axes.imshow(patch.arrays["image"], **_grey(gallery))
-    owner = windows.set_of(patch.row)
-    rules = owner.ps.config.drop
-    place = [int(record[name] or 0) for name in ("slice_index", "row", "col")]
     _bare(axes)
     axes.spines[:].set_visible(True)
     axes.spines[:].set_color(_KEPT if hit < 0 else _RULES[hit % len(_RULES)])
     axes.spines[:].set_linewidth(1.6)
-    said = "kept" if hit < 0 else rules[hit].name
-    identity = patch_id("", *place).lstrip("_")
-    axes.set_title(identity, fontsize=5.6, pad=2.5, family="DejaVu Sans Mono")
-    axes.set_xlabel(_plain(f"{said}, std {record['std']:.3g}", 22), fontsize=6.2, labelpad=2.5)
+    said = "kept" if hit < 0 else patch.owner.ps.config.drop[hit].name
+    axes.set_title(patch.identity("").lstrip("_"), fontsize=5.6, pad=2.5, family="DejaVu Sans Mono")
+    axes.set_xlabel(_plain(f"{said}, std {patch.record['std']:.3g}", 22), fontsize=6.2, labelpad=2.5)
 
 
 def _draw_histograms(figure: Any, place: Any, windows: AllWindows) -> None:

@@ -2,18 +2,20 @@
 
 import base64
 import hashlib
-import json
+import shlex
 from collections.abc import Sequence
 from functools import lru_cache
 from importlib.resources import files
 from typing import Any
 
+import numpy as np
+
 from ctpatch.errors import CtPatchError
-from ctpatch.reporting.facts import page_facts
+from ctpatch.reporting.facts import funnel, other_options, page_facts
 from ctpatch.reporting.gallery import Gallery
-from ctpatch.reporting.gather import AllWindows
 from ctpatch.reporting.payload import make_payload
-from ctpatch.reporting.still import as_built, make_still
+from ctpatch.reporting.pictures import even_tones
+from ctpatch.reporting.windows import AllWindows
 
 MOST_BYTES = 10_000_000
 """A page is smaller than this."""
@@ -30,6 +32,9 @@ _PROGRAMS = (
     "main.js",
 )
 _ROOM_FOR_TEXT = 100_000
+_COLOURS = 6
+_MOST_TILES = 400
+"""More are too many to tell apart."""
 
 
 def render_page(windows: AllWindows, gallery: Gallery, notes: Sequence[str] = ()) -> bytes:
@@ -57,20 +62,19 @@ def render_page(windows: AllWindows, gallery: Gallery, notes: Sequence[str] = ()
     styles = "\n".join(_asset(name) for name in _STYLES)
     licence = f"/* uPlot\n{_asset('vendor/uPlot.LICENSE')}*/"
     programs = "\n".join([licence, *(_asset(name) for name in _PROGRAMS)])
-    still = make_still(windows, gallery)
-    pictures = _pictures_bytes(gallery) + (len(still.picture) if still else 0)
-    fixed_bytes = len(styles.encode()) + len(programs.encode()) + pictures + _ROOM_FOR_TEXT
-    payload = make_payload(windows, gallery, MOST_BYTES - fixed_bytes)
+    still = _make_still(windows, gallery)
+    others = len((styles + programs).encode()) + (len(still["picture"]) if still else 0) + _ROOM_FOR_TEXT
+    payload = make_payload(windows, gallery, MOST_BYTES - others)
     page = (
         environment.get_template("page.html.j2")
         .render(
             **facts,
             still=still,
-            as_built=as_built(windows),
+            as_built=_as_built(windows),
             policy=_policy(styles, programs),
             styles=_verbatim(styles),
             programs=_verbatim(programs),
-            data=_verbatim(json_for_script(payload.content)),
+            data=_verbatim(payload.data),
             numbers=_verbatim(payload.numbers),
             tunable=payload.content["tunable"],
         )
@@ -81,12 +85,6 @@ def render_page(windows: AllWindows, gallery: Gallery, notes: Sequence[str] = ()
             f"the report would have {len(page):,} bytes, wanted less than {MOST_BYTES:,}; show fewer slices (--slices)"
         )
     return page
-
-
-def json_for_script(value: Any) -> str:
-    """JSON that is safe between script tags: nothing in it can end them."""
-    text = json.dumps(value, ensure_ascii=True, allow_nan=False, separators=(",", ":"))
-    return text.replace("<", "\\u003c").replace(">", "\\u003e").replace("&", "\\u0026")
 
 
 def _verbatim(text: str) -> Any:
@@ -113,9 +111,51 @@ def _asset(name: str) -> str:
     return files("ctpatch.reporting").joinpath("assets", *name.split("/")).read_text("utf-8").replace("\r\n", "\n")
 
 
-def _pictures_bytes(gallery: Gallery) -> int:
-    """A size that the gallery's JSON does not exceed, found by making it once."""
-    from ctpatch.reporting.blob import Blob  # noqa: PLC0415
-    from ctpatch.reporting.gallery_content import gallery_content  # noqa: PLC0415
+def _as_built(windows: AllWindows) -> dict[str, str]:
+    """What the panel of rules says before any slider is moved."""
+    kept, total = funnel(windows)[-1].count, len(windows.hits)
+    config = windows.sets[0].ps.config
+    rules = [f"--drop {shlex.quote(f'{rule.name}: {rule.condition}')}" for rule in config.drop]
+    return {
+        "kept": f"{kept:,}",
+        "windows": f"{total:,}",
+        "share": f"{100 * kept / total:.1f} %",
+        "options": " ".join([*other_options(config), *rules]) or "no rule: every window is kept",
+    }
 
-    return len(json_for_script(gallery_content(gallery, Blob())))
+
+def _make_still(windows: AllWindows, gallery: Gallery) -> dict[str, Any] | None:
+    """What the page shows before its programs run, and where none ever does: previews, printing, no JavaScript.
+
+    It is the slice that the programs show first: of those of which some is kept, the one that loses most; as a
+    picture in the first display window, with its tiles (class and sides) and what their classes mean.
+    """
+    if not gallery.slices:
+        return None
+    shares = [each.chosen.dropped / each.chosen.windows for each in gallery.slices]
+    each = gallery.slices[int(np.argmax([share if share < 1 else 0.0 for share in shares]))]
+    chosen, (height, width) = each.chosen, each.shape
+    hits = windows.hits[chosen.where].tolist()
+    partly = "; put together from its kept patches" if each.image is not None and not each.whole else ""
+    gone = "" if each.image is not None else "; its pixels are not to be had"
+    caption = (
+        f"{chosen.owner.name} slice {chosen.slice_index}{f', patient {each.patient}' if each.patient else ''}: "
+        f"{each.path}; {height} x {width} pixels, {chosen.dropped} of {chosen.windows} windows dropped{partly}{gone}"
+    )
+    display = gallery.display_windows[0]
+    tones = even_tones(display["low"], display["high"])
+    names = ["kept", *(f"dropped by {rule.name}" for rule in chosen.owner.ps.config.drop)]
+    boxes = each.boxes() if chosen.windows <= _MOST_TILES else []
+    return {
+        "picture": tones.picture(np.full(each.shape, display["low"]) if each.image is None else each.image),
+        "width": width,
+        "height": height,
+        "caption": caption,
+        "tiles": [(_kind(hit), *(f"{side:.6g}" for side in box)) for hit, box in zip(hits, boxes, strict=False)],
+        "legend": [(_kind(hit), f"{name}: {hits.count(hit)}") for hit, name in enumerate(names, -1)],
+    }
+
+
+def _kind(hit: int) -> str:
+    """The class of a tile in the page's styles."""
+    return "kept" if hit < 0 else f"drop-{hit % _COLOURS}"

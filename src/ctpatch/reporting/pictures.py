@@ -14,8 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
-MOST_SLICE_SIDE = 400
-MOST_PATCH_SIDE = 128
+SLICE_QUALITY, PATCH_QUALITY = 86, 88
 _CODES = 256
 _BY_FREQUENCY = 0.7
 """Share of the steps that follow the pixels' frequency; the others are equal, so that rare values differ too."""
@@ -39,6 +38,14 @@ class Tones:
         codes: NDArray[np.uint8] = np.rint(np.interp(image, self.levels, np.arange(_CODES))).astype(np.uint8)
         return codes
 
+    def picture(self, image: NDArray[Any] | None, quality: int = SLICE_QUALITY) -> str | None:
+        """A grey picture of an image as a `data:` address; None where there is no image."""
+        if image is None:
+            return None
+        stream = io.BytesIO()
+        Image.fromarray(self.codes(image)).save(stream, "JPEG", quality=quality)
+        return "data:image/jpeg;base64," + base64.b64encode(stream.getvalue()).decode()
+
 
 def make_tones(images: Sequence[NDArray[Any]]) -> Tones:
     """Tones for some images; those that are not finite do not count."""
@@ -52,7 +59,7 @@ def make_tones(images: Sequence[NDArray[Any]]) -> Tones:
     sample = np.sort(np.concatenate(picked)) if picked else np.empty(0)
     if not len(sample) or sample[0] == sample[-1]:
         low = float(sample[0]) if len(sample) else 0.0
-        return Tones(np.linspace(low, low + 1.0, _CODES), sample)
+        return Tones(even_tones(low, low).levels, sample)
     low, high = float(sample[0]), float(sample[-1])
     places = np.linspace(low, high, 16 * 1024)
     frequency = np.searchsorted(sample, places, side="right") / len(sample)
@@ -74,13 +81,6 @@ def shrunk(image: NDArray[Any], most: int) -> NDArray[np.float32]:
         return pixels
     height, width = (max(1, round(side * most / longest)) for side in pixels.shape)
     return np.asarray(Image.fromarray(pixels).resize((width, height), Image.Resampling.BOX))
-
-
-def jpeg_uri(codes: NDArray[np.uint8], quality: int) -> str:
-    """A grey picture as a `data:` address."""
-    stream = io.BytesIO()
-    Image.fromarray(codes).save(stream, "JPEG", quality=quality)
-    return "data:image/jpeg;base64," + base64.b64encode(stream.getvalue()).decode()
 
 
 def display_windows(tones: Tones, value_range: tuple[float, float], air_level: float) -> list[dict[str, Any]]:

@@ -3,6 +3,7 @@ class Charts {
   constructor(content, numbers, rules) {
     this.rules = rules;
     this.sets = content.sets;
+    this.compared = content.compared;
     const place = document.getElementById("charts");
     this.columns = [...rules.columns.values()].filter((column) => content.statistics.includes(column.name));
     this.histograms = this.columns.map((column) => {
@@ -37,7 +38,7 @@ class Charts {
     if (!place) return;
     const names = this.sets.map((each) => each.name);
     document.getElementById("set-key").append(...names.flatMap((name, k) => [element("span", { className: `key set-${k % COLOURS}` }), document.createTextNode(name)]));
-    this.setCharts = this.columns.filter((column) => content.compared.includes(column.name)).map((column) => {
+    this.setCharts = this.columns.filter((column) => this.compared.includes(column.name)).map((column) => {
       const { figure, place: plot, said } = chartFigure(`${column.title} (${column.name})`, "");
       place.append(figure);
       const chart = new SetChart(plot, { height: 180, edges: column.edges, ends: [column.begin, column.end], say: said, names });

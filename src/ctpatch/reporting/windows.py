@@ -1,6 +1,6 @@
 """Every window of every set, kept or dropped, as one table."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
 
@@ -8,10 +8,11 @@ import numpy as np
 import polars as pl
 from numpy.typing import NDArray
 
+from ctpatch.checking.findings import counted
 from ctpatch.core.rules import compile_rules
 from ctpatch.core.statistics.columns import PLACE_COLUMNS, by_rank
 from ctpatch.errors import FormatError, UsageError
-from ctpatch.format.columns import recorded_statistics
+from ctpatch.format.columns import recorded_statistics, rule_values
 from ctpatch.format.tables import PATCH_MANIFEST, REJECTED_PATCHES, STATUS_OK
 from ctpatch.reading.patchset import AnySet
 
@@ -89,6 +90,7 @@ def gather(sets: Sequence[AnySet]) -> AllWindows:
     start = 0
     for ps in sets:
         found.append(SetWindows(ps, _windows(ps), start))
+        _check(found[-1])
         start += found[-1].frame.height
     if not start:
         raise UsageError("there are no windows in these sets, so there is nothing to show; build with smaller patches")
@@ -96,59 +98,56 @@ def gather(sets: Sequence[AnySet]) -> AllWindows:
 
 
 def _windows(ps: AnySet) -> pl.DataFrame:
-    seen = recorded_statistics(ps.rejected)
-    names = [*PLACE_COLUMNS, *(name for name in recorded_statistics(ps.manifest) if name in seen)]
-    columns = [pl.col(name).cast(pl.Float64) for name in names]
     numbers = {rule.name: number for number, rule in enumerate(ps.config.drop)}
-    kept = ps.manifest.with_row_index("at").select(
-        *columns, pl.col("at").cast(pl.Int64), pl.lit(-1, pl.Int16).alias("hit")
-    )
-    dropped = ps.rejected.select(
-        *columns,
-        pl.lit(None, pl.Int64).alias("at"),
-        pl.col("rule").replace_strict(numbers, default=None, return_dtype=pl.Int16).alias("hit"),
-    )
-    name = f"{ps.meta.dataset}/{ps.meta.split}"
-    frame = pl.concat([kept, dropped]).sort("slice_index", "row", "col", maintain_order=True)
-    usable = frame.select(
-        pl.all_horizontal(pl.col(names).is_between(-_LARGEST, _LARGEST)).all() & pl.col("hit").is_not_null().all()
-    ).item()
-    if not usable:
+    hit = pl.col("rule").replace_strict(numbers, default=None, return_dtype=pl.Int16)
+    kept = ps.manifest.with_row_index("at").with_columns(pl.col("at").cast(pl.Int64), hit=pl.lit(-1, pl.Int16))
+    windows = pl.concat([kept, ps.rejected.with_columns(hit=hit)], how="diagonal")
+    values = pl.col(*PLACE_COLUMNS, *recorded_statistics(windows)).cast(pl.Float64)
+    return windows.select(values, "at", "hit").sort("slice_index", "row", "col", maintain_order=True)
+
+
+def _check(each: SetWindows) -> None:
+    """Refuse tables that no build writes; the page decides windows anew, so decisions must be those of the rules."""
+    frame, ps = each.frame, each.ps
+    values = pl.all().exclude("at", "hit").is_between(-_LARGEST, _LARGEST)
+    if not frame.select(pl.all_horizontal(values).all(ignore_nulls=False) & pl.col("hit").is_not_null().all()).item():
         raise FormatError(
-            f"{name}: {PATCH_MANIFEST} or {REJECTED_PATCHES} has a row whose numbers or rule no build writes; "
+            f"{each.name}: {PATCH_MANIFEST} or {REJECTED_PATCHES} has a row whose numbers or rule no build writes; "
             "run ctpatch verify"
         )
-    _check_places(frame, ps, name)
-    _check_decisions({column: frame[column].to_numpy() for column in names}, frame["hit"].to_numpy(), ps, name)
-    return frame
-
-
-def _check_places(frame: pl.DataFrame, ps: AnySet, name: str) -> None:
-    """Each window begins in a slice that was cut."""
-    slices = ps.slices.filter(pl.col("status") == STATUS_OK)
-    sizes = slices.select(pl.col("slice_index").cast(pl.Float64), "height", "width")
+    cut = ps.slices.filter(pl.col("status") == STATUS_OK)
+    sizes = cut.select(pl.col("slice_index").cast(pl.Float64), "height", "width")
     placed = frame.join(sizes, on="slice_index", how="left")
     inside = pl.col("row").is_between(0, pl.col("height") - 1) & pl.col("col").is_between(0, pl.col("width") - 1)
     lost = placed.filter(~inside.fill_null(value=False))
     if lost.height:
-        index, row, col = lost.select("slice_index", "row", "col").row(0)
+        index, row, col = lost.select(PLACE_COLUMNS).row(0)
         raise FormatError(
-            f"{name}: {lost.height:,} windows begin outside every slice that was cut, the first in slice {index:.0f} "
-            f"at ({row:.0f}, {col:.0f}); run ctpatch verify"
+            f"{each.name}: {lost.height:,} windows begin outside every slice that was cut, the first in slice "
+            f"{index:.0f} at ({row:.0f}, {col:.0f}); run ctpatch verify"
+        )
+    wrong = compile_rules(ps.config.drop).first_hits(rule_values(frame)) != frame["hit"].to_numpy()
+    if wrong.any():
+        index, row, col = frame.filter(pl.Series(wrong)).select(PLACE_COLUMNS).row(0)
+        raise FormatError(
+            f"{each.name}: {wrong.sum():,} windows are on record otherwise than their rules decide, the first at "
+            f"slice {index:.0f}, ({row:.0f}, {col:.0f}); run ctpatch verify"
         )
 
 
-def _check_decisions(
-    columns: Mapping[str, NDArray[np.float64]], hits: NDArray[np.int16], ps: AnySet, name: str
-) -> None:
-    """The page decides windows anew, so what is on record must be what the rules say."""
-    if not len(hits):
-        return
-    wrong = np.flatnonzero(compile_rules(ps.config.drop).first_hits(columns) != hits)
-    if len(wrong):
-        at = int(wrong[0])
-        place = f"slice {columns['slice_index'][at]:.0f}, ({columns['row'][at]:.0f}, {columns['col'][at]:.0f})"
-        raise FormatError(
-            f"{name}: {len(wrong):,} windows are on record otherwise than their rules decide, the first at {place}; "
-            "run ctpatch verify"
-        )
+def stored_note(each: SetWindows) -> str | None:
+    """A sentence on pixel files that are missing or not as long as they were written; None where all is well."""
+    ps = each.ps
+    faulty, files, patches = [], 0, 0
+    for file in ps.layout.pixel_files(ps.manifest, ps.slices, ps.meta.arrays, ps.patch_size):
+        files += 1
+        if file.damage(ps.resolve_patch(file.path or "")) is not None:
+            faulty.append(str(file.path))
+            patches += file.patches
+    if not faulty:
+        return None
+    are, them = ("is", "it") if len(faulty) == 1 else ("are", "them")
+    return (
+        f"{each.name}: {len(faulty):,} of {files:,} pixel files {are} missing or damaged, with "
+        f"{counted(patches, 'patch', 'patches')} in {them}; the first is {faulty[0][:200]}. Run ctpatch verify."
+    )
