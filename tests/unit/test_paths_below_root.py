@@ -139,8 +139,8 @@ def test_the_longest_path_is_taken() -> None:
 @pytest.fixture
 def root(tmp_path: Path) -> Path:
     """A root with links of every kind; folders beside it hold what must not be reached."""
-    root = tmp_path / "root"
-    for folder in ("root/in", "root2", "outside"):
+    root = tmp_path / "base"
+    for folder in ("base/in", "base2", "outside"):
         (tmp_path / folder).mkdir(parents=True)
         (tmp_path / folder / "a.npy").write_bytes(b"")
     for name, target in {
@@ -152,9 +152,9 @@ def root(tmp_path: Path) -> Path:
         "out": "../outside/a.npy",
         "chain": "out",
         "gone-out": "../outside/none.npy",
-        "twin": "../root2",
+        "twin": "../base2",
         "outer": "..",
-        "back": "../outside/../root/in",
+        "back": "../outside/../base/in",
         "circle": "circle",
     }.items():
         try:
@@ -165,7 +165,7 @@ def root(tmp_path: Path) -> Path:
 
 
 INSIDE = ["in/a.npy", "in/none.npy", "none/none.npy", "file", "folder/a.npy", "again/a.npy", "up/up/in/a.npy", "gone"]
-OUTSIDE = ["out", "chain", "gone-out", "twin/a.npy", "twin/none.npy", "outer/outside/a.npy", "outer/root2/a.npy"]
+OUTSIDE = ["out", "chain", "gone-out", "twin/a.npy", "twin/none.npy", "outer/outside/a.npy", "outer/base2/a.npy"]
 
 
 def test_links_are_followed_where_they_stay_below(root: Path) -> None:
@@ -199,7 +199,7 @@ def test_where_a_file_is(root: Path) -> None:
     for path in OUTSIDE:
         said = refusal(PathError, partial(held.resolve, path))
         assert said == f"{path!r} leaves the data root through a link, which is not followed"
-    assert refusal(PathError, lambda: held.resolve("../root/in/a.npy")).startswith("'../root/in/a.npy' leaves the data")
+    assert refusal(PathError, lambda: held.resolve("../base/in/a.npy")).startswith("'../base/in/a.npy' leaves the data")
 
 
 def test_more_folders_than_are_remembered(root: Path, monkeypatch: pytest.MonkeyPatch) -> None:
