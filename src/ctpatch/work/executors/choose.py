@@ -28,14 +28,10 @@ def local_executor(workers: int) -> Executor:
 
 
 def as_executor(given: AnyExecutor | None, workers: int) -> Executor:
-    """The executor that was handed over, or a local one.
-
-    Args:
-        given: an `Executor`, any `concurrent.futures.Executor`, a `distributed.Client`, or None.
-        workers: processes of the local one.
+    """The executor that was handed over, or a local one with so many workers.
 
     Raises:
-        UsageError: it is none of these.
+        UsageError: it is none of those that `AnyExecutor` names.
     """
     if given is None:
         return local_executor(workers)
@@ -49,10 +45,12 @@ def as_executor(given: AnyExecutor | None, workers: int) -> Executor:
         from ctpatch.work.executors.dask import DaskExecutor  # noqa: PLC0415
 
         return DaskExecutor(given)
-    if callable(getattr(given, "run", None)):
-        executor: Executor = given
-        return executor
-    raise UsageError(f"executor: got a {type(given).__name__}, wanted a concurrent.futures.Executor or a dask Client")
+    if not callable(getattr(given, "run", None)):
+        raise UsageError(
+            f"executor: got a {type(given).__name__}, wanted a concurrent.futures.Executor or a dask Client"
+        )
+    executor: Executor = given
+    return executor
 
 
 @contextmanager
@@ -99,6 +97,7 @@ def _dask(
     if scheduler is not None and scheduler_file is not None:
         raise ConfigError("scheduler, scheduler_file: one or the other says where the scheduler is; give only one")
     try:
+        import dask  # noqa: PLC0415
         from distributed import Client, LocalCluster  # noqa: PLC0415
 
         from ctpatch.work.executors.dask import DaskExecutor  # noqa: PLC0415
@@ -106,6 +105,9 @@ def _dask(
         raise UsageError("the engine dask needs Dask: pip install 'ctpatch[dask]'") from None
     if scheduler is None and scheduler_file is None:
         with (
+            # Dask looks this long after each death whether the worker is there again, and gives it up for ever where it
+            # is not: one that died a second time, or is slow to start, would be missing from then on.
+            dask.config.set({"distributed.deploy.lost-worker-timeout": "7 days"}),
             LocalCluster(
                 n_workers=workers or os.cpu_count() or 1,
                 threads_per_worker=1,  # patches are cut by Python: threads of one process would wait for each other

@@ -4,6 +4,7 @@ import os
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import FIRST_COMPLETED, BrokenExecutor, CancelledError, Future, wait
 from concurrent.futures import Executor as Pool
+from itertools import islice
 from typing import Any
 
 from ctpatch.errors import SystemFailureError
@@ -33,16 +34,10 @@ class FuturesExecutor:
         """
         queue = iter(items)
         under_way: dict[Future[Any], Item] = {}
-        exhausted = False
         try:
             while True:
-                while not exhausted and len(under_way) < self._most:
-                    try:
-                        item = next(queue)
-                    except StopIteration:
-                        exhausted = True
-                    else:
-                        under_way[self._submit(function, shared, item)] = item
+                for item in islice(queue, self._most - len(under_way)):
+                    under_way[self._submit(function, shared, item)] = item
                 if not under_way:
                     return
                 finished, _ = wait(under_way, return_when=FIRST_COMPLETED)

@@ -4,11 +4,11 @@ import multiprocessing
 import os
 import signal
 import threading
-from collections import deque
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import FIRST_COMPLETED, Future, ProcessPoolExecutor, wait
 from concurrent.futures.process import BrokenProcessPool
 from contextlib import contextmanager
+from itertools import islice
 from multiprocessing.connection import wait as wait_for
 from typing import Any
 
@@ -64,39 +64,31 @@ class ProcessExecutor:
     ) -> Iterator[Done[Item, Result] | Failed[Item] | Lost[Item]]:
         """Run the function on all items."""
         queue = iter(items)
-        suspects: deque[Item] = deque()
         exhausted = False
         while not exhausted:
             pool = self._pool(self.workers, function, shared)
             under_way: dict[Future[Result], Item] = {}
+            suspects: list[Item] = []
             try:
-                while True:
-                    while not exhausted and len(under_way) < self.workers * _ITEMS_AHEAD:
-                        try:
-                            item = next(queue)
-                        except StopIteration:
-                            exhausted = True
-                        else:
-                            under_way[_submit(pool, item)] = item
+                while not suspects:
+                    for item in islice(queue, self.workers * _ITEMS_AHEAD - len(under_way)):
+                        under_way[_submit(pool, item)] = item
+                    exhausted = len(under_way) < self.workers * _ITEMS_AHEAD
                     if not under_way:
                         break
                     finished, _ = wait(under_way, return_when=FIRST_COMPLETED)
+                    if any(map(_is_broken, finished)):
+                        finished, _ = wait(under_way)  # all end now; some have ended well before the pool broke
                     for future in finished:
-                        error = future.exception()
-                        if isinstance(error, BrokenProcessPool):
-                            continue
-                        yield _outcome(under_way.pop(future), future)
-                    if any(isinstance(future.exception(), BrokenProcessPool) for future in finished & set(under_way)):
-                        wait(under_way)
-                        survivors = [f for f in under_way if not isinstance(f.exception(), BrokenProcessPool)]
-                        for future in survivors:
-                            yield _outcome(under_way.pop(future), future)
-                        suspects.extend(under_way.values())
-                        break
+                        item = under_way.pop(future)
+                        if _is_broken(future):
+                            suspects.append(item)
+                        else:
+                            yield _outcome(item, future)
             finally:
                 pool.shutdown(wait=True, cancel_futures=True)
-            while suspects:
-                yield self._alone(suspects.popleft(), function, shared)
+            for item in suspects:
+                yield self._alone(item, function, shared)
 
     def _alone(
         self, item: Item, function: Callable[[Shared, Item], Result], shared: Shared
@@ -105,7 +97,7 @@ class ProcessExecutor:
         for _ in range(2):
             with self._pool(1, function, shared) as pool:
                 future: Future[Result] = _submit(pool, item)
-                if not isinstance(future.exception(), BrokenProcessPool):
+                if not _is_broken(future):
                     return _outcome(item, future)
         return Lost(item)
 
@@ -139,6 +131,10 @@ def _submit(pool: ProcessPoolExecutor, item: Any) -> Future[Any]:
         broken: Future[Any] = Future()
         broken.set_exception(error)
         return broken
+
+
+def _is_broken(future: Future[Any]) -> bool:
+    return isinstance(future.exception(), BrokenProcessPool)
 
 
 def _outcome(item: Item, future: Future[Result]) -> Done[Item, Result] | Failed[Item]:
