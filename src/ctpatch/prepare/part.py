@@ -22,6 +22,7 @@ from ctpatch.files.npy import header_bytes
 from ctpatch.prepare.folder import slice_name
 from ctpatch.prepare.geometry import Geometry, whole_numbers
 from ctpatch.prepare.readers.base import RawSlice, Reader
+from ctpatch.prepare.readers.tree import source_folder
 from ctpatch.prepare.values import AIR_HU, STORED, Mapping
 from ctpatch.words import OnError
 from ctpatch.work.receipt import Receipt, arrays_hold
@@ -38,17 +39,19 @@ class ArraySource:
         reader: what reads them.
         root: the source folder.
         mapping: from HU to [0, 1]; None for a mask, which is kept as it is.
+        pattern: which series are meant; None means all.
     """
 
     array: str
     reader: Reader
     root: Path
     mapping: Mapping | None
+    pattern: str | None = None
 
     @property
     def folder(self) -> Path:
         """What names of files are relative to: the source, or the folder that the one file lies in."""
-        return self.root if self.root.is_dir() else self.root.parent
+        return source_folder(self.root)
 
     @property
     def dtype(self) -> str:

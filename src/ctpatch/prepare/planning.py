@@ -7,6 +7,7 @@ from typing import Any
 
 from ctpatch.errors import SourceManifestError
 from ctpatch.files.digest import json_digest
+from ctpatch.format.prepared_meta import NoteInfo
 from ctpatch.prepare.geometry import Geometry
 from ctpatch.prepare.part import ArraySource, PreparePart, PrepareTask
 from ctpatch.prepare.privacy.pseudonyms import Pseudonyms
@@ -23,17 +24,23 @@ class PreparePlan:
     """What is to be done.
 
     Attributes:
+        dataset: its name.
         arrays: where each array comes from.
         geometry: cropping and resampling.
         tasks: the slices of each split, in the order of their numbers.
         options: what decides the result, by name, as plain values.
+        left_out: pseudonym of the file, array, kind and reason of what is left out before any slice is read.
+        notes: what a user should know of a series.
         digest: of options and slices.
     """
 
+    dataset: str
     arrays: tuple[ArraySource, ...]
     geometry: Geometry
     tasks: dict[str, list[PrepareTask]]
     options: dict[str, Any]
+    left_out: Sequence[tuple[str, str, str, str]] = ()
+    notes: Sequence[NoteInfo] = ()
     digest: str = field(init=False)
 
     def __post_init__(self) -> None:
@@ -114,20 +121,19 @@ def make_tasks(
     by_split: dict[str, list[Row]] = {}
     for row in rows:
         by_split.setdefault(splits[row[0].group], []).append(row)
+
+    def place(row: Row) -> tuple[str, str, int]:
+        raw = row[0]
+        given = raw.split is not None
+        return ("", "", 0) if given else (pseudonyms.patient(raw.group), pseudonyms.series(raw.series), raw.order)
+
     names = [*(name for name in order if name in by_split), *sorted(set(by_split) - set(order))]
     return {
         name: [
-            _task(index, name, row, geometry, pseudonyms)
-            for index, row in enumerate(sorted(by_split[name], key=lambda row: _order(row[0], pseudonyms)))
+            _task(index, name, row, geometry, pseudonyms) for index, row in enumerate(sorted(by_split[name], key=place))
         ]
         for name in names
     }
-
-
-def _order(raw: RawSlice, pseudonyms: Pseudonyms) -> tuple[str, str, int]:
-    if raw.split is not None:
-        return "", "", 0
-    return pseudonyms.patient(raw.group), pseudonyms.series(raw.series), raw.order
 
 
 def _task(index: int, split: str, row: Row, geometry: Geometry, pseudonyms: Pseudonyms) -> PrepareTask:

@@ -51,6 +51,11 @@ class Pseudonyms:
         return "K" + self._of("key", "id")
 
 
+def lies_in(file: Path, folder: Path) -> bool:
+    """Whether a file is below a folder once links are followed: what is written there may be given away."""
+    return Path(os.path.realpath(file)).is_relative_to(os.path.realpath(folder))
+
+
 def default_key_file() -> Path:
     """Where the user's key lies unless another is named."""
     if sys.platform == "win32":
@@ -78,8 +83,7 @@ def load_key(
         SystemFailureError: it cannot be read.
     """
     file = given_path(path) if path is not None else default_key_file()
-    real = Path(os.path.realpath(file))
-    if any(real.is_relative_to(os.path.realpath(folder)) for folder in outside):
+    if any(lies_in(file, folder) for folder in outside):
         raise UsageError(
             f"the key {file.name} lies in the folder that is written; whoever has it can tell who is behind a "
             "pseudonym: choose a --key elsewhere"
@@ -92,7 +96,7 @@ def load_key(
             )
         return Pseudonyms(secrets.token_hex(KEY_BYTES).encode()), file, True
     with system_errors("reading the key", file.name):
-        content = read_regular(real, _MAX_KEY_BYTES).strip()
+        content = read_regular(Path(os.path.realpath(file)), _MAX_KEY_BYTES).strip()
     if len(content) < KEY_BYTES:
         raise UsageError(
             f"the key {file.name} has {len(content)} bytes, wanted {KEY_BYTES} or more; name another --key, or a file "
