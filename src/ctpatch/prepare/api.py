@@ -133,9 +133,6 @@ def prepare_dicom(
         allow_deflated: read deflated files, within bounds.
         **options: as `prepare_raw` takes them; `mask` is a tree of masks that are stored as CT slices.
 
-    Returns:
-        What was done.
-
     Raises:
         CtPatchError: as `prepare_raw`.
     """
@@ -182,9 +179,6 @@ def prepare_lodopab(
         frequency_scaling: share of the frequencies that the filter lets pass, above 0 and at most 1.
         keep_orientation: leave images as they are stored: transposed, the patient on the side.
         **options: as `prepare_raw` takes them.
-
-    Returns:
-        What was done.
 
     Raises:
         ConfigError: no such filter or scaling, or one is given and no `pairs` that it could be for.

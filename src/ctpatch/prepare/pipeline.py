@@ -213,24 +213,16 @@ def notice_splits(plan: PreparePlan, shares: Sequence[str], listener: Listener) 
     """Say where a split that was asked for stays empty, and what stands in for patients."""
     empty = [name for name in shares if name not in plan.tasks]
     if empty:
-        groups = len({task.patient for task in plan.all_tasks()})
-        if groups == 1:
-            (filled,) = plan.tasks
-            reason = (
-                f"there is one patient (or what stands for one), whose hash falls into {filled}; --split {filled}=1 "
-                "asks for that split alone"
-            )
-        else:
-            reason = (
-                f"the hashes of the {groups} patients (or what stands for them) put none there; take other shares or "
-                "another --seed, or give the splits in a table"
-            )
+        groups, filled = len({task.patient for task in plan.all_tasks()}), next(iter(plan.tasks))
+        reason = (
+            f"there is one patient (or what stands for one), whose hash falls into {filled}; --split {filled}=1 asks "
+            "for that split alone"
+            if groups == 1
+            else f"the hashes of the {groups} patients (or what stands for them) put none there; take other shares or "
+            "another --seed, or give the splits in a table"
+        )
         listener(Notice("empty-split", f"no slices in {' and '.join(empty)}: {reason}"))
     for kind, count in plan.grouped_by().items():
         if kind != "patient":
-            listener(
-                Notice(
-                    "no-patient",
-                    f"{count} slices have no patient id: each {kind} counts as one patient when splits are made",
-                )
-            )
+            said = f"{count} slices have no patient id: each {kind} counts as one patient when splits are made"
+            listener(Notice("no-patient", said))

@@ -24,9 +24,6 @@ class PreparePlan:
     """What is to be done.
 
     Attributes:
-        dataset: its name.
-        arrays: where each array comes from.
-        geometry: cropping and resampling.
         tasks: the slices of each split, in the order of their numbers.
         options: what decides the result, by name, as plain values.
         left_out: pseudonym of the file, array, kind and reason of what is left out before any slice is read.
@@ -75,14 +72,9 @@ class PreparePlan:
 
 def fitting_rows(rows: Sequence[Row], geometry: Geometry) -> tuple[list[Row], list[LeftOut]]:
     """The rows that can be brought to the size and spacing wanted, and why the others cannot."""
-    kept, left_out = [], []
-    for row in rows:
-        fault = geometry.fault(row[0].shape, row[0].spacing_mm)
-        if fault is None:
-            kept.append(row)
-        else:
-            left_out.append(LeftOut(row[0].file, fault[0], fault[1]))
-    return kept, left_out
+    faults = [geometry.fault(row[0].shape, row[0].spacing_mm) for row in rows]
+    kept = [row for row, fault in zip(rows, faults, strict=True) if fault is None]
+    return kept, [LeftOut(row[0].file, *fault) for row, fault in zip(rows, faults, strict=True) if fault is not None]
 
 
 def given_splits(rows: Sequence[Row]) -> dict[str, str] | None:
@@ -115,7 +107,7 @@ def make_tasks(
         rows: slices with their partners.
         splits: of each group.
         order: of the splits, where they are named; others follow by name.
-        geometry: cropping and resampling.
+        geometry: gives each its shape and spacing.
         pseudonyms: what stands for ids.
     """
     by_split: dict[str, list[Row]] = {}
@@ -127,25 +119,12 @@ def make_tasks(
         given = raw.split is not None
         return ("", "", 0) if given else (pseudonyms.patient(raw.group), pseudonyms.series(raw.series), raw.order)
 
+    def numbered(split: str) -> Iterator[PrepareTask]:
+        for index, row in enumerate(sorted(by_split[split], key=place)):
+            raw = row[0]
+            shape, spacing = geometry.result(raw.shape, raw.spacing_mm)
+            ids = (pseudonyms.patient(raw.group), pseudonyms.series(raw.series), pseudonyms.file(raw.file))
+            yield PrepareTask(index, split, row, shape, *ids, spacing)
+
     names = [*(name for name in order if name in by_split), *sorted(set(by_split) - set(order))]
-    return {
-        name: [
-            _task(index, name, row, geometry, pseudonyms) for index, row in enumerate(sorted(by_split[name], key=place))
-        ]
-        for name in names
-    }
-
-
-def _task(index: int, split: str, row: Row, geometry: Geometry, pseudonyms: Pseudonyms) -> PrepareTask:
-    raw = row[0]
-    shape, spacing = geometry.result(raw.shape, raw.spacing_mm)
-    return PrepareTask(
-        index=index,
-        split=split,
-        slices=row,
-        shape=shape,
-        patient=pseudonyms.patient(raw.group),
-        series=pseudonyms.series(raw.series),
-        file=pseudonyms.file(raw.file),
-        spacing_mm=spacing,
-    )
+    return {name: list(numbered(name)) for name in names}

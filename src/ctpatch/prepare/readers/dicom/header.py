@@ -38,33 +38,11 @@ _MAX_TEXT = 512
 _AXES_TOLERANCE = 0.02
 
 HEADER_TAGS = (
-    "ImageType",
-    "SOPClassUID",
-    "PatientID",
-    "StudyInstanceUID",
-    "SeriesInstanceUID",
-    "SeriesDescription",
-    "ConvolutionKernel",
-    "InstanceNumber",
-    "ImagePositionPatient",
-    "ImageOrientationPatient",
-    "SliceLocation",
-    "GantryDetectorTilt",
-    "SamplesPerPixel",
-    "PhotometricInterpretation",
-    "NumberOfFrames",
-    "Rows",
-    "Columns",
-    "PixelSpacing",
-    "BitsAllocated",
-    "BitsStored",
-    "HighBit",
-    "PixelRepresentation",
-    "PixelPaddingValue",
-    "PixelPaddingRangeLimit",
-    "RescaleIntercept",
-    "RescaleSlope",
-    "RescaleType",
+    *("ImageType", "SOPClassUID", "PatientID", "StudyInstanceUID", "SeriesInstanceUID", "SeriesDescription"),
+    *("ConvolutionKernel", "InstanceNumber", "ImagePositionPatient", "ImageOrientationPatient", "SliceLocation"),
+    *("GantryDetectorTilt", "SamplesPerPixel", "PhotometricInterpretation", "NumberOfFrames", "Rows", "Columns"),
+    *("PixelSpacing", "BitsAllocated", "BitsStored", "HighBit", "PixelRepresentation", "PixelPaddingValue"),
+    *("PixelPaddingRangeLimit", "RescaleIntercept", "RescaleSlope", "RescaleType"),
 )
 """The only tags that are read. Ids serve to group and are never written; of the rest, spacing and position are."""
 
@@ -308,7 +286,7 @@ def header_of(file: str, dataset: Any) -> CtHeader:
                 number=_whole(dataset, "InstanceNumber"),
                 shape=(int(dataset.Rows), int(dataset.Columns)),
                 spacing_mm=_spacing(dataset),
-                origin_mm=_numbers3(dataset, "ImagePositionPatient"),
+                origin_mm=_finite(dataset, "ImagePositionPatient", 3),
                 axes=_axes(dataset),
                 location_mm=_number(dataset, "SliceLocation"),
                 tilt_deg=_number(dataset, "GantryDetectorTilt") or 0.0,
@@ -364,32 +342,25 @@ def _number(dataset: Any, tag: str) -> float | None:
     return number if math.isfinite(number) else None
 
 
-def _finite(dataset: Any, tag: str, count: int) -> list[float] | None:
+def _finite(dataset: Any, tag: str, count: int) -> Any:
+    """So many numbers as a tuple, or None where it is not said or makes no sense."""
     value = dataset.get(tag)
     if value is None or isinstance(value, str | float | int) or len(value) != count:
         return None
-    numbers = [float(each) for each in value]
+    numbers = tuple(float(each) for each in value)
     return numbers if all(math.isfinite(each) and abs(each) < 1e6 for each in numbers) else None  # noqa: PLR2004
 
 
-def _numbers3(dataset: Any, tag: str) -> Vector | None:
-    numbers = _finite(dataset, tag, 3)
-    return None if numbers is None else (numbers[0], numbers[1], numbers[2])
-
-
 def _spacing(dataset: Any) -> tuple[float, float] | None:
-    numbers = _finite(dataset, "PixelSpacing", 2)
-    return None if numbers is None or min(numbers) <= 0 else (numbers[0], numbers[1])
+    numbers: tuple[float, float] | None = _finite(dataset, "PixelSpacing", 2)
+    return None if numbers is None or min(numbers) <= 0 else numbers
 
 
 def _axes(dataset: Any) -> Axes | None:
     """Two unit vectors at a right angle, or None."""
-    numbers = _finite(dataset, "ImageOrientationPatient", 6)
+    numbers: Axes | None = _finite(dataset, "ImageOrientationPatient", 6)
     if numbers is None:
         return None
     a, b = numbers[:3], numbers[3:]
-    lengths = [math.hypot(*a), math.hypot(*b)]
-    dot = sum(x * y for x, y in zip(a, b, strict=True))
-    if any(abs(length - 1) > _AXES_TOLERANCE for length in lengths) or abs(dot) > _AXES_TOLERANCE:
-        return None
-    return (numbers[0], numbers[1], numbers[2], numbers[3], numbers[4], numbers[5])
+    errors = [math.hypot(*a) - 1, math.hypot(*b) - 1, sum(x * y for x, y in zip(a, b, strict=True))]
+    return None if any(abs(error) > _AXES_TOLERANCE for error in errors) else numbers

@@ -142,18 +142,15 @@ def _order(each: Placed) -> tuple[float, float, float, str]:
     return (0.0 if known else 1.0, position, math.inf if number is None else float(number), each.header.file)
 
 
-def same_position(series: list[Placed]) -> Iterator[list[Placed]]:
+def same_position(series: list[Placed]) -> list[list[Placed]]:
     """Runs of two and more slices that lie at one place."""
-    run: list[Placed] = []
-    for each in series:
-        if run and _at_one_place(run[-1], each):
-            run.append(each)
-            continue
-        if len(run) > 1:
-            yield run
-        run = [each]
-    if len(run) > 1:
-        yield run
+    runs = [[each] for each in series[:1]]
+    for one, other in pairwise(series):
+        if _at_one_place(one, other):
+            runs[-1].append(other)
+        else:
+            runs.append([other])
+    return [run for run in runs if len(run) > 1]
 
 
 def _at_one_place(one: Placed, other: Placed) -> bool:
@@ -214,25 +211,21 @@ def _largest_shift(series: list[Placed]) -> float:
     return largest
 
 
-def raw_slices(name: str, series: list[Placed], group_by: GroupBy) -> list[RawSlice]:
+def raw_slices(name: str, series: list[Placed], group_by: GroupBy) -> Iterator[RawSlice]:
     """The records of a series' slices, in order."""
-    made = []
     for order, each in enumerate(series):
         group, kind = group_of(each.header, group_by)
-        made.append(
-            RawSlice(
-                file=each.header.file,
-                item=0,
-                shape=each.shape,
-                group=group,
-                group_kind=kind,
-                series=name,
-                order=order,
-                position_mm=each.position_mm,
-                spacing_mm=each.spacing_mm,
-                label=each.header.label,
-                origin_mm=each.origin_mm,
-                axes=each.axes,
-            )
+        yield RawSlice(
+            file=each.header.file,
+            item=0,
+            shape=each.shape,
+            group=group,
+            group_kind=kind,
+            series=name,
+            order=order,
+            position_mm=each.position_mm,
+            spacing_mm=each.spacing_mm,
+            label=each.header.label,
+            origin_mm=each.origin_mm,
+            axes=each.axes,
         )
-    return made

@@ -50,12 +50,8 @@ _CSV_NAME = re.compile(r"patient_ids_rand_(train|validation|test|challenge)\.csv
 class _Split:
     """What there is of one split: files by their number, and the patients."""
 
-    ground_truth: dict[int, str] = field(default_factory=dict)
-    observation: dict[int, str] = field(default_factory=dict)
+    files: dict[str, dict[int, str]] = field(default_factory=lambda: {kind: {} for kind in _SHAPES})
     patients: list[str] | None = None
-
-    def files(self, kind: Kind) -> dict[int, str]:
-        return self.ground_truth if kind == "ground_truth" else self.observation
 
 
 @dataclass(frozen=True, slots=True)
@@ -95,7 +91,7 @@ class LodopabReader:
         splits = self._splits(root, names, scan, advance)
         for split, found in sorted(splits.items()):
             self._scan_split(root, split, found, scan)
-        if not any(found.files(self.kind) for found in splits.values()):
+        if not any(found.files[self.kind] for found in splits.values()):
             scan.notes.append(
                 f"no {self.kind} file of LoDoPaB-CT was found; wanted {self.kind}_<split>_<number>.hdf5, unpacked"
             )
@@ -106,14 +102,13 @@ class LodopabReader:
         for name in names:
             advance(1)
             base = name.rpartition("/")[2]
+            twice = LeftOut(name, "duplicate", "a file of the same name stands before it")
             if data := _DATA_NAME.fullmatch(base):
-                kind: Kind = "ground_truth" if data[1] == "ground_truth" else "observation"
-                files = splits[data[2]].files(kind)
-                if files.setdefault(int(data[3]), name) != name:
-                    scan.left_out.append(LeftOut(name, "duplicate", "a file of the same name stands before it"))
+                if splits[data[2]].files[data[1]].setdefault(int(data[3]), name) != name:
+                    scan.left_out.append(twice)
             elif listed := _CSV_NAME.fullmatch(base):
                 if splits[listed[1]].patients is not None:
-                    scan.left_out.append(LeftOut(name, "duplicate", "a file of the same name stands before it"))
+                    scan.left_out.append(twice)
                 else:
                     splits[listed[1]].patients = read_patients(source_folder(root) / name, base)
             elif base.endswith(".zip"):
@@ -123,7 +118,7 @@ class LodopabReader:
         return splits
 
     def _scan_split(self, root: Path, split: str, found: _Split, scan: Scan) -> None:
-        files = found.files(self.kind)
+        files = found.files[self.kind]
         if not files:
             return
         kept = 0
@@ -131,7 +126,7 @@ class LodopabReader:
             try:
                 rows = self._valid_rows(root, split, number, found, scan)
             except SliceError as error:
-                scan.left_out.append(LeftOut(file, "damaged", _without_name(str(error), file), fault=True))
+                scan.left_out.append(LeftOut(file, "damaged", str(error).removeprefix(file).lstrip(": "), fault=True))
                 continue
             for row in range(rows):
                 sample = number * ROWS_IN_A_FILE + row
@@ -159,13 +154,13 @@ class LodopabReader:
 
     def _valid_rows(self, root: Path, split: str, number: int, found: _Split, scan: Scan) -> int:
         """Count the rows of a file that are slices, and note those that are fill."""
-        file = found.files(self.kind)[number]
+        file = found.files[self.kind][number]
         with _opened(root, file, self.kind) as array:
             stored = array.shape[0]
             rows = min(stored, max(PUBLISHED_LENGTHS[split] - number * ROWS_IN_A_FILE, 0))
             if self.kind == "ground_truth":
-                rows = min(rows, _observed(root, found.observation.get(number), rows))
-                if number == max(found.ground_truth):
+                rows = min(rows, _observed(root, found.files["observation"].get(number), rows))
+                if number == max(found.files["ground_truth"]):
                     rows = _without_trailing_zeros(array, rows)
         if rows < stored:
             reason = f"rows {rows} to {stored - 1} lie behind the split's last slice"
@@ -242,11 +237,6 @@ def _without_trailing_zeros(array: HdfArray, rows: int) -> int:
     while rows and not array.rows(rows - 1, rows).any():
         rows -= 1
     return rows
-
-
-def _without_name(message: str, file: str) -> str:
-    """A fault's sentence without the name of its file, for the record."""
-    return message.removeprefix(file).lstrip(": ")
 
 
 def _notes(split: str, numbers: list[int], found: _Split, kept: int) -> list[str | SeriesNote]:
