@@ -1,9 +1,9 @@
 """`ctpatch prepare FORMAT`: raw CT to prepared slices, on the command line; a command for each reader."""
 
 import sys
-from dataclasses import fields
+from dataclasses import dataclass, fields
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any, get_type_hints
 
 from cyclopts import App, Parameter
 
@@ -21,6 +21,7 @@ from ctpatch.cli.options import (
 )
 from ctpatch.errors import EXIT_DATA, EXIT_DONE
 from ctpatch.prepare.readers import READERS, raw_format
+from ctpatch.prepare.readers.base import RawFormat
 
 if TYPE_CHECKING:
     from ctpatch.prepare.pipeline import PrepareResult
@@ -40,7 +41,7 @@ _GOES_ON = "goes on where an earlier run was cut off."
 
 def _add_command(name: str) -> None:
     """Add the command of a raw format: its own options among those that all have."""
-    kind = raw_format(name)
+    kind = _options(raw_format(name))
     hu_options = HuOptions if kind.in_hu else OptionGroup
 
     def command(
@@ -72,6 +73,18 @@ def _add_command(name: str) -> None:
         return EXIT_DONE if result.complete else EXIT_DATA
 
     prepare_app.command(command, name=name, help=f"{kind.title}; {_GOES_ON}")
+
+
+def _options(kind: type[RawFormat]) -> type[RawFormat]:
+    """A raw format whose options are shown under the headings and names that stand in their annotations."""
+    hints = get_type_hints(kind, include_extras=True)
+    shown: dict[str, Any] = {}
+    for name in (each.name for each in fields(kind)):
+        texts = [text for text in getattr(hints[name], "__metadata__", ()) if isinstance(text, str)]
+        said: dict[str, Any] = {"name" if text.startswith("--") else "group": text for text in texts}
+        shown[name] = Annotated[hints[name], Parameter(**said)]
+    names = {"__annotations__": shown, "__doc__": kind.__doc__, "__module__": __name__}
+    return dataclass(frozen=True)(type(kind.__name__, (kind,), names))
 
 
 def _spread(group: type[Any]) -> Parameter:

@@ -11,7 +11,7 @@ from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TaskID, TextColumn, TimeRemainingColumn
 
 from ctpatch.checking.findings import VerifyReport, counted
-from ctpatch.cutting.plan import ShapeCount, SplitPlan
+from ctpatch.cutting.plan import SplitPlan
 from ctpatch.cutting.preview import RulePreview
 from ctpatch.cutting.shares import ShareResult
 from ctpatch.cutting.work import BuildResult
@@ -189,13 +189,17 @@ def plan_text(plan: SplitPlan, preview: RulePreview | None, layout: str) -> str:
     rows = [("slices", f"{plan.num_slices:,}{unusable}")]
     rows += [("", problem) for problem in plan.slices["problem"].drop_nulls().head(_MAX_NAMES_SHOWN)]
     rows.append(("arrays", ", ".join(f"{name} ({info.dtype})" for name, info in plan.arrays.items())))
-    rows += [("shape", _shape_text(each)) for each in plan.shapes]
+    for shape in plan.shapes:
+        covered = f"{100 * shape.grid.coverage:.1f} % covered"
+        windows = f"{shape.slices:,} slices, {len(shape.grid):,} windows each"
+        rows.append(("shape", f"{_size(shape.grid.shape)}: {windows}, {covered}"))
     rows.append(("windows", f"{plan.num_windows:,} of {_size(plan.config.patch_size)}, before rules"))
     if preview is not None:
-        rows += [
-            ("rule", f"{rule.name} ({rule.condition}) would drop {_drop_text(preview, rule.name)}")
-            for rule in plan.config.drop
-        ]
+        for rule in plan.config.drop:
+            hits = (
+                f"{preview.alone[rule.name]:,} windows on its own, {preview.first[rule.name]:,} as the first that hits"
+            )
+            rows.append(("rule", f"{rule.name} ({rule.condition}) would drop {hits}"))
         rows.append(("kept", f"{preview.kept:,} patches"))
         rows += [("left out", reason) for reason in preview.skipped[:_MAX_NAMES_SHOWN]]
     sizes = ", ".join(f"{name} {human_bytes(summary['pixel_bytes'][name])}" for name in LAYOUTS)
@@ -207,15 +211,6 @@ def plan_text(plan: SplitPlan, preview: RulePreview | None, layout: str) -> str:
     if hint:
         rows.append(("hint", hint))
     return lines(f"{plan.source.name}: {plan.source.manifest_path}", rows)
-
-
-def _shape_text(each: ShapeCount) -> str:
-    covered = f"{100 * each.grid.coverage:.1f} % covered"
-    return f"{_size(each.grid.shape)}: {each.slices:,} slices, {len(each.grid):,} windows each, {covered}"
-
-
-def _drop_text(preview: RulePreview, rule: str) -> str:
-    return f"{preview.alone[rule]:,} windows on its own, {preview.first[rule]:,} as the first that hits"
 
 
 def verify_text(report: VerifyReport, folder: Path) -> str:

@@ -8,7 +8,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ctpatch.config import MAX_PIXELS_PER_AXIS
-from ctpatch.errors import ConfigError, SliceError, UsageError
+from ctpatch.errors import ConfigError, SliceError
+from ctpatch.prepare.readers.base import library
 
 Pair = tuple[float, float]
 MAX_RAW_PIXELS = 4096
@@ -86,18 +87,11 @@ class Geometry:
 
 
 def _resize(image: NDArray[Any], shape: tuple[int, int], *, labels: bool) -> NDArray[Any]:
-    try:
-        from skimage.transform import resize  # noqa: PLC0415
-    except ImportError:
-        raise UsageError("resampling needs scikit-image; pip install 'ctpatch[prepare]'") from None
-    smaller = shape[0] < image.shape[0] or shape[1] < image.shape[1]
-    out: NDArray[Any] = resize(  # type: ignore[no-untyped-call, unused-ignore]
-        image,
-        shape,
-        order=0 if labels else 1,
-        mode="edge",
-        preserve_range=True,
-        anti_aliasing=smaller and not labels,
+    transform = library("skimage.transform", "resampling needs scikit-image")
+    smooth = not labels and (shape[0] < image.shape[0] or shape[1] < image.shape[1])
+    order = 0 if labels else 1
+    out: NDArray[Any] = transform.resize(
+        image, shape, order=order, mode="edge", preserve_range=True, anti_aliasing=smooth
     )
     return out.astype(image.dtype)
 

@@ -5,15 +5,17 @@ import os
 import signal
 import threading
 from collections.abc import Callable, Iterable, Iterator
-from concurrent.futures import FIRST_COMPLETED, Future, ProcessPoolExecutor, wait
+from concurrent.futures import Future, ProcessPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
 from contextlib import contextmanager
-from itertools import islice
+from functools import partial
+from itertools import chain
 from multiprocessing.connection import wait as wait_for
 from typing import Any
 
 from ctpatch.files.atomic import system_errors
-from ctpatch.work.executors.base import Done, Failed, Item, Lost, Result, Shared
+from ctpatch.work.executors.base import Done, Failed, Item, Lost, Result, Shared, ending
+from ctpatch.work.executors.futures import ended, outcome
 
 _ITEMS_AHEAD = 2
 """Items handed to the pool for each worker, so that none waits and memory stays bounded."""
@@ -64,27 +66,17 @@ class ProcessExecutor:
     ) -> Iterator[Done[Item, Result] | Failed[Item] | Lost[Item]]:
         """Run the function on all items."""
         queue = iter(items)
-        exhausted = False
-        while not exhausted:
-            pool = self._pool(self.workers, function, shared)
-            under_way: dict[Future[Result], Item] = {}
+        for first in queue:
             suspects: list[Item] = []
+            pool = self._pool(self.workers, function, shared)
             try:
-                while not suspects:
-                    for item in islice(queue, self.workers * _ITEMS_AHEAD - len(under_way)):
-                        under_way[_submit(pool, item)] = item
-                    exhausted = len(under_way) < self.workers * _ITEMS_AHEAD
-                    if not under_way:
-                        break
-                    finished, _ = wait(under_way, return_when=FIRST_COMPLETED)
-                    if any(map(_is_broken, finished)):
-                        finished, _ = wait(under_way)  # all end now; some have ended well before the pool broke
-                    for future in finished:
-                        item = under_way.pop(future)
+                most = self.workers * _ITEMS_AHEAD
+                with ending(ended(partial(_submit, pool), chain([first], queue), most, _is_broken)) as futures:
+                    for item, future in futures:
                         if _is_broken(future):
                             suspects.append(item)
                         else:
-                            yield _outcome(item, future)
+                            yield outcome(item, future)
             finally:
                 pool.shutdown(wait=True, cancel_futures=True)
             for item in suspects:
@@ -98,7 +90,7 @@ class ProcessExecutor:
             with self._pool(1, function, shared) as pool:
                 future: Future[Result] = _submit(pool, item)
                 if not _is_broken(future):
-                    return _outcome(item, future)
+                    return outcome(item, future)
         return Lost(item)
 
     @staticmethod
@@ -135,12 +127,3 @@ def _submit(pool: ProcessPoolExecutor, item: Any) -> Future[Any]:
 
 def _is_broken(future: Future[Any]) -> bool:
     return isinstance(future.exception(), BrokenProcessPool)
-
-
-def _outcome(item: Item, future: Future[Result]) -> Done[Item, Result] | Failed[Item]:
-    error = future.exception()
-    if error is None:
-        return Done(item, future.result())
-    if not isinstance(error, Exception):
-        raise error
-    return Failed(item, error)

@@ -14,10 +14,9 @@ import zlib
 from dataclasses import dataclass
 from typing import Any
 
-from ctpatch.errors import UsageError
 from ctpatch.files.paths import Root
 from ctpatch.prepare.geometry import MAX_RAW_PIXELS
-from ctpatch.prepare.readers.base import LeftOut
+from ctpatch.prepare.readers.base import LeftOut, library
 
 MAX_FILE_BYTES = 256 * 1024 * 1024
 """Largest file of one CT slice; those of scanners have less than a tenth."""
@@ -111,10 +110,7 @@ class _BoundedFile(io.BufferedReader):
 
 def import_pydicom() -> Any:
     """The library, or a sentence that says how to get it."""
-    try:
-        import pydicom  # noqa: PLC0415
-    except ImportError:
-        raise UsageError("reading DICOM needs pydicom; pip install 'ctpatch[prepare]'") from None
+    pydicom = library("pydicom", "reading DICOM needs pydicom")
     # Its warnings quote values, which may be private: without a handler they would be printed.
     logger = logging.getLogger("pydicom")
     if not logger.handlers:
@@ -170,7 +166,8 @@ def _parse(pydicom: Any, source: _BoundedFile, syntax: str, start: int, tags: tu
     if syntax == DEFLATED:
         source.seek(start)
         content = io.BytesIO(_inflate(source.read()))
-        stop = None if whole else _at_pixels
+        # The group of pixel data.
+        stop = None if whole else lambda tag, _vr, _length: int(tag) >= 0x7FE00000  # noqa: PLR2004
         tag_numbers = [pydicom.tag.Tag(tag) for tag in tags]
         dataset = pydicom.filereader.read_dataset(
             content, is_implicit_VR=False, is_little_endian=True, stop_when=stop, specific_tags=tag_numbers
@@ -184,10 +181,6 @@ def _parse(pydicom: Any, source: _BoundedFile, syntax: str, start: int, tags: tu
     guessed = _IMPLICIT if implicit else _EXPLICIT if little else _BIG_ENDIAN
     dataset.ctpatch_syntax = syntax or guessed
     return dataset
-
-
-def _at_pixels(tag: Any, _vr: str | None, _length: int) -> bool:
-    return int(tag) >= 0x7FE00000  # noqa: PLR2004 - the group of pixel data
 
 
 def _open(root: str, file: str) -> _BoundedFile:

@@ -18,7 +18,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from ctpatch.errors import SliceError, UsageError
+from ctpatch.errors import SliceError
+from ctpatch.prepare.readers.base import library
 
 MAX_CHUNK_BYTES = 256 * 2**20
 """Largest chunk, uncompressed: a whole LoDoPaB-CT file of observations is 251 MiB."""
@@ -100,10 +101,7 @@ def open_array(path: str | os.PathLike[str], name: str, key: str, wanted: Sequen
             or inflate to more than they should.
         UsageError: h5py is not installed.
     """
-    try:
-        import h5py  # noqa: PLC0415
-    except ImportError:
-        raise UsageError("LoDoPaB-CT files need h5py; pip install 'ctpatch[prepare]'") from None
+    h5py = library("h5py", "LoDoPaB-CT files need h5py")
     if not looks_like_hdf5(path):
         raise SliceError(f"{name} is not an HDF5 file; download or copy it again")
     with _library_errors(name):

@@ -161,7 +161,8 @@ class LodopabReader:
             if self.kind == "ground_truth":
                 rows = min(rows, _observed(root, found.files["observation"].get(number), rows))
                 if number == max(found.files["ground_truth"]):
-                    rows = _without_trailing_zeros(array, rows)
+                    while rows and not array.rows(rows - 1, rows).any():
+                        rows -= 1
         if rows < stored:
             reason = f"rows {rows} to {stored - 1} lie behind the split's last slice"
             scan.left_out.append(LeftOut(file, "fill", reason))
@@ -231,12 +232,6 @@ def _observed(root: Path, file: str | None, rows: int) -> int:
             return array.shape[0]
     except SliceError:
         return rows
-
-
-def _without_trailing_zeros(array: HdfArray, rows: int) -> int:
-    while rows and not array.rows(rows - 1, rows).any():
-        rows -= 1
-    return rows
 
 
 def _notes(split: str, numbers: list[int], found: _Split, kept: int) -> list[str | SeriesNote]:
