@@ -100,11 +100,7 @@ def prepare_raw(
         wanted.append(("mask", mask, None))
     arrays = [
         ArraySource(
-            array,
-            raw.reader(array, workers),
-            _existing(where, array),
-            None if array == "mask" else mapping,
-            pattern,
+            array, raw.reader(array, workers), _existing(where, array), None if array == "mask" else mapping, pattern
         )
         for array, where, pattern in wanted
     ]
@@ -141,12 +137,7 @@ def prepare_dicom(
 
 @shown_keywords(like=prepare_raw)
 def prepare_nifti(
-    source: SourcePath,
-    out: SourcePath,
-    dataset: str,
-    *,
-    group_by: NiftiGroup = "folder",
-    **options: Unpack[HuKeywords],
+    source: SourcePath, out: SourcePath, dataset: str, *, group_by: NiftiGroup = "folder", **options: Unpack[HuKeywords]
 ) -> PrepareResult:
     """Prepare the axial slices of NIfTI volumes in HU; see `prepare_raw` for what the options mean.
 

@@ -152,12 +152,7 @@ def run_part(job: PrepareJob, part: PreparePart) -> PrepareReceipt:
         rows.append(_row(job, task, images))
     sync_outputs(job.folder, [str(job.folder / name) for name in digests])
     done = PrepareReceipt(
-        part=part.number,
-        plan_digest=job.plan_digest,
-        started_ns=started,
-        rows=rows,
-        digests=digests,
-        left_out=left_out,
+        part=part.number, plan_digest=job.plan_digest, started_ns=started, rows=rows, digests=digests, left_out=left_out
     )
     done.write(job.state)
     return done

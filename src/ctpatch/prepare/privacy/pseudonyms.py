@@ -68,15 +68,12 @@ def default_key_file() -> Path:
 def load_key(
     path: str | os.PathLike[str] | None, outside: tuple[Path, ...], *, new_key: bool = False
 ) -> tuple[Pseudonyms, Path, bool]:
-    """The user's key; a new one, which `save_key` is still to write, where there is none yet.
+    """The user's key, its file, and whether it is new: `save_key` is then still to write it.
 
     Args:
         path: the file; None takes that in the user's settings.
+        outside: folders it must not lie in.
         new_key: whether a key may be new where the user has named its file; in the settings it may always.
-        outside: folders it must not lie in: what is written there may be given away.
-
-    Returns:
-        The pseudonyms, the key's file, and whether it is new: nothing is written.
 
     Raises:
         UsageError: it lies in the output, is not there, or is no key.

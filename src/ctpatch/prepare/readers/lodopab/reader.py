@@ -171,17 +171,14 @@ class LodopabReader:
     def read(self, root: Path, slices: Iterable[RawSlice]) -> Iterator[Image]:
         """Read slices, in order: `(362, 362)` float32 in [0, 1] each.
 
-        Blocks of whole chunks are read once where slices come in order.
-
         Raises:
             SliceError: a file is damaged or not what it should be.
             RangeError: ground truth outside [0, 1], or values that are not finite.
         """
         for file, rows in groupby(list(slices), key=lambda each: each.file):
             with _opened(root, file, self.kind) as array:
-                blocks = _Blocks(array)
                 for one in rows:
-                    yield self._finish(blocks.row(one.item), f"{file}[{one.item}]")
+                    yield self._finish(array.row(one.item), f"{file}[{one.item}]")
 
     def _finish(self, stored: Image, name: str) -> Image:
         """Bring a row, `(362, 362)` or `(1000, 513)`, to a slice."""
@@ -197,26 +194,6 @@ class LodopabReader:
         else:
             upright = stored.T
         return np.ascontiguousarray(upright.T if self.keep_orientation else upright)
-
-
-class _Blocks:
-    """Rows of an array, read in blocks of whole chunks."""
-
-    def __init__(self, array: HdfArray) -> None:
-        self._array = array
-        self._start, self._block = 0, np.empty((0,), np.float32)
-
-    def row(self, number: int) -> Image:
-        if not 0 <= number < self._array.shape[0]:
-            raise SliceError(
-                f"{self._array.name} has {self._array.shape[0]} rows, row {number} is wanted; it changed meanwhile"
-            )
-        if not self._start <= number < self._start + len(self._block):
-            together = self._array.rows_together
-            self._start = number - number % together
-            self._block = self._array.rows(self._start, min(self._start + together, self._array.shape[0]))
-        row: Image = self._block[number - self._start]
-        return row
 
 
 def _opened(root: Path, file: str, kind: Kind) -> AbstractContextManager[HdfArray]:
