@@ -19,12 +19,12 @@ from typing import Literal
 import numpy as np
 from numpy.typing import NDArray
 
-from ctpatch.errors import ConfigError, RangeError, SliceError
+from ctpatch.errors import ConfigError, RangeError, SliceError, SourceManifestError
+from ctpatch.files.atomic import system_errors
 from ctpatch.prepare.readers.base import LeftOut, RawSlice, Scan, SeriesNote
 from ctpatch.prepare.readers.lodopab import FilterName
 from ctpatch.prepare.readers.lodopab.fbp import ParallelBeam, check_filter, filtered_back_projection
 from ctpatch.prepare.readers.lodopab.hdf5_safety import HdfArray, open_array
-from ctpatch.prepare.readers.lodopab.patients import read_patients
 from ctpatch.prepare.readers.tree import find_files, source_file, source_folder
 
 Kind = Literal["ground_truth", "observation"]
@@ -43,6 +43,8 @@ _SHAPES: dict[Kind, tuple[int, int]] = {"ground_truth": (SIDE, SIDE), "observati
 _MM_PER_M = 1000.0  # observations are integrals along metres
 
 _DATA_NAME = re.compile(r"(ground_truth|observation)_(train|validation|test|challenge)_(\d{3})\.hdf5")
+_PATIENT = re.compile(rb"\d{1,9}")
+_MAX_LIST_BYTES = 4 * 2**20
 _CSV_NAME = re.compile(r"patient_ids_rand_(train|validation|test|challenge)\.csv")
 
 
@@ -110,7 +112,7 @@ class LodopabReader:
                 if splits[listed[1]].patients is not None:
                     scan.left_out.append(twice)
                 else:
-                    splits[listed[1]].patients = read_patients(source_folder(root) / name, base)
+                    splits[listed[1]].patients = _read_patients(source_folder(root) / name, base)
             elif base.endswith(".zip"):
                 scan.left_out.append(LeftOut(name, "packed", "it is a zip archive; unpack it first"))
             else:
@@ -224,3 +226,25 @@ def _notes(split: str, numbers: list[int], found: _Split, kept: int) -> list[str
         message = "there is no list of its patients, so all of it counts as one group"
         notes.append(SeriesNote("no-patients", split, message))
     return notes
+
+
+def _read_patients(path: Path, name: str) -> list[str]:
+    """The number of each sample's patient, without leading zeros: one a line, in the order of the samples.
+
+    Raises:
+        SourceManifestError: a line is no whole number, or the file is too large to be such a list.
+        SystemFailureError: the file cannot be read.
+    """
+    with system_errors("reading", name), path.open("rb") as file:
+        content = file.read(_MAX_LIST_BYTES + 1)
+    if len(content) > _MAX_LIST_BYTES:
+        raise SourceManifestError(
+            f"{name} has more than {_MAX_LIST_BYTES} bytes, wanted one number a line; copy it again"
+        )
+    patients = []
+    for row, line in enumerate(content.removeprefix(b"\xef\xbb\xbf").splitlines(), start=1):
+        if not _PATIENT.fullmatch(line.strip()):
+            seen = ascii(line[:40].decode("latin1"))
+            raise SourceManifestError(f"{name} row {row}: {seen}, wanted a patient's number alone; copy it again")
+        patients.append(str(int(line)))
+    return patients
