@@ -157,7 +157,7 @@ class ReaderContract:
         for length in sorted({len(content) * share // 64 for share in range(1, 64, 3)} | {len(content) - 1}):
             (root / cut).write_bytes(content[:length])
             found = _scan(reader, root)
-            _assert_read(reader, root, _without(found, cut), _but(wanted, cut))
+            _assert_others_read(reader, root, found, wanted, cut)
             read = _read_or_named(reader, root, found, cut)
             assert len(read) < tree.files.count(cut) or length > len(content) // 2
             for place, image in read.items():
@@ -174,7 +174,7 @@ class ReaderContract:
                 noise[place] = int(random.integers(256))
             (root / spoiled).write_bytes(noise)
             found = _scan(reader, root)
-            _assert_read(reader, root, _without(found, spoiled), _but(wanted, spoiled))
+            _assert_others_read(reader, root, found, wanted, spoiled)
             for image in _read_or_named(reader, root, found, spoiled).values():
                 assert image.dtype == np.float32
                 assert np.isfinite(image).all()
@@ -204,19 +204,16 @@ def _by_place(reader: Reader, root: Path, tree: RawTree) -> Images:
     return dict(zip(map(_place, _scan(reader, root).slices), tree.images, strict=True))
 
 
-def _without(found: Scan, file: str) -> list[RawSlice]:
-    return [each for each in found.slices if each.file != file]
-
-
-def _but(images: Images, file: str) -> Images:
-    return {place: image for place, image in images.items() if place[0] != file}
-
-
 def _assert_read(reader: Reader, root: Path, slices: Sequence[RawSlice], wanted: Images) -> None:
     """These slices are there, each once, with these pixels."""
     assert sorted(map(_place, slices)) == sorted(wanted)
     for one, image in zip(slices, reader.read(root, slices), strict=True):
         _assert_same(image, wanted[_place(one)], 0)
+
+
+def _assert_others_read(reader: Reader, root: Path, found: Scan, wanted: Images, file: str) -> None:
+    slices = [each for each in found.slices if each.file != file]
+    _assert_read(reader, root, slices, {place: image for place, image in wanted.items() if place[0] != file})
 
 
 def _read_or_named(reader: Reader, root: Path, found: Scan, file: str) -> Images:
