@@ -7,7 +7,6 @@ from pathlib import Path
 from typing import Annotated, Any, ClassVar
 
 import numpy as np
-from cyclopts import Parameter
 from numpy.typing import NDArray
 
 from ctpatch.errors import SliceError
@@ -76,7 +75,7 @@ class Grid(RawFormat):
     title: ClassVar = "Slices in a format that nobody has"
     packages: ClassVar = ("numpy",)
 
-    offset: Annotated[int, Parameter(group="Values and size")] = 0
+    offset: Annotated[int, "Values and size"] = 0
 
     def reader(self, array: str, workers: int) -> Reader:
         assert workers >= 1

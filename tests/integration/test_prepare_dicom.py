@@ -24,8 +24,8 @@ from ctpatch.errors import (
 from ctpatch.events import WorkAdvanced
 from ctpatch.files import atomic
 from ctpatch.prepare.api import prepare, prepare_dicom
-from ctpatch.prepare.inputs import Input
 from ctpatch.prepare.options import CommonOptions
+from ctpatch.prepare.part import ArraySource
 from ctpatch.prepare.privacy.pseudonyms import load_key
 from ctpatch.prepare.values import PRESETS
 from dicom_files import ROOT, DeadlyReader, pixels_of, unit_of, write_ct, write_series
@@ -434,11 +434,11 @@ def test_damaged_slices_stop_or_are_skipped(tree: Path, tmp_path: Path, key: Pat
 def test_a_slice_that_ends_its_process_is_named_and_the_others_are_prepared(tmp_path: Path, key: Path) -> None:
     write_series(tmp_path / "raw", 3)
     (tmp_path / "raw/002").rename(tmp_path / "raw/deadly")
-    inputs = [Input("image", DeadlyReader(), tmp_path / "raw", None, PRESETS["full"])]
+    arrays = [ArraySource("image", DeadlyReader(), tmp_path / "raw", PRESETS["full"])]
 
     def run(on_error: Any) -> Any:
         options = CommonOptions(tmp_path / "data", "set", ["train=1"], key=key, workers=2, on_error=on_error)
-        return prepare(inputs, options, "position", {})
+        return prepare(arrays, options, "position", {})
 
     with pytest.raises(WorkerLostError, match=r"1 slice\(s\) end the process that prepares them, twice each: deadly"):
         run("stop")

@@ -14,16 +14,7 @@ from cyclopts import App, CycloptsError, Parameter
 from ctpatch._version import __version__
 from ctpatch.cli.audit import audit
 from ctpatch.cli.build import build, build_json, merge, plan
-from ctpatch.cli.options import (
-    DataRoot,
-    EngineOptions,
-    Json,
-    Overwrite,
-    Sets,
-    executor_from,
-    json_text,
-    sets_meant,
-)
+from ctpatch.cli.options import DataRoot, EngineOptions, Json, Overwrite, Sets, executor_from, json_text, sets_meant
 from ctpatch.cli.prepare import prepare_app
 from ctpatch.errors import EXIT_DATA, EXIT_DONE, EXIT_INTERRUPTED, EXIT_USAGE, CtPatchError, UsageError
 from ctpatch.words import LAYOUTS, LayoutName
@@ -76,8 +67,7 @@ def verify(
 
 @app.command
 def info(
-    *patches: Sets,
-    json_output: Annotated[bool, Parameter(name="--json", help="Print the meta as JSON.")] = False,
+    *patches: Sets, json_output: Annotated[bool, Parameter(name="--json", help="Print the meta as JSON.")] = False
 ) -> int:
     """Say what sets are, also unfinished ones."""
     from ctpatch.cli.screen import info_text, print_out  # noqa: PLC0415
@@ -162,9 +152,7 @@ def report_command(
 
 
 @app.command
-def demo(
-    folder: Annotated[Path, Parameter(help="Where to put it.")] = Path("ctpatch-demo"),
-) -> int:
+def demo(folder: Annotated[Path, Parameter(help="Where to put it.")] = Path("ctpatch-demo")) -> int:
     """Phantom CT to prepared slices to patches, verified, with a report; in seconds."""
     from ctpatch.cli.demo import run_demo  # noqa: PLC0415
 

@@ -27,8 +27,7 @@ def audit(
         float, Parameter(help="Detail correlation from which slices that are alike count; -1: all do.")
     ] = 0.85,
     data_root: Annotated[
-        Path | None,
-        Parameter(help="What paths in manifests are relative to. [the folder above prepared or patches]"),
+        Path | None, Parameter(help="What paths in manifests are relative to. [the folder above prepared or patches]")
     ] = None,
     workers: Annotated[int | None, Parameter(help="Processes that read. [by size]")] = None,
     show: Annotated[int, Parameter(help="Findings of each check to show; all are counted.")] = _SHOWN,

@@ -85,8 +85,7 @@ class PatchOptions(OptionGroup):
     stride: str | None = None
     pad_mode: PadMode | None = None
     drop: Annotated[
-        list[str] | None,
-        Parameter(help=f"A rule 'name: SQL condition' on {', '.join(rule_columns())}; repeatable."),
+        list[str] | None, Parameter(help=f"A rule 'name: SQL condition' on {', '.join(rule_columns())}; repeatable.")
     ] = None
     min_std: float | None = None
     value_range: tuple[float, float] | None = None
@@ -108,8 +107,7 @@ class PlanOptions(OptionGroup):
     """What a build is made from, and for which layout."""
 
     layout: Annotated[
-        LayoutName | None,
-        Parameter(help=f"{'; '.join(f'{name}: {what}' for name, what in LAYOUTS.items())}. [files]"),
+        LayoutName | None, Parameter(help=f"{'; '.join(f'{name}: {what}' for name, what in LAYOUTS.items())}. [files]")
     ] = None
     data_root: DataRoot = None
     on_error: OnErrorOption = None

@@ -1,9 +1,9 @@
 """`ctpatch prepare FORMAT`: raw CT to prepared slices, on the command line; a command for each reader."""
 
 import sys
-from dataclasses import fields
+from dataclasses import dataclass, fields
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any, get_type_hints
 
 from cyclopts import App, Parameter
 
@@ -41,7 +41,7 @@ _GOES_ON = "goes on where an earlier run was cut off."
 
 def _add_command(name: str) -> None:
     """Add the command of a raw format: its own options among those that all have."""
-    kind = raw_format(name)
+    kind = _options(raw_format(name))
     hu_options = HuOptions if kind.in_hu else OptionGroup
 
     def command(
@@ -58,12 +58,33 @@ def _add_command(name: str) -> None:
         output: OutputOptions = OutputOptions(),
         json_output: Json = False,
     ) -> int:
-        options: dict[str, Any] = {}
+        from ctpatch.cli.screen import ConsoleListener, print_out  # noqa: PLC0415
+        from ctpatch.prepare.api import prepare_raw  # noqa: PLC0415
+
+        # What is printed anywhere else than on a terminal is kept, and read by others.
+        options: dict[str, Any] = {"names_shown": not json_output and sys.stdout.isatty() and sys.stderr.isatty()}
         for group in (in_hu, size, splits, privacy, output):
             options |= group.given()
-        return _prepare(raw, source, out, dataset, options, engines, json_output=json_output)
+        if engines.workers is not None:  # whatever the engine, headers are looked at by this many processes here
+            options["workers"] = engines.workers
+        with ConsoleListener(quiet=json_output) as listener, executor_from(engines.given()) as work:
+            result = prepare_raw(raw, source, out, dataset, **options | work, listener=listener)
+        print_out(json_text(_as_dict(result)) if json_output else summary(result))
+        return EXIT_DONE if result.complete else EXIT_DATA
 
     prepare_app.command(command, name=name, help=f"{kind.title}; {_GOES_ON}")
+
+
+def _options(kind: type[RawFormat]) -> type[RawFormat]:
+    """A raw format whose options are shown under the headings and names that stand in their annotations."""
+    hints = get_type_hints(kind, include_extras=True)
+    shown: dict[str, Any] = {}
+    for name in (each.name for each in fields(kind)):
+        texts = [text for text in getattr(hints[name], "__metadata__", ()) if isinstance(text, str)]
+        said: dict[str, Any] = {"name" if text.startswith("--") else "group": text for text in texts}
+        shown[name] = Annotated[hints[name], Parameter(**said)]
+    names = {"__annotations__": shown, "__doc__": kind.__doc__, "__module__": __name__}
+    return dataclass(frozen=True)(type(kind.__name__, (kind,), names))
 
 
 def _spread(group: type[Any]) -> Parameter:
@@ -73,30 +94,6 @@ def _spread(group: type[Any]) -> Parameter:
 
 for _name in READERS:
     _add_command(_name)
-
-
-def _prepare(
-    raw: RawFormat,
-    source: Path,
-    out: Path,
-    dataset: str,
-    options: dict[str, Any],
-    engines: EngineOptions,
-    *,
-    json_output: bool,
-) -> int:
-    from ctpatch.cli.screen import ConsoleListener, print_out  # noqa: PLC0415
-    from ctpatch.prepare.api import prepare_raw  # noqa: PLC0415
-
-    # Whatever the engine, headers are looked at by this many processes here.
-    here = {} if engines.workers is None else {"workers": engines.workers}
-    # What is printed anywhere else than on a terminal is kept, and read by others.
-    names_shown = not json_output and sys.stdout.isatty() and sys.stderr.isatty()
-    with ConsoleListener(quiet=json_output) as listener, executor_from(engines.given()) as work:
-        options |= {**here, **work, "listener": listener, "names_shown": names_shown}
-        result = prepare_raw(raw, source, out, dataset, **options)
-    print_out(json_text(_as_dict(result)) if json_output else summary(result))
-    return EXIT_DONE if result.complete else EXIT_DATA
 
 
 def _as_dict(result: "PrepareResult") -> dict[str, Any]:
@@ -113,16 +110,16 @@ def _as_dict(result: "PrepareResult") -> dict[str, Any]:
 
 def summary(result: "PrepareResult") -> str:
     """What a preparation did, as text."""
-    from ctpatch.cli.screen import printable, shown_path  # noqa: PLC0415
+    from ctpatch.checking.findings import counted  # noqa: PLC0415
+    from ctpatch.cli.screen import lines, shown_path  # noqa: PLC0415
 
     meta = result.meta
     verb = {"prepared": "prepared", "resumed": "gone on with and finished", "complete": "is complete; nothing to do"}
-    rows = [
-        (name, f"{_many(info.num_slices, 'slice')} of {_many(info.num_patients, 'patient')}: {info.manifest}")
-        for name, info in meta.splits.items()
-    ]
-    arrays = ", ".join(f"{name} ({dtype})" for name, dtype in meta.arrays.items())
-    rows.append(("arrays", arrays))
+    rows = []
+    for name, info in meta.splits.items():
+        slices = counted(info.num_slices, "slice", "slices")
+        rows.append((name, f"{slices} of {counted(info.num_patients, 'patient', 'patients')}: {info.manifest}"))
+    rows.append(("arrays", ", ".join(f"{name} ({dtype})" for name, dtype in meta.arrays.items())))
     rows.append(("values", _values(meta.mapping)))
     if meta.num_left_out:
         rows.append(("left out", ", ".join(f"{count:,} {kind}" for kind, count in meta.num_left_out.items())))
@@ -133,13 +130,7 @@ def summary(result: "PrepareResult") -> str:
     if result.outcome != "complete":
         rows.append(("time", f"{result.seconds:.1f} s"))
     rows.append(("next", f"ctpatch build {shown_path(result.folder)}"))
-    lines = [f"{meta.dataset} {verb[result.outcome]}: {shown_path(result.folder)}"]
-    lines += [f"  {name:<11} {text}" for name, text in rows]
-    return "\n".join(printable(line) for line in lines)
-
-
-def _many(count: int, what: str) -> str:
-    return f"{count:,} {what}" if count == 1 else f"{count:,} {what}s"
+    return lines(f"{meta.dataset} {verb[result.outcome]}: {shown_path(result.folder)}", rows)
 
 
 def _values(mapping: dict[str, Any]) -> str:

@@ -5,13 +5,13 @@ import time
 from collections.abc import Iterable
 from pathlib import Path
 from types import TracebackType
-from typing import Any, Self
+from typing import Self
 
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TaskID, TextColumn, TimeRemainingColumn
 
 from ctpatch.checking.findings import VerifyReport, counted
-from ctpatch.cutting.plan import ShapeCount, SplitPlan
+from ctpatch.cutting.plan import SplitPlan
 from ctpatch.cutting.preview import RulePreview
 from ctpatch.cutting.shares import ShareResult
 from ctpatch.cutting.work import BuildResult
@@ -21,6 +21,7 @@ from ctpatch.words import LAYOUTS, human_bytes
 
 MAX_FINDINGS_SHOWN = 20
 _MAX_NAMES_SHOWN = 5
+_Pixels = int | tuple[int, int]
 
 
 class ConsoleListener:
@@ -81,15 +82,16 @@ def shown_path(path: Path) -> str:
     return str(path.relative_to(here)) if path.is_relative_to(here) else str(path)
 
 
-def _lines(title: str, rows: Iterable[tuple[str, str]]) -> str:
+def lines(title: str, rows: Iterable[tuple[str, str]]) -> str:
+    """A title, and below it a line for each pair of a name and a text."""
     return "\n".join([printable(title), *(f"  {name:<11} {printable(text)}" for name, text in rows)])
 
 
-def _size(pair: Any) -> str:
+def _size(pair: _Pixels) -> str:
     return f"{pair[0]}x{pair[1]}" if isinstance(pair, tuple) else f"{pair}x{pair}"
 
 
-def coverage_text(coverage: float, stride: Any, better: Any, windows: int, better_windows: int) -> str:
+def coverage_text(coverage: float, stride: _Pixels, better: _Pixels | None, windows: int, better_windows: int) -> str:
     """The share of pixels in some patch, and the stride that would lose none."""
     text = f"{100 * coverage:.1f} % of the pixels are in a patch at stride {_one(stride)}"
     if better is None:
@@ -99,12 +101,12 @@ def coverage_text(coverage: float, stride: Any, better: Any, windows: int, bette
     return f"{text}; stride {_one(better)} covers all with {better_windows:,} windows instead of {windows:,}"
 
 
-def _one(pair: Any) -> str:
-    return f"{pair[0]}x{pair[1]}" if isinstance(pair, tuple) and pair[0] != pair[1] else str(_first(pair))
+def _one(pair: _Pixels) -> str:
+    return f"{pair[0]}x{pair[1]}" if isinstance(pair, tuple) and pair[0] != pair[1] else _size(pair).partition("x")[0]
 
 
-def _first(pair: Any) -> Any:
-    return pair[0] if isinstance(pair, tuple) else pair
+def _cut(what: PatchMeta | ShareResult) -> str:
+    return f"{what.num_slices:,} cut" + (f", {what.num_skipped:,} left out" if what.num_skipped else "")
 
 
 def build_summary(result: BuildResult) -> str:
@@ -116,7 +118,7 @@ def build_summary(result: BuildResult) -> str:
         "complete": "is complete; nothing to do",
         "merged": "merged from its shares",
     }
-    rows = [("slices", f"{meta.num_slices:,} cut" + (f", {meta.num_skipped:,} left out" if meta.num_skipped else ""))]
+    rows = [("slices", _cut(meta))]
     rows += [("", f"left out: {reason}") for reason in result.skipped[:_MAX_NAMES_SHOWN]]
     if meta.num_skipped > _MAX_NAMES_SHOWN:
         rows.append(("", f"and {meta.num_skipped - _MAX_NAMES_SHOWN:,} more; slice_manifest.csv lists all"))
@@ -128,46 +130,35 @@ def build_summary(result: BuildResult) -> str:
     if not meta.num_patches:
         why = "the rules drop all windows" if meta.num_windows else "no slice is as large as a patch: use a smaller one"
         rows.append(("", f"the set is empty: {why}"))
-    rows.append(
-        (
-            "coverage",
-            coverage_text(
-                meta.coverage,
-                meta.stride,
-                result.covering_stride,
-                result.planned_windows,
-                result.windows_at_covering_stride,
-            ),
-        )
-    )
+    covering = (result.covering_stride, result.planned_windows, result.windows_at_covering_stride)
+    rows.append(("coverage", coverage_text(meta.coverage, meta.stride, *covering)))
     if result.outcome != "complete":
         rate = f", {meta.num_patches / max(result.seconds, 1e-9):,.0f} patches/s" if result.outcome == "built" else ""
         rows.append(("time", f"{result.seconds:.1f} s{rate}"))
-    return _lines(f"{meta.dataset}/{meta.split} {verb[result.outcome]}: {shown_path(result.folder)}", rows)
+    return lines(f"{meta.dataset}/{meta.split} {verb[result.outcome]}: {shown_path(result.folder)}", rows)
 
 
 def share_summary(result: ShareResult) -> str:
     """What the build of a share did, as text."""
     if result.set_complete:
-        return _lines(f"share {result.share}: the set is complete; nothing to do: {shown_path(result.folder)}", [])
+        return lines(f"share {result.share}: the set is complete; nothing to do: {shown_path(result.folder)}", [])
     done = f", {result.reused:,} of them done before" if result.reused else ""
     rows = [
         ("parts", f"{result.parts:,}{done}"),
-        ("slices", f"{result.num_slices:,} cut" + (f", {result.num_skipped:,} left out" * bool(result.num_skipped))),
+        ("slices", _cut(result)),
         *(("", f"left out: {reason}") for reason in result.skipped[:_MAX_NAMES_SHOWN]),
         ("patches", f"{result.num_patches:,}"),
         ("time", f"{result.seconds:.1f} s"),
         ("next", f"when all {result.share.of} shares are done: ctpatch merge {shown_path(result.folder)}"),
     ]
-    return _lines(f"share {result.share} is done: {shown_path(result.folder)}", rows)
+    return lines(f"share {result.share} is done: {shown_path(result.folder)}", rows)
 
 
 def set_rows(meta: PatchMeta) -> list[tuple[str, str]]:
     """What a set is, a row for each property."""
     arrays = ", ".join(f"{name} ({info.dtype})" for name, info in meta.arrays.items())
-    rows = [
-        ("patches", f"{meta.num_patches:,} of {_size(meta.patch_size)} kept of {meta.num_windows:,} windows; {arrays}")
-    ]
+    kept = f"{meta.num_patches:,} of {_size(meta.patch_size)} kept of {meta.num_windows:,} windows"
+    rows = [("patches", f"{kept}; {arrays}")]
     rows += [("dropped", f"{rule.dropped:,} by {rule.name} ({rule.condition})") for rule in meta.drop_rules]
     rows.append(("layout", f"{meta.layout}, {human_bytes(meta.pixel_bytes)} of pixels"))
     return rows
@@ -177,7 +168,7 @@ def info_text(meta: PatchMeta, folder: Path) -> str:
     """What a finished set is, as text."""
     low, high = meta.value_range
     rows = [
-        ("slices", f"{meta.num_slices:,} cut" + (f", {meta.num_skipped:,} left out" if meta.num_skipped else "")),
+        ("slices", _cut(meta)),
         *set_rows(meta),
         (
             "windows",
@@ -188,57 +179,38 @@ def info_text(meta: PatchMeta, folder: Path) -> str:
         ("made", f"{meta.created} by ctpatch {meta.ctpatch_version}, format {meta.format_version}"),
         ("fingerprint", meta.fingerprint),
     ]
-    return _lines(f"{meta.dataset}/{meta.split}: {shown_path(folder)}", rows)
+    return lines(f"{meta.dataset}/{meta.split}: {shown_path(folder)}", rows)
 
 
 def plan_text(plan: SplitPlan, preview: RulePreview | None, layout: str) -> str:
     """What a build would do, as text."""
     summary = plan.summary()
-    rows = [
-        (
-            "slices",
-            f"{plan.num_slices:,}" + (f", and {plan.num_faulty:,} that cannot be used" if plan.num_faulty else ""),
-        )
-    ]
+    unusable = f", and {plan.num_faulty:,} that cannot be used" if plan.num_faulty else ""
+    rows = [("slices", f"{plan.num_slices:,}{unusable}")]
     rows += [("", problem) for problem in plan.slices["problem"].drop_nulls().head(_MAX_NAMES_SHOWN)]
     rows.append(("arrays", ", ".join(f"{name} ({info.dtype})" for name, info in plan.arrays.items())))
-    rows += [("shape", _shape_text(each)) for each in plan.shapes]
+    for shape in plan.shapes:
+        covered = f"{100 * shape.grid.coverage:.1f} % covered"
+        windows = f"{shape.slices:,} slices, {len(shape.grid):,} windows each"
+        rows.append(("shape", f"{_size(shape.grid.shape)}: {windows}, {covered}"))
     rows.append(("windows", f"{plan.num_windows:,} of {_size(plan.config.patch_size)}, before rules"))
     if preview is not None:
-        rows += [
-            ("rule", f"{rule.name} ({rule.condition}) would drop {_drop_text(preview, rule.name)}")
-            for rule in plan.config.drop
-        ]
+        for rule in plan.config.drop:
+            hits = (
+                f"{preview.alone[rule.name]:,} windows on its own, {preview.first[rule.name]:,} as the first that hits"
+            )
+            rows.append(("rule", f"{rule.name} ({rule.condition}) would drop {hits}"))
         rows.append(("kept", f"{preview.kept:,} patches"))
         rows += [("left out", reason) for reason in preview.skipped[:_MAX_NAMES_SHOWN]]
     sizes = ", ".join(f"{name} {human_bytes(summary['pixel_bytes'][name])}" for name in LAYOUTS)
     rows.append(("pixels", f"{sizes} (before rules)"))
     rows.append(("first", ", ".join(f"{each}.npy" for each in summary["first_patch_ids"]) or "no window at all"))
-    rows.append(
-        (
-            "coverage",
-            coverage_text(
-                plan.coverage,
-                plan.config.stride,
-                plan.covering_stride,
-                plan.num_windows,
-                plan.windows_at_covering_stride(),
-            ),
-        )
-    )
+    covering = (plan.covering_stride, plan.num_windows, plan.windows_at_covering_stride())
+    rows.append(("coverage", coverage_text(plan.coverage, plan.config.stride, *covering)))
     hint = plan.many_files_hint(layout)
     if hint:
         rows.append(("hint", hint))
-    return _lines(f"{plan.source.name}: {plan.source.manifest_path}", rows)
-
-
-def _shape_text(each: ShapeCount) -> str:
-    covered = f"{100 * each.grid.coverage:.1f} % covered"
-    return f"{_size(each.grid.shape)}: {each.slices:,} slices, {len(each.grid):,} windows each, {covered}"
-
-
-def _drop_text(preview: RulePreview, rule: str) -> str:
-    return f"{preview.alone[rule]:,} windows on its own, {preview.first[rule]:,} as the first that hits"
+    return lines(f"{plan.source.name}: {plan.source.manifest_path}", rows)
 
 
 def verify_text(report: VerifyReport, folder: Path) -> str:
@@ -250,14 +222,12 @@ def verify_text(report: VerifyReport, folder: Path) -> str:
     seen = f"{patches} of {counted(report.num_slices, 'slice', 'slices')}"
     if report.ok:
         return printable(f"ok: {report.name}: {seen}: {how} ({shown_path(folder)})")
-    lines = [printable(str(finding)) for finding in report.findings[:MAX_FINDINGS_SHOWN]]
+    shown = [str(finding) for finding in report.findings[:MAX_FINDINGS_SHOWN]]
     if report.num_findings > MAX_FINDINGS_SHOWN:
-        lines.append(f"and {report.num_findings - MAX_FINDINGS_SHOWN:,} more")
+        shown.append(f"and {report.num_findings - MAX_FINDINGS_SHOWN:,} more")
     counts = ", ".join(f"{count:,} {check}" for check, count in report.counts.most_common())
-    lines.append(
-        printable(f"failed: {report.name}: {counted(report.num_findings, 'finding', 'findings')} in {seen} ({counts})")
-    )
-    return "\n".join(lines)
+    shown.append(f"failed: {report.name}: {counted(report.num_findings, 'finding', 'findings')} in {seen} ({counts})")
+    return "\n".join(map(printable, shown))
 
 
 def print_out(text: str) -> None:

@@ -309,15 +309,9 @@ def _coverage(scene: Scene, organ: Organ) -> tuple[tuple[slice, slice], Image]:
         low = max(math.ceil((way - margin) / scene.pixel), 0)
         box.append(slice(low, max(math.floor((way + margin) / scene.pixel) + 1, low)))
     where = (box[0], box[1])
-    rows, cols = (
-        scene.rows[where] - np.float32(organ.centre[0]),
-        scene.cols[where] - np.float32(organ.centre[1]),
-    )
+    rows, cols = (scene.rows[where] - np.float32(organ.centre[0]), scene.cols[where] - np.float32(organ.centre[1]))
     if organ.tilt:
-        rows, cols = (
-            rows * np.float32(cos) - cols * np.float32(sin),
-            cols * np.float32(cos) + rows * np.float32(sin),
-        )
+        rows, cols = (rows * np.float32(cos) - cols * np.float32(sin), cols * np.float32(cos) + rows * np.float32(sin))
     rows *= np.float32(1.0 / row_radius)
     cols *= np.float32(1.0 / col_radius)
     rows *= rows

@@ -21,18 +21,11 @@ from numpy.typing import NDArray
 
 from ctpatch.core.attenuation import MU_MAX, MU_PER_HU, MU_WATER
 from ctpatch.errors import ConfigError
-from ctpatch.files.atomic import system_errors
+from ctpatch.files.atomic import system_errors, write_atomic, write_file
+from ctpatch.files.npy import header_bytes
 from ctpatch.format.source_manifest import split_manifest_csv
 from ctpatch.format.splits import manifest_name
-from ctpatch.phantom.anatomy import (
-    AIR,
-    NOISE,
-    Image,
-    draw_anatomy,
-    make_patient,
-    make_scene,
-    random_stream,
-)
+from ctpatch.phantom.anatomy import AIR, NOISE, Image, draw_anatomy, make_patient, make_scene, random_stream
 
 Dose = Literal["full", "low"]
 NOISE_HU: dict[Dose, float] = {"full": 8.0, "low": 26.0}  # standard deviation in the middle of the body
@@ -147,36 +140,22 @@ class PhantomSplit:
 DEFAULT_SPLITS = (PhantomSplit("train", 4, 6), PhantomSplit("validation", 2, 4), PhantomSplit("test", 2, 4))
 
 
-def _save(path: Path, pixels: Image) -> None:
-    temporary = path.with_name(path.name + ".tmp")
-    with temporary.open("wb") as file:
-        np.save(file, pixels, allow_pickle=False)
-    temporary.replace(path)
-
-
 def _write_split(
-    data_root: Path,
-    folder: Path,
-    work: Sequence[tuple[int, int]],
-    seed: int,
-    shape: tuple[int, int],
-    doses: Sequence[Dose],
+    folder: Path, work: Sequence[tuple[int, int]], seed: int, shape: tuple[int, int], doses: Sequence[Dose]
 ) -> None:
     """Write the slices of `work`, (patient, slice number) each, then the manifest that lists them."""
-    name, rows = folder.name, []
+    name, rows, data_root = folder.name, [], folder.parents[2]
     manifest = folder / manifest_name(name)
     manifest.unlink(missing_ok=True)  # an older one must not speak for half of its slices and half of ours
     for index, (patient, number) in enumerate(work):
         paths = [folder / f"{name}_{index:06d}.npy", folder / f"{name}_target_{index:06d}.npy"][: len(doses)]
         images = _slices(seed, patient, number, shape, doses)
         for path, image in zip(paths, images, strict=True):
-            _save(path, image)
+            write_file(str(path), [header_bytes(image.shape, image.dtype), image.data.cast("B")])
         stated = zip(("path", "target_path"), (path.relative_to(data_root).as_posix() for path in paths), strict=False)
         low, high = float(images[0].min()), float(images[0].max())
         rows.append({"index": index, "min": low, "max": high, "patient_id": f"P{patient + 1:04d}", **dict(stated)})
-    temporary = manifest.with_name(manifest.name + ".tmp")
-    temporary.write_bytes(split_manifest_csv(rows, ("target",) if len(doses) > 1 else ()))
-    temporary.replace(manifest)
+    write_atomic(manifest, split_manifest_csv(rows, ("target",) if len(doses) > 1 else ()))
 
 
 def write_phantom(
@@ -219,7 +198,7 @@ def write_phantom(
         patients, numbers = range(first, first + split.patients), range(split.slices_per_patient)
         with system_errors("writing", folder.relative_to(data_root).as_posix()):
             folder.mkdir(parents=True, exist_ok=True)
-            _write_split(data_root, folder, list(product(patients, numbers)), seed, shape, doses)
+            _write_split(folder, list(product(patients, numbers)), seed, shape, doses)
         first += split.patients
         folders.append(folder)
     return folders

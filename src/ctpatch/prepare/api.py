@@ -1,7 +1,7 @@
 """What users call: raw CT of one kind to a prepared data set."""
 
+import time
 from collections.abc import Sequence
-from dataclasses import replace
 from pathlib import Path
 from typing import Any, Unpack
 
@@ -10,7 +10,7 @@ from ctpatch.events import Listener, Notice
 from ctpatch.files.atomic import given_path
 from ctpatch.format.prepared_meta import NoteInfo
 from ctpatch.prepare.geometry import Geometry
-from ctpatch.prepare.inputs import Found, Input, find, nothing_found, refuse_faults
+from ctpatch.prepare.inputs import find, nothing_found, refuse_faults
 from ctpatch.prepare.options import (
     CommonKeywords,
     CommonOptions,
@@ -20,12 +20,12 @@ from ctpatch.prepare.options import (
     refuse_unknown,
     shown_keywords,
 )
+from ctpatch.prepare.pairs import repeated_places
 from ctpatch.prepare.part import ArraySource
-from ctpatch.prepare.pipeline import Facts, LeftOutRow, PrepareResult, make_prepared, notice_splits
-from ctpatch.prepare.planning import PreparePlan, Row, fitting_rows, given_splits, make_tasks
-from ctpatch.prepare.privacy.calling import Calling, names_of, written_reason
-from ctpatch.prepare.privacy.names import refuse_inside, write_names
-from ctpatch.prepare.privacy.pseudonyms import Pseudonyms, load_key, save_key
+from ctpatch.prepare.pipeline import PrepareResult, PrepareWork, notice_splits
+from ctpatch.prepare.planning import PreparePlan, fitting_rows, given_splits, make_tasks
+from ctpatch.prepare.privacy.calling import Calling, written_reason
+from ctpatch.prepare.privacy.pseudonyms import Pseudonyms, lies_in, load_key, save_key
 from ctpatch.prepare.readers import raw_format
 from ctpatch.prepare.readers.base import RawFormat, SeriesNote
 from ctpatch.prepare.readers.dicom import Dicom
@@ -33,12 +33,12 @@ from ctpatch.prepare.readers.dicom import GroupBy as DicomGroup
 from ctpatch.prepare.readers.lodopab import FilterName, Lodopab
 from ctpatch.prepare.readers.nifti import GroupBy as NiftiGroup
 from ctpatch.prepare.readers.nifti import Nifti
-from ctpatch.prepare.repeats import repeated_places
 from ctpatch.prepare.splits import PatientTable, Shares, assign
-from ctpatch.prepare.values import STORED, Mapping, choose_mapping
+from ctpatch.prepare.values import STORED, choose_mapping
 from ctpatch.words import MatchBy
 from ctpatch.work.executors.choose import as_executor
 from ctpatch.work.executors.processes import ProcessExecutor
+from ctpatch.work.run import make
 
 
 @shown_keywords(like=CommonOptions)
@@ -93,14 +93,18 @@ def prepare_raw(
     mapping = choose_mapping(window, preset) if raw.in_hu else STORED
     # Headers are looked at on this machine, by as many processes as are meant to work on it.
     workers = options.executor.workers if isinstance(options.executor, ProcessExecutor) else options.workers
-    inputs = [Input(array, raw.reader(array, workers), source, None, mapping) for array in raw.arrays()]
-    inputs[0] = replace(inputs[0], pattern=series)
+    wanted = [(array, source, series if array == "image" else None) for array in raw.arrays()]
     if target is not None or target_series is not None:
-        second = source if target is None else target
-        inputs.append(Input("target", raw.reader("target", workers), second, target_series, mapping))
+        wanted.append(("target", source if target is None else target, target_series))
     if mask is not None:
-        inputs.append(Input("mask", raw.reader("mask", workers), mask, None, None))
-    return prepare(inputs, options, match_by or raw.match_by, raw.recorded())
+        wanted.append(("mask", mask, None))
+    arrays = [
+        ArraySource(
+            array, raw.reader(array, workers), _existing(where, array), None if array == "mask" else mapping, pattern
+        )
+        for array, where, pattern in wanted
+    ]
+    return prepare(arrays, options, match_by or raw.match_by, raw.recorded())
 
 
 @shown_keywords(like=prepare_raw)
@@ -125,9 +129,6 @@ def prepare_dicom(
         allow_deflated: read deflated files, within bounds.
         **options: as `prepare_raw` takes them; `mask` is a tree of masks that are stored as CT slices.
 
-    Returns:
-        What was done.
-
     Raises:
         CtPatchError: as `prepare_raw`.
     """
@@ -136,12 +137,7 @@ def prepare_dicom(
 
 @shown_keywords(like=prepare_raw)
 def prepare_nifti(
-    source: SourcePath,
-    out: SourcePath,
-    dataset: str,
-    *,
-    group_by: NiftiGroup = "folder",
-    **options: Unpack[HuKeywords],
+    source: SourcePath, out: SourcePath, dataset: str, *, group_by: NiftiGroup = "folder", **options: Unpack[HuKeywords]
 ) -> PrepareResult:
     """Prepare the axial slices of NIfTI volumes in HU; see `prepare_raw` for what the options mean.
 
@@ -175,9 +171,6 @@ def prepare_lodopab(
         keep_orientation: leave images as they are stored: transposed, the patient on the side.
         **options: as `prepare_raw` takes them.
 
-    Returns:
-        What was done.
-
     Raises:
         ConfigError: no such filter or scaling, or one is given and no `pairs` that it could be for.
         CtPatchError: as `prepare_raw`.
@@ -186,15 +179,18 @@ def prepare_lodopab(
     return prepare_raw(raw, source, out, dataset, **options)
 
 
-def prepare(inputs: Sequence[Input], options: CommonOptions, match_by: MatchBy, how: dict[str, Any]) -> PrepareResult:
+def prepare(
+    arrays: Sequence[ArraySource], options: CommonOptions, match_by: MatchBy, how: dict[str, Any]
+) -> PrepareResult:
     """Prepare what readers find; see `prepare_raw` for what is raised.
 
     Args:
-        inputs: `image` first, then the arrays beside it.
+        arrays: `image` first, then the arrays beside it.
         options: what all kinds have in common.
         match_by: how partners are found.
         how: what else decides the result, by name, for the record.
     """
+    started = time.perf_counter()
     listener = options.listener
     geometry = Geometry(options.spacing, options.crop)
     shares = Shares.parse(options.split, options.seed)
@@ -202,9 +198,12 @@ def prepare(inputs: Sequence[Input], options: CommonOptions, match_by: MatchBy, 
     if options.stratify is not None and table is None:
         raise ConfigError(f"stratify: {options.stratify!r} is a column of the table of patients, and none is given")
     data_root = given_path(options.out).resolve()
-    if options.names is not None:
-        refuse_inside(options.names, data_root)
-    arrays = tuple(_array_source(each, data_root / "prepared" / options.dataset) for each in inputs)
+    folder = data_root / "prepared" / options.dataset
+    _refuse_overlap(arrays, folder)
+    if options.names is not None and lies_in(names := given_path(options.names), data_root):
+        raise UsageError(
+            f"{names.name} would say who is who, in the folder that is written; choose a --names elsewhere"
+        )
     outside = (data_root, *(source.folder for source in arrays))
     pseudonyms, key_file, key_is_new = load_key(options.key, outside, new_key=options.new_key)
 
@@ -214,65 +213,74 @@ def prepare(inputs: Sequence[Input], options: CommonOptions, match_by: MatchBy, 
             said = f"made the key {key_file}: pseudonyms are made with it; keep it, and keep it to yourself"
             listener(Notice("key", said))
 
-    calling = Calling(pseudonyms, options.names_shown)
-    found = find(inputs, arrays, match_by, listener)
-    with calling.speaking_of(found, options.names):
+    calling = Calling(pseudonyms, options.names_shown, options.names)
+    found = find(arrays, match_by, listener)
+    with calling.speaking_of(found):
         refuse_faults(found, options.on_error)
         rows, unfit = fitting_rows(found.rows, geometry)
         found.left_out.extend(("image", each) for each in unfit)
         if not rows:
-            raise SliceError(nothing_found(inputs, found))
+            raise SliceError(nothing_found(arrays, found))
         patients = {row[0].group: pseudonyms.patient(row[0].group) for row in rows}
-        splits = given_splits(rows)
-        if splits is None or table is not None:
-            splits = assign(patients, shares, table, options.stratify)
-        order = [name for name, _ in shares.splits]
-        tasks = make_tasks(rows, splits, order, geometry, pseudonyms)
-        mapping = inputs[0].mapping or STORED
-        plan = PreparePlan(arrays, geometry, tasks, _described(inputs, options, match_by, how, mapping, pseudonyms))
+        given = given_splits(rows)
+        splits = assign(patients, shares, table, options.stratify) if given is None or table is not None else given
+        used = {raw.series for row in rows for raw in row}
+        plan = PreparePlan(
+            options.dataset,
+            tuple(arrays),
+            geometry,
+            make_tasks(rows, splits, [name for name, _ in shares.splits], geometry, pseudonyms),
+            _described(arrays, options, match_by, pseudonyms) | how,
+            [(pseudonyms.file(left.where), array, left.kind, written_reason(left)) for array, left in found.left_out],
+            [
+                NoteInfo(kind=note.kind, series=pseudonyms.series(note.series), message=note.message)
+                for note in found.notes
+                if note.series in used
+            ],
+        )
         asked = [name for name, share in shares.splits if share > 0]
-        notice_splits(plan, [] if given_splits(rows) is not None or table is not None else asked, listener)
+        notice_splits(plan, asked if given is None and table is None else [], listener)
         _tell(found.notes, pseudonyms, listener)
-        repeated = repeated_places(rows) if len(inputs) == 1 else None
+        repeated = repeated_places([row[0] for row in rows]) if len(arrays) == 1 else None
         if repeated is not None:
             listener(Notice("repeated-places", repeated))
-        result = make_prepared(
-            plan,
-            _facts(options, inputs, mapping, found, rows, pseudonyms),
-            data_root,
-            executor=as_executor(options.executor, options.workers),
-            on_error=options.on_error,
-            overwrite=options.overwrite,
-            listener=listener,
-            begun=keep_key,
+        work = PrepareWork(plan, folder, options.on_error, names_shown=options.names_shown, begins=keep_key)
+        executor = as_executor(options.executor, options.workers)
+        made = make(work, executor, listener, overwrite=options.overwrite)
+    calling.write_names(rows, found)
+    if made.meta.num_identical:
+        said = (
+            f"{made.meta.num_identical} slices have the raw pixels of another one; source_digest in the manifests "
+            "shows which"
         )
-    if options.names is not None:
-        write_names(options.names, names_of(rows, found, pseudonyms))
-    if result.meta.num_identical:
-        listener(
-            Notice(
-                "identical",
-                f"{result.meta.num_identical} slices have the raw pixels of another one; "
-                "source_digest in the manifests shows which",
-            )
-        )
-    result.left_out.extend(f"{calling.left_out(each)} [{each.kind}]" for _, each in found.left_out)
-    result.faults.extend(calling.left_out(each) for _, each in found.left_out if each.fault)
-    return result
+        listener(Notice("identical", said))
+    return PrepareResult(
+        folder,
+        "prepared" if made.outcome == "made" else made.outcome,
+        made.meta,
+        time.perf_counter() - started,
+        [*work.faults, *(calling.left_out(each) for _, each in found.left_out if each.fault)],
+        [f"{calling.left_out(each)} [{each.kind}]" for _, each in found.left_out],
+    )
 
 
-def _array_source(each: Input, output: Path) -> ArraySource:
-    root = given_path(each.source)
+def _existing(source: SourcePath, array: str) -> Path:
+    root = given_path(source)
     if not root.exists():
-        raise UsageError(f"{str(root)!r} does not exist; give the folder of the raw CT that becomes {each.array}")
-    source = ArraySource(each.array, each.reader, root.resolve(), each.mapping)
-    if output.resolve().is_relative_to(source.folder):
-        raise UsageError(
-            f"the output {output.name} would lie in the source {source.root.name}; choose an --out that is not in it"
-        )
-    if source.root.is_relative_to(output.resolve()):
-        raise UsageError(f"the source {source.root.name} lies in the output; raw CT does not belong there")
-    return source
+        raise UsageError(f"{str(root)!r} does not exist; give the folder of the raw CT that becomes {array}")
+    return root.resolve()
+
+
+def _refuse_overlap(arrays: Sequence[ArraySource], folder: Path) -> None:
+    output = folder.resolve()
+    for source in arrays:
+        if output.is_relative_to(source.folder):
+            raise UsageError(
+                f"the output {folder.name} would lie in the source {source.root.name}; choose an --out that is not in "
+                "it"
+            )
+        if source.root.is_relative_to(output):
+            raise UsageError(f"the source {source.root.name} lies in the output; raw CT does not belong there")
 
 
 def _tell(notes: Sequence[SeriesNote], pseudonyms: Pseudonyms, listener: Listener) -> None:
@@ -284,21 +292,16 @@ def _tell(notes: Sequence[SeriesNote], pseudonyms: Pseudonyms, listener: Listene
 
 
 def _described(
-    inputs: Sequence[Input],
-    options: CommonOptions,
-    match_by: MatchBy,
-    how: dict[str, Any],
-    mapping: Mapping,
-    pseudonyms: Pseudonyms,
+    arrays: Sequence[ArraySource], options: CommonOptions, match_by: MatchBy, pseudonyms: Pseudonyms
 ) -> dict[str, Any]:
     """What decides the result, as plain values. Patterns can hold names: their pseudonyms stand here."""
     split_by = "table" if options.patients is not None and options.stratify is None else "hash"
     return {
-        "source": inputs[0].reader.name,
-        "arrays": [each.array for each in inputs],
-        "series": [None if each.pattern is None else pseudonyms.series(each.pattern) for each in inputs],
-        "match": match_by if len(inputs) > 1 else None,
-        "mapping": mapping.as_dict(),
+        "source": arrays[0].reader.name,
+        "arrays": [source.array for source in arrays],
+        "series": [None if source.pattern is None else pseudonyms.series(source.pattern) for source in arrays],
+        "match": match_by if len(arrays) > 1 else None,
+        "mapping": (arrays[0].mapping or STORED).as_dict(),
         "crop": None if options.crop is None else list(options.crop),
         "spacing_mm": None if options.spacing is None else list(options.spacing),
         "split_by": split_by,
@@ -306,34 +309,4 @@ def _described(
         "seed": options.seed,
         "stratified": options.stratify is not None,
         "key_id": pseudonyms.key_id,
-        **how,
     }
-
-
-def _facts(
-    options: CommonOptions,
-    inputs: Sequence[Input],
-    mapping: Mapping,
-    found: Found,
-    rows: Sequence[Row],
-    pseudonyms: Pseudonyms,
-) -> Facts:
-    left_out = tuple(
-        LeftOutRow(pseudonyms.file(each.where), array, each.kind, written_reason(each))
-        for array, each in found.left_out
-    )
-    used = {raw.series for row in rows for raw in row}
-    notes = tuple(
-        NoteInfo(kind=note.kind, series=pseudonyms.series(note.series), message=note.message)
-        for note in found.notes
-        if note.series in used
-    )
-    return Facts(
-        options.dataset,
-        inputs[0].reader.name,
-        mapping.as_dict(),
-        pseudonyms.key_id,
-        left_out,
-        notes,
-        options.names_shown,
-    )

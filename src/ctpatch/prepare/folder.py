@@ -17,11 +17,6 @@ def slice_name(split: str, array: str, index: int) -> str:
     return f"{split}/{split}_{middle}{index:06d}.npy"
 
 
-def manifest_name(split: str) -> str:
-    """A split's manifest, relative to the data set's folder."""
-    return f"{split}/{split}_manifest.csv"
-
-
 class PreparedFiles(Product[PreparedMeta]):
     """The files of a prepared data set."""
 

@@ -8,7 +8,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ctpatch.config import MAX_PIXELS_PER_AXIS
-from ctpatch.errors import ConfigError, SliceError, UsageError
+from ctpatch.errors import ConfigError, SliceError
+from ctpatch.prepare.readers.base import library
 
 Pair = tuple[float, float]
 MAX_RAW_PIXELS = 4096
@@ -91,10 +92,7 @@ def _resize(image: NDArray[Any], shape: tuple[int, int], *, labels: bool) -> NDA
     An axis that becomes coarser by a factor f > 1 is smoothed first by a Gaussian of sigma (f - 1) / 2 pixels, so that
     detail finer than the new pixels does not appear as something else. Labels are neither smoothed nor mixed.
     """
-    try:
-        from scipy import ndimage  # noqa: PLC0415
-    except ImportError:
-        raise UsageError("resampling needs scipy; pip install 'ctpatch[prepare]'") from None
+    ndimage = library("scipy.ndimage", "resampling needs scipy")
     values = image if labels or image.dtype == np.float32 else image.astype(np.float64)
     coarser = np.divide(image.shape, shape)
     smooth = values

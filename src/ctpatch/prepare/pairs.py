@@ -1,7 +1,7 @@
 """Slices to their partners: by patient and place, or by path; every one without a partner is named."""
 
 from bisect import bisect_left, bisect_right
-from collections import Counter
+from collections import Counter, defaultdict
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from fnmatch import fnmatchcase
@@ -133,3 +133,20 @@ def difference(image: RawSlice, other: RawSlice) -> str | None:
 
 def _apart(one: Sequence[float], other: Sequence[float]) -> float:
     return max(abs(a - b) for a, b in zip(one, other, strict=True))
+
+
+def repeated_places(images: Sequence[RawSlice]) -> str | None:
+    """What to say where series of a patient share places, likely one body reconstructed twice; None where none do."""
+    places: dict[tuple[str, int, tuple[int, ...]], list[str]] = defaultdict(list)
+    for raw in images:
+        if raw.position_mm is not None and raw.origin_mm is not None:
+            position, *origin = (round(each / POSITION_TOLERANCE_MM) for each in (raw.position_mm, *raw.origin_mm))
+            places[raw.group, position, tuple(origin)].append(raw.series)
+    shared = [series for series in places.values() if len(set(series)) > 1]
+    if not shared:
+        return None
+    return (
+        f"{sum(map(len, shared))} slices lie where one of another series of the same patient lies (up to "
+        f"{max(len(set(series)) for series in shared)} series at a place); each is prepared as a slice of its own: "
+        "--series takes the series that are meant, --target-series makes pairs of two"
+    )

@@ -22,6 +22,7 @@ from ctpatch.files.npy import header_bytes
 from ctpatch.prepare.folder import slice_name
 from ctpatch.prepare.geometry import Geometry, whole_numbers
 from ctpatch.prepare.readers.base import RawSlice, Reader
+from ctpatch.prepare.readers.tree import source_folder
 from ctpatch.prepare.values import AIR_HU, STORED, Mapping
 from ctpatch.words import OnError
 from ctpatch.work.receipt import Receipt, arrays_hold
@@ -38,17 +39,19 @@ class ArraySource:
         reader: what reads them.
         root: the source folder.
         mapping: from HU to [0, 1]; None for a mask, which is kept as it is.
+        pattern: which series are meant; None means all.
     """
 
     array: str
     reader: Reader
     root: Path
     mapping: Mapping | None
+    pattern: str | None = None
 
     @property
     def folder(self) -> Path:
         """What names of files are relative to: the source, or the folder that the one file lies in."""
-        return self.root if self.root.is_dir() else self.root.parent
+        return source_folder(self.root)
 
     @property
     def dtype(self) -> str:
@@ -58,16 +61,9 @@ class ArraySource:
 
 @dataclass(frozen=True, slots=True)
 class PrepareJob:
-    """What all parts share; small, and safe to send to another process.
+    """What all parts share: the absolute folders of the data set and of its receipts, and what decides the slices.
 
-    Attributes:
-        folder: the data set's folder; absolute.
-        state: the folder of receipts.
-        path_prefix: what stands before a slice's path in the manifests.
-        arrays: `image` and those beside it.
-        geometry: cropping and resampling.
-        plan_digest: what a receipt must agree with.
-        on_error: whether a faulty slice stops the run.
+    `path_prefix` stands before a slice's path in the manifests.
     """
 
     folder: Path
@@ -81,15 +77,11 @@ class PrepareJob:
 
 @dataclass(frozen=True, slots=True)
 class PrepareTask:
-    """One slice to prepare.
+    """One slice to prepare: its number in its split, and the raw slice of each array.
 
     Attributes:
-        index: its number in its split.
-        split: the split.
-        slices: the raw slice of each array.
-        shape: the prepared shape.
+        shape, spacing_mm: of the prepared slice.
         patient, series, file: pseudonyms.
-        spacing_mm: of the prepared slice.
         problem: why it cannot be used; None where nothing is known against it.
     """
 
@@ -158,17 +150,12 @@ def run_part(job: PrepareJob, part: PreparePart) -> PrepareReceipt:
                 write_file(str(job.folder / name), [header_bytes(image.shape, image.dtype), image.data.cast("B")])
             digests[name] = array_digest(image)
         rows.append(_row(job, task, images))
-    receipt = PrepareReceipt(
-        part=part.number,
-        plan_digest=job.plan_digest,
-        started_ns=started,
-        rows=rows,
-        digests=digests,
-        left_out=left_out,
-    )
     sync_outputs(job.folder, [str(job.folder / name) for name in digests])
-    receipt.write(job.state)
-    return receipt
+    done = PrepareReceipt(
+        part=part.number, plan_digest=job.plan_digest, started_ns=started, rows=rows, digests=digests, left_out=left_out
+    )
+    done.write(job.state)
+    return done
 
 
 def probe_part(job: PrepareJob, part: PreparePart) -> int:
@@ -192,17 +179,17 @@ def prepared_images(
         if fault is not None:
             yield task, fault
             continue
+        each = zip(job.arrays, task.slices, raws, strict=True)
         try:
-            yield (
-                task,
-                [
-                    (_prepare(job, source, task, raw_slice, raw), array_digest(raw))
-                    for source, raw_slice, raw in zip(job.arrays, task.slices, raws, strict=True)
-                    if not isinstance(raw, SliceError)
-                ],
-            )
+            images = [
+                (_prepare(job, source, task, one, raw), array_digest(raw))
+                for source, one, raw in each
+                if not isinstance(raw, SliceError)
+            ]
         except SliceError as error:
             yield task, error
+        else:
+            yield task, images
 
 
 def _read_all(source: ArraySource, slices: Sequence[RawSlice]) -> Iterator[Image | SliceError]:
@@ -241,7 +228,7 @@ def _prepare(job: PrepareJob, source: ArraySource, task: PrepareTask, raw_slice:
 
 def _row(job: PrepareJob, task: PrepareTask, images: list[tuple[Image, str]]) -> dict[str, Any]:
     first, digest = images[0]
-    spacing = task.spacing_mm or (None, None)
+    row_mm, col_mm = task.spacing_mm or (None, None)
     row: dict[str, Any] = {
         "index": task.index,
         "path": job.path_prefix + slice_name(task.split, "image", task.index),
@@ -250,8 +237,8 @@ def _row(job: PrepareJob, task: PrepareTask, images: list[tuple[Image, str]]) ->
         "patient_id": task.patient,
         "series": task.series,
         "position_mm": task.slices[0].position_mm,
-        "spacing_row_mm": spacing[0],
-        "spacing_col_mm": spacing[1],
+        "spacing_row_mm": row_mm,
+        "spacing_col_mm": col_mm,
         "source_digest": digest,
     }
     for source, (_, more) in zip(job.arrays[1:], images[1:], strict=True):

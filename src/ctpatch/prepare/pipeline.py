@@ -1,6 +1,5 @@
 """A preparation, from the source to the finished set: scan, pair, split, convert in parts, tables, meta."""
 
-import time
 from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
@@ -15,54 +14,23 @@ from ctpatch.errors import SliceError
 from ctpatch.events import Listener, Notice, WorkAdvanced
 from ctpatch.files.digest import array_digest, bytes_digest
 from ctpatch.format.meta import now_utc
-from ctpatch.format.prepared_meta import FORMAT_VERSION, PREPARE_META, NoteInfo, PreparedMeta, SplitInfo
-from ctpatch.prepare.folder import LEFT_OUT, PREPARED_SET, manifest_name
-from ctpatch.prepare.landmarks import files_to_see, software_to_have
+from ctpatch.format.prepared_meta import FORMAT_VERSION, PREPARE_META, PreparedMeta, SplitInfo
+from ctpatch.format.source_manifest import split_manifest_csv
+from ctpatch.format.splits import manifest_name
+from ctpatch.prepare.folder import LEFT_OUT, PREPARED_SET
 from ctpatch.prepare.part import PrepareJob, PreparePart, PrepareReceipt, probe_part, run_part, touched_since
 from ctpatch.prepare.planning import PreparePlan
+from ctpatch.prepare.readers import READERS, raw_format
 from ctpatch.words import OnError
-from ctpatch.work.executors.base import Executor
 from ctpatch.work.folder import WorkFolder, differences
 from ctpatch.work.product import Begun
 from ctpatch.work.receipt import receipts_of
-from ctpatch.work.run import Work, make
+from ctpatch.work.run import Work
 
 Outcome = Literal["prepared", "resumed", "complete"]
 _LEFT_OUT_SCHEMA = {"file": pl.String, "array": pl.String, "kind": pl.String, "reason": pl.String}
+_RESAMPLED_WITH = ("scipy",)
 _NAMES_SHOWN = 5
-
-
-@dataclass(frozen=True, slots=True)
-class LeftOutRow:
-    """A row of `left_out.csv`: pseudonym of the file, array, kind and reason."""
-
-    file: str
-    array: str
-    kind: str
-    reason: str
-
-
-@dataclass(frozen=True, slots=True)
-class Facts:
-    """What is recorded beside the slices.
-
-    Attributes:
-        dataset: its name.
-        source: kind of the raw files.
-        mapping: from HU to [0, 1], as plain values.
-        key_id: of the pseudonyms.
-        left_out: before any slice was read.
-        notes: what a user should know of a series.
-        names_shown: whether the result calls files as the source does, or by pseudonyms.
-    """
-
-    dataset: str
-    source: str
-    mapping: dict[str, Any]
-    key_id: str
-    left_out: tuple[LeftOutRow, ...]
-    notes: tuple[NoteInfo, ...]
-    names_shown: bool = True
 
 
 @dataclass(frozen=True, slots=True)
@@ -105,7 +73,7 @@ class PrepareWork(Work[PreparePart, PrepareJob, PrepareReceipt, PreparedMeta]):
     probe = staticmethod(probe_part)
 
     def __init__(
-        self, plan: PreparePlan, facts: Facts, folder: Path, on_error: OnError, begins: Callable[[], None]
+        self, plan: PreparePlan, folder: Path, on_error: OnError, *, names_shown: bool, begins: Callable[[], None]
     ) -> None:
         self.folder = folder
         self.on_error = on_error
@@ -113,7 +81,7 @@ class PrepareWork(Work[PreparePart, PrepareJob, PrepareReceipt, PreparedMeta]):
         self.begun = Begun(plan.options, plan.digest, names)
         self.faults: list[str] = []
         self._plan = plan
-        self._facts = facts
+        self._names_shown = names_shown
         self._begins = begins
 
     @property
@@ -130,7 +98,7 @@ class PrepareWork(Work[PreparePart, PrepareJob, PrepareReceipt, PreparedMeta]):
         return PrepareJob(
             folder=folder.folder.resolve(),
             state=folder.state.resolve(),
-            path_prefix=f"prepared/{self._facts.dataset}/",
+            path_prefix=f"prepared/{self._plan.dataset}/",
             arrays=self._plan.arrays,
             geometry=self._plan.geometry,
             plan_digest=self._plan.digest,
@@ -157,47 +125,48 @@ class PrepareWork(Work[PreparePart, PrepareJob, PrepareReceipt, PreparedMeta]):
 
     def to_see(self) -> list[Path]:
         """One raw file of each array."""
-        return files_to_see(self._plan)
+        first = next(self._plan.all_tasks())
+        return [source.folder / raw.file for source, raw in zip(self._plan.arrays, first.slices, strict=True)]
 
     def to_have(self) -> list[str]:
         """What reads and resamples."""
-        return software_to_have(self._plan)
+        kinds = [source.reader.name for source in self._plan.arrays]
+        names = [name for kind in kinds if kind in READERS for name in raw_format(kind).packages]
+        return list(dict.fromkeys([*names, *(_RESAMPLED_WITH if self._plan.geometry.spacing_mm else ())]))
 
     def finish(self, folder: WorkFolder[PreparedMeta]) -> PreparedMeta:
         """Publish the tables, then the meta."""
-        plan, facts, faults = self._plan, self._facts, self.faults
+        plan, faults = self._plan, self.faults
         files = {task.file: task.slices[0].file for task in plan.all_tasks()}
-        left_out = list(facts.left_out)
+        left_out = list(plan.left_out)
         rows: dict[str, list[dict[str, Any]]] = {split: [] for split in plan.tasks}
         for part, receipt in receipts_of(folder.state, plan.parts(), PrepareReceipt):
             rows[part.tasks[0].split].extend(receipt.rows)
             for file, reason in receipt.left_out:
-                left_out.append(LeftOutRow(file, "image", "unusable", reason))
-                faults.append(f"{files[file] if facts.names_shown else file}: {reason}")
-        splits = {split: _publish_manifest(folder, plan, split, found) for split, found in rows.items() if found}
+                left_out.append((file, "image", "unusable", reason))
+                faults.append(f"{files[file] if self._names_shown else file}: {reason}")
+        splits = {split: self._publish_manifest(folder, split, found) for split, found in rows.items() if found}
         if not splits:
             raise SliceError(f"none of the {plan.num_slices} slices could be used: {'; '.join(faults[:_NAMES_SHOWN])}")
         digests = Counter(row["source_digest"] for found in rows.values() for row in found)
-        frame = pl.DataFrame(
-            [[row.file, row.array, row.kind, row.reason] for row in left_out], _LEFT_OUT_SCHEMA, orient="row"
-        )
+        frame = pl.DataFrame(left_out, _LEFT_OUT_SCHEMA, orient="row")
         content = frame.sort(frame.columns).write_csv().encode()
         folder.put(LEFT_OUT, content)
         meta = PreparedMeta(
             format_version=FORMAT_VERSION,
             ctpatch_version=__version__,
             created=now_utc(),
-            dataset=facts.dataset,
-            source=facts.source,
+            dataset=plan.dataset,
+            source=plan.options["source"],
             options=plan.options,
-            mapping=facts.mapping,
+            mapping=plan.options["mapping"],
             arrays={source.array: source.dtype for source in plan.arrays},
             splits=splits,
             grouped_by=plan.grouped_by(),
-            key_id=facts.key_id,
-            num_left_out=dict(sorted(Counter(row.kind for row in left_out).items())),
+            key_id=plan.options["key_id"],
+            num_left_out=dict(sorted(Counter(frame["kind"]).items())),
             left_out_digest=bytes_digest(content),
-            notes=list(facts.notes),
+            notes=list(plan.notes),
             num_identical=sum(count for count in digests.values() if count > 1),
             plan_digest=plan.digest,
         )
@@ -205,25 +174,18 @@ class PrepareWork(Work[PreparePart, PrepareJob, PrepareReceipt, PreparedMeta]):
         folder.put(PREPARE_META, meta.to_bytes())
         return meta
 
-
-def make_prepared(
-    plan: PreparePlan,
-    facts: Facts,
-    data_root: Path,
-    *,
-    executor: Executor,
-    on_error: OnError,
-    overwrite: bool,
-    listener: Listener,
-    begun: Callable[[], None],
-) -> PrepareResult:
-    """Make the set in its folder, or resume it, or find that it is there; `begun` is called where it is new."""
-    started = time.perf_counter()
-    folder = data_root / "prepared" / facts.dataset
-    work = PrepareWork(plan, facts, folder, on_error, begun)
-    made = make(work, executor, listener, overwrite=overwrite)
-    outcome: Outcome = "prepared" if made.outcome == "made" else made.outcome
-    return PrepareResult(folder, outcome, made.meta, time.perf_counter() - started, work.faults)
+    def _publish_manifest(
+        self, folder: WorkFolder[PreparedMeta], split: str, rows: Sequence[dict[str, Any]]
+    ) -> SplitInfo:
+        content = split_manifest_csv(rows, [source.array for source in self._plan.arrays[1:]], origins=True)
+        name = f"{split}/{manifest_name(split)}"
+        folder.put(name, content)
+        return SplitInfo(
+            manifest=name,
+            manifest_digest=bytes_digest(content),
+            num_slices=len(rows),
+            num_patients=len({row["patient_id"] for row in rows}),
+        )
 
 
 def _changed_sources(folder: Path, plan: PreparePlan) -> list[str]:
@@ -235,10 +197,10 @@ def _changed_sources(folder: Path, plan: PreparePlan) -> list[str]:
         if not touched:
             continue
         try:
-            frame = pl.read_csv(folder / manifest_name(split), infer_schema=False)
+            frame = pl.read_csv(folder / split / manifest_name(split), infer_schema=False)
             recorded = dict(zip(frame["index"], frame.select(columns).iter_rows(), strict=True))
         except (OSError, pl.exceptions.PolarsError) as error:
-            return [f"{split}_manifest.csv cannot be read ({type(error).__name__})"]
+            return [f"{manifest_name(split)} cannot be read ({type(error).__name__})"]
         for task in touched:
             for place, source in enumerate(plan.arrays):
                 raw = next(iter(source.reader.read(source.root, [task.slices[place]])))
@@ -247,57 +209,20 @@ def _changed_sources(folder: Path, plan: PreparePlan) -> list[str]:
     return []
 
 
-def _publish_manifest(
-    folder: WorkFolder[PreparedMeta], plan: PreparePlan, split: str, rows: Sequence[dict[str, Any]]
-) -> SplitInfo:
-    columns: dict[str, type[pl.DataType]] = {
-        "index": pl.Int64,
-        "path": pl.String,
-        "min": pl.Float64,
-        "max": pl.Float64,
-        "patient_id": pl.String,
-        "series": pl.String,
-        "position_mm": pl.Float64,
-        "spacing_row_mm": pl.Float64,
-        "spacing_col_mm": pl.Float64,
-        "source_digest": pl.String,
-    }
-    for source in plan.arrays[1:]:
-        columns |= {f"{source.array}_path": pl.String, f"{source.array}_source_digest": pl.String}
-    frame = pl.DataFrame(list(rows), schema=columns, orient="row")
-    content = frame.write_csv().encode()
-    name = manifest_name(split)
-    folder.put(name, content)
-    return SplitInfo(
-        manifest=name,
-        manifest_digest=bytes_digest(content),
-        num_slices=frame.height,
-        num_patients=frame["patient_id"].n_unique(),
-    )
-
-
 def notice_splits(plan: PreparePlan, shares: Sequence[str], listener: Listener) -> None:
     """Say where a split that was asked for stays empty, and what stands in for patients."""
     empty = [name for name in shares if name not in plan.tasks]
     if empty:
-        groups = len({task.patient for task in plan.all_tasks()})
-        if groups == 1:
-            (filled,) = plan.tasks
-            reason = (
-                f"there is one patient (or what stands for one), whose hash falls into {filled}; --split {filled}=1 "
-                "asks for that split alone"
-            )
-        else:
-            reason = (
-                f"the hashes of the {groups} patients (or what stands for them) put none there; take other shares or "
-                "another --seed, or give the splits in a table"
-            )
+        groups, filled = len({task.patient for task in plan.all_tasks()}), next(iter(plan.tasks))
+        reason = (
+            f"there is one patient (or what stands for one), whose hash falls into {filled}; --split {filled}=1 asks "
+            "for that split alone"
+            if groups == 1
+            else f"the hashes of the {groups} patients (or what stands for them) put none there; take other shares or "
+            "another --seed, or give the splits in a table"
+        )
         listener(Notice("empty-split", f"no slices in {' and '.join(empty)}: {reason}"))
     for kind, count in plan.grouped_by().items():
         if kind != "patient":
-            listener(
-                Notice(
-                    "no-patient",
-                    f"{count} slices have no patient id: each {kind} counts as one patient when splits are made",
-                )
-            )
+            said = f"{count} slices have no patient id: each {kind} counts as one patient when splits are made"
+            listener(Notice("no-patient", said))

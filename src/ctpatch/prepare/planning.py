@@ -7,6 +7,7 @@ from typing import Any
 
 from ctpatch.errors import SourceManifestError
 from ctpatch.files.digest import json_digest
+from ctpatch.format.prepared_meta import NoteInfo
 from ctpatch.prepare.geometry import Geometry
 from ctpatch.prepare.part import ArraySource, PreparePart, PrepareTask
 from ctpatch.prepare.privacy.pseudonyms import Pseudonyms
@@ -23,17 +24,20 @@ class PreparePlan:
     """What is to be done.
 
     Attributes:
-        arrays: where each array comes from.
-        geometry: cropping and resampling.
         tasks: the slices of each split, in the order of their numbers.
         options: what decides the result, by name, as plain values.
+        left_out: pseudonym of the file, array, kind and reason of what is left out before any slice is read.
+        notes: what a user should know of a series.
         digest: of options and slices.
     """
 
+    dataset: str
     arrays: tuple[ArraySource, ...]
     geometry: Geometry
     tasks: dict[str, list[PrepareTask]]
     options: dict[str, Any]
+    left_out: Sequence[tuple[str, str, str, str]] = ()
+    notes: Sequence[NoteInfo] = ()
     digest: str = field(init=False)
 
     def __post_init__(self) -> None:
@@ -68,14 +72,9 @@ class PreparePlan:
 
 def fitting_rows(rows: Sequence[Row], geometry: Geometry) -> tuple[list[Row], list[LeftOut]]:
     """The rows that can be brought to the size and spacing wanted, and why the others cannot."""
-    kept, left_out = [], []
-    for row in rows:
-        fault = geometry.fault(row[0].shape, row[0].spacing_mm)
-        if fault is None:
-            kept.append(row)
-        else:
-            left_out.append(LeftOut(row[0].file, fault[0], fault[1]))
-    return kept, left_out
+    faults = [geometry.fault(row[0].shape, row[0].spacing_mm) for row in rows]
+    kept = [row for row, fault in zip(rows, faults, strict=True) if fault is None]
+    return kept, [LeftOut(row[0].file, *fault) for row, fault in zip(rows, faults, strict=True) if fault is not None]
 
 
 def given_splits(rows: Sequence[Row]) -> dict[str, str] | None:
@@ -108,38 +107,24 @@ def make_tasks(
         rows: slices with their partners.
         splits: of each group.
         order: of the splits, where they are named; others follow by name.
-        geometry: cropping and resampling.
+        geometry: gives each its shape and spacing.
         pseudonyms: what stands for ids.
     """
     by_split: dict[str, list[Row]] = {}
     for row in rows:
         by_split.setdefault(splits[row[0].group], []).append(row)
+
+    def place(row: Row) -> tuple[str, str, int]:
+        raw = row[0]
+        given = raw.split is not None
+        return ("", "", 0) if given else (pseudonyms.patient(raw.group), pseudonyms.series(raw.series), raw.order)
+
+    def numbered(split: str) -> Iterator[PrepareTask]:
+        for index, row in enumerate(sorted(by_split[split], key=place)):
+            raw = row[0]
+            shape, spacing = geometry.result(raw.shape, raw.spacing_mm)
+            ids = (pseudonyms.patient(raw.group), pseudonyms.series(raw.series), pseudonyms.file(raw.file))
+            yield PrepareTask(index, split, row, shape, *ids, spacing)
+
     names = [*(name for name in order if name in by_split), *sorted(set(by_split) - set(order))]
-    return {
-        name: [
-            _task(index, name, row, geometry, pseudonyms)
-            for index, row in enumerate(sorted(by_split[name], key=lambda row: _order(row[0], pseudonyms)))
-        ]
-        for name in names
-    }
-
-
-def _order(raw: RawSlice, pseudonyms: Pseudonyms) -> tuple[str, str, int]:
-    if raw.split is not None:
-        return "", "", 0
-    return pseudonyms.patient(raw.group), pseudonyms.series(raw.series), raw.order
-
-
-def _task(index: int, split: str, row: Row, geometry: Geometry, pseudonyms: Pseudonyms) -> PrepareTask:
-    raw = row[0]
-    shape, spacing = geometry.result(raw.shape, raw.spacing_mm)
-    return PrepareTask(
-        index=index,
-        split=split,
-        slices=row,
-        shape=shape,
-        patient=pseudonyms.patient(raw.group),
-        series=pseudonyms.series(raw.series),
-        file=pseudonyms.file(raw.file),
-        spacing_mm=spacing,
-    )
+    return {name: list(numbered(name)) for name in names}

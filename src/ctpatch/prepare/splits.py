@@ -111,11 +111,6 @@ class PatientTable:
                 )
         return cls(file.name, rows, tuple(frame.columns))
 
-    def cell(self, patient: str, pseudonym: str, column: str) -> str | None:
-        """A patient's cell, by its id or by its pseudonym; None where the patient is not listed."""
-        row = self.rows.get(patient) or self.rows.get(pseudonym)
-        return None if row is None else row[column]
-
 
 def _read_csv(file: Path) -> pl.DataFrame:
     try:
@@ -156,14 +151,16 @@ def assign(
 
 
 def _cells(patients: Mapping[str, str], table: PatientTable, column: str) -> dict[str, str]:
-    cells = {patient: table.cell(patient, pseudonym, column) for patient, pseudonym in patients.items()}
+    """A cell of each patient, who is listed by id or by pseudonym."""
+    rows = {patient: table.rows.get(patient) or table.rows.get(pseudonym) for patient, pseudonym in patients.items()}
+    cells = {patient: row[column] if row else "" for patient, row in rows.items()}
     missing = [patient for patient, cell in cells.items() if not cell]
     if missing:
         raise SourceManifestError(
             f"{table.name} says nothing in column {column} for {len(missing)} of {len(cells)} patients: "
             f"{', '.join(repr(each[:60]) for each in missing[:_NAMES_SHOWN])}; add them"
         )
-    return {patient: cell for patient, cell in cells.items() if cell}
+    return cells
 
 
 def _stratified(patients: Iterable[str], shares: Shares, strata: Mapping[str, str]) -> dict[str, str]:

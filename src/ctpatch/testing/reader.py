@@ -73,7 +73,6 @@ class ReaderContract:
         return self.write_tree(root)
 
     def test_all_slices_are_found_in_order(self, reader: Reader, root: Path, tree: RawTree) -> None:
-        """Each slice once, along its series, with shape, place and spacing."""
         found = _scan(reader, root)
         assert found.left_out == []
         assert [each.file for each in found.slices] == list(tree.files)
@@ -88,14 +87,12 @@ class ReaderContract:
             assert orders == sorted(set(orders))
 
     def test_each_file_counts_for_progress(self, reader: Reader, root: Path, tree: RawTree) -> None:
-        """`advance` is called for all files that are there."""
         steps: list[int] = []
         reader.scan(root, steps.append)
         assert sum(steps) == sum(path.is_file() for path in root.rglob("*"))
         assert len(set(tree.files)) > 1
 
     def test_pixels_are_those_that_were_written(self, reader: Reader, root: Path, tree: RawTree) -> None:
-        """By value, also one by one and from the last to the first."""
         slices = _scan(reader, root).slices
         for image, wanted in zip(reader.read(root, slices), tree.images, strict=True):
             _assert_same(image, wanted, tree.tolerance)
@@ -104,7 +101,6 @@ class ReaderContract:
             _assert_same(image, wanted, tree.tolerance)
 
     def test_a_file_can_be_the_source(self, reader: Reader, root: Path, tree: RawTree) -> None:
-        """Its slices are found, and no others."""
         file = tree.files[-1]
         slices = _scan(reader, root / file).slices
         wanted = [image for image, name in zip(tree.images, tree.files, strict=True) if name == file]
@@ -112,7 +108,6 @@ class ReaderContract:
             _assert_same(image, other, tree.tolerance)
 
     def test_another_process_reads_the_same(self, reader: Reader, root: Path, tree: RawTree) -> None:
-        """The reader and what it found can be pickled, and are equal afterwards."""
         found = _scan(reader, root)
         copy, slices = pickle.loads(pickle.dumps((reader, found.slices)))  # noqa: S301 - our own bytes
         assert (copy, slices) == (reader, found.slices)
@@ -121,14 +116,12 @@ class ReaderContract:
             _assert_same(image, wanted, tree.tolerance)
 
     def test_scanning_again_finds_the_same(self, reader: Reader, root: Path, tree: RawTree) -> None:
-        """In the same order, with the same notes, also with another object of the same reader."""
         first = _scan(reader, root)
         assert len(first.slices) == len(tree.images)
         assert _scan(reader, root) == first
         assert _scan(self.make_reader(), root) == first
 
     def test_other_files_are_left_out_by_kind(self, reader: Reader, root: Path, tree: RawTree) -> None:
-        """What is no raw CT is named and no fault; no reason holds a name."""
         wanted = _by_place(reader, root, tree)
         others = {"notes.txt": b"no slice\n" * 50, "deep/er/empty.raw": b"", "noise.bin": bytes(range(256)) * 20}
         for name, content in others.items():
@@ -140,7 +133,6 @@ class ReaderContract:
         _assert_read(reader, root, found.slices, wanted)
 
     def test_links_and_pipes_lead_nowhere(self, reader: Reader, root: Path, tree: RawTree) -> None:
-        """Links that leave the source are not followed; a link to nothing is a fault, as a slice may be missing."""
         wanted = _by_place(reader, root, tree)
         outside = root.parent / "outside"
         shutil.copytree(root, outside)
@@ -159,21 +151,19 @@ class ReaderContract:
         _assert_read(reader, root, found.slices, wanted)
 
     def test_a_file_that_is_cut_is_named_and_spoils_no_other(self, reader: Reader, root: Path, tree: RawTree) -> None:
-        """Wherever it ends: no crash, no other pixel, and its name where it is left out or refused."""
         wanted = _by_place(reader, root, tree)
         cut = tree.files[0]
         content = (root / cut).read_bytes()
         for length in sorted({len(content) * share // 64 for share in range(1, 64, 3)} | {len(content) - 1}):
             (root / cut).write_bytes(content[:length])
             found = _scan(reader, root)
-            _assert_read(reader, root, _without(found, cut), _but(wanted, cut))
+            _assert_others_read(reader, root, found, wanted, cut)
             read = _read_or_named(reader, root, found, cut)
             assert len(read) < tree.files.count(cut) or length > len(content) // 2
             for place, image in read.items():
                 _assert_same(image, wanted[place], tree.tolerance)
 
     def test_wrong_bytes_end_in_a_sentence(self, reader: Reader, root: Path, tree: RawTree) -> None:
-        """Noise in a file: it is left out, refused, or finite numbers; the other files are read as before."""
         wanted = _by_place(reader, root, tree)
         spoiled = tree.files[0]
         content = (root / spoiled).read_bytes()
@@ -184,13 +174,12 @@ class ReaderContract:
                 noise[place] = int(random.integers(256))
             (root / spoiled).write_bytes(noise)
             found = _scan(reader, root)
-            _assert_read(reader, root, _without(found, spoiled), _but(wanted, spoiled))
+            _assert_others_read(reader, root, found, wanted, spoiled)
             for image in _read_or_named(reader, root, found, spoiled).values():
                 assert image.dtype == np.float32
                 assert np.isfinite(image).all()
 
     def test_a_file_that_goes_away_is_refused(self, reader: Reader, root: Path, tree: RawTree) -> None:
-        """Between the scan and the reading; with an error that names it."""
         slices = _scan(reader, root).slices
         (root / tree.files[0]).unlink()
         with pytest.raises(CtPatchError, match=Path(tree.files[0]).name):
@@ -215,19 +204,16 @@ def _by_place(reader: Reader, root: Path, tree: RawTree) -> Images:
     return dict(zip(map(_place, _scan(reader, root).slices), tree.images, strict=True))
 
 
-def _without(found: Scan, file: str) -> list[RawSlice]:
-    return [each for each in found.slices if each.file != file]
-
-
-def _but(images: Images, file: str) -> Images:
-    return {place: image for place, image in images.items() if place[0] != file}
-
-
 def _assert_read(reader: Reader, root: Path, slices: Sequence[RawSlice], wanted: Images) -> None:
     """These slices are there, each once, with these pixels."""
     assert sorted(map(_place, slices)) == sorted(wanted)
     for one, image in zip(slices, reader.read(root, slices), strict=True):
         _assert_same(image, wanted[_place(one)], 0)
+
+
+def _assert_others_read(reader: Reader, root: Path, found: Scan, wanted: Images, file: str) -> None:
+    slices = [each for each in found.slices if each.file != file]
+    _assert_read(reader, root, slices, {place: image for place, image in wanted.items() if place[0] != file})
 
 
 def _read_or_named(reader: Reader, root: Path, found: Scan, file: str) -> Images:

@@ -51,6 +51,11 @@ class Pseudonyms:
         return "K" + self._of("key", "id")
 
 
+def lies_in(file: Path, folder: Path) -> bool:
+    """Whether a file is below a folder once links are followed: what is written there may be given away."""
+    return Path(os.path.realpath(file)).is_relative_to(os.path.realpath(folder))
+
+
 def default_key_file() -> Path:
     """Where the user's key lies unless another is named."""
     if sys.platform == "win32":
@@ -63,23 +68,19 @@ def default_key_file() -> Path:
 def load_key(
     path: str | os.PathLike[str] | None, outside: tuple[Path, ...], *, new_key: bool = False
 ) -> tuple[Pseudonyms, Path, bool]:
-    """The user's key; a new one, which `save_key` is still to write, where there is none yet.
+    """The user's key, its file, and whether it is new: `save_key` is then still to write it.
 
     Args:
         path: the file; None takes that in the user's settings.
+        outside: folders it must not lie in.
         new_key: whether a key may be new where the user has named its file; in the settings it may always.
-        outside: folders it must not lie in: what is written there may be given away.
-
-    Returns:
-        The pseudonyms, the key's file, and whether it is new: nothing is written.
 
     Raises:
         UsageError: it lies in the output, is not there, or is no key.
         SystemFailureError: it cannot be read.
     """
     file = given_path(path) if path is not None else default_key_file()
-    real = Path(os.path.realpath(file))
-    if any(real.is_relative_to(os.path.realpath(folder)) for folder in outside):
+    if any(lies_in(file, folder) for folder in outside):
         raise UsageError(
             f"the key {file.name} lies in the folder that is written; whoever has it can tell who is behind a "
             "pseudonym: choose a --key elsewhere"
@@ -92,7 +93,7 @@ def load_key(
             )
         return Pseudonyms(secrets.token_hex(KEY_BYTES).encode()), file, True
     with system_errors("reading the key", file.name):
-        content = read_regular(real, _MAX_KEY_BYTES).strip()
+        content = read_regular(Path(os.path.realpath(file)), _MAX_KEY_BYTES).strip()
     if len(content) < KEY_BYTES:
         raise UsageError(
             f"the key {file.name} has {len(content)} bytes, wanted {KEY_BYTES} or more; name another --key, or a file "

@@ -3,12 +3,14 @@
 Nothing heavy is imported here: the help of the command line comes from it.
 """
 
+import importlib
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar, Literal, Protocol
 
+from ctpatch.errors import UsageError
 from ctpatch.words import MatchBy
 
 if TYPE_CHECKING:
@@ -130,8 +132,9 @@ class RawFormat(ABC):
     """A kind of raw CT, as a frozen dataclass whose fields are the options that it alone has.
 
     The command line and Python take the fields as they stand; what the docstring of the subclass says of an attribute
-    is the help of the option, and `Annotated` with a `cyclopts.Parameter` puts it into a group. A subclass lies in a
-    folder beside this file and imports its libraries where it needs them.
+    is the help of the option. `Annotated[bool, "Splits"]` puts it under that heading of the help, and a text such as
+    `"--filter"` there is its name on the command line. A subclass lies in a folder beside this file and imports its
+    libraries where it needs them.
 
     Attributes:
         name: what the command and the reader are called.
@@ -167,3 +170,15 @@ class RawFormat(ABC):
     def recorded(self) -> dict[str, Any]:
         """What decides the result, by name, for the record."""
         return {}
+
+
+def library(module: str, needed: str) -> Any:
+    """Import what only some kinds of raw CT need.
+
+    Raises:
+        UsageError: it is not installed; says what needs it, and how to get it.
+    """
+    try:
+        return importlib.import_module(module)
+    except ImportError:
+        raise UsageError(f"{needed}; pip install 'ctpatch[prepare]'") from None

@@ -30,14 +30,10 @@ def local_executor(workers: int) -> Executor:
 
 
 def as_executor(given: AnyExecutor | None, workers: int) -> Executor:
-    """The executor that was handed over, or a local one.
-
-    Args:
-        given: an `Executor`, any `concurrent.futures.Executor`, a `distributed.Client`, or None.
-        workers: processes of the local one.
+    """The executor that was handed over, or a local one with so many workers.
 
     Raises:
-        UsageError: it is none of these.
+        UsageError: it is none of those that `AnyExecutor` names.
     """
     if given is None:
         return local_executor(workers)
@@ -51,10 +47,12 @@ def as_executor(given: AnyExecutor | None, workers: int) -> Executor:
         from ctpatch.work.executors.dask import DaskExecutor  # noqa: PLC0415
 
         return DaskExecutor(given)
-    if callable(getattr(given, "run", None)):
-        executor: Executor = given
-        return executor
-    raise UsageError(f"executor: got a {type(given).__name__}, wanted a concurrent.futures.Executor or a dask Client")
+    if not callable(getattr(given, "run", None)):
+        raise UsageError(
+            f"executor: got a {type(given).__name__}, wanted a concurrent.futures.Executor or a dask Client"
+        )
+    executor: Executor = given
+    return executor
 
 
 @contextmanager

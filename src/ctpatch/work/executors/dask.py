@@ -8,12 +8,12 @@ import signal
 import threading
 import time
 import uuid
-from collections import Counter, deque
+from collections import Counter
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import CancelledError
 from contextlib import suppress
-from dataclasses import dataclass
 from functools import lru_cache
+from itertools import islice
 from queue import Empty, SimpleQueue
 from typing import Any
 
@@ -23,33 +23,26 @@ from distributed.protocol.pickle import dumps, loads
 from ctpatch.errors import CtPatchError, SystemFailureError
 from ctpatch.work.executors.base import Done, Failed, Item, Lost, Result, Shared
 
-RETRIES = 2
-PATIENCE = 600.0
-"""Seconds without any worker after which the run ends."""
-
+_RETRIES = 2
+_PATIENCE = 600.0  # seconds without any worker after which the run ends
+_FAREWELL = 30.0  # seconds that items under way are given to end when the run is stopped
 _ITEMS_AHEAD = 2
 _FEWEST_AHEAD = 4
 _LOOK_AGAIN = 2.0
 _SOON = 0.1
-_UNDONE = ("pending", "lost")
-_FAREWELL = 30.0
-"""Seconds that items under way are given to end when the run is stopped."""
-
-
-@dataclass(frozen=True, slots=True)
-class _Refused:
-    error: CtPatchError
+_GONE = (
+    "the connection to the Dask scheduler was lost, or it dropped the work; parts that were done are kept: run the "
+    "same command again to go on"
+)
 
 
 class DaskExecutor:
     """Runs items on the workers that a client's scheduler has, also on those that come later."""
 
-    def __init__(self, client: Client, *, patience: float = PATIENCE) -> None:
+    def __init__(self, client: Client, *, patience: float = _PATIENCE) -> None:
         self._client = client
         self._patience = patience
-        self._threads, self._looked = 0, float("-inf")
-        self._ready: SimpleQueue[Future[Any]] = SimpleQueue()
-        self._again: list[Future[Any]] = []
+        self._most, self._looked = _FEWEST_AHEAD, float("-inf")
 
     def run(
         self, function: Callable[[Shared, Item], Result], shared: Shared, items: Iterable[Item]
@@ -60,31 +53,31 @@ class DaskExecutor:
             SystemFailureError: the scheduler is gone, or has had no worker for too long.
         """
         run, work = uuid.uuid4().hex, dumps((function, shared))
-        queue, suspects = iter(items), deque[Item]()
+        queue, suspects = iter(items), list[Item]()
         under_way: dict[Future[Any], Item] = {}
-        self._ready, self._again = SimpleQueue(), []
-        exhausted = False
+        ready: SimpleQueue[Future[Any]] = SimpleQueue()
+
+        def submit(several: Iterable[Item]) -> None:
+            for item in several:
+                key = f"ctpatch-{uuid.uuid4().hex}"
+                future = self._client.submit(_work_on, run, work, item, key=key, retries=_RETRIES, pure=False)
+                future.add_done_callback(ready.put)
+                under_way[future] = item
+
         try:
             while True:
-                while not exhausted and len(under_way) < self._most():
-                    try:
-                        item = next(queue)
-                    except StopIteration:
-                        exhausted = True
-                    else:
-                        under_way[self._submit(run, work, item)] = item
+                submit(islice(queue, max(0, self._items_ahead() - len(under_way))))
                 # Who was with a deadly item when its worker died looks deadly too: alone, it shows.
-                alone = not under_way and bool(suspects)
+                alone = not under_way
                 if alone:
-                    item = suspects.popleft()
-                    under_way[self._submit(run, work, item)] = item
+                    submit(suspects[:1])
+                    del suspects[:1]
                 if not under_way:
                     return
-                future = self._next()
-                item = under_way.pop(future)
-                outcome = self._outcome(item, future)
+                future = self._next(ready)
+                outcome = _outcome(under_way.pop(future), future)
                 if isinstance(outcome, Lost) and not alone:
-                    suspects.append(item)
+                    suspects.append(outcome.item)
                 else:
                     yield outcome
         finally:
@@ -96,7 +89,7 @@ class DaskExecutor:
         with suppress(TimeoutError):
             self._client.wait_for_workers(1, timeout=self._patience)
         if not self.workers():
-            raise SystemFailureError(self._deserted())
+            raise self._deserted()
         found: dict[str, Any] = self._client.run(function, argument, on_error="return")
         return found
 
@@ -104,56 +97,35 @@ class DaskExecutor:
         """How many there are now."""
         return len(self._client.nthreads())
 
-    def _most(self) -> int:
+    def _items_ahead(self) -> int:
         if time.monotonic() - self._looked > _LOOK_AGAIN:
-            self._threads, self._looked = sum(self._client.nthreads().values()), time.monotonic()
-        return max(_FEWEST_AHEAD, _ITEMS_AHEAD * self._threads)
+            self._most = max(_FEWEST_AHEAD, _ITEMS_AHEAD * sum(self._client.nthreads().values()))
+            self._looked = time.monotonic()
+        return self._most
 
-    def _submit(self, run: str, work: bytes, item: Any) -> Future[Any]:
-        key = f"ctpatch-{uuid.uuid4().hex}"
-        future = self._client.submit(_work_on, run, work, item, key=key, retries=RETRIES, pure=False)
-        future.add_done_callback(self._ready.put)
-        return future
-
-    def _next(self) -> Future[Any]:
-        deserted: float | None = None
+    def _next(self, ready: "SimpleQueue[Future[Any]]") -> Future[Any]:
+        """The next item that is done, failed or given up."""
+        manned = time.monotonic()
         while True:
-            for future in self._again:
-                if future.status not in _UNDONE:
-                    self._again.remove(future)
-                    return future
-            try:
-                future = self._ready.get(timeout=_SOON if self._again else _LOOK_AGAIN)
-            except Empty:
-                if self._client.status != "running":
-                    raise SystemFailureError(_GONE) from None
-                now = time.monotonic()
-                deserted = None if self._client.nthreads() else deserted or now
-                if deserted is not None and now - deserted > self._patience:
-                    raise SystemFailureError(self._deserted()) from None
-            else:
-                if future.status not in _UNDONE:
+            with suppress(Empty):
+                future = ready.get(timeout=_LOOK_AGAIN)
+                if future.status not in {"pending", "lost"}:
                     return future
                 # Its worker died with the result before that was fetched: another one does the item again.
-                self._again.append(future)
+                ready.put(future)
+                time.sleep(_SOON)
+            if self._client.status != "running":
+                raise SystemFailureError(_GONE)
+            if self.workers():
+                manned = time.monotonic()
+            elif time.monotonic() - manned > self._patience:
+                raise self._deserted()
 
-    def _deserted(self) -> str:
-        return (
+    def _deserted(self) -> SystemFailureError:
+        return SystemFailureError(
             f"the scheduler has had no worker for {self._patience:.0f} s; parts that were done are kept: start "
             "workers, then run the same command again"
         )
-
-    @staticmethod
-    def _outcome(item: Item, future: Future[Any]) -> Done[Item, Any] | Failed[Item] | Lost[Item]:
-        try:
-            result = future.result()
-        except KilledWorker:
-            return Lost(item)
-        except CancelledError:
-            raise SystemFailureError(_GONE) from None
-        except Exception as error:  # noqa: BLE001 - handed on, never swallowed
-            return Failed(item, error)
-        return Failed(item, result.error) if isinstance(result, _Refused) else Done(item, result)
 
     def _stop(self, run: str, futures: list[Future[Any]]) -> None:
         """Let nothing of the run begin any more, and wait until what is at work has ended."""
@@ -165,10 +137,17 @@ class DaskExecutor:
                 time.sleep(0.05)
 
 
-_GONE = (
-    "the connection to the Dask scheduler was lost, or it dropped the work; parts that were done are kept: run the "
-    "same command again to go on"
-)
+def _outcome(item: Item, future: Future[Any]) -> Done[Item, Any] | Failed[Item] | Lost[Item]:
+    try:
+        error, result = future.result()
+    except KilledWorker:
+        return Lost(item)
+    except CancelledError:
+        raise SystemFailureError(_GONE) from None
+    except Exception as raised:  # noqa: BLE001 - handed on, never swallowed
+        return Failed(item, raised)
+    return Done(item, result) if error is None else Failed(item, error)
+
 
 # In a worker's process: what runs there, and what is to run no more.
 _lock = threading.Lock()
@@ -176,18 +155,19 @@ _running: Counter[str] = Counter()
 _stopped: set[str] = set()
 
 
-def _work_on(run: str, work: bytes, item: Any) -> Any:
+def _work_on(run: str, work: bytes, item: Any) -> tuple[CtPatchError | None, Any]:
+    """An item's error, where it would be the same again, or its result."""
     with _lock:
         if run in _stopped:
-            return None
+            return None, None
         _running[run] += 1
     try:
         function, shared = _unpacked(work)
-        return function(shared, item)
+        return None, function(shared, item)
     except SystemFailureError:
         raise
     except CtPatchError as error:
-        return _Refused(error)
+        return error, None
     finally:
         with _lock:
             _running[run] -= 1

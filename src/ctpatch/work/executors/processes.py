@@ -4,16 +4,18 @@ import multiprocessing
 import os
 import signal
 import threading
-from collections import deque
 from collections.abc import Callable, Iterable, Iterator
-from concurrent.futures import FIRST_COMPLETED, Future, ProcessPoolExecutor, wait
+from concurrent.futures import Future, ProcessPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
 from contextlib import contextmanager
+from functools import partial
+from itertools import chain
 from multiprocessing.connection import wait as wait_for
 from typing import Any
 
 from ctpatch.files.atomic import system_errors
-from ctpatch.work.executors.base import Done, Failed, Item, Lost, Result, Shared
+from ctpatch.work.executors.base import Done, Failed, Item, Lost, Result, Shared, ending
+from ctpatch.work.executors.futures import ended, outcome
 
 _ITEMS_AHEAD = 2
 """Items handed to the pool for each worker, so that none waits and memory stays bounded."""
@@ -64,39 +66,21 @@ class ProcessExecutor:
     ) -> Iterator[Done[Item, Result] | Failed[Item] | Lost[Item]]:
         """Run the function on all items."""
         queue = iter(items)
-        suspects: deque[Item] = deque()
-        exhausted = False
-        while not exhausted:
+        for first in queue:
+            suspects: list[Item] = []
             pool = self._pool(self.workers, function, shared)
-            under_way: dict[Future[Result], Item] = {}
             try:
-                while True:
-                    while not exhausted and len(under_way) < self.workers * _ITEMS_AHEAD:
-                        try:
-                            item = next(queue)
-                        except StopIteration:
-                            exhausted = True
+                most = self.workers * _ITEMS_AHEAD
+                with ending(ended(partial(_submit, pool), chain([first], queue), most, _is_broken)) as futures:
+                    for item, future in futures:
+                        if _is_broken(future):
+                            suspects.append(item)
                         else:
-                            under_way[_submit(pool, item)] = item
-                    if not under_way:
-                        break
-                    finished, _ = wait(under_way, return_when=FIRST_COMPLETED)
-                    for future in finished:
-                        error = future.exception()
-                        if isinstance(error, BrokenProcessPool):
-                            continue
-                        yield _outcome(under_way.pop(future), future)
-                    if any(isinstance(future.exception(), BrokenProcessPool) for future in finished & set(under_way)):
-                        wait(under_way)
-                        survivors = [f for f in under_way if not isinstance(f.exception(), BrokenProcessPool)]
-                        for future in survivors:
-                            yield _outcome(under_way.pop(future), future)
-                        suspects.extend(under_way.values())
-                        break
+                            yield outcome(item, future)
             finally:
                 pool.shutdown(wait=True, cancel_futures=True)
-            while suspects:
-                yield self._alone(suspects.popleft(), function, shared)
+            for item in suspects:
+                yield self._alone(item, function, shared)
 
     def _alone(
         self, item: Item, function: Callable[[Shared, Item], Result], shared: Shared
@@ -105,8 +89,8 @@ class ProcessExecutor:
         for _ in range(2):
             with self._pool(1, function, shared) as pool:
                 future: Future[Result] = _submit(pool, item)
-                if not isinstance(future.exception(), BrokenProcessPool):
-                    return _outcome(item, future)
+                if not _is_broken(future):
+                    return outcome(item, future)
         return Lost(item)
 
     @staticmethod
@@ -141,10 +125,5 @@ def _submit(pool: ProcessPoolExecutor, item: Any) -> Future[Any]:
         return broken
 
 
-def _outcome(item: Item, future: Future[Result]) -> Done[Item, Result] | Failed[Item]:
-    error = future.exception()
-    if error is None:
-        return Done(item, future.result())
-    if not isinstance(error, Exception):
-        raise error
-    return Failed(item, error)
+def _is_broken(future: Future[Any]) -> bool:
+    return isinstance(future.exception(), BrokenProcessPool)

@@ -1,6 +1,7 @@
 """Whether workers on other machines see the same files and run the same software, asked before any work is done."""
 
 import os
+import platform
 import secrets
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, suppress
@@ -40,12 +41,7 @@ class RemoteExecutor(Executor, Protocol):
 
 @dataclass(frozen=True, slots=True)
 class Landmarks:
-    """What every worker must find.
-
-    Attributes:
-        files: absolute path and mark (size and digest of the first 64 KiB) of each file.
-        software: version of what decides the bytes, by name; empty where it is not installed.
-    """
+    """What every worker must find: files with their marks, and what decides the bytes with its version."""
 
     files: tuple[tuple[str, str], ...]
     software: tuple[tuple[str, str], ...]
@@ -82,12 +78,19 @@ def in_sight(
         return
     with _token(folder) as tokens:
         landmarks = Landmarks(
-            tuple((os.path.abspath(file), _mark(file)) for file in (*tokens, *files)), _software(software)
+            tuple((os.path.abspath(file), _mark(file)) for file in (*tokens, *files)),
+            tuple((name, _version(name)) for name in (*_BY_MODULE, *software)),
         )
         if not executor.workers():
             listener(Notice("no-workers", "the scheduler has no worker yet; waiting for the first one"))
         for worker, complaint in executor.everywhere(_complaint, landmarks).items():
-            _refuse(worker, complaint)
+            if isinstance(complaint, Exception):
+                raise UsageError(
+                    f"worker {worker} cannot run ctpatch ({type(complaint).__name__}: {str(complaint)[:200]}); install "
+                    "the same version of ctpatch where the workers run"
+                )
+            if complaint is not None:
+                raise UsageError(f"worker {worker} {complaint}")
         yield lambda function: partial(_guarded, function, landmarks)
 
 
@@ -107,32 +110,16 @@ def _token(folder: Path | None) -> Iterator[list[Path]]:
             remove_file(token)
 
 
-def _refuse(worker: str, complaint: object) -> None:
-    if isinstance(complaint, Exception):
-        raise UsageError(
-            f"worker {worker} cannot run ctpatch ({type(complaint).__name__}: {str(complaint)[:200]}); install the "
-            "same version of ctpatch where the workers run"
-        )
-    if complaint is not None:
-        raise UsageError(f"worker {worker} {complaint}")
-
-
 def _mark(path: str | Path) -> str:
+    """Size, and digest of the first 64 KiB."""
     with open(path, "rb") as file:
         return f"{os.fstat(file.fileno()).st_size}-{xxhash.xxh3_64_hexdigest(file.read(_HEAD_BYTES))}"
 
 
-def _software(more: Sequence[str]) -> tuple[tuple[str, str], ...]:
-    return tuple((name, _version(name)) for name in (*_BY_MODULE, *more))
-
-
 def _version(name: str) -> str:
-    if name in _BY_MODULE:
-        return _BY_MODULE[name]
-    try:
-        return version(name)
-    except PackageNotFoundError:
-        return ""
+    with suppress(PackageNotFoundError):
+        return _BY_MODULE.get(name) or version(name)
+    return ""
 
 
 def _complaint(landmarks: Landmarks) -> str | None:
@@ -166,8 +153,6 @@ def _guarded(function: Callable[[Any, Any], Any], landmarks: Landmarks, shared: 
     if landmarks not in _satisfied:
         complaint = _complaint(landmarks)
         if complaint is not None:
-            raise UsageError(
-                f"a worker on {os.uname().nodename if hasattr(os, 'uname') else 'this machine'} {complaint}"
-            )
+            raise UsageError(f"a worker on {platform.node() or 'this machine'} {complaint}")
         _satisfied.add(landmarks)
     return function(shared, item)

@@ -3,8 +3,6 @@
 from dataclasses import dataclass
 from typing import Annotated, Any, ClassVar, Literal
 
-from cyclopts import Parameter
-
 from ctpatch.prepare.readers.base import RawFormat, Reader
 
 GroupBy = Literal["patient", "study", "series", "folder", "top-folder"]
@@ -32,8 +30,8 @@ class Dicom(RawFormat):
         "python-gdcm",
     )
 
-    group_by: Annotated[GroupBy, Parameter(group="Splits")] = "patient"
-    keep_orientation: Annotated[bool, Parameter(group="Values and size")] = False
+    group_by: Annotated[GroupBy, "Splits"] = "patient"
+    keep_orientation: Annotated[bool, "Values and size"] = False
     allow_deflated: bool = False
 
     def reader(self, array: str, workers: int) -> Reader:

@@ -14,10 +14,9 @@ import zlib
 from dataclasses import dataclass
 from typing import Any
 
-from ctpatch.errors import UsageError
 from ctpatch.files.paths import Root
 from ctpatch.prepare.geometry import MAX_RAW_PIXELS
-from ctpatch.prepare.readers.base import LeftOut
+from ctpatch.prepare.readers.base import LeftOut, library
 
 MAX_FILE_BYTES = 256 * 1024 * 1024
 """Largest file of one CT slice; those of scanners have less than a tenth."""
@@ -38,33 +37,11 @@ _MAX_TEXT = 512
 _AXES_TOLERANCE = 0.02
 
 HEADER_TAGS = (
-    "ImageType",
-    "SOPClassUID",
-    "PatientID",
-    "StudyInstanceUID",
-    "SeriesInstanceUID",
-    "SeriesDescription",
-    "ConvolutionKernel",
-    "InstanceNumber",
-    "ImagePositionPatient",
-    "ImageOrientationPatient",
-    "SliceLocation",
-    "GantryDetectorTilt",
-    "SamplesPerPixel",
-    "PhotometricInterpretation",
-    "NumberOfFrames",
-    "Rows",
-    "Columns",
-    "PixelSpacing",
-    "BitsAllocated",
-    "BitsStored",
-    "HighBit",
-    "PixelRepresentation",
-    "PixelPaddingValue",
-    "PixelPaddingRangeLimit",
-    "RescaleIntercept",
-    "RescaleSlope",
-    "RescaleType",
+    *("ImageType", "SOPClassUID", "PatientID", "StudyInstanceUID", "SeriesInstanceUID", "SeriesDescription"),
+    *("ConvolutionKernel", "InstanceNumber", "ImagePositionPatient", "ImageOrientationPatient", "SliceLocation"),
+    *("GantryDetectorTilt", "SamplesPerPixel", "PhotometricInterpretation", "NumberOfFrames", "Rows", "Columns"),
+    *("PixelSpacing", "BitsAllocated", "BitsStored", "HighBit", "PixelRepresentation", "PixelPaddingValue"),
+    *("PixelPaddingRangeLimit", "RescaleIntercept", "RescaleSlope", "RescaleType"),
 )
 """The only tags that are read. Ids serve to group and are never written; of the rest, spacing and position are."""
 
@@ -106,13 +83,15 @@ class CtHeader:
 
 
 class FileProblemError(Exception):
-    """A file that is not prepared; carries what is to be recorded."""
+    """A file that is not prepared: a kind, a reason, and whether it is a fault, as `LeftOut` has them."""
 
-    def __init__(self, kind: str, reason: str, *, fault: bool = False) -> None:
+    def __init__(self, kind: str, reason: str, *, fault: bool = True) -> None:
         super().__init__(reason)
-        self.kind = kind
-        self.reason = reason
-        self.fault = fault
+        self._left_out = kind, reason, fault
+
+    def left_out(self, file: str) -> LeftOut:
+        """The record of the file."""
+        return LeftOut(file, *self._left_out)
 
 
 class _BoundedFile(io.BufferedReader):
@@ -131,10 +110,7 @@ class _BoundedFile(io.BufferedReader):
 
 def import_pydicom() -> Any:
     """The library, or a sentence that says how to get it."""
-    try:
-        import pydicom  # noqa: PLC0415
-    except ImportError:
-        raise UsageError("reading DICOM needs pydicom; pip install 'ctpatch[prepare]'") from None
+    pydicom = library("pydicom", "reading DICOM needs pydicom")
     # Its warnings quote values, which may be private: without a handler they would be printed.
     logger = logging.getLogger("pydicom")
     if not logger.handlers:
@@ -148,7 +124,7 @@ def look_at(root: str, file: str, *, allow_deflated: bool) -> CtHeader | LeftOut
         dataset = read_dataset(root, file, HEADER_TAGS, allow_deflated=allow_deflated)
         return header_of(file, dataset)
     except FileProblemError as problem:
-        return LeftOut(file, problem.kind, problem.reason, problem.fault)
+        return problem.left_out(file)
 
 
 def read_dataset(root: str, file: str, tags: tuple[str, ...], *, allow_deflated: bool) -> Any:
@@ -164,12 +140,10 @@ def read_dataset(root: str, file: str, tags: tuple[str, ...], *, allow_deflated:
         if storage not in {"", CT_STORAGE}:
             raise _other_storage(storage)
         if size > MAX_FILE_BYTES:
-            raise FileProblemError(
-                "too-large", f"it has {size} bytes, wanted at most {MAX_FILE_BYTES} for one slice", fault=True
-            )
+            raise FileProblemError("too-large", f"it has {size} bytes, wanted at most {MAX_FILE_BYTES} for one slice")
         if syntax == DEFLATED and not allow_deflated:
             raise FileProblemError(
-                "deflated", "it is deflated and could be a bomb; --allow-deflated reads such, within bounds", fault=True
+                "deflated", "it is deflated and could be a bomb; --allow-deflated reads such, within bounds"
             )
         try:
             with warnings.catch_warnings():
@@ -181,11 +155,9 @@ def read_dataset(root: str, file: str, tags: tuple[str, ...], *, allow_deflated:
         except Exception as error:  # noqa: BLE001 - pydicom raises many kinds on rubbish, quoting values
             raise _damaged(error) from None
     if not named and start:
-        raise FileProblemError(
-            "damaged", "it is DICOM and does not say of what: it is cut short or damaged", fault=True
-        )
+        raise FileProblemError("damaged", "it is DICOM and does not say of what: it is cut short or damaged")
     if named != CT_STORAGE:
-        raise _other_storage(named) if named else FileProblemError("not-dicom", "it is no DICOM file")
+        raise _other_storage(named) if named else FileProblemError("not-dicom", "it is no DICOM file", fault=False)
     return dataset
 
 
@@ -194,7 +166,8 @@ def _parse(pydicom: Any, source: _BoundedFile, syntax: str, start: int, tags: tu
     if syntax == DEFLATED:
         source.seek(start)
         content = io.BytesIO(_inflate(source.read()))
-        stop = None if whole else _at_pixels
+        # The group of pixel data.
+        stop = None if whole else lambda tag, _vr, _length: int(tag) >= 0x7FE00000  # noqa: PLR2004
         tag_numbers = [pydicom.tag.Tag(tag) for tag in tags]
         dataset = pydicom.filereader.read_dataset(
             content, is_implicit_VR=False, is_little_endian=True, stop_when=stop, specific_tags=tag_numbers
@@ -210,23 +183,21 @@ def _parse(pydicom: Any, source: _BoundedFile, syntax: str, start: int, tags: tu
     return dataset
 
 
-def _at_pixels(tag: Any, _vr: str | None, _length: int) -> bool:
-    return int(tag) >= 0x7FE00000  # noqa: PLR2004 - the group of pixel data
-
-
 def _open(root: str, file: str) -> _BoundedFile:
     """Open a regular file below the root; links lead nowhere else."""
     try:
         if not Root(root).holds(file):
-            raise FileProblemError("link", "it is a link that leaves the source folder, which is not followed")
+            raise FileProblemError(
+                "link", "it is a link that leaves the source folder, which is not followed", fault=False
+            )
         flags = os.O_RDONLY | getattr(os, "O_BINARY", 0) | getattr(os, "O_NONBLOCK", 0) | getattr(os, "O_CLOEXEC", 0)
         fd = os.open(os.path.join(root, file), flags)
     except OSError as error:
-        raise FileProblemError("unreadable", f"it cannot be opened: {error.strerror}", fault=True) from None
+        raise FileProblemError("unreadable", f"it cannot be opened: {error.strerror}") from None
     status = os.fstat(fd)
     if not stat.S_ISREG(status.st_mode):
         os.close(fd)
-        raise FileProblemError("no-file", "it is no regular file")
+        raise FileProblemError("no-file", "it is no regular file", fault=False)
     return _BoundedFile(fd, status.st_size)
 
 
@@ -241,7 +212,7 @@ def _what_it_is(source: _BoundedFile, size: int) -> tuple[str, str, int]:
     plausible = first in {0x0002, 0x0008} and int.from_bytes(head[2:4], "little") <= 0x0018  # noqa: PLR2004
     big_endian = head[:2] == b"\x00\x08" and head[4:6].isalpha()
     if not (plausible or big_endian):
-        raise FileProblemError("not-dicom", "it is no DICOM file")
+        raise FileProblemError("not-dicom", "it is no DICOM file", fault=False)
     if first == 0x0002:  # noqa: PLR2004
         values, _ = _meta_group(head, 0)
         return values.get(0x0010, ""), values.get(0x0002, ""), 0
@@ -269,26 +240,24 @@ def _inflate(packed: bytes) -> bytes:
     try:
         content = machine.decompress(packed, MAX_FILE_BYTES)
     except zlib.error:
-        raise FileProblemError("damaged", "it says that it is deflated and cannot be inflated", fault=True) from None
+        raise FileProblemError("damaged", "it says that it is deflated and cannot be inflated") from None
     if machine.unconsumed_tail:
-        raise FileProblemError(
-            "too-large", f"inflated it has more than {MAX_FILE_BYTES} bytes, which no slice has", fault=True
-        )
+        raise FileProblemError("too-large", f"inflated it has more than {MAX_FILE_BYTES} bytes, which no slice has")
     return content
 
 
 def _other_storage(uid: str) -> FileProblemError:
     """Something else than a CT slice, by the name that the standard gives it; an unknown UID is not repeated."""
     if uid == _DICOMDIR:
-        return FileProblemError("dicomdir", "it is the index of a medium")
+        return FileProblemError("dicomdir", "it is the index of a medium", fault=False)
     pydicom = import_pydicom()
     known = str(pydicom.uid.UID(uid, validation_mode=pydicom.config.IGNORE).name)
     name = "unknown storage" if known == uid else known
-    return FileProblemError(name.lower().replace(" ", "-"), f"it holds no CT slice but {name}")
+    return FileProblemError(name.lower().replace(" ", "-"), f"it holds no CT slice but {name}", fault=False)
 
 
 def _damaged(error: Exception) -> FileProblemError:
-    return FileProblemError("damaged", f"it cannot be read as DICOM ({type(error).__name__})", fault=True)
+    return FileProblemError("damaged", f"it cannot be read as DICOM ({type(error).__name__})")
 
 
 def header_of(file: str, dataset: Any) -> CtHeader:
@@ -310,7 +279,7 @@ def header_of(file: str, dataset: Any) -> CtHeader:
                 number=_whole(dataset, "InstanceNumber"),
                 shape=(int(dataset.Rows), int(dataset.Columns)),
                 spacing_mm=_spacing(dataset),
-                origin_mm=_numbers3(dataset, "ImagePositionPatient"),
+                origin_mm=_finite(dataset, "ImagePositionPatient", 3),
                 axes=_axes(dataset),
                 location_mm=_number(dataset, "SliceLocation"),
                 tilt_deg=_number(dataset, "GantryDetectorTilt") or 0.0,
@@ -326,28 +295,26 @@ def _refuse_other_pixels(dataset: Any) -> None:
     """Refuse what is stored as a CT slice and is none, and shapes that no scanner writes."""
     kinds = [str(each).upper() for each in dataset.get("ImageType") or []]
     if "LOCALIZER" in kinds:
-        raise FileProblemError("localizer", "it is a localizer (scout view), no slice")
+        raise FileProblemError("localizer", "it is a localizer (scout view), no slice", fault=False)
     frames = _whole(dataset, "NumberOfFrames")
     if frames is not None and frames != 1:
-        raise FileProblemError("multi-frame", f"it says {frames} frames, a CT slice has one", fault=True)
+        raise FileProblemError("multi-frame", f"it says {frames} frames, a CT slice has one")
     photometric = _text(dataset, "PhotometricInterpretation")
     if not photometric:
         reason = "it does not say what its pixels are (PhotometricInterpretation): it is cut short or damaged"
-        raise FileProblemError("damaged", reason, fault=True)
+        raise FileProblemError("damaged", reason)
     if int(dataset.get("SamplesPerPixel") or 1) != 1 or not photometric.startswith("MONOCHROME"):
-        raise FileProblemError("no-grey-values", "its pixels are colours, no HU")
+        raise FileProblemError("no-grey-values", "its pixels are colours, no HU", fault=False)
     rescale_type = _text(dataset, "RescaleType").upper()
     if rescale_type not in {"", "HU"}:
-        raise FileProblemError("not-hu", "its RescaleType says that its values are no HU")
+        raise FileProblemError("not-hu", "its RescaleType says that its values are no HU", fault=False)
     if _number(dataset, "RescaleSlope") in {None, 0.0} or _number(dataset, "RescaleIntercept") is None:
-        raise FileProblemError("no-rescale", "it has no usable RescaleSlope and RescaleIntercept, so no HU", fault=True)
+        raise FileProblemError("no-rescale", "it has no usable RescaleSlope and RescaleIntercept, so no HU")
     rows, cols = int(dataset.Rows), int(dataset.Columns)
     if not (1 <= rows <= MAX_RAW_PIXELS and 1 <= cols <= MAX_RAW_PIXELS):
-        raise FileProblemError(
-            "too-large", f"it says {rows}x{cols} pixels, wanted 1 to {MAX_RAW_PIXELS} on a side", fault=True
-        )
+        raise FileProblemError("too-large", f"it says {rows}x{cols} pixels, wanted 1 to {MAX_RAW_PIXELS} on a side")
     if int(dataset.BitsAllocated) not in {8, 16, 32}:
-        raise FileProblemError("damaged", "its BitsAllocated is not 8, 16 or 32", fault=True)
+        raise FileProblemError("damaged", "its BitsAllocated is not 8, 16 or 32")
 
 
 def _text(dataset: Any, tag: str) -> str:
@@ -368,32 +335,25 @@ def _number(dataset: Any, tag: str) -> float | None:
     return number if math.isfinite(number) else None
 
 
-def _finite(dataset: Any, tag: str, count: int) -> list[float] | None:
+def _finite(dataset: Any, tag: str, count: int) -> Any:
+    """So many numbers as a tuple, or None where it is not said or makes no sense."""
     value = dataset.get(tag)
     if value is None or isinstance(value, str | float | int) or len(value) != count:
         return None
-    numbers = [float(each) for each in value]
+    numbers = tuple(float(each) for each in value)
     return numbers if all(math.isfinite(each) and abs(each) < 1e6 for each in numbers) else None  # noqa: PLR2004
 
 
-def _numbers3(dataset: Any, tag: str) -> Vector | None:
-    numbers = _finite(dataset, tag, 3)
-    return None if numbers is None else (numbers[0], numbers[1], numbers[2])
-
-
 def _spacing(dataset: Any) -> tuple[float, float] | None:
-    numbers = _finite(dataset, "PixelSpacing", 2)
-    return None if numbers is None or min(numbers) <= 0 else (numbers[0], numbers[1])
+    numbers: tuple[float, float] | None = _finite(dataset, "PixelSpacing", 2)
+    return None if numbers is None or min(numbers) <= 0 else numbers
 
 
 def _axes(dataset: Any) -> Axes | None:
     """Two unit vectors at a right angle, or None."""
-    numbers = _finite(dataset, "ImageOrientationPatient", 6)
+    numbers: Axes | None = _finite(dataset, "ImageOrientationPatient", 6)
     if numbers is None:
         return None
     a, b = numbers[:3], numbers[3:]
-    lengths = [math.hypot(*a), math.hypot(*b)]
-    dot = sum(x * y for x, y in zip(a, b, strict=True))
-    if any(abs(length - 1) > _AXES_TOLERANCE for length in lengths) or abs(dot) > _AXES_TOLERANCE:
-        return None
-    return (numbers[0], numbers[1], numbers[2], numbers[3], numbers[4], numbers[5])
+    errors = [math.hypot(*a) - 1, math.hypot(*b) - 1, sum(x * y for x, y in zip(a, b, strict=True))]
+    return None if any(abs(error) > _AXES_TOLERANCE for error in errors) else numbers

@@ -58,11 +58,9 @@ def read_hu(
         except (FileProblemError, UsageError, MemoryError):
             raise
         except Exception as error:  # noqa: BLE001 - pydicom and the decoders raise many kinds, quoting values
-            raise FileProblemError(
-                "damaged", f"its pixels cannot be decoded ({type(error).__name__})", fault=True
-            ) from None
+            raise FileProblemError("damaged", f"its pixels cannot be decoded ({type(error).__name__})") from None
     if not np.isfinite(hu).all():
-        raise FileProblemError("damaged", "its values are not finite", fault=True)
+        raise FileProblemError("damaged", "its values are not finite")
     return hu.astype(np.float32), axes
 
 
@@ -73,22 +71,22 @@ def _decode(dataset: Any) -> NDArray[Any]:
     syntax = dataset.ctpatch_syntax
     data = dataset.get("PixelData")
     if not isinstance(data, bytes | bytearray | memoryview) or not len(data):
-        raise FileProblemError("no-pixels", "it holds no pixels", fault=True)
+        raise FileProblemError("no-pixels", "it holds no pixels")
     if syntax in NATIVE_SYNTAXES:
         if len(data) < frame_bytes:
             raise FileProblemError(
-                "damaged", f"its header promises {frame_bytes} bytes of pixels, it holds {len(data)}", fault=True
+                "damaged", f"its header promises {frame_bytes} bytes of pixels, it holds {len(data)}"
             )
         if len(data) >= 2 * frame_bytes:
             raise FileProblemError(
-                "damaged", f"its header promises one slice of {frame_bytes} bytes, it holds {len(data)}", fault=True
+                "damaged", f"its header promises one slice of {frame_bytes} bytes, it holds {len(data)}"
             )
     else:
         _refuse_lies(pydicom, dataset, syntax, shape, frame_bytes)
     try:
         decoder = pydicom.pixels.get_decoder(syntax)
     except NotImplementedError:
-        raise FileProblemError("unknown-syntax", "its transfer syntax is not known", fault=True) from None
+        raise FileProblemError("unknown-syntax", "its transfer syntax is not known") from None
     if not decoder.is_available:
         missing = ", ".join(sorted({each.split(">")[0] for each in decoder.missing_dependencies if "pylib" in each}))
         raise UsageError(
@@ -98,7 +96,7 @@ def _decode(dataset: Any) -> NDArray[Any]:
     pixels, _ = decoder.as_array(dataset, index=0, raw=False)
     image: NDArray[Any] = np.asarray(pixels)
     if image.shape != shape or image.dtype.kind not in "iu":
-        raise FileProblemError("damaged", f"its pixels are {image.shape}, its header says {shape}", fault=True)
+        raise FileProblemError("damaged", f"its pixels are {image.shape}, its header says {shape}")
     return image
 
 
@@ -111,17 +109,16 @@ def _refuse_lies(pydicom: Any, dataset: Any, syntax: str, shape: tuple[int, int]
     frame = pydicom.encaps.get_frame(bytes(dataset.PixelData), 0, number_of_frames=1)
     if syntax == _RLE:
         if len(frame) * _MAX_RLE_GAIN > _MAX_DECODED_BYTES and _unpacked_bytes(frame) > frame_bytes + len(frame):
-            raise FileProblemError("too-large", "its RLE image unpacks to more than its header says", fault=True)
+            raise FileProblemError("too-large", "its RLE image unpacks to more than its header says")
         return
     size = _j2k_size(frame) if syntax.startswith(_J2K_PREFIXES) else _jpeg_size(frame)
     if size is None:
-        raise FileProblemError("damaged", "its compressed image has no readable header", fault=True)
+        raise FileProblemError("damaged", "its compressed image has no readable header")
     if size != (*shape, 1):
         raise FileProblemError(
             "damaged",
             f"its header says {shape[0]}x{shape[1]} pixels of one value, its compressed image "
             f"{size[0]}x{size[1]} of {size[2]}",
-            fault=True,
         )
 
 

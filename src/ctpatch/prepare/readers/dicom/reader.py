@@ -91,7 +91,7 @@ class DicomReader:
             try:
                 image = self._read(root, each.file)
             except FileProblemError as problem:
-                raise SliceError(f"{each.file}: {problem.reason}") from None
+                raise SliceError(f"{each.file}: {problem}") from None
             if image.shape != each.shape:
                 raise SliceError(f"{each.file}: it has shape {image.shape}, when it was found it had {each.shape}")
             yield image
@@ -103,25 +103,22 @@ class DicomReader:
 
     def _look(self, root: Path, files: list[str], advance: Callable[[int], None]) -> Iterator[CtHeader | LeftOut]:
         executor = local_executor(self.workers if len(files) > _FILES_AT_ONCE else 1)
-        shared = (str(root), self.allow_deflated)
-        lost: list[str] = []
-        for outcome in executor.run(_look_at_all, shared, _batches(files)):
-            if isinstance(outcome, Done):
-                yield from outcome.result
-            elif isinstance(outcome, Failed):
-                raise outcome.error
-            else:
-                lost.extend(outcome.item)
-            advance(len(outcome.item))
-        if lost:
-            alone: list[tuple[str, ...]] = [(file,) for file in lost]
-            for outcome in ProcessExecutor(1).run(_look_at_all, shared, alone):
+        batches = [tuple(files[start : start + _FILES_AT_ONCE]) for start in range(0, len(files), _FILES_AT_ONCE)]
+        while batches:
+            lost: list[str] = []
+            for outcome in executor.run(_look_at_all, (str(root), self.allow_deflated), batches):
+                if isinstance(outcome, Failed):
+                    raise outcome.error
                 if isinstance(outcome, Done):
                     yield from outcome.result
-                elif isinstance(outcome, Failed):
-                    raise outcome.error
+                elif len(outcome.item) > 1:
+                    lost.extend(outcome.item)
+                    continue
                 else:
                     yield LeftOut(outcome.item[0], "ends-process", _ENDS_PROCESS, fault=True)
+                advance(len(outcome.item))
+            # Which file of a batch it was shows when each is looked at alone.
+            executor, batches = ProcessExecutor(1), [(file,) for file in lost]
 
     def _without_duplicates(self, root: Path, name: str, series: list[Placed], found: Scan) -> list[Placed]:
         """The series without slices that lie where another one lies and have its pixels."""
@@ -134,7 +131,7 @@ class DicomReader:
                     digest = array_digest(self._read(root, each.header.file))
                 except FileProblemError as problem:
                     surplus.add(each.header.file)
-                    found.left_out.append(LeftOut(each.header.file, problem.kind, problem.reason, problem.fault))
+                    found.left_out.append(problem.left_out(each.header.file))
                     continue
                 if digest in seen:
                     surplus.add(each.header.file)
@@ -146,11 +143,6 @@ class DicomReader:
             message = f"{others} slices lie where another one lies and have other pixels; all are kept"
             found.notes.append(SeriesNote("same-position", name, message))
         return [each for each in series if each.header.file not in surplus]
-
-
-def _batches(files: list[str]) -> Iterator[tuple[str, ...]]:
-    for start in range(0, len(files), _FILES_AT_ONCE):
-        yield tuple(files[start : start + _FILES_AT_ONCE])
 
 
 def _look_at_all(shared: tuple[str, bool], files: tuple[str, ...]) -> list[CtHeader | LeftOut]:

@@ -3,7 +3,7 @@
 import math
 import statistics
 from collections.abc import Iterable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import pairwise
 from typing import Any
 
@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 
 from ctpatch.prepare.readers.base import GroupKind, RawSlice, SeriesNote
 from ctpatch.prepare.readers.dicom import GroupBy
-from ctpatch.prepare.readers.dicom.header import Axes, CtHeader, Vector
+from ctpatch.prepare.readers.dicom.header import Axes, CtHeader
 
 SAME_POSITION_MM = 0.01
 _GAP = 1.5
@@ -45,14 +45,10 @@ class Turn:
 
 @dataclass(frozen=True, slots=True)
 class Placed:
-    """A header, how its image is turned, and where the turned image lies."""
+    """How an image is turned, its header as it is for the turned image, and its position along the normal."""
 
-    header: CtHeader
     turn: Turn
-    shape: tuple[int, int]
-    spacing_mm: tuple[float, float] | None
-    origin_mm: Vector | None
-    axes: Axes | None
+    header: CtHeader
     position_mm: float | None
 
 
@@ -86,17 +82,14 @@ def place(header: CtHeader, *, keep_orientation: bool) -> Placed:
         signs = (-1.0 if turn.flip_cols else 1.0, -1.0 if turn.flip_rows else 1.0)
         a, b = (along_cols * signs[0]).tolist(), (along_rows * signs[1]).tolist()
         axes = (a[0], a[1], a[2], b[0], b[1], b[2])
-    return Placed(header, turn, shape, spacing, origin, axes, _position(header, origin, axes))
+    position = header.location_mm
+    if origin is not None and axes is not None:
+        position = round(float(np.dot(_normal(axes), np.array(origin))), 6) + 0.0
+    return Placed(turn, replace(header, shape=shape, spacing_mm=spacing, origin_mm=origin, axes=axes), position)
 
 
 def _normal(axes: Axes) -> NDArray[np.float64]:
     return np.cross(np.array(axes[:3]), np.array(axes[3:]))
-
-
-def _position(header: CtHeader, origin: Vector | None, axes: Axes | None) -> float | None:
-    if origin is not None and axes is not None:
-        return round(float(np.dot(_normal(axes), np.array(origin))), 6) + 0.0
-    return header.location_mm
 
 
 def group_of(header: CtHeader, group_by: GroupBy) -> tuple[str, GroupKind]:
@@ -126,9 +119,9 @@ def into_series(placed: Iterable[Placed], group_by: GroupBy) -> dict[str, list[P
         parts = (
             group_of(header, group_by)[0],
             header.series or f"folder {folder}",
-            None if each.axes is None else tuple(round(value, 3) + 0.0 for value in each.axes),
-            each.shape,
-            None if each.spacing_mm is None else tuple(round(value, 5) for value in each.spacing_mm),
+            None if header.axes is None else tuple(round(value, 3) + 0.0 for value in header.axes),
+            header.shape,
+            None if header.spacing_mm is None else tuple(round(value, 5) for value in header.spacing_mm),
         )
         series.setdefault(repr(parts), []).append(each)
     return {name: sorted(series[name], key=_order) for name in sorted(series)}
@@ -142,18 +135,15 @@ def _order(each: Placed) -> tuple[float, float, float, str]:
     return (0.0 if known else 1.0, position, math.inf if number is None else float(number), each.header.file)
 
 
-def same_position(series: list[Placed]) -> Iterator[list[Placed]]:
+def same_position(series: list[Placed]) -> list[list[Placed]]:
     """Runs of two and more slices that lie at one place."""
-    run: list[Placed] = []
-    for each in series:
-        if run and _at_one_place(run[-1], each):
-            run.append(each)
-            continue
-        if len(run) > 1:
-            yield run
-        run = [each]
-    if len(run) > 1:
-        yield run
+    runs = [[each] for each in series[:1]]
+    for one, other in pairwise(series):
+        if _at_one_place(one, other):
+            runs[-1].append(other)
+        else:
+            runs.append([other])
+    return [run for run in runs if len(run) > 1]
 
 
 def _at_one_place(one: Placed, other: Placed) -> bool:
@@ -168,7 +158,7 @@ def oddities(name: str, series: list[Placed]) -> Iterator[SeriesNote]:
     count = len(series)
     if first.turn:
         yield SeriesNote("turned", name, f"the patient lay prone or on a side: slices were made upright ({count})")
-    if first.axes is not None and upright_turn(first.axes) is None:
+    if first.header.axes is not None and upright_turn(first.header.axes) is None:
         yield SeriesNote("not-axial", name, f"its slices are not axial ({count}); they are kept as they lie")
     positions = [each.position_mm for each in series if each.position_mm is not None]
     if len(positions) < count:
@@ -206,33 +196,30 @@ def _step_notes(name: str, positions: list[float]) -> Iterator[SeriesNote]:
 def _largest_shift(series: list[Placed]) -> float:
     largest = 0.0
     for one, other in pairwise(series):
-        if one.origin_mm is None or other.origin_mm is None or one.axes is None:
+        if one.header.origin_mm is None or other.header.origin_mm is None or one.header.axes is None:
             continue
-        step = np.array(other.origin_mm) - np.array(one.origin_mm)
-        normal = _normal(one.axes)
+        step = np.array(other.header.origin_mm) - np.array(one.header.origin_mm)
+        normal = _normal(one.header.axes)
         largest = max(largest, float(np.linalg.norm(step - normal * np.dot(step, normal))))
     return largest
 
 
-def raw_slices(name: str, series: list[Placed], group_by: GroupBy) -> list[RawSlice]:
+def raw_slices(name: str, series: list[Placed], group_by: GroupBy) -> Iterator[RawSlice]:
     """The records of a series' slices, in order."""
-    made = []
     for order, each in enumerate(series):
-        group, kind = group_of(each.header, group_by)
-        made.append(
-            RawSlice(
-                file=each.header.file,
-                item=0,
-                shape=each.shape,
-                group=group,
-                group_kind=kind,
-                series=name,
-                order=order,
-                position_mm=each.position_mm,
-                spacing_mm=each.spacing_mm,
-                label=each.header.label,
-                origin_mm=each.origin_mm,
-                axes=each.axes,
-            )
+        header = each.header
+        group, kind = group_of(header, group_by)
+        yield RawSlice(
+            file=header.file,
+            item=0,
+            shape=header.shape,
+            group=group,
+            group_kind=kind,
+            series=name,
+            order=order,
+            position_mm=each.position_mm,
+            spacing_mm=header.spacing_mm,
+            label=header.label,
+            origin_mm=header.origin_mm,
+            axes=header.axes,
         )
-    return made

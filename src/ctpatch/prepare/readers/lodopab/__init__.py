@@ -3,8 +3,6 @@
 from dataclasses import dataclass
 from typing import Annotated, Any, ClassVar, Literal
 
-from cyclopts import Parameter
-
 from ctpatch.errors import ConfigError
 from ctpatch.prepare.readers.base import RawFormat, Reader
 
@@ -29,9 +27,9 @@ class Lodopab(RawFormat):
     in_hu: ClassVar = False
 
     pairs: bool = False
-    filter_name: Annotated[FilterName, Parameter(name="--filter", group="Values and size")] = "hann"
-    frequency_scaling: Annotated[float, Parameter(group="Values and size")] = 1.0
-    keep_orientation: Annotated[bool, Parameter(group="Values and size")] = False
+    filter_name: Annotated[FilterName, "Values and size", "--filter"] = "hann"
+    frequency_scaling: Annotated[float, "Values and size"] = 1.0
+    keep_orientation: Annotated[bool, "Values and size"] = False
 
     def reader(self, array: str, workers: int) -> Reader:  # noqa: ARG002 - there are few files to look at
         """The reader of the observations for `image` of pairs, else that of the ground truth."""

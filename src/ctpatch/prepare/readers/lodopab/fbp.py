@@ -59,19 +59,16 @@ class ParallelBeam:
         return (number + 0.5) * math.pi / self.angles
 
 
-def check_filter(name: str, frequency_scaling: float) -> FilterName:
-    """Return the name of a filter, or refuse it.
+def check_filter(name: FilterName, frequency_scaling: float) -> None:
+    """Refuse a filter that is not known, or a scaling that is not in (0, 1].
 
     Raises:
-        ConfigError: it is none of `ramp`, `shepp-logan`, `cosine`, `hamming`, `hann`, or the scaling is not in (0, 1].
+        ConfigError: names what is wrong.
     """
-    for known in get_args(FilterName):
-        if name == known:
-            if not 0 < frequency_scaling <= 1:
-                raise ConfigError(f"frequency_scaling: {frequency_scaling}, wanted more than 0 and at most 1")
-            found: FilterName = known
-            return found
-    raise ConfigError(f"filter_name: {name!r} is not known, wanted one of {', '.join(get_args(FilterName))}")
+    if name not in get_args(FilterName):
+        raise ConfigError(f"filter_name: {name!r} is not known, wanted one of {', '.join(get_args(FilterName))}")
+    if not 0 < frequency_scaling <= 1:
+        raise ConfigError(f"frequency_scaling: {frequency_scaling}, wanted more than 0 and at most 1")
 
 
 def _fast_length(least: int) -> int:
@@ -179,5 +176,5 @@ def filtered_back_projection(
     """
     if sinogram.shape != (geometry.angles, geometry.bins):
         raise ConfigError(f"sinogram: shape {sinogram.shape}, wanted {(geometry.angles, geometry.bins)}")
-    name = check_filter(filter_name, frequency_scaling)
-    return _back_project(_filtered(sinogram, geometry, name, frequency_scaling), geometry)
+    check_filter(filter_name, frequency_scaling)
+    return _back_project(_filtered(sinogram, geometry, filter_name, frequency_scaling), geometry)

@@ -12,13 +12,13 @@ import stat
 import zlib
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from ctpatch.errors import SliceError, UsageError
+from ctpatch.errors import SliceError
+from ctpatch.prepare.readers.base import library
 
 MAX_CHUNK_BYTES = 256 * 2**20
 """Largest chunk, uncompressed: a whole LoDoPaB-CT file of observations is 251 MiB."""
@@ -36,20 +36,20 @@ _INFLATE_STEP = 2**20
 _NAMES = re.compile(r"'[^']*'|\"[^\"]*\"|\S*[/\\]\S*")
 
 
-@dataclass(frozen=True, slots=True)
 class HdfArray:
     """An array whose bytes all lie in its own file.
 
     Attributes:
         name: what messages call the file.
         shape: rows first.
-        rows_together: rows that lie in the same chunks; reading them at once reads each chunk once.
     """
 
-    name: str
-    shape: tuple[int, ...]
-    rows_together: int
-    _data: Any
+    def __init__(self, name: str, data: Any, rows_together: int) -> None:
+        self.name = name
+        self.shape: tuple[int, ...] = tuple(data.shape)
+        self._data = data
+        self._rows_together = rows_together
+        self._start, self._block = 0, np.empty((0,), np.float32)
 
     def rows(self, start: int, stop: int) -> NDArray[np.float32]:
         """Read rows `start` to `stop - 1`, as float32.
@@ -62,6 +62,20 @@ class HdfArray:
         if block.shape[0] != stop - start:
             raise SliceError(f"{self.name} gives {block.shape[0]} rows for {start} to {stop - 1}; copy the file again")
         return block
+
+    def row(self, number: int) -> NDArray[np.float32]:
+        """Read a row, with those that lie in the same chunks: where rows come in order, each chunk is read once.
+
+        Raises:
+            SliceError: there is no such row, or the file is damaged there.
+        """
+        if not 0 <= number < self.shape[0]:
+            raise SliceError(f"{self.name} has {self.shape[0]} rows, row {number} is wanted; it changed meanwhile")
+        if not self._start <= number < self._start + len(self._block):
+            self._start = number - number % self._rows_together
+            self._block = self.rows(self._start, min(self._start + self._rows_together, self.shape[0]))
+        row: NDArray[np.float32] = self._block[number - self._start]
+        return row
 
 
 @contextmanager
@@ -100,10 +114,7 @@ def open_array(path: str | os.PathLike[str], name: str, key: str, wanted: Sequen
             or inflate to more than they should.
         UsageError: h5py is not installed.
     """
-    try:
-        import h5py  # noqa: PLC0415
-    except ImportError:
-        raise UsageError("LoDoPaB-CT files need h5py; pip install 'ctpatch[prepare]'") from None
+    h5py = library("h5py", "LoDoPaB-CT files need h5py")
     if not looks_like_hdf5(path):
         raise SliceError(f"{name} is not an HDF5 file; download or copy it again")
     with _library_errors(name):
@@ -113,7 +124,7 @@ def open_array(path: str | os.PathLike[str], name: str, key: str, wanted: Sequen
         with _library_errors(name):
             data = _checked(h5py, file, name, key, wanted)
             chunks = data.chunks
-        yield HdfArray(name, tuple(data.shape), chunks[0] if chunks else 1, data)
+        yield HdfArray(name, data, chunks[0] if chunks else 1)
 
 
 def _checked(h5py: Any, file: Any, name: str, key: str, wanted: Sequence[int | None]) -> Any:

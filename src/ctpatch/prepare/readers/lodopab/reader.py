@@ -19,12 +19,12 @@ from typing import Literal
 import numpy as np
 from numpy.typing import NDArray
 
-from ctpatch.errors import ConfigError, RangeError, SliceError
+from ctpatch.errors import ConfigError, RangeError, SliceError, SourceManifestError
+from ctpatch.files.atomic import system_errors
 from ctpatch.prepare.readers.base import LeftOut, RawSlice, Scan, SeriesNote
 from ctpatch.prepare.readers.lodopab import FilterName
 from ctpatch.prepare.readers.lodopab.fbp import ParallelBeam, check_filter, filtered_back_projection
 from ctpatch.prepare.readers.lodopab.hdf5_safety import HdfArray, open_array
-from ctpatch.prepare.readers.lodopab.patients import read_patients
 from ctpatch.prepare.readers.tree import find_files, source_file, source_folder
 
 Kind = Literal["ground_truth", "observation"]
@@ -43,6 +43,8 @@ _SHAPES: dict[Kind, tuple[int, int]] = {"ground_truth": (SIDE, SIDE), "observati
 _MM_PER_M = 1000.0  # observations are integrals along metres
 
 _DATA_NAME = re.compile(r"(ground_truth|observation)_(train|validation|test|challenge)_(\d{3})\.hdf5")
+_PATIENT = re.compile(rb"\d{1,9}")
+_MAX_LIST_BYTES = 4 * 2**20
 _CSV_NAME = re.compile(r"patient_ids_rand_(train|validation|test|challenge)\.csv")
 
 
@@ -50,12 +52,8 @@ _CSV_NAME = re.compile(r"patient_ids_rand_(train|validation|test|challenge)\.csv
 class _Split:
     """What there is of one split: files by their number, and the patients."""
 
-    ground_truth: dict[int, str] = field(default_factory=dict)
-    observation: dict[int, str] = field(default_factory=dict)
+    files: dict[str, dict[int, str]] = field(default_factory=lambda: {kind: {} for kind in _SHAPES})
     patients: list[str] | None = None
-
-    def files(self, kind: Kind) -> dict[int, str]:
-        return self.ground_truth if kind == "ground_truth" else self.observation
 
 
 @dataclass(frozen=True, slots=True)
@@ -95,7 +93,7 @@ class LodopabReader:
         splits = self._splits(root, names, scan, advance)
         for split, found in sorted(splits.items()):
             self._scan_split(root, split, found, scan)
-        if not any(found.files(self.kind) for found in splits.values()):
+        if not any(found.files[self.kind] for found in splits.values()):
             scan.notes.append(
                 f"no {self.kind} file of LoDoPaB-CT was found; wanted {self.kind}_<split>_<number>.hdf5, unpacked"
             )
@@ -106,16 +104,15 @@ class LodopabReader:
         for name in names:
             advance(1)
             base = name.rpartition("/")[2]
+            twice = LeftOut(name, "duplicate", "a file of the same name stands before it")
             if data := _DATA_NAME.fullmatch(base):
-                kind: Kind = "ground_truth" if data[1] == "ground_truth" else "observation"
-                files = splits[data[2]].files(kind)
-                if files.setdefault(int(data[3]), name) != name:
-                    scan.left_out.append(LeftOut(name, "duplicate", "a file of the same name stands before it"))
+                if splits[data[2]].files[data[1]].setdefault(int(data[3]), name) != name:
+                    scan.left_out.append(twice)
             elif listed := _CSV_NAME.fullmatch(base):
                 if splits[listed[1]].patients is not None:
-                    scan.left_out.append(LeftOut(name, "duplicate", "a file of the same name stands before it"))
+                    scan.left_out.append(twice)
                 else:
-                    splits[listed[1]].patients = read_patients(source_folder(root) / name, base)
+                    splits[listed[1]].patients = _read_patients(source_folder(root) / name, base)
             elif base.endswith(".zip"):
                 scan.left_out.append(LeftOut(name, "packed", "it is a zip archive; unpack it first"))
             else:
@@ -123,7 +120,7 @@ class LodopabReader:
         return splits
 
     def _scan_split(self, root: Path, split: str, found: _Split, scan: Scan) -> None:
-        files = found.files(self.kind)
+        files = found.files[self.kind]
         if not files:
             return
         kept = 0
@@ -131,7 +128,7 @@ class LodopabReader:
             try:
                 rows = self._valid_rows(root, split, number, found, scan)
             except SliceError as error:
-                scan.left_out.append(LeftOut(file, "damaged", _without_name(str(error), file), fault=True))
+                scan.left_out.append(LeftOut(file, "damaged", str(error).removeprefix(file).lstrip(": "), fault=True))
                 continue
             for row in range(rows):
                 sample = number * ROWS_IN_A_FILE + row
@@ -159,14 +156,15 @@ class LodopabReader:
 
     def _valid_rows(self, root: Path, split: str, number: int, found: _Split, scan: Scan) -> int:
         """Count the rows of a file that are slices, and note those that are fill."""
-        file = found.files(self.kind)[number]
+        file = found.files[self.kind][number]
         with _opened(root, file, self.kind) as array:
             stored = array.shape[0]
             rows = min(stored, max(PUBLISHED_LENGTHS[split] - number * ROWS_IN_A_FILE, 0))
             if self.kind == "ground_truth":
-                rows = min(rows, _observed(root, found.observation.get(number), rows))
-                if number == max(found.ground_truth):
-                    rows = _without_trailing_zeros(array, rows)
+                rows = min(rows, _observed(root, found.files["observation"].get(number), rows))
+                if number == max(found.files["ground_truth"]):
+                    while rows and not array.rows(rows - 1, rows).any():
+                        rows -= 1
         if rows < stored:
             reason = f"rows {rows} to {stored - 1} lie behind the split's last slice"
             scan.left_out.append(LeftOut(file, "fill", reason))
@@ -175,17 +173,14 @@ class LodopabReader:
     def read(self, root: Path, slices: Iterable[RawSlice]) -> Iterator[Image]:
         """Read slices, in order: `(362, 362)` float32 in [0, 1] each.
 
-        Blocks of whole chunks are read once where slices come in order.
-
         Raises:
             SliceError: a file is damaged or not what it should be.
             RangeError: ground truth outside [0, 1], or values that are not finite.
         """
         for file, rows in groupby(list(slices), key=lambda each: each.file):
             with _opened(root, file, self.kind) as array:
-                blocks = _Blocks(array)
                 for one in rows:
-                    yield self._finish(blocks.row(one.item), f"{file}[{one.item}]")
+                    yield self._finish(array.row(one.item), f"{file}[{one.item}]")
 
     def _finish(self, stored: Image, name: str) -> Image:
         """Bring a row, `(362, 362)` or `(1000, 513)`, to a slice."""
@@ -203,26 +198,6 @@ class LodopabReader:
         return np.ascontiguousarray(upright.T if self.keep_orientation else upright)
 
 
-class _Blocks:
-    """Rows of an array, read in blocks of whole chunks."""
-
-    def __init__(self, array: HdfArray) -> None:
-        self._array = array
-        self._start, self._block = 0, np.empty((0,), np.float32)
-
-    def row(self, number: int) -> Image:
-        if not 0 <= number < self._array.shape[0]:
-            raise SliceError(
-                f"{self._array.name} has {self._array.shape[0]} rows, row {number} is wanted; it changed meanwhile"
-            )
-        if not self._start <= number < self._start + len(self._block):
-            together = self._array.rows_together
-            self._start = number - number % together
-            self._block = self._array.rows(self._start, min(self._start + together, self._array.shape[0]))
-        row: Image = self._block[number - self._start]
-        return row
-
-
 def _opened(root: Path, file: str, kind: Kind) -> AbstractContextManager[HdfArray]:
     return open_array(source_file(root, file), file, "data", (None, *_SHAPES[kind]))
 
@@ -238,17 +213,6 @@ def _observed(root: Path, file: str | None, rows: int) -> int:
         return rows
 
 
-def _without_trailing_zeros(array: HdfArray, rows: int) -> int:
-    while rows and not array.rows(rows - 1, rows).any():
-        rows -= 1
-    return rows
-
-
-def _without_name(message: str, file: str) -> str:
-    """A fault's sentence without the name of its file, for the record."""
-    return message.removeprefix(file).lstrip(": ")
-
-
 def _notes(split: str, numbers: list[int], found: _Split, kept: int) -> list[str | SeriesNote]:
     notes: list[str | SeriesNote] = []
     missing = sorted(set(range(numbers[-1])) - set(numbers))
@@ -262,3 +226,25 @@ def _notes(split: str, numbers: list[int], found: _Split, kept: int) -> list[str
         message = "there is no list of its patients, so all of it counts as one group"
         notes.append(SeriesNote("no-patients", split, message))
     return notes
+
+
+def _read_patients(path: Path, name: str) -> list[str]:
+    """The number of each sample's patient, without leading zeros: one a line, in the order of the samples.
+
+    Raises:
+        SourceManifestError: a line is no whole number, or the file is too large to be such a list.
+        SystemFailureError: the file cannot be read.
+    """
+    with system_errors("reading", name), path.open("rb") as file:
+        content = file.read(_MAX_LIST_BYTES + 1)
+    if len(content) > _MAX_LIST_BYTES:
+        raise SourceManifestError(
+            f"{name} has more than {_MAX_LIST_BYTES} bytes, wanted one number a line; copy it again"
+        )
+    patients = []
+    for row, line in enumerate(content.removeprefix(b"\xef\xbb\xbf").splitlines(), start=1):
+        if not _PATIENT.fullmatch(line.strip()):
+            seen = ascii(line[:40].decode("latin1"))
+            raise SourceManifestError(f"{name} row {row}: {seen}, wanted a patient's number alone; copy it again")
+        patients.append(str(int(line)))
+    return patients

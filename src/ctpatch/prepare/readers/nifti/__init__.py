@@ -3,8 +3,6 @@
 from dataclasses import dataclass
 from typing import Annotated, Any, ClassVar, Literal
 
-from cyclopts import Parameter
-
 from ctpatch.prepare.readers.base import RawFormat, Reader
 
 GroupBy = Literal["folder", "file"]
@@ -23,7 +21,7 @@ class Nifti(RawFormat):
     packages: ClassVar = ("nibabel",)
     match_by: ClassVar = "path"
 
-    group_by: Annotated[GroupBy, Parameter(group="Splits")] = "folder"
+    group_by: Annotated[GroupBy, "Splits"] = "folder"
 
     def reader(self, array: str, workers: int) -> Reader:  # noqa: ARG002 - images and masks are read the same way
         """One reader for all arrays."""

@@ -11,7 +11,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from ctpatch.errors import SliceError, UsageError
+from ctpatch.errors import SliceError
+from ctpatch.prepare.readers.base import library
 
 HEADER_BYTES = 540
 """Of NIfTI-2; NIfTI-1 takes 348."""
@@ -84,12 +85,8 @@ def parse_header(start: bytes, name: str) -> NiftiHeader:
         SliceError: a field makes no sense, the voxels are no real numbers, or there are too many of them.
         UsageError: nibabel is not installed.
     """
-    try:
-        from nibabel.nifti1 import Nifti1Header  # noqa: PLC0415
-        from nibabel.nifti2 import Nifti2Header  # noqa: PLC0415
-    except ImportError:
-        raise UsageError("NIfTI needs nibabel; pip install 'ctpatch[prepare]'") from None
-    kind: Any = Nifti2Header if kind_of(start) == "nifti-2" else Nifti1Header
+    nib = library("nibabel", "NIfTI needs nibabel")
+    kind = nib.Nifti2Header if kind_of(start) == "nifti-2" else nib.Nifti1Header
     if len(start) < kind.sizeof_hdr:
         raise SliceError(f"{name} ends within its header; copy it again")
     try:

@@ -80,9 +80,26 @@ class NiftiReader:
             check_size(path, stream, header, name)
         grid = axial_grid(header)
         group, group_kind = self._group(name)
+        rows, cols, count = grid.counts
         for volume in range(header.volumes):
             series = name if header.volumes == 1 else f"{name}#{volume}"
-            scan.slices += _slices(name, volume, series, grid, group, group_kind)
+            scan.slices += (
+                RawSlice(
+                    file=name,
+                    item=volume * count + number,
+                    shape=(rows, cols),
+                    group=group,
+                    group_kind=group_kind,
+                    series=series,
+                    order=number,
+                    position_mm=grid.position(number),
+                    spacing_mm=grid.spacing_mm,
+                    label=series,
+                    origin_mm=grid.origin(number),
+                    axes=grid.cosines,
+                )
+                for number in range(count)
+            )
             scan.notes += _notes(series, header, grid)
 
     def _group(self, name: str) -> tuple[str, GroupKind]:
@@ -112,27 +129,6 @@ class NiftiReader:
 def _first_bytes(path: Path, name: str) -> bytes:
     with open_nifti(path, name) as stream:
         return stream.read(HEADER_BYTES)
-
-
-def _slices(
-    name: str, volume: int, series: str, grid: AxialGrid, group: str, group_kind: GroupKind
-) -> Iterator[RawSlice]:
-    rows, cols, count = grid.counts
-    for number in range(count):
-        yield RawSlice(
-            file=name,
-            item=volume * count + number,
-            shape=(rows, cols),
-            group=group,
-            group_kind=group_kind,
-            series=series,
-            order=number,
-            position_mm=grid.position(number),
-            spacing_mm=grid.spacing_mm,
-            label=series,
-            origin_mm=grid.origin(number),
-            axes=grid.cosines,
-        )
 
 
 def _place(grid: AxialGrid, header: NiftiHeader, one: RawSlice) -> tuple[int, int]:

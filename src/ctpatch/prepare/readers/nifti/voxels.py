@@ -8,6 +8,7 @@ import stat
 import zlib
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
+from itertools import groupby
 from pathlib import Path
 from typing import Any
 
@@ -123,30 +124,21 @@ def read_planes(
     """
     k, j, i = header.shape[::-1]
     plane_shape = {0: (k, j), 1: (k, i), 2: (j, i)}[axis]
-    each = plane_shape[0] * plane_shape[1] * header.dtype.itemsize
-    together = max(1, BLOCK_BYTES // each)
-    start = 0
-    while start < len(wanted):
-        stop = start + 1
-        while stop < len(wanted) and stop - start < together and wanted[stop][0] == wanted[start][0]:
-            stop += 1
-        numbers = [number for _, number in wanted[start:stop]]
-        block = np.empty((len(numbers), *plane_shape), header.dtype)
-        _fill(stream, header, name, axis, wanted[start][0], numbers, block)
-        yield from block
-        start = stop
+    together = max(1, BLOCK_BYTES // (plane_shape[0] * plane_shape[1] * header.dtype.itemsize))
+    for volume, places in groupby(wanted, key=lambda place: place[0]):
+        numbers = [number for _, number in places]
+        for start in range(0, len(numbers), together):
+            several = numbers[start : start + together]
+            block = np.empty((len(several), *plane_shape), header.dtype)
+            _fill(block, stream, header, name, (volume, axis), several)
+            yield from block
 
 
 def _fill(
-    stream: Stream,
-    header: NiftiHeader,
-    name: str,
-    axis: int,
-    volume: int,
-    numbers: Sequence[int],
-    block: NDArray[Any],
+    block: NDArray[Any], stream: Stream, header: NiftiHeader, name: str, where: tuple[int, int], numbers: list[int]
 ) -> None:
     """Go through one volume of the file, from its first plane that is wanted."""
+    volume, axis = where
     k, j, i = header.shape[::-1]
     size = j * i * header.dtype.itemsize
     start = header.offset + volume * k * size
