@@ -214,7 +214,7 @@ def test_leaving_early_ends_the_thread(pairs: ctpatch.PatchSet) -> None:
 
 def loading_threads() -> set[threading.Thread]:
     """Threads of loaders alone: those of the machine's libraries come and go as they like."""
-    return {thread for thread in threading.enumerate() if thread.name.startswith("ctpatch-loader")}
+    return {thread for thread in threading.enumerate() if thread.name == "ctpatch-loader"}
 
 
 @pytest.mark.parametrize(

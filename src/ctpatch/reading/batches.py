@@ -5,9 +5,9 @@ interpreter free, so a thread costs nothing and no batch crosses a process borde
 """
 
 import itertools
-from collections import deque
+import queue
+import threading
 from collections.abc import Callable, Generator, Iterator, Mapping
-from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import closing
 from dataclasses import dataclass, fields
 from typing import Any, Generic, TypeAlias
@@ -139,17 +139,33 @@ class BatchLoader(Generic[Array]):
         if not self.options.prefetch:
             yield from (self._read(slots[0], which, epoch) for which in chosen)
             return
-        pool = ThreadPoolExecutor(1, "ctpatch-loader")
-        ahead: deque[Future[Batch[Array]]] = deque()
+        free: queue.SimpleQueue[Buffers | None] = queue.SimpleQueue()
+        ready: queue.SimpleQueue[Batch[Array] | BaseException] = queue.SimpleQueue()
+        for slot in slots:
+            free.put(slot)
+
+        def fill() -> None:
+            try:
+                for which in chosen:
+                    slot = free.get()
+                    if slot is None:
+                        return
+                    ready.put(self._read(slot, which, epoch))
+            except BaseException as error:  # noqa: BLE001 - handed to the caller, who raises it
+                ready.put(error)
+
+        thread = threading.Thread(target=fill, name="ctpatch-loader", daemon=True)
+        thread.start()
         try:
-            for slot, which in zip(itertools.cycle(slots), chosen, strict=False):
-                ahead.append(pool.submit(self._read, slot, which, epoch))
-                if len(ahead) == len(slots):
-                    yield ahead.popleft().result()
-            while ahead:
-                yield ahead.popleft().result()
+            for slot, _ in zip(itertools.cycle(slots), chosen, strict=False):
+                got = ready.get()
+                if isinstance(got, BaseException):
+                    raise got
+                yield got
+                free.put(slot)
         finally:
-            pool.shutdown(cancel_futures=True)
+            free.put(None)
+            thread.join()
 
     def _read(self, slot: Buffers, which: NDArray[np.int64], epoch: int) -> Batch[Array]:
         count, slot = len(which), {} if self.options.copy else slot
