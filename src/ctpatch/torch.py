@@ -9,7 +9,6 @@ from typing import Any, Generic, TypeAlias, overload
 
 import numpy as np
 import torch
-from numpy.typing import NDArray
 from torch.utils.data import Dataset
 from typing_extensions import TypeVar
 
@@ -75,21 +74,10 @@ class PatchDataset(Dataset[Sample_co], Generic[Sample_co]):
         return list(next(iter(stacks.values()))) if self._alone else samples
 
 
-class _TorchBuffers:
-    """Tensors whose memory NumPy fills; pinned where CUDA is there, so that copies to it run beside the work."""
-
-    def __init__(self) -> None:
-        self._pin = torch.cuda.is_available()
-
-    def make(self, shape: tuple[int, ...], dtype: np.dtype[Any]) -> tuple[NDArray[Any], torch.Tensor]:
-        """A buffer as NumPy sees it and as a tensor."""
-        kind = torch.from_numpy(np.empty(0, dtype)).dtype
-        tensor = torch.empty(shape, dtype=kind, pin_memory=self._pin)
-        return tensor.numpy(), tensor
-
-    def column(self, values: NDArray[Any]) -> torch.Tensor:
-        """The values of a column as a tensor."""
-        return torch.from_numpy(np.ascontiguousarray(values))
+def _empty(shape: tuple[int, ...], dtype: np.dtype[Any]) -> torch.Tensor:
+    """Memory of a kind of NumPy; pinned where CUDA is there, so that copies to it run during the work."""
+    kind = torch.from_numpy(np.empty(0, dtype)).dtype
+    return torch.empty(shape, dtype=kind, pin_memory=torch.cuda.is_available())
 
 
 @dataclass(frozen=True)
@@ -153,7 +141,7 @@ class PatchLoader(Generic[Sample_co]):
         """
         ps = _as_set(options.source)
         self._alone = _stands_alone(ps, options.arrays) and not options.columns
-        self._loader = ps.loader(options, *_share(options.rank, options.world_size), _TorchBuffers())
+        self._loader = ps.loader(options, *_share(options.rank, options.world_size), _empty, torch.from_numpy)
 
     def __len__(self) -> int:
         """Batches in an epoch."""
@@ -187,6 +175,5 @@ def _share(rank: int | None, world_size: int | None) -> tuple[int, int]:
     if rank is not None and world_size is not None:
         return rank, world_size
     distributed = torch.distributed
-    if distributed.is_available() and distributed.is_initialized():
-        return distributed.get_rank(), distributed.get_world_size()
-    return 0, 1
+    alone = not (distributed.is_available() and distributed.is_initialized())
+    return (0, 1) if alone else (distributed.get_rank(), distributed.get_world_size())

@@ -1,11 +1,13 @@
 """The documentation is true: its code runs, its links lead somewhere, its tables are those of the program."""
 
+import itertools
 import os
 import re
 import shlex
 import shutil
 import subprocess
 import sys
+import tomllib
 from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
@@ -223,6 +225,36 @@ def test_design_index_lists_all_notes() -> None:
         assert lines[0].startswith(f"# {number:03d}: ")
         assert len(lines) <= 60
         assert re.findall(r"^## (.+)$", text_of(note), re.MULTILINE) == ["Problem", "Decision", "Consequences"]
+
+
+def test_the_picture_of_the_architecture_has_the_rooms_that_imports_are_checked_by() -> None:
+    settings = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))
+    contracts = settings["tool"]["importlinter"]["contracts"]
+    (layers,) = [each["layers"] for each in contracts if each["type"] == "layers"]
+    wanted = [re.findall(r"ctpatch\.(\w+)", layer) for layer in layers]
+    page = DOCS / "architecture.md"
+    (picture,) = blocks_of(page)
+    shown = re.findall(r"^ +(\d+)  (\w+(?: \| \w+)*)", picture.text, re.MULTILINE)
+    assert [(int(number), rooms.split(" | ")) for number, rooms in shown] == list(enumerate(wanted, start=1))
+    rows = table_rows(text_of(page).partition("## ")[0])
+    assert sorted(re.findall(r"`(\w+)`", " ".join(row[0] for row in rows))) == sorted(itertools.chain(*wanted))
+    modules = {each.stem for each in (ROOT / "src/ctpatch").iterdir() if not each.name.startswith("_")} - {"py"}
+    assert set(itertools.chain(*wanted)) == modules
+
+
+def test_the_architecture_names_files_and_contracts_that_are_there() -> None:
+    text = section(DOCS / "architecture.md", "What to touch for an extension")
+    rows = table_rows(text)
+    paths = re.findall(r"`((?:src|tests)/[\w/.]+)`", text)
+    assert len(paths) >= 2 * len(rows) - 1
+    assert [path for path in paths if not (ROOT / path).exists()] == []
+    for row in rows:
+        name, path = re.findall(r"`([\w/.]+)`", row[2])[0], re.findall(r"`(src/[\w/.]+)`", row[2])[-1]
+        assert re.search(rf"\b{name}\b", (ROOT / path).read_text(encoding="utf-8")), f"{name} is not in {path}"
+    contracts = re.findall(r"`(\w+Contract)`", text)
+    assert contracts
+    init = (ROOT / "src/ctpatch/testing/__init__.py").read_text(encoding="utf-8")
+    assert set(contracts) == set(re.findall(r'"(\w+Contract)"', init))
 
 
 def test_picture_is_small() -> None:

@@ -99,6 +99,23 @@ def test_verify_reports_findings_and_exits_1(run: Run, prepared: Prepared) -> No
     assert {finding["row"] for finding in report["findings"]} == {row}
 
 
+def test_verify_takes_a_source_manifest_from_outside_the_data_root(
+    run: Run, prepared: Prepared, tmp_path_factory: pytest.TempPathFactory
+) -> None:
+    folder = tmp_path_factory.mktemp("lists") / "phantoms" / "train"
+    folder.mkdir(parents=True)
+    listed = prepared.manifest.rename(folder / prepared.manifest.name)
+    root = ("--data-root", prepared.root)
+    assert run("build", listed, *SMALL_OPTIONS, *root)[0] == 0
+    status, out, _ = run("verify", prepared.out, "--deep", *root)
+    assert (status, "train_manifest.csv: it cannot be built again" in out) == (1, True)
+    status, out, _ = run("verify", prepared.out, "--deep", "--source", listed, *root)
+    assert (status, out.splitlines()[1:]) == (0, [])
+    listed.write_text("".join(listed.read_text().splitlines(keepends=True)[:-1]))
+    status, out, _ = run("verify", prepared.out, "--deep", "--source", listed, *root)
+    assert (status, out.splitlines()[-1].startswith("failed: phantoms/train")) == (1, True)
+
+
 def test_more_than_20_findings_are_counted(run: Run, prepared: Prepared) -> None:
     run("build", prepared.folder, *SMALL_OPTIONS)
     for path in sorted(prepared.out.glob("train_*.npy"))[:30]:

@@ -44,7 +44,8 @@ class CheckEngines(EngineOptions):
 @app.command
 def verify(
     *patches: Sets,
-    deep: Annotated[bool, Parameter(help="Cut each patch again from its source and compare bits.")] = False,
+    deep: Annotated[bool, Parameter(help="Build the set again, without writing, and compare all of it.")] = False,
+    source: Annotated[Path | None, Parameter(help="With --deep: the source manifest. [the one on record]")] = None,
     data_root: DataRoot = None,
     engines: CheckEngines = CheckEngines(),
     json_output: Annotated[bool, Parameter(name="--json", help="Print the findings as JSON.")] = False,
@@ -56,7 +57,7 @@ def verify(
     reports = []
     with ConsoleListener(quiet=json_output) as listener, executor_from(engines.given()) as work:
         for folder in sets_meant(patches):
-            found = run_verify(folder, deep=deep, data_root=data_root, listener=listener, **work)
+            found = run_verify(folder, deep=deep, data_root=data_root, source=source, listener=listener, **work)
             reports.append((found, folder))
     if json_output:
         print_out(json_text([found.as_dict() for found, _ in reports]))

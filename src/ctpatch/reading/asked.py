@@ -20,11 +20,7 @@ Names: TypeAlias = list[str] | tuple[str, ...]
 def named_arrays(
     given: str | Sequence[str] | None, default: tuple[str, ...], known: tuple[str, ...]
 ) -> tuple[str, ...]:
-    """The arrays that are meant by a name, by names, or by none.
-
-    Raises:
-        ValueError: there is no such array, or the list is empty.
-    """
+    """The arrays that are meant by a name, by names, or by none."""
     if given is None:
         return default
     names = (given,) if isinstance(given, str) else tuple(given)
@@ -37,11 +33,7 @@ def named_arrays(
 
 
 def checked_indices(indices: ArrayLike, count: int) -> NDArray[np.int64]:
-    """Numbers of patches, counted from the beginning, int64 `(N,)`.
-
-    Raises:
-        IndexError, TypeError, ValueError: there is no such patch; they are no whole numbers; they are no flat list.
-    """
+    """Numbers of patches, counted from the beginning, int64 `(N,)`."""
     which = np.asarray(indices)
     if which.ndim != 1:
         raise ValueError(f"indices have {which.ndim} dimensions, wanted a flat list of patch numbers")
@@ -57,11 +49,7 @@ def checked_indices(indices: ArrayLike, count: int) -> NDArray[np.int64]:
 def buffers_for(
     out: OneArray | ArraysByName | None, dtypes: Mapping[str, np.dtype[Any]], shape: tuple[int, ...]
 ) -> ArraysByName:
-    """The memory that arrays are read into: what is given, and new memory for the others.
-
-    Raises:
-        ValueError: something given is not read, or has another shape or dtype.
-    """
+    """The memory that arrays are read into: what is given, and new memory for the others."""
     if isinstance(out, np.ndarray):
         if len(dtypes) != 1:
             raise ValueError(f"out is one array, {len(dtypes)} are read ({', '.join(dtypes)}): give a dict of arrays")

@@ -1,77 +1,39 @@
-"""Batches read ahead by threads into buffers that are used again; NumPy only.
+"""Batches read ahead by a thread into buffers that are used again; NumPy only.
 
-One thread reads the next batches while the caller works on this one. The gather is a copy of memory that leaves the
+The thread reads the next batches while the caller works on this one. The gather is a copy of memory that leaves the
 interpreter free, so a thread costs nothing and no batch crosses a process border.
 """
 
+import itertools
 import queue
 import threading
-from collections.abc import Callable, Iterable, Iterator, Mapping
-from dataclasses import dataclass, field, fields
-from typing import Any, Generic, Protocol, TypeVar
+from collections.abc import Callable, Generator, Iterator, Mapping
+from contextlib import closing
+from dataclasses import dataclass, fields
+from typing import Any, Generic, TypeAlias
 
 import numpy as np
 import polars as pl
 from numpy.typing import NDArray
 
 from ctpatch.errors import ConfigError
-from ctpatch.files.memory import empty_buffer
 from ctpatch.layouts.reader import ArrayReader
 from ctpatch.reading.options import Array, Batch, LoaderOptions, SamplerOptions
 from ctpatch.reading.sampling import Sampler, batch_bounds, symmetries
 
+Buffers: TypeAlias = dict[str, Any]
+"""Memory for a batch, by array, as the caller sees it."""
+
 
 @dataclass(frozen=True, slots=True)
 class LoaderSource:
-    """What a loader reads.
-
-    Attributes:
-        arrays: the arrays to read, with their dtypes.
-        patch_size: height and width of a patch.
-        manifest: a row for each patch.
-        slices: a row for each slice.
-        reader: gives the reader of an array, whose patches are numbered as the manifest's rows.
-    """
+    """What a loader reads: arrays with their dtypes; `reader` gives one's patches, numbered as the manifest's rows."""
 
     arrays: dict[str, np.dtype[Any]]
     patch_size: tuple[int, int]
     manifest: pl.DataFrame
     slices: pl.DataFrame
     reader: Callable[[str], ArrayReader]
-
-
-Seen_co = TypeVar("Seen_co", covariant=True)
-
-
-class Buffers(Protocol[Seen_co]):
-    """Makes the memory that batches are read into, and what the caller sees of it."""
-
-    def make(self, shape: tuple[int, ...], dtype: np.dtype[Any]) -> tuple[NDArray[Any], Seen_co]:
-        """A buffer as NumPy sees it, and as the caller does; both share the memory."""
-        ...
-
-    def column(self, values: NDArray[Any]) -> Seen_co:
-        """The values of a column as the caller sees them."""
-        ...
-
-
-class NumpyBuffers:
-    """Plain arrays."""
-
-    def make(self, shape: tuple[int, ...], dtype: np.dtype[Any]) -> tuple[NDArray[Any], NDArray[Any]]:
-        """A new array, twice."""
-        buffer = empty_buffer(shape, dtype)
-        return buffer, buffer
-
-    def column(self, values: NDArray[Any]) -> NDArray[Any]:
-        """The values themselves."""
-        return values
-
-
-@dataclass(slots=True)
-class _Slot:
-    memory: dict[str, NDArray[Any]] = field(default_factory=dict)
-    seen: dict[str, Any] = field(default_factory=dict)
 
 
 class BatchLoader(Generic[Array]):
@@ -86,7 +48,8 @@ class BatchLoader(Generic[Array]):
         source: what is read.
         options: which patches, in which order, and how.
         rank, world_size: the share of this process.
-        buffers: makes the memory.
+        empty: makes memory of a shape and dtype, as the caller sees it; NumPy sees the same through `np.asarray`.
+        column: the values of a column as the caller sees them.
 
     Raises:
         ConfigError: an option does not fit the set.
@@ -98,14 +61,15 @@ class BatchLoader(Generic[Array]):
         options: LoaderOptions[Array],
         rank: int,
         world_size: int,
-        buffers: Buffers[Array],
+        empty: Callable[[tuple[int, ...], np.dtype[Any]], Array],
+        column: Callable[[NDArray[Any]], Array],
     ) -> None:
         self.options = options
         self._source = source
-        self._buffers = buffers
+        self._empty, self._column = empty, column
         self._columns = {name: _numeric_column(source.manifest, name) for name in options.columns}
         self._sampler = Sampler(source.manifest, source.slices, options, rank, world_size)
-        self._slots: list[_Slot] = []
+        self._slots: list[Buffers] = []
         clash = [name for name in options.columns if name in source.arrays]
         if clash:
             raise ConfigError(f"columns: {clash[0]!r} is the name of an array too; read one of the two")
@@ -136,7 +100,7 @@ class BatchLoader(Generic[Array]):
         }
 
     def state_dict(self) -> dict[str, Any]:
-        """Where the loader stands: `load_state_dict` goes on with the batch behind the last one given out."""
+        """Where the loader stands: `load_state_dict` goes on with the batch after the last one given out."""
         return {"epoch": self._epoch, "next_batch": self._next_batch, **self._identity()}
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
@@ -158,83 +122,66 @@ class BatchLoader(Generic[Array]):
         bounds = batch_bounds(len(order), self.options.batch_size, drop_last=self.options.drop_last)[first:]
         # Buffers that an earlier pass has given back; a pass beside another makes its own.
         slots, self._slots = self._slots, []
-        slots.extend(_Slot() for _ in range(len(slots), self.options.prefetch + 2))
-
-        def read(slot: _Slot, bound: tuple[int, int]) -> Batch[Array]:
-            return self._read(_Slot() if self.options.copy else slot, order[slice(*bound)], epoch)
-
-        ahead = _ReadAhead(slots, read, bounds) if self.options.prefetch else None
+        slots.extend({} for _ in range(len(slots), self.options.prefetch + 2))
         try:
-            for bound in bounds:
-                batch = read(slots[0], bound) if ahead is None else ahead.take()
-                self._next_batch += 1
-                yield batch
+            with closing(self._batches(slots, [order[slice(*bound)] for bound in bounds], epoch)) as batches:
+                for batch in batches:
+                    self._next_batch += 1
+                    yield batch
         finally:
-            if ahead is not None:
-                ahead.close()
             self._slots = slots
         self._epoch, self._next_batch = self._epoch + 1, 0
 
-    def _read(self, slot: _Slot, which: NDArray[np.int64], epoch: int) -> Batch[Array]:
-        count = len(which)
+    def _batches(
+        self, slots: list[Buffers], chosen: list[NDArray[np.int64]], epoch: int
+    ) -> Generator[Batch[Array], None, None]:
+        """The batches of a pass: one slot is with the caller, a thread fills the others."""
+        if not self.options.prefetch:
+            yield from (self._read(slots[0], which, epoch) for which in chosen)
+            return
+        free: queue.SimpleQueue[Buffers | None] = queue.SimpleQueue()
+        ready: queue.SimpleQueue[Batch[Array] | BaseException] = queue.SimpleQueue()
+        for slot in slots:
+            free.put(slot)
+
+        def fill() -> None:
+            try:
+                for which in chosen:
+                    slot = free.get()
+                    if slot is None:
+                        return
+                    ready.put(self._read(slot, which, epoch))
+            except BaseException as error:  # noqa: BLE001 - handed to the caller, who raises it
+                ready.put(error)
+
+        thread = threading.Thread(target=fill, name="ctpatch-loader", daemon=True)
+        thread.start()
+        try:
+            for slot, _ in zip(itertools.cycle(slots), chosen, strict=False):
+                got = ready.get()
+                if isinstance(got, BaseException):
+                    raise got
+                yield got
+                free.put(slot)
+        finally:
+            free.put(None)
+            thread.join()
+
+    def _read(self, slot: Buffers, which: NDArray[np.int64], epoch: int) -> Batch[Array]:
+        count, slot = len(which), {} if self.options.copy else slot
         for name, dtype in self._source.arrays.items():
-            if name not in slot.memory:
-                shape = (self.options.batch_size, 1, *self._source.patch_size)
-                slot.memory[name], slot.seen[name] = self._buffers.make(shape, dtype)
-            self._source.reader(name).read_into(which, slot.memory[name][:count, 0])
+            if name not in slot:
+                slot[name] = self._empty((self.options.batch_size, 1, *self._source.patch_size), dtype)
+            self._source.reader(name).read_into(which, np.asarray(slot[name])[:count, 0])
         batch = Batch(
-            arrays={name: slot.seen[name][:count] for name in self._source.arrays},
-            columns={name: self._buffers.column(values[which]) for name, values in self._columns.items()},
+            arrays={name: slot[name][:count] for name in self._source.arrays},
+            columns={name: self._column(values[which]) for name, values in self._columns.items()},
             indices=which,
             epoch=epoch,
             seed=self.options.seed,
             set_size=self._source.manifest.height,
         )
         return batch if self.options.transform is None else self.options.transform(batch)
-
-
-class _ReadAhead(Generic[Array]):
-    """A thread fills slots from a ring; one is with the caller, one is being filled, the others wait."""
-
-    def __init__(
-        self,
-        slots: Iterable[_Slot],
-        read: Callable[[_Slot, tuple[int, int]], Batch[Array]],
-        bounds: Iterable[tuple[int, int]],
-    ) -> None:
-        self._free: queue.SimpleQueue[_Slot | None] = queue.SimpleQueue()
-        self._ready: queue.SimpleQueue[tuple[_Slot, Batch[Array]] | BaseException] = queue.SimpleQueue()
-        for slot in slots:
-            self._free.put(slot)
-        self._held: _Slot | None = None
-        self._thread = threading.Thread(target=self._fill, args=(read, bounds), name="ctpatch-loader", daemon=True)
-        self._thread.start()
-
-    def _fill(self, read: Callable[[_Slot, tuple[int, int]], Batch[Array]], bounds: Iterable[tuple[int, int]]) -> None:
-        try:
-            for bound in bounds:
-                slot = self._free.get()
-                if slot is None:
-                    return
-                self._ready.put((slot, read(slot, bound)))
-        except BaseException as error:  # noqa: BLE001 - handed to the caller, who raises it
-            self._ready.put(error)
-
-    def take(self) -> Batch[Array]:
-        """The next batch; the one before is the thread's again."""
-        got = self._ready.get()
-        if self._held is not None:
-            self._free.put(self._held)
-            self._held = None
-        if isinstance(got, BaseException):
-            raise got
-        self._held, batch = got
-        return batch
-
-    def close(self) -> None:
-        """End the thread."""
-        self._free.put(None)
-        self._thread.join()
 
 
 def _numeric_column(manifest: pl.DataFrame, name: str) -> NDArray[Any]:

@@ -6,6 +6,7 @@ show the same names, types, defaults and descriptions in `help()`, in an editor 
 
 import functools
 import inspect
+import textwrap
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Concatenate, Generic, ParamSpec, TypeVar
@@ -127,19 +128,15 @@ class NumpyOptions(LoaderOptions[NDArray[Any]]):
 def takes(
     options: Callable[P, Options],
 ) -> Callable[[Callable[[Owner, Options], Result]], Callable[Concatenate[Owner, P], Result]]:
-    """Give a method the fields of a dataclass as parameters; the method itself gets the dataclass, checked.
+    """Give a method the fields of a dataclass as parameters, and its docstring their descriptions.
 
-    The parameters are added to the docstring, described as in the dataclass and its bases.
-
-    Raises:
-        TypeError: (from the method) there is no such parameter.
+    The method itself gets the dataclass, checked.
     """
     wanted = inspect.signature(options).parameters
 
     def decorate(method: Callable[[Owner, Options], Result]) -> Callable[Concatenate[Owner, P], Result]:
         own = inspect.signature(method)
-        owner = next(iter(own.parameters.values()))
-        signature = own.replace(parameters=[owner, *wanted.values()])
+        signature = own.replace(parameters=[next(iter(own.parameters.values())), *wanted.values()])
 
         @functools.wraps(method)
         def call(this: Owner, /, *args: P.args, **kwargs: P.kwargs) -> Result:
@@ -151,8 +148,8 @@ def takes(
 
         described: Any = call
         described.__signature__ = signature
-        described.__annotations__ = {name: each.annotation for name, each in wanted.items()}
-        described.__annotations__["return"] = own.return_annotation
+        hints = {name: each.annotation for name, each in wanted.items()}
+        described.__annotations__ = {**hints, "return": own.return_annotation}
         described.__doc__ = _with_arguments(inspect.getdoc(method), options)
         return call
 
@@ -164,7 +161,6 @@ def _with_arguments(text: str | None, options: object) -> str:
     kinds = reversed(inspect.getmro(options)) if inspect.isclass(options) else ()
     attributes = [(each.__dict__.get("__doc__") or "").partition("Attributes:\n")[2] for each in kinds]
     arguments = "\n".join(inspect.cleandoc(f"\n{part}") for part in attributes if part)
-    indented = "\n".join(f"    {line}" for line in arguments.splitlines())
     lines = (text or "").splitlines()
     at = next((at for at, line in enumerate(lines) if line in {"Returns:", "Raises:"}), len(lines))
-    return "\n".join([*lines[:at], "Args:", indented, "", *lines[at:]])
+    return "\n".join([*lines[:at], "Args:", textwrap.indent(arguments, "    "), "", *lines[at:]])

@@ -2,7 +2,7 @@
 
 import os
 import threading
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from functools import cached_property
 from pathlib import Path
 from typing import Any, Generic, SupportsIndex, TypeAlias, overload
@@ -16,10 +16,10 @@ from ctpatch.config import PatchConfig
 from ctpatch.core.reassembly import WindowName, reassemble
 from ctpatch.errors import ConfigError, FormatError, NpyError
 from ctpatch.files.atomic import given_path
-from ctpatch.files.memory import Slabs, require_memory
+from ctpatch.files.memory import Slabs, empty_buffer, require_memory
 from ctpatch.files.paths import Root, not_plain
 from ctpatch.format.columns import path_column
-from ctpatch.format.meta import PATCH_META, PatchMeta
+from ctpatch.format.meta import PATCH_META
 from ctpatch.format.tables import (
     PATCH_MANIFEST,
     REJECTED_PATCHES,
@@ -41,10 +41,9 @@ from ctpatch.reading.asked import (
     checked_indices,
     named_arrays,
 )
-from ctpatch.reading.batches import BatchLoader, Buffers, LoaderSource, NumpyBuffers
-from ctpatch.reading.opening import finished_meta, set_folder
+from ctpatch.reading.batches import BatchLoader, LoaderSource
 from ctpatch.reading.options import Array, LoaderOptions, NumpyOptions, takes
-from ctpatch.reading.source import SourceSlices
+from ctpatch.reading.source import SourceSlices, finished_set
 
 Pixels_co = TypeVar("Pixels_co", bound=OneArray | ArraysByName, default=OneArray, covariant=True)
 _Slice: TypeAlias = slice  # within the class the name is that of a method
@@ -70,9 +69,9 @@ class PatchSet(Generic[Pixels_co]):
     """
 
     def __init__(self, path: SetPath, data_root: SetPath | None = None, *, in_memory: bool = False) -> None:
-        self.folder = set_folder(given_path(path))
-        self.meta: PatchMeta = finished_meta(self.folder)
+        self.folder, self.meta = finished_set(given_path(path))
         self.layout: Layout = layout_of(self.meta.layout)
+        self._folder_text, self._prefix = str(self.folder) + os.sep, self.meta.path_prefix
         self.selected = self.arrays
         self.reads_one = len(self.arrays) == 1
         self._in_memory = in_memory
@@ -91,7 +90,7 @@ class PatchSet(Generic[Pixels_co]):
             return self.meta.pixel_bytes
         used = self.slices.filter(pl.col("num_patches") > 0)
         pixels = int((used["height"].cast(pl.Int64) * used["width"].cast(pl.Int64)).sum())
-        return pixels * sum(np.dtype(info.dtype).itemsize for info in self.meta.arrays.values())
+        return pixels * sum(dtype.itemsize for dtype in self._dtypes(self.arrays).values())
 
     def __repr__(self) -> str:
         return (
@@ -154,11 +153,7 @@ class PatchSet(Generic[Pixels_co]):
 
     @property
     def data_root(self) -> Path:
-        """What source paths are relative to.
-
-        Raises:
-            UsageError: the set does not lie in its data root and none was given.
-        """
+        """What source paths are relative to; UsageError where none was given and the set does not lie in its own."""
         return self.sources.data_root
 
     def resolve_patch(self, path: str) -> str:
@@ -167,14 +162,6 @@ class PatchSet(Generic[Pixels_co]):
             return self.sources.resolve(path)
         return self._folder_text + path.removeprefix(self._prefix)
 
-    @cached_property
-    def _folder_text(self) -> str:
-        return str(self.folder) + os.sep
-
-    @cached_property
-    def _prefix(self) -> str:
-        return self.meta.path_prefix
-
     def _reader(self, array: str) -> ArrayReader:
         with self._lock:
             if array not in self._readers:
@@ -182,11 +169,7 @@ class PatchSet(Generic[Pixels_co]):
             return self._readers[array]
 
     def reader_for(self, rows: pl.DataFrame, array: str) -> ArrayReader:
-        """A reader of one array for some rows of the manifest, numbered from 0.
-
-        Raises:
-            FormatError: a row has no address, or one outside the set.
-        """
+        """A reader of one array for some rows of the manifest, numbered from 0; FormatError where one is outside."""
         addresses = self.layout.addresses(rows, array, self.meta.arrays[array].dtype)
         self._refuse_outside(addresses.paths, rows["patch_id"])
         return self.layout.reader(addresses, self._files, self.patch_size, self.config.pad_mode)
@@ -212,10 +195,6 @@ class PatchSet(Generic[Pixels_co]):
 
     def stored_slice(self, row: dict[str, Any], array: str) -> NDArray[Any]:
         """The whole slice that a patch's address points into, in the array's dtype; not where it points at a patch.
-
-        Args:
-            row: the patch, as a row of the manifest.
-            array: which array.
 
         Raises:
             NpyError, FormatError: the file is missing or damaged, lies outside the set, or has no such item.
@@ -277,14 +256,15 @@ class PatchSet(Generic[Pixels_co]):
         which = checked_indices(indices, len(self))
         names = named_arrays(arrays, self.selected, self.arrays)
         single = self._means_one(arrays) or isinstance(out, np.ndarray)
-        dtypes = {name: np.dtype(self.meta.arrays[name].dtype) for name in names}
-        result = buffers_for(out, dtypes, (len(which), *self.patch_size))
+        result = buffers_for(out, self._dtypes(names), (len(which), *self.patch_size))
         for name, buffer in result.items():
             self._reader(name).read_into(which, buffer)
         return result[names[0]] if single else result
 
+    def _dtypes(self, names: Iterable[str]) -> dict[str, np.dtype[Any]]:
+        return {name: np.dtype(self.meta.arrays[name].dtype) for name in names}
+
     def _means_one(self, arrays: str | Sequence[str] | None) -> bool:
-        """Whether an array is to be given, and no dict."""
         return self.reads_one if arrays is None else isinstance(arrays, str)
 
     @overload
@@ -305,15 +285,18 @@ class PatchSet(Generic[Pixels_co]):
             NpyError: the source slice is not there.
             SourceChangedError: it is no longer what was cut.
         """
-        found = self.slices.filter(pl.col("slice_index") == slice_index)
-        if found.height == 0:
-            raise KeyError(f"there is no slice {slice_index} in {self.meta.dataset}/{self.meta.split}")
-        record = found.row(0, named=True)
+        record = self._slice_row(slice_index)
         if record["status"] != STATUS_OK:
             raise NpyError(f"slice {slice_index} was left out of the set: {record['reason']}")
         names = named_arrays(arrays, self.selected, self.arrays)
         images = {array: self._slice_array(record, array) for array in names}
         return images[names[0]] if self._means_one(arrays) else images
+
+    def _slice_row(self, slice_index: int) -> dict[str, Any]:
+        found = self.slices.filter(pl.col("slice_index") == slice_index)
+        if found.height == 0:
+            raise KeyError(f"there is no slice {slice_index} in {self.meta.dataset}/{self.meta.split}")
+        return found.row(0, named=True)
 
     def _slice_array(self, record: dict[str, Any], array: str) -> NDArray[Any]:
         if self.layout.holds_slices and record["num_patches"]:
@@ -343,13 +326,11 @@ class PatchSet(Generic[Pixels_co]):
             KeyError: the set has no such slice.
             ReassemblyError: there are more or fewer patches than the slice has, or they do not fit.
         """
-        found = self.slices.filter(pl.col("slice_index") == slice_index)
-        if found.height == 0:
-            raise KeyError(f"there is no slice {slice_index} in {self.meta.dataset}/{self.meta.split}")
+        record = self._slice_row(slice_index)
         rows = self.manifest.with_row_index("at").filter(pl.col("slice_index") == slice_index)
         if patches is None:
             patches = self.read(rows["at"].to_numpy(), arrays=array)
-        shape = found.select("height", "width").row(0)
+        shape = record["height"], record["width"]
         return reassemble(patches, rows.select("row", "col").rows(), shape, window, fill=fill)
 
     @takes(NumpyOptions)
@@ -364,26 +345,25 @@ class PatchSet(Generic[Pixels_co]):
         Raises:
             ConfigError: an option makes no sense.
         """
-        loader = self.loader(options, options.rank, options.world_size, NumpyBuffers())
+        loader = self.loader(options, options.rank, options.world_size, empty_buffer, lambda values: values)
         loader.set_epoch(options.epoch)
         return loader
 
     def loader(
-        self, options: LoaderOptions[Array], rank: int, world_size: int, buffers: Buffers[Array]
+        self,
+        options: LoaderOptions[Array],
+        rank: int,
+        world_size: int,
+        empty: Callable[[tuple[int, ...], np.dtype[Any]], Array],
+        column: Callable[[NDArray[Any]], Array],
     ) -> BatchLoader[Array]:
         """Batches in memory of another kind; `batches` gives NumPy arrays."""
         try:
             names = named_arrays(None if options.arrays in ([], ()) else options.arrays, self.selected, self.arrays)
         except ValueError as error:
             raise ConfigError(f"arrays: {error}") from None
-        source = LoaderSource(
-            arrays={name: np.dtype(self.meta.arrays[name].dtype) for name in names},
-            patch_size=self.patch_size,
-            manifest=self.manifest,
-            slices=self.slices,
-            reader=self._reader,
-        )
-        return BatchLoader(source, options, rank, world_size, buffers)
+        source = LoaderSource(self._dtypes(names), self.patch_size, self.manifest, self.slices, self._reader)
+        return BatchLoader(source, options, rank, world_size, empty, column)
 
     def close(self) -> None:
         """Let go of open files; they are opened again when needed."""

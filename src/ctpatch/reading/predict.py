@@ -9,7 +9,7 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from ctpatch.config import PatchConfig, check_name
-from ctpatch.core.grid import make_grid
+from ctpatch.core.grid import PADDING_MODES, make_grid
 from ctpatch.core.patches import extract_from_grid
 from ctpatch.core.reassembly import ReassemblyError, WindowName, reassemble
 from ctpatch.errors import UsageError
@@ -17,7 +17,7 @@ from ctpatch.events import Listener, ignore
 from ctpatch.files.atomic import given_path
 from ctpatch.format.splits import PREPARED
 from ctpatch.reading.patchset import AnySet, PatchSet
-from ctpatch.reading.predict_set import PredictOptions, PredictWork, model_digest
+from ctpatch.reading.predict_set import PredictOptions, PredictWork, is_torch_module, model_digest
 from ctpatch.work.executors.serial import SerialExecutor
 from ctpatch.work.run import make
 
@@ -120,24 +120,22 @@ def predict(
     patches = extract_from_grid(pixels, grid, config.pad_mode)
     blocks = [call(patches[start : start + batch_size]) for start in range(0, len(patches), batch_size)]
     result = np.concatenate(blocks) if blocks else np.empty((0, *config.patch_size), np.float32)
-    return reassemble(result, list(grid), (pixels.shape[0], pixels.shape[1]), window, fill=fill)
+    return reassemble(result, list(grid), grid.shape, window, fill=fill)
 
 
 def _covering(config: PatchConfig) -> PatchConfig:
     """The set's windows, spread so that they cover the border."""
-    padded = config.pad_mode in {"zero", "edge", "reflect"}
-    mode = config.pad_mode if padded else "even"
+    mode = config.pad_mode if config.pad_mode in PADDING_MODES else "even"
     return PatchConfig(patch_size=config.patch_size, stride=config.stride, pad_mode=mode)
 
 
 class Caller:
     """Gives batches to the model in the form it wants and checks what comes back."""
 
-    def __init__(self, model: Model, as_tensor: bool | None) -> None:
+    def __init__(self, model: Any, as_tensor: bool | None) -> None:
         self._model = model
-        is_module = any(base.__module__ == "torch.nn.modules.module" for base in type(model).__mro__)
-        self._tensors = is_module if as_tensor is None else as_tensor
-        self._is_module = is_module
+        self._is_module = is_torch_module(model)
+        self._tensors = self._is_module if as_tensor is None else as_tensor
 
     def __call__(self, patches: NDArray[np.float32]) -> NDArray[Any]:
         """What the model gives for patches `(B, h, w)`, in the same shape."""
@@ -154,18 +152,16 @@ class Caller:
     def _on_tensors(self, batch: NDArray[np.float32]) -> NDArray[Any]:
         import torch  # noqa: PLC0415
 
-        model: Any = self._model
+        parameter = next(self._model.parameters(), None) if self._is_module else None
         tensor = torch.from_numpy(batch)
-        if not self._is_module:
-            with torch.no_grad():
-                return np.asarray(model(tensor).detach().cpu().float().numpy())
-        parameter = next(model.parameters(), None)
-        training = model.training
-        model.eval()
+        if parameter is not None:
+            tensor = tensor.to(parameter.device)
+        training = self._is_module and self._model.training
         try:
+            if self._is_module:
+                self._model.eval()
             with torch.no_grad():
-                if parameter is not None:
-                    tensor = tensor.to(parameter.device)
-                return np.asarray(model(tensor).detach().cpu().float().numpy())
+                return np.asarray(self._model(tensor).detach().cpu().float().numpy())
         finally:
-            model.train(training)
+            if self._is_module:
+                self._model.train(training)

@@ -58,26 +58,24 @@ class PredictOptions:
 
     def described(self) -> dict[str, Any]:
         """As plain values; a fill that is no number as text, since JSON has none."""
-        return {
-            "patch_size": list(self.config.patch_size),
-            "stride": list(self.config.stride),
-            "pad_mode": self.config.pad_mode,
-            "batch_size": self.batch_size,
-            "window": self.window,
-            "fill": str(float(self.fill)),
-            "clip": self.clip,
-        }
+        geometry = self.config.model_dump(mode="json", include={"patch_size", "stride", "pad_mode"})
+        rest = {"batch_size": self.batch_size, "window": self.window, "fill": str(float(self.fill)), "clip": self.clip}
+        return {**geometry, **rest}
+
+
+def is_torch_module(model: object) -> bool:
+    """Whether a model is a `torch.nn.Module`, without importing torch."""
+    return any(base.__module__ == "torch.nn.modules.module" for base in type(model).__mro__)
 
 
 def model_digest(model: Any) -> str | None:
     """Digest of a torch module's class and of all its parameters and buffers; None for anything else."""
-    state = getattr(model, "state_dict", None)
-    if not callable(state) or not any(base.__module__ == "torch.nn.modules.module" for base in type(model).__mro__):
+    if not is_torch_module(model):
         return None
     import torch  # noqa: PLC0415 - it is there where such a model is
 
     hasher = xxhash.xxh3_128(f"{type(model).__module__}.{type(model).__qualname__}\n".encode())
-    for name, value in sorted(state().items()):
+    for name, value in sorted(model.state_dict().items()):
         tensor = value.detach().cpu().contiguous() if hasattr(value, "detach") else None
         described = f"{name} {value!r}" if tensor is None else f"{name} {tensor.dtype} {tuple(tensor.shape)}"
         hasher.update(f"{described}\n".encode())
@@ -145,20 +143,7 @@ class PredictReceipt(Receipt):
     digests: dict[str, str]
 
 
-@dataclass(frozen=True, slots=True)
-class PredictJob:
-    """What all parts share; it stays in this process, since a model may live on a device."""
-
-    ps: AnySet
-    call: Call
-    options: PredictOptions
-    folder: Path
-    state: Path
-    path_prefix: str
-    plan_digest: str
-
-
-class PredictWork(Work[PredictPart, PredictJob, PredictReceipt, PredictedMeta]):
+class PredictWork(Work[PredictPart, WorkFolder[PredictedMeta], PredictReceipt, PredictedMeta]):
     """The slices of a set, as a model gives them."""
 
     product = PredictedFiles()
@@ -181,11 +166,11 @@ class PredictWork(Work[PredictPart, PredictJob, PredictReceipt, PredictedMeta]):
         # Of two runs whose models cannot be compared, the second never resumes the first.
         nonce = "" if model is not None else f"-{secrets.token_hex(8)}"
         self.begun = Begun(described, self._digest + nonce, {"split": ps.meta.split})
+        used = ps.slices.filter((pl.col("status") == STATUS_OK) & (pl.col("num_windows") > 0))
+        columns = used.select("slice_index", "src_path", "height", "width", "patient_id")
         self._tasks = [
-            PredictTask(row["slice_index"], row["src_path"], (row["height"], row["width"]), row["patient_id"] or "")
-            for row in ps.slices.filter((pl.col("status") == STATUS_OK) & (pl.col("num_windows") > 0)).iter_rows(
-                named=True
-            )
+            PredictTask(index, path, (height, width), patient or "")
+            for index, path, height, width, patient in columns.iter_rows()
         ]
 
     @property
@@ -207,22 +192,14 @@ class PredictWork(Work[PredictPart, PredictJob, PredictReceipt, PredictedMeta]):
         if pending:
             yield PredictPart(number, tuple(pending))
 
-    def shared(self, folder: WorkFolder[PredictedMeta]) -> PredictJob:
-        """The set, the model and the options."""
-        return PredictJob(
-            ps=self._ps,
-            call=self._call,
-            options=self._options,
-            folder=folder.folder.resolve(),
-            state=folder.state.resolve(),
-            path_prefix=f"{PREPARED}/{self.folder.parent.name}/{self.folder.name}/",
-            plan_digest=self.begun.plan_digest,
-        )
+    def shared(self, folder: WorkFolder[PredictedMeta]) -> WorkFolder[PredictedMeta]:
+        """The folder: the rest stays in this process, since a model may live on a device."""
+        return folder
 
     @property
-    def run(self) -> Callable[[PredictJob, PredictPart], PredictReceipt]:
+    def run(self) -> Callable[[WorkFolder[PredictedMeta], PredictPart], PredictReceipt]:
         """Gives the windows of a part to the model."""
-        return _run_part
+        return self._run_part
 
     def changed(self, folder: WorkFolder[PredictedMeta], meta: PredictedMeta) -> list[str]:
         """Options, model or set that differ."""
@@ -263,79 +240,61 @@ class PredictWork(Work[PredictPart, PredictJob, PredictReceipt, PredictedMeta]):
         folder.put(PREDICT_META, meta.to_bytes())
         return meta
 
-
-def _run_part(job: PredictJob, part: PredictPart) -> PredictReceipt:
-    """Predict the slices of a part, or find that it is done."""
-    done = PredictReceipt.of_plan(job.state, part.number, job.plan_digest)
-    wanted = [task.slice_index for task in part.tasks]
-    if done is not None and [row["index"] for row in done.rows] == wanted and arrays_hold(job.folder, done.digests):
-        return done
-    started = time.time_ns()
-    rows: dict[int, dict[str, Any]] = {}
-    digests: dict[str, str] = {}
-    for task, image in _predicted(job, part):
-        name = f"{job.ps.meta.split}_{task.slice_index:06d}.npy"
-        with system_errors("writing", name):
-            write_file(str(job.folder / name), [header_bytes(image.shape, image.dtype), image.data.cast("B")])
-        digests[name] = array_digest(image)
-        rows[task.slice_index] = {
-            "index": task.slice_index,
-            "path": job.path_prefix + name,
-            "min": float(image.min()),
-            "max": float(image.max()),
-            "patient_id": task.patient_id,
-        }
-    receipt = PredictReceipt(
-        part=part.number,
-        plan_digest=job.plan_digest,
-        started_ns=started,
-        rows=[rows[task.slice_index] for task in part.tasks],
-        digests=digests,
-    )
-    sync_outputs(job.folder, [str(job.folder / name) for name in digests])
-    receipt.write(job.state)
-    return receipt
-
-
-def _predicted(job: PredictJob, part: PredictPart) -> Iterator[tuple[PredictTask, NDArray[np.float32]]]:
-    """Whole results one by one; batches run on over the ends of slices."""
-    config, size = job.options.config, job.options.batch_size
-    tasks = {task.slice_index: task for task in part.tasks}
-    grids = {index: make_grid(*task.shape, config) for index, task in tasks.items()}
-    origins = np.array([origin for grid in grids.values() for origin in grid], np.int64).reshape(-1, 2)
-    whole = Reassembler(
-        np.repeat(list(grids), [len(grid) for grid in grids.values()]),
-        origins[:, 0],
-        origins[:, 1],
-        {index: grid.shape for index, grid in grids.items()},
-        config.patch_size,
-        job.options.window,
-        fill=job.options.fill,
-    )
-    waiting: list[tuple[int, NDArray[np.float32]]] = []
-    number = 0
-    for index, grid in grids.items():
-        patches = extract_from_grid(_image(job.ps, index), grid, config.pad_mode)
-        waiting.extend(enumerate(patches, number))
-        number += len(patches)
-        while len(waiting) >= size or (waiting and number == len(origins)):
-            batch, waiting = waiting[:size], waiting[size:]
-            output = job.call(np.stack([patch for _, patch in batch]))
-            for done in whole.add([at for at, _ in batch], output):
-                yield tasks[done.slice_index], _result(job, done.image, done.uncovered, done.slice_index)
-    whole.finish()
-
-
-def _image(ps: AnySet, index: int) -> NDArray[np.float32]:
-    image: NDArray[np.float32] = ps.slice(index, arrays="image")
-    return image
-
-
-def _result(job: PredictJob, image: NDArray[Any], uncovered: int, index: int) -> NDArray[np.float32]:
-    if uncovered and not np.isfinite(job.options.fill):
-        raise UsageError(
-            f"slice {index}: {uncovered} pixels are in no window of pad_mode {job.options.config.pad_mode!r}; "
-            "use 'even' or 'shift', or give a fill"
+    def _run_part(self, folder: WorkFolder[PredictedMeta], part: PredictPart) -> PredictReceipt:
+        """Predict the slices of a part, or find that it is done."""
+        place, plan = folder.folder.resolve(), self.begun.plan_digest
+        done = PredictReceipt.of_plan(folder.state, part.number, plan)
+        wanted = [task.slice_index for task in part.tasks]
+        if done is not None and [row["index"] for row in done.rows] == wanted and arrays_hold(place, done.digests):
+            return done
+        started = time.time_ns()
+        rows: dict[int, dict[str, Any]] = {}
+        digests: dict[str, str] = {}
+        for task, image in self._predicted(part):
+            name = f"{self._ps.meta.split}_{task.slice_index:06d}.npy"
+            with system_errors("writing", name):
+                write_file(str(place / name), [header_bytes(image.shape, image.dtype), image.data.cast("B")])
+            digests[name] = array_digest(image)
+            path = f"{PREPARED}/{self.folder.parent.name}/{self.folder.name}/{name}"
+            values = task.slice_index, path, float(image.min()), float(image.max()), task.patient_id
+            rows[task.slice_index] = dict(zip(_COLUMNS, values, strict=True))
+        receipt = PredictReceipt(
+            part=part.number, plan_digest=plan, started_ns=started, rows=[rows[at] for at in wanted], digests=digests
         )
-    low, high = job.ps.meta.value_range
-    return np.ascontiguousarray(np.clip(image, low, high) if job.options.clip else image)
+        sync_outputs(place, [str(place / name) for name in digests])
+        receipt.write(folder.state)
+        return receipt
+
+    def _predicted(self, part: PredictPart) -> Iterator[tuple[PredictTask, NDArray[np.float32]]]:
+        """Whole results one by one; batches run on over the ends of slices."""
+        options, size = self._options, self._options.batch_size
+        tasks = {task.slice_index: task for task in part.tasks}
+        grids = {index: make_grid(*task.shape, options.config) for index, task in tasks.items()}
+        origins = np.array([origin for grid in grids.values() for origin in grid], np.int64).reshape(-1, 2)
+        whole = Reassembler(
+            np.repeat(list(grids), [len(grid) for grid in grids.values()]),
+            origins[:, 0],
+            origins[:, 1],
+            {index: grid.shape for index, grid in grids.items()},
+            options.config.patch_size,
+            options.window,
+            fill=options.fill,
+        )
+        waiting: list[tuple[int, NDArray[np.float32]]] = []
+        number = 0
+        for index, grid in grids.items():
+            image = self._ps.slice(index, arrays="image")
+            waiting.extend(enumerate(extract_from_grid(image, grid, options.config.pad_mode), number))
+            number += len(grid)
+            while len(waiting) >= size or (waiting and number == len(origins)):
+                batch, waiting = waiting[:size], waiting[size:]
+                output = self._call(np.stack([patch for _, patch in batch]))
+                for done in whole.add([at for at, _ in batch], output):
+                    if done.uncovered and not np.isfinite(options.fill):
+                        raise UsageError(
+                            f"slice {done.slice_index}: {done.uncovered} pixels are in no window of pad_mode "
+                            f"{options.config.pad_mode!r}; use 'even' or 'shift', or give a fill"
+                        )
+                    result = np.clip(done.image, *self._ps.meta.value_range) if options.clip else done.image
+                    yield tasks[done.slice_index], np.ascontiguousarray(result)
+        whole.finish()

@@ -60,21 +60,17 @@ class Sampler:
             if not np.isfinite(weights).all() or (weights < 0).any() or not weights.sum() > 0:
                 raise ConfigError(f"weight: {self.options.weight!r} is negative, infinite or no number for some patch")
             return weights
-        if self.options.balance is None:
-            return None
         name = self.options.balance
-        if name in manifest.columns:
-            groups = manifest[name]
-        elif name in slices.columns:
-            joined = manifest.select("slice_index").join(
+        if name is None:
+            return None
+        if name not in manifest.columns:
+            if name not in slices.columns:
+                raise ConfigError(f"balance: there is no column {name!r} in the manifest or the slice manifest")
+            manifest = manifest.join(
                 slices.select("slice_index", name), on="slice_index", how="left", maintain_order="left"
             )
-            groups = joined[name]
-        else:
-            raise ConfigError(f"balance: there is no column {name!r} in the manifest or the slice manifest")
-        codes = groups.gather(self._candidates).rank("dense").fill_null(0).to_numpy()
-        _, inverse, counts = np.unique(codes, return_inverse=True, return_counts=True)
-        return np.asarray(1.0 / counts[inverse], np.float64)
+        counts = manifest[self._candidates].select(pl.len().over(name)).to_series()
+        return 1.0 / counts.to_numpy()
 
     def __len__(self) -> int:
         """Patches that this rank draws in an epoch."""
@@ -92,27 +88,20 @@ class Sampler:
     def _all_ranks(self, epoch: int) -> NDArray[np.int64]:
         count = len(self._candidates)
         if self._cumulative is not None:
-            uniform = random_uniform(self.options.seed, epoch, _DRAW, count)
+            bits = random_bits(self.options.seed, epoch, _DRAW, count)
+            uniform = (bits >> np.uint64(11)).astype(np.float64) * 2.0**-53  # in [0, 1), of 53 bits
             drawn = np.searchsorted(self._cumulative, uniform * self._cumulative[-1], side="right")
-            drawn_patches: NDArray[np.int64] = self._candidates[np.minimum(drawn, count - 1)]
-            return drawn_patches
+            chosen: NDArray[np.int64] = np.minimum(drawn, count - 1)
+            return self._candidates[chosen]
         if not self.options.shuffle:
             return self._candidates
-        keys = random_bits(self.options.seed, epoch, _ORDER, count)
-        if self.options.block_size is None:
+        keys, block_size = random_bits(self.options.seed, epoch, _ORDER, count), self.options.block_size
+        if block_size is None:
             return self._candidates[np.argsort(keys, kind="stable")]
-        return self._candidates[_block_order(keys, self.options.block_size)]
-
-
-def _block_order(keys: NDArray[np.uint64], block_size: int) -> NDArray[np.int64]:
-    """Blocks in the order of their first keys, patches of 16 blocks at a time in the order of their own."""
-    count = len(keys)
-    blocks = np.arange(count) // block_size
-    place = np.empty(blocks[-1] + 1, np.int64)
-    place[np.argsort(keys[::block_size], kind="stable")] = np.arange(len(place))
-    together = place[blocks] // _BLOCKS_TOGETHER
-    order: NDArray[np.int64] = np.lexsort((keys, together))
-    return order
+        # Blocks in the order of their first keys, patches of 16 blocks at a time in the order of their own.
+        place = np.argsort(np.argsort(keys[::block_size], kind="stable"))
+        together = np.repeat(place // _BLOCKS_TOGETHER, block_size)[:count]
+        return self._candidates[np.lexsort((keys, together))]
 
 
 def random_bits(seed: int, epoch: int, purpose: int, count: int) -> NDArray[np.uint64]:
@@ -120,11 +109,6 @@ def random_bits(seed: int, epoch: int, purpose: int, count: int) -> NDArray[np.u
     # A bit generator's raw stream is fixed for ever; numpy's permutation and choice may change between versions.
     generator = np.random.Philox(key=np.array([seed, (epoch << 8) | purpose], np.uint64))
     return np.asarray(generator.random_raw(count), np.uint64)
-
-
-def random_uniform(seed: int, epoch: int, purpose: int, count: int) -> NDArray[np.float64]:
-    """The same as numbers in [0, 1) of 53 bits."""
-    return (random_bits(seed, epoch, purpose, count) >> np.uint64(11)).astype(np.float64) * 2.0**-53
 
 
 @lru_cache(maxsize=4)

@@ -1,4 +1,4 @@
-"""The source slices of a patch set: where they are, and whether they are still what the patches were cut from."""
+"""Where a finished set and its source slices are, and whether these are still what the patches were cut from."""
 
 import os
 from dataclasses import dataclass
@@ -7,23 +7,42 @@ from typing import Any
 
 from numpy.typing import NDArray
 
-from ctpatch.errors import FormatError, NpyError, SourceChangedError, UsageError
+from ctpatch.errors import FormatError, IncompleteError, NpyError, SourceChangedError, UsageError
 from ctpatch.files.digest import array_digest
 from ctpatch.files.npy import SliceBuffer
 from ctpatch.files.paths import PathError, Root
 from ctpatch.format.columns import digest_column, source_column
-from ctpatch.format.meta import PatchMeta
+from ctpatch.format.meta import PATCH_META, STATE_FOLDER, PatchMeta, read_meta
+
+
+def finished_set(path: Path) -> tuple[Path, PatchMeta]:
+    """The absolute folder and the meta of a finished set, from its path or from that of a file in it.
+
+    Raises:
+        IncompleteError: the build has not finished.
+        UsageError: there is no such folder, or it is no patch set.
+        FormatError: the meta is damaged or of another format version.
+    """
+    folder = path.parent if path.is_file() else path
+    if not folder.is_dir():
+        raise UsageError(f"{str(path)!r} does not exist; give the folder of a patch set (it holds {PATCH_META})")
+    folder = folder.resolve()
+    try:
+        return folder, read_meta(folder / PATCH_META)
+    except FileNotFoundError:
+        pass
+    if (folder / STATE_FOLDER).is_dir():
+        raise IncompleteError(
+            f"{folder.name} is incomplete: its build was begun and has not finished; run the same build again to go on"
+        )
+    below = sorted(each.name for each in folder.iterdir() if (each / PATCH_META).is_file())
+    hint = f"; there are sets below it: {', '.join(below[:5])}" if below else ""
+    raise UsageError(f"{folder.name} is no patch set: it has no {PATCH_META}{hint}")
 
 
 @dataclass(frozen=True, slots=True)
 class SourceSlices:
-    """The source slices of a set.
-
-    Attributes:
-        folder: the set's folder, absolute.
-        meta: what the set is.
-        given_root: what source paths are relative to; None finds it from where the set lies.
-    """
+    """The source slices of a set; `given_root` is its data root, None finds it from where the set lies."""
 
     folder: Path
     meta: PatchMeta
@@ -31,11 +50,7 @@ class SourceSlices:
 
     @property
     def data_root(self) -> Path:
-        """What source paths are relative to.
-
-        Raises:
-            UsageError: the set does not lie in its data root and none was given.
-        """
+        """What source paths are relative to; UsageError where that cannot be told."""
         if self.given_root is not None:
             return self.given_root
         if self.meta.paths_relative_to == "data_root":
@@ -48,11 +63,7 @@ class SourceSlices:
         )
 
     def resolve(self, path: str) -> str:
-        """Where a source slice is.
-
-        Raises:
-            FormatError: the path leaves the data root, by its name or through a link.
-        """
+        """Where a source slice is; FormatError where the path leaves the data root, by its name or through a link."""
         try:
             return Root(self.data_root).resolve(path)
         except PathError as error:
@@ -60,10 +71,6 @@ class SourceSlices:
 
     def read(self, record: dict[str, Any], array: str) -> NDArray[Any]:
         """A source slice from the data root, as it is cut, `(H, W)`; its digest must be the one on record.
-
-        Args:
-            record: a row of `slices`.
-            array: which array.
 
         Raises:
             NpyError: it is not there, or damaged.
