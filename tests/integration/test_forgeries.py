@@ -457,3 +457,18 @@ def test_a_finding_names_the_cell_and_what_a_build_writes(genuine: Prepared, tmp
     forged.sign()
     found = [str(finding) for finding in ctpatch.verify(forged.prepared.out, deep=True).findings]
     assert any(re.search(r"slice_manifest.csv.* 2.*patient_id is 'p2', .*'p1'", text) for text in found)
+
+
+def test_the_source_manifest_may_lie_elsewhere(genuine: Prepared, tmp_path: Path) -> None:
+    copy = copied(genuine, tmp_path / "data")
+    manifest = tmp_path / "a list.csv"
+    copy.manifest.rename(manifest)
+    report = ctpatch.verify(copy.out, deep=True)
+    assert [finding.check for finding in report.findings] == ["source-manifest"]
+    assert ctpatch.verify(copy.out, deep=True, source=manifest, data_root=copy.root).ok
+    forged = Forged(copy)
+    cell(SLICES, 4, "patient_id", "p1")(forged)
+    forged.sign()
+    assert not ctpatch.verify(copy.out, deep=True, source=manifest, data_root=copy.root).ok
+    with pytest.raises(ctpatch.CtPatchError, match="source: without deep"):
+        ctpatch.verify(copy.out, source=manifest)

@@ -31,6 +31,8 @@ from ctpatch.reading.patchset import PatchSet
 _KEYS = {PATCH_MANIFEST: "patch_id", REJECTED_PATCHES: "patch_id", SLICE_MANIFEST: "slice_index"}
 _NOT_COMPARED = {"created", "ctpatch_version", "meta_digest", "tables", "patch_dir", "paths_relative_to"}
 """Of the meta: what says when, by which version and where, and what is compared elsewhere."""
+_NAMES_OF_SOURCE = {"source_manifest", "dataset", "split"}
+"""What the place of the source manifest decides; with another place given they say nothing."""
 _ENDED = "its process was ended twice"
 """Of a slice whose reason says so nothing is read: it may end this process as well."""
 
@@ -102,6 +104,7 @@ class Rebuild:
         self.job: Job = replace(work.job, path_prefix=prefix, split=ps.meta.split)
         self._receipts: dict[int, CutReceipt] = {}
         self._complete = True
+        self._left_out = _NOT_COMPARED | (_NAMES_OF_SOURCE if source is not None else set())
 
     def parts(self) -> Iterator[RebuildPart]:
         """The parts of the build."""
@@ -154,7 +157,7 @@ class Rebuild:
         wanted = meta_of(self.job, self.plan, totals, sources.hexdigest(), {}).model_dump(mode="json")
         seen = self._ps.meta.model_dump(mode="json")
         for name, value in wanted.items():
-            if name not in _NOT_COMPARED and seen[name] != value:
+            if name not in self._left_out and seen[name] != value:
                 message = f"{name} is {seen[name]!r}, a build from these sources writes {value!r}"
                 yield Finding("meta", PATCH_META, None, message)
 

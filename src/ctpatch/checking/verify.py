@@ -11,7 +11,7 @@ from ctpatch.checking.findings import Finding, VerifyReport
 from ctpatch.checking.pixel_checks import SlicesToCheck, check_pixels
 from ctpatch.checking.rebuild import Rebuild, rebuild_part
 from ctpatch.checking.table_checks import check_files, check_tables, check_unlisted
-from ctpatch.errors import CtPatchError, FormatError, IncompleteError
+from ctpatch.errors import CtPatchError, FormatError, IncompleteError, UsageError
 from ctpatch.events import Listener, WorkAdvanced, WorkFinished, WorkStarted, ignore
 from ctpatch.format.meta import PATCH_META
 from ctpatch.format.tables import PATCH_MANIFEST, TABLES
@@ -51,8 +51,10 @@ def verify(
         What was found; nothing wrong where `report.ok`.
 
     Raises:
-        UsageError: there is no patch set, or `deep` cannot tell where its sources are.
+        UsageError: there is no patch set, `deep` cannot tell where its sources are, or `source` is given without it.
     """
+    if source is not None and not deep:
+        raise UsageError("source: without deep, sources are not read; give deep as well (--deep)")
     try:
         ps = open_set(path, data_root)
     except IncompleteError as error:
