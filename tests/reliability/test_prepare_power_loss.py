@@ -40,13 +40,13 @@ def test_prepared_slices_are_durable_before_their_receipt(
     wanted = tree_bytes(tmp_path / "undisturbed")
     log = tmp_path / "calls"
     with disk.mounted():
-        _prepare(words, disk, {"shutdown": [str(disk.folder), -1], "log": str(log)})
+        _prepare(words, disk, {"shutdown": [str(disk.folder), -1, "call"], "log": str(log)})
     calls = int(log.read_text())
     seen = set()
     for call in spread(list(range(1, calls + 1)), 20 if FULL else 5):
         disk.format()
         with disk.mounted():
-            _prepare(words, disk, {"shutdown": [str(disk.folder), call]})
+            _prepare(words, disk, {"shutdown": [str(disk.folder), call, "call"]})
         with disk.mounted():
             recorded = _check_records(disk.folder / "data/prepared/set", wanted)
             seen.add(recorded)
