@@ -6,7 +6,7 @@ import os
 import secrets
 import stat
 import sys
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
@@ -96,22 +96,14 @@ def open_for_writing(path: str) -> int:
 def write_buffers(fd: int, buffers: Sequence[_Buffer]) -> int:
     """Write all buffers in order, however often the system writes only a part; returns the bytes written."""
     written = os.writev(fd, buffers) if _HAS_WRITEV else 0
-    views = [memoryview(buffer).cast("B") for buffer in buffers]
-    total = sum(view.nbytes for view in views)
-    for view in _after(views, written) if written < total else ():
-        rest = view
+    total = 0
+    for buffer in buffers:
+        view = memoryview(buffer).cast("B")
+        rest = view[max(written - total, 0) :]
+        total += view.nbytes
         while rest.nbytes:
             rest = rest[os.write(fd, rest) :]
     return total
-
-
-def _after(views: Iterable[memoryview], done: int) -> list[memoryview]:
-    left = []
-    for view in views:
-        skip = min(done, view.nbytes)
-        done -= skip
-        left.append(view[skip:])
-    return left
 
 
 def end_file(fd: int, size: int) -> None:
@@ -120,35 +112,44 @@ def end_file(fd: int, size: int) -> None:
         os.ftruncate(fd, size)
 
 
-def write_file(path: str, buffers: Sequence[_Buffer]) -> int:
-    """Write a file in one go (not atomic, not durable: a receipt says when it counts); returns its size in bytes."""
+def write_file(path: str, buffers: Sequence[_Buffer], *, durable: bool = False) -> int:
+    """Write a file in one go (not atomic; where it is not durable, a receipt says when it counts); returns its size."""
     fd = open_for_writing(path)
     try:
         size = write_buffers(fd, buffers)
         end_file(fd, size)
+        if durable:
+            os.fsync(fd)
     finally:
         os.close(fd)
     return size
 
 
-def write_atomic(path: Path, content: bytes) -> None:
-    """Write a file so that it is there whole or not at all, also after a power cut.
+@contextmanager
+def _written(path: Path, content: bytes) -> Iterator[Path]:
+    """A durable file beside `path`, gone afterwards; errors of the system are raised as `SystemFailureError`.
 
     Whoever else writes the same file at the same time, a thread here or a process on another machine, has a temporary
-    name of its own; the last one's content stays.
-
-    Raises:
-        SystemFailureError: the system refused.
+    name of its own.
     """
     temporary = path.with_name(f"{path.name}.{secrets.randbits(64)}.tmp")
     with system_errors("writing", path.name):
         try:
-            _write_durably(str(temporary), content)
-            publish(temporary, path)
-        except OSError:
+            write_file(str(temporary), [content], durable=True)
+            yield temporary
+        finally:
             with suppress(OSError):
                 temporary.unlink()
-            raise
+
+
+def write_atomic(path: Path, content: bytes) -> None:
+    """Write a file so that it is there whole or not at all, also after a power cut; of several, the last one stays.
+
+    Raises:
+        SystemFailureError: the system refused.
+    """
+    with _written(path, content) as temporary:
+        publish(temporary, path)
 
 
 def write_once(path: Path, content: bytes) -> bool:
@@ -159,17 +160,11 @@ def write_once(path: Path, content: bytes) -> bool:
     Raises:
         SystemFailureError: the system refused.
     """
-    temporary = path.with_name(f"{path.name}.{secrets.randbits(64)}.tmp")
-    with system_errors("writing", path.name):
-        try:
-            _write_durably(str(temporary), content)
-            if not _link(temporary, path):
-                return False
+    with _written(path, content) as temporary:
+        first = _link(temporary, path)
+        if first:
             sync_folder(path.parent)
-        finally:
-            with suppress(OSError):
-                temporary.unlink()
-    return True
+    return first
 
 
 def _link(temporary: Path, path: Path) -> bool:
@@ -187,15 +182,6 @@ def _link(temporary: Path, path: Path) -> bool:
     return True
 
 
-def _write_durably(path: str, content: bytes) -> None:
-    fd = open_for_writing(path)
-    try:
-        end_file(fd, write_buffers(fd, [content]))
-        os.fsync(fd)
-    finally:
-        os.close(fd)
-
-
 def publish(temporary: Path, path: Path) -> None:
     """Give a durable temporary file its name, durably."""
     os.replace(temporary, path)
@@ -204,18 +190,17 @@ def publish(temporary: Path, path: Path) -> None:
 
 def sync_file(path: str | Path) -> None:
     """Make a file's bytes durable. A failed fsync is never retried: the pages may be gone."""
-    fd = os.open(path, os.O_RDWR | getattr(os, "O_BINARY", 0))
-    try:
-        os.fsync(fd)
-    finally:
-        os.close(fd)
+    _sync(path, os.O_RDWR | getattr(os, "O_BINARY", 0))
 
 
 def sync_folder(folder: Path) -> None:
     """Make the names in a folder durable; Windows has no such call and orders them itself."""
-    if sys.platform == "win32":
-        return
-    fd = os.open(folder, os.O_RDONLY)
+    if sys.platform != "win32":
+        _sync(folder, os.O_RDONLY)
+
+
+def _sync(path: str | Path, flags: int) -> None:
+    fd = os.open(path, flags)
     try:
         os.fsync(fd)
     finally:
