@@ -195,7 +195,7 @@ class Layout(ABC):
         dtypes: Sequence[np.dtype[Any]],
         shards: Callable[[], int],
     ) -> int:
-        """Bytes of all pixel files of a set of which every window is kept.
+        """Bytes of all pixel files of a set of which every window is kept, with what stands before `data_offset`.
 
         Args:
             counts: for each shape how many slices have it, the shape, and how many windows each has.
@@ -203,12 +203,12 @@ class Layout(ABC):
             dtypes: one for each array.
             shards: counts the numbers that `shards` gives in all parts.
         """
-        del shards
-        return sum(
+        content = sum(
             slices * self.slice_bytes(shape, windows, patch_size, dtype)
             for slices, shape, windows in counts
             for dtype in dtypes
         )
+        return content + (shards() * len(dtypes) * self.data_offset if self.data_offset else 0)
 
     # Writing and reading.
 

@@ -168,11 +168,7 @@ class ArrayReader:
     """Reads the patches of one array."""
 
     def __init__(
-        self,
-        addresses: ArrayAddresses,
-        files: MappedFiles,
-        patch_size: tuple[int, int],
-        pad_mode: PadMode,
+        self, addresses: ArrayAddresses, files: MappedFiles, patch_size: tuple[int, int], pad_mode: PadMode
     ) -> None:
         self._addresses = addresses
         self._files = files
@@ -251,11 +247,12 @@ class ArrayReader:
             or (holds_patches and array.shape[1:] != self._size)
             or not np.can_cast(array.dtype, self._addresses.dtype, "same_kind")
         ):
-            raise FormatError(
-                f"{path} has shape {shape} and dtype {array.dtype}, the set says "
-                f"{self._size} of {self._addresses.dtype}"
-            )
+            raise self._misfit(path, shape, array.dtype)
         return array
+
+    def _misfit(self, path: str, shape: tuple[int, ...], dtype: np.dtype[Any]) -> FormatError:
+        wanted = f"{self._size} of {self._addresses.dtype}"
+        return FormatError(f"{path} has shape {shape} and dtype {dtype}, the set says {wanted}")
 
     def _read_kept(self, which: NDArray[np.int64], out: NDArray[Any]) -> None:
         """Patches that have a file each, of which each is read once."""
@@ -317,10 +314,7 @@ class ArrayReader:
         """A file that is not just as it was written: an error that says why, or the same pixels another way."""
         header = read_header(fd, path)
         if header.shape != self._size or not np.can_cast(header.dtype, self._addresses.dtype, "equiv"):
-            raise FormatError(
-                f"{path} has shape {header.shape} and dtype {header.dtype}, the set says "
-                f"{self._size} of {self._addresses.dtype}"
-            )
+            raise self._misfit(path, header.shape, header.dtype)
         content = bytearray(header.data_bytes)
         read_exactly(fd, memoryview(content), header.offset, path)
         order: Any = "F" if header.fortran_order else "C"
