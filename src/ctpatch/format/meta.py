@@ -21,15 +21,33 @@ STATE_FOLDER = ".ctpatch"
 FORMAT_VERSION = 1
 _MAX_META_BYTES = 64 << 20
 
-
 Count = Annotated[int, Field(ge=0, le=2**62)]
 
 
-class _Record(BaseModel):
-    model_config = ConfigDict(frozen=True, extra="ignore", strict=False)
+class Record(BaseModel):
+    """Fields of a file of ours; those of later versions are ignored, and the digest covers them."""
+
+    model_config = ConfigDict(frozen=True, extra="ignore")
 
 
-class DropRule(_Record):
+class Digested(Record):
+    """A file that ends with its own digest: of all fields but `created`, the only thing in which two runs differ."""
+
+    meta_digest: str = ""
+
+    def to_bytes(self) -> bytes:
+        """The file's content, with its own digest filled in."""
+        content = self.model_dump(mode="json", exclude={"meta_digest"})
+        content["meta_digest"] = digest_of(content)
+        return (json.dumps(content, indent=2, ensure_ascii=True, allow_nan=False) + "\n").encode()
+
+
+def digest_of(content: dict[str, Any]) -> str:
+    """The digest that a file of this content must state."""
+    return json_digest({name: value for name, value in content.items() if name not in {"created", "meta_digest"}})
+
+
+class DropRule(Record):
     """A rule, and how many windows it dropped."""
 
     name: str
@@ -37,21 +55,21 @@ class DropRule(_Record):
     dropped: Count
 
 
-class ArrayInfo(_Record):
+class ArrayInfo(Record):
     """An array of the set; `labels` arrays (masks) keep their dtype and have no range."""
 
     dtype: Annotated[str, Field(pattern=r"^(float(16|32|64)|bool|u?int(8|16|32|64))$")]
     labels: bool
 
 
-class TableInfo(_Record):
+class TableInfo(Record):
     """Size and digest of one of the CSV files."""
 
     bytes: Count
     digest: str
 
 
-class PatchMeta(_Record):
+class PatchMeta(Digested):
     """Everything a reader needs to know of a set; `docs/format-1.md` describes each field."""
 
     num_slices: Count
@@ -81,7 +99,6 @@ class PatchMeta(_Record):
     pixel_bytes: Count
     paths_relative_to: Literal["data_root", "patch_dir"]
     tables: dict[str, TableInfo]
-    meta_digest: str = ""
 
     @model_validator(mode="after")
     def _arrays_are_there(self) -> Self:
@@ -106,17 +123,6 @@ class PatchMeta(_Record):
     def path_prefix(self) -> str:
         """What the manifest's patch paths begin with: the set's place in its data root, or nothing."""
         return f"{self.patch_dir}/" if self.paths_relative_to == "data_root" else ""
-
-    def to_bytes(self) -> bytes:
-        """The file's content, with its own digest filled in."""
-        content = self.model_dump(mode="json", exclude={"meta_digest"})
-        content["meta_digest"] = _meta_digest(content)
-        return (json.dumps(content, indent=2, ensure_ascii=True, allow_nan=False) + "\n").encode()
-
-
-def _meta_digest(content: dict[str, Any]) -> str:
-    """Digest of all fields but `created`, which is the only thing in which two runs on the same input differ."""
-    return json_digest({name: value for name, value in content.items() if name != "created"})
 
 
 def source_line(index: int, digests: Sequence[str]) -> bytes:
@@ -148,16 +154,27 @@ def now_utc() -> str:
         UsageError: SOURCE_DATE_EPOCH is no whole number of seconds that a date can hold.
     """
     epoch = os.environ.get("SOURCE_DATE_EPOCH")
-    if epoch is None:
-        moment = datetime.now(UTC)
-    else:
-        try:
-            moment = datetime.fromtimestamp(int(epoch), UTC)
-        except (ValueError, OverflowError, OSError):
-            raise UsageError(
-                f"SOURCE_DATE_EPOCH is {epoch[:40]!r}, wanted seconds since 1970 as a whole number"
-            ) from None
+    try:
+        moment = datetime.now(UTC) if epoch is None else datetime.fromtimestamp(int(epoch), UTC)
+    except (ValueError, OverflowError, OSError):
+        text = str(epoch)[:40]
+        raise UsageError(f"SOURCE_DATE_EPOCH is {text!r}, wanted seconds since 1970 as a whole number") from None
     return moment.strftime("%Y-%m-%dT%H:%M:%SZ")
+
+
+def read_ours(path: Path, limit: int | None = None) -> bytes:
+    """The bytes of one of a set's own files.
+
+    Raises:
+        FormatError: the system does not give it, or it is larger than `limit`.
+        FileNotFoundError: there is none.
+    """
+    try:
+        return read_regular(path, limit)
+    except FileNotFoundError:
+        raise
+    except OSError as error:
+        raise FormatError(f"{path.name} cannot be read: {error.strerror}") from None
 
 
 def read_meta(path: Path) -> PatchMeta:
@@ -168,13 +185,9 @@ def read_meta(path: Path) -> PatchMeta:
         FileNotFoundError: there is none.
     """
     try:
-        content: Any = json.loads(read_regular(path, _MAX_META_BYTES))
+        content: Any = json.loads(read_ours(path, _MAX_META_BYTES))
     except (ValueError, RecursionError):
         raise FormatError(f"{path.name} is not valid JSON; it is damaged, build the set again") from None
-    except FileNotFoundError:
-        raise
-    except OSError as error:
-        raise FormatError(f"{path.name} cannot be read: {error.strerror}") from None
     if not isinstance(content, dict):
         raise FormatError(f"{path.name} is not a JSON object; it is damaged, build the set again")
     version = content.get("format_version")
@@ -190,7 +203,7 @@ def read_meta(path: Path) -> PatchMeta:
         )
     stated = content.pop("meta_digest", None)
     try:
-        actual = _meta_digest(content)
+        actual = digest_of(content)
         meta = PatchMeta.model_validate({**content, "meta_digest": actual})
     except (ValidationError, ValueError) as error:
         raise FormatError(f"{path.name} does not fit the format: {_first_fault(error)}; build the set again") from None

@@ -4,11 +4,8 @@ import json
 from pathlib import Path
 from typing import Any, TypeVar
 
-from pydantic import BaseModel, ConfigDict, ValidationError
-
 from ctpatch.errors import FormatError
-from ctpatch.files.atomic import read_regular
-from ctpatch.files.digest import json_digest
+from ctpatch.format.meta import Digested, Record, digest_of, read_ours
 
 PREPARE_META = "prepare_meta.json"
 PREDICT_META = "predict_meta.json"
@@ -16,22 +13,7 @@ FORMAT_VERSION = 1
 _MAX_BYTES = 16 * 1024 * 1024
 
 
-class _Record(BaseModel):
-    # Fields of later versions are ignored; the digest covers them.
-    model_config = ConfigDict(frozen=True, extra="ignore", strict=True)
-
-
-class _Digested(_Record):
-    """A file that ends with its own digest."""
-
-    def to_bytes(self) -> bytes:
-        """The file's content, with its own digest filled in."""
-        content = self.model_dump(mode="json", exclude={"meta_digest"})
-        content["meta_digest"] = _digest(content)
-        return (json.dumps(content, indent=2, ensure_ascii=True, allow_nan=False) + "\n").encode()
-
-
-class SplitInfo(_Record):
+class SplitInfo(Record, strict=True):
     """One split: its manifest, that file's digest, its slices and patients."""
 
     manifest: str
@@ -40,7 +22,7 @@ class SplitInfo(_Record):
     num_patients: int
 
 
-class NoteInfo(_Record):
+class NoteInfo(Record, strict=True):
     """What a user should know of a series, which stands under its pseudonym."""
 
     kind: str
@@ -48,7 +30,7 @@ class NoteInfo(_Record):
     message: str
 
 
-class PreparedMeta(_Digested):
+class PreparedMeta(Digested, strict=True):
     """How a data set was prepared.
 
     Attributes:
@@ -87,14 +69,9 @@ class PreparedMeta(_Digested):
     notes: list[NoteInfo]
     num_identical: int
     plan_digest: str
-    meta_digest: str = ""
 
 
-def _digest(content: dict[str, Any]) -> str:
-    return json_digest({name: value for name, value in content.items() if name not in {"created", "meta_digest"}})
-
-
-class PredictedMeta(_Digested):
+class PredictedMeta(Digested, strict=True):
     """How a split was predicted by a model: `predict_meta.json`; where it stands, the split is complete.
 
     Attributes:
@@ -123,7 +100,6 @@ class PredictedMeta(_Digested):
     manifest: str
     manifest_digest: str
     plan_digest: str
-    meta_digest: str = ""
 
 
 MetaT = TypeVar("MetaT", PreparedMeta, PredictedMeta)
@@ -137,18 +113,14 @@ def read_dataset_meta(path: Path, kind: type[MetaT]) -> MetaT:
         FormatError: it is damaged, or of a format that this version does not know.
     """
     try:
-        content = json.loads(read_regular(path, _MAX_BYTES))
+        content = json.loads(read_ours(path, _MAX_BYTES))
         if isinstance(content, dict) and content.get("format_version") not in {FORMAT_VERSION, None}:
             raise FormatError(
                 f"{path.name} is of format {str(content['format_version'])[:20]}, this version reads {FORMAT_VERSION}"
             )
         meta = kind.model_validate(content)
-        damaged = meta.meta_digest != _digest(content)
-    except FileNotFoundError:
-        raise
-    except OSError as error:
-        raise FormatError(f"{path.name} cannot be read: {error.strerror}") from None
-    except (ValueError, RecursionError, ValidationError) as error:
+        damaged = meta.meta_digest != digest_of(content)
+    except (ValueError, RecursionError) as error:  # pydantic's error is a ValueError
         raise FormatError(f"{path.name} is not what ctpatch writes ({type(error).__name__}); is it damaged?") from None
     if damaged:
         raise FormatError(f"{path.name} has been changed: its digest does not hold")
