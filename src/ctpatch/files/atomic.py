@@ -48,11 +48,7 @@ def system_errors(doing: str, name: str) -> Iterator[None]:
 
 
 def given_path(path: str | os.PathLike[str]) -> Path:
-    """A path as a user gave it.
-
-    Raises:
-        UsageError: the system can make nothing of it: a NUL, a name too long, links in a circle, no permission.
-    """
+    """A path as a user gave it; UsageError where the system can make nothing of it: a NUL, links in a circle."""
     try:
         os.stat(path)
     except (FileNotFoundError, NotADirectoryError):
@@ -64,11 +60,7 @@ def given_path(path: str | os.PathLike[str]) -> Path:
 
 
 def read_regular(path: Path, limit: int | None = None) -> bytes:
-    """The bytes of a file of ours; a link is not followed, and a pipe not waited for.
-
-    Raises:
-        OSError: it is not there, no regular file, or larger than `limit`.
-    """
+    """The bytes of a file of ours, of at most `limit`; an OSError for links and pipes, which are not waited for."""
     try:
         fd = os.open(path, os.O_RDONLY | getattr(os, "O_BINARY", 0) | getattr(os, "O_NONBLOCK", 0) | _NO_FOLLOW)
     except OSError as error:
@@ -143,11 +135,7 @@ def _written(path: Path, content: bytes) -> Iterator[Path]:
 
 
 def write_atomic(path: Path, content: bytes) -> None:
-    """Write a file so that it is there whole or not at all, also after a power cut; of several, the last one stays.
-
-    Raises:
-        SystemFailureError: the system refused.
-    """
+    """Write a file so that it is there whole or not at all, also after a power cut; of several, the last one stays."""
     with _written(path, content) as temporary:
         publish(temporary, path)
 
@@ -156,9 +144,6 @@ def write_once(path: Path, content: bytes) -> bool:
     """Write a file as `write_atomic` does, unless it is there; returns whether it was not.
 
     Of all who do this at the same time, on any machine, one is first.
-
-    Raises:
-        SystemFailureError: the system refused.
     """
     with _written(path, content) as temporary:
         first = _link(temporary, path)
@@ -211,10 +196,8 @@ def sync_outputs(folder: Path, files: Sequence[str] | Sequence[Path]) -> None:
     """Make files below `folder` durable, with their names.
 
     One or two files are synced by themselves. More are synced by one `syncfs` of their file system, which costs half
-    of an fsync for each of four and a thirtieth for each of a thousand; where there is none, each is synced.
-
-    Raises:
-        SystemFailureError: the system reports a fault; the files must be written again.
+    of an fsync for each of four and a thirtieth for each of a thousand; where there is none, each is synced. Where the
+    system reports a fault, the files must be written again.
     """
     with system_errors("making durable", folder.name or str(folder)):
         if len(files) > _FEW_FILES and _syncfs(folder):

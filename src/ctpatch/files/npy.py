@@ -177,11 +177,7 @@ def _not_readable(error: OSError, name: str, done: str, cure: str) -> CtPatchErr
 
 
 def slice_header(path: str, name: str, *, integers_allowed: bool = False) -> NpyHeader:
-    """Open, read and check the header of a source slice, which messages call `name`.
-
-    Raises:
-        NpyError: as for `read_header` and `check_slice_header`.
-    """
+    """Open, read and check the header of a source slice, which messages call `name`."""
     with _open_slice(path, name, integers_allowed=integers_allowed) as (_, header):
         return header
 
@@ -214,14 +210,9 @@ class SliceBuffer:
         self._buffers: dict[tuple[tuple[int, ...], str], NDArray[Any]] = {}
 
     def read(self, path: str, name: str, *, integers_allowed: bool = False) -> tuple[NDArray[Any], np.dtype[Any]]:
-        """Read one source slice.
+        """Read one source slice, checked as `slice_header` does, and the dtype it has on disk.
 
-        Returns:
-            The slice, `(H, W)`, C order, native byte order, float32 (or its own dtype where it holds whole numbers),
-            and the dtype it has on disk.
-
-        Raises:
-            NpyError: as for `slice_header`.
+        It is `(H, W)`, C order, native byte order, float32 (or its own dtype where it holds whole numbers).
         """
         with _open_slice(path, name, integers_allowed=integers_allowed) as (fd, header):
             raw = self._buffer(header.shape[::-1] if header.fortran_order else header.shape, header.dtype, "raw")
@@ -250,11 +241,7 @@ _MAX_BUFFERS = 8
 
 
 def read_exactly(fd: int, view: memoryview, offset: int, name: str) -> None:
-    """Fill a buffer from a place in a file.
-
-    Raises:
-        NpyError: the file ends before the buffer is full.
-    """
+    """Fill a buffer from a place in a file; an NpyError where that ends before the buffer is full."""
     os.lseek(fd, offset, os.SEEK_SET)
     done = 0
     while done < view.nbytes:

@@ -148,11 +148,7 @@ def one_or_pair(pair: tuple[int, int]) -> int | tuple[int, int]:
 
 
 def now_utc() -> str:
-    """The time for `created`: UTC, ISO 8601, whole seconds; SOURCE_DATE_EPOCH decides where it is set.
-
-    Raises:
-        UsageError: SOURCE_DATE_EPOCH is no whole number of seconds that a date can hold.
-    """
+    """The time for `created`: UTC, ISO 8601, whole seconds; SOURCE_DATE_EPOCH decides where set, or is refused."""
     epoch = os.environ.get("SOURCE_DATE_EPOCH")
     try:
         moment = datetime.now(UTC) if epoch is None else datetime.fromtimestamp(int(epoch), UTC)
@@ -163,12 +159,7 @@ def now_utc() -> str:
 
 
 def read_ours(path: Path, limit: int | None = None) -> bytes:
-    """The bytes of one of a set's own files.
-
-    Raises:
-        FormatError: the system does not give it, or it is larger than `limit`.
-        FileNotFoundError: there is none.
-    """
+    """The bytes of one of a set's own files; FormatError where the system does not give it, or it exceeds `limit`."""
     try:
         return read_regular(path, limit)
     except FileNotFoundError:
@@ -178,12 +169,7 @@ def read_ours(path: Path, limit: int | None = None) -> bytes:
 
 
 def read_meta(path: Path) -> PatchMeta:
-    """Read and check `patch_meta.json`.
-
-    Raises:
-        FormatError: it is damaged, of another format version, or its fields do not fit.
-        FileNotFoundError: there is none.
-    """
+    """Read `patch_meta.json`; FormatError where it is damaged, of another version, or its fields do not fit."""
     try:
         content: Any = json.loads(read_ours(path, _MAX_META_BYTES))
     except (ValueError, RecursionError):

@@ -30,14 +30,19 @@ class NoteInfo(Record, strict=True):
     message: str
 
 
-class PreparedMeta(Digested, strict=True):
+class _DatasetMeta(Digested, strict=True):
+    """Of which format the file is, what wrote it and when (UTC, ISO 8601), and the data set's name."""
+
+    format_version: int
+    ctpatch_version: str
+    created: str
+    dataset: str
+
+
+class PreparedMeta(_DatasetMeta):
     """How a data set was prepared.
 
     Attributes:
-        format_version: of this file.
-        ctpatch_version: that wrote it.
-        created: UTC, ISO 8601; the only thing in which two runs on the same input differ.
-        dataset: its name.
         source: kind of the raw files.
         options: what was asked for, by name.
         mapping: from HU to [0, 1].
@@ -50,13 +55,8 @@ class PreparedMeta(Digested, strict=True):
         notes: gaps, tilt, mixed spacing and the like, for each series.
         num_identical: slices whose raw pixels another slice of the set has too.
         plan_digest: what a run must agree with to find the set complete.
-        meta_digest: of all other fields but `created`.
     """
 
-    format_version: int
-    ctpatch_version: str
-    created: str
-    dataset: str
     source: str
     options: dict[str, Any]
     mapping: dict[str, Any]
@@ -71,27 +71,19 @@ class PreparedMeta(Digested, strict=True):
     plan_digest: str
 
 
-class PredictedMeta(Digested, strict=True):
+class PredictedMeta(_DatasetMeta):
     """How a split was predicted by a model: `predict_meta.json`; where it stands, the split is complete.
 
     Attributes:
-        format_version: of this file.
-        ctpatch_version: that wrote it.
-        created: UTC, ISO 8601; the only thing in which two runs on the same input differ.
-        dataset, split: their names.
+        split: its name.
         source: dataset and split of the patch set whose slices the model was given.
         source_fingerprint: that set's fingerprint.
         options: geometry, window, fill, clipping and the model's digest or name: what decides the pixels.
         num_slices: how many there are.
         manifest: the split's manifest, and `manifest_digest` that file's digest.
         plan_digest: what a run must agree with to find the split complete.
-        meta_digest: of all other fields but `created`.
     """
 
-    format_version: int
-    ctpatch_version: str
-    created: str
-    dataset: str
     split: str
     source: str
     source_fingerprint: str
@@ -106,12 +98,7 @@ MetaT = TypeVar("MetaT", PreparedMeta, PredictedMeta)
 
 
 def read_dataset_meta(path: Path, kind: type[MetaT]) -> MetaT:
-    """Read one of the two files.
-
-    Raises:
-        FileNotFoundError: there is none.
-        FormatError: it is damaged, or of a format that this version does not know.
-    """
+    """Read one of the two files; FormatError where it is damaged, or of a format that this version does not know."""
     try:
         content = json.loads(read_ours(path, _MAX_BYTES))
         if isinstance(content, dict) and content.get("format_version") not in {FORMAT_VERSION, None}:

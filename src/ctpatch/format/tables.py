@@ -91,11 +91,7 @@ def parse_table(content: bytes, schema: Schema, name: str, *, has_header: bool =
 
 
 def _seen_columns(content: bytes, schema: Schema, name: str) -> tuple[Schema, bytes]:
-    """The columns that a table has, in its order, and its first line.
-
-    Raises:
-        FormatError: one is missing that each set has, or is there twice.
-    """
+    """The columns that a table has, in its order, and its first line; refuses one that lacks some or has some twice."""
     line, end, _ = content.partition(b"\n")
     text = line.decode("utf-8", "replace")
     try:

@@ -16,7 +16,7 @@ from collections.abc import Callable, Iterable
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from functools import cached_property
-from typing import Any
+from typing import Any, cast
 
 import numpy as np
 import polars as pl
@@ -77,11 +77,7 @@ class MappedFiles:
             return self._threads[1]
 
     def get(self, path: str) -> NDArray[Any]:
-        """The array in a file of the set, read-only.
-
-        Raises:
-            NpyError: the file is missing, damaged, or no plain .npy.
-        """
+        """The array in a file of the set, read-only; NpyError where that is missing, damaged, or no plain .npy."""
         with self._lock:
             array = self._open.get(path)
             if array is not None:
@@ -95,19 +91,13 @@ class MappedFiles:
         return array
 
     def item(self, path: str, item: int | None) -> NDArray[Any]:
-        """An item of a file of many, or with None the file's one array; read-only.
-
-        Raises:
-            NpyError: as for `get`.
-            FormatError: there is no such item.
-        """
+        """An item of a file of many (FormatError where there is none), or with None the file's one array; read-only."""
         stored = self.get(path)
         if item is None:
             return stored
         if stored.ndim != 3 or not 0 <= item < len(stored):  # noqa: PLR2004
             raise FormatError(f"{path} has shape {stored.shape}, the manifest asks for item {item} of it")
-        image: NDArray[Any] = stored[item]
-        return image
+        return cast("NDArray[Any]", stored[item])
 
     def _map(self, path: str) -> NDArray[Any]:
         fd = open_patch_file(self.resolve(path), path, follow=self._follow)
@@ -137,11 +127,7 @@ class MappedFiles:
 
 
 def open_patch_file(full: str, name: str, *, follow: bool) -> int:
-    """Open a file of a set for reading.
-
-    Raises:
-        NpyError: it is missing, may not be read, or is a link where none is followed.
-    """
+    """Open a file of a set; NpyError where it is missing, may not be read, or is a link and none is followed."""
     try:
         return open_npy(full, follow=follow)
     except FileNotFoundError:
@@ -152,11 +138,7 @@ def open_patch_file(full: str, name: str, *, follow: bool) -> int:
 
 
 def begins_with(full: str, name: str, header: bytes) -> bool:
-    """Whether a file of a set begins with just these bytes.
-
-    Raises:
-        NpyError: it is missing, may not be read, or is a link.
-    """
+    """Whether a file of a set, no link, begins with just these bytes."""
     fd = open_patch_file(full, name, follow=False)
     try:
         return os.read(fd, len(header)) == header

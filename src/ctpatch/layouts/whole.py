@@ -29,12 +29,9 @@ class PixelFile(NamedTuple):
     fault: str | None = None
 
     def damage(self, full: str) -> str | None:
-        """What shows that the file is not whole, or None: it is gone, or of another length.
+        """What shows that the file, which lies at `full`, is not whole, or None: it is gone, or of another length.
 
         Files with more than one item are few, so their headers are compared as well. Pixels are left to `verify`.
-
-        Args:
-            full: where the file is.
         """
         if self.path is None or self.shape is None:
             return f"the tables do not say what {self.path or 'a row'} holds"

@@ -77,11 +77,7 @@ def receipt_path(state: Path, number: int) -> Path:
 
 
 def receipts_of(state: Path, parts: Iterable[PartT], kind: type[ReceiptT]) -> Iterator[tuple[PartT, ReceiptT]]:
-    """All parts with their receipts, in order.
-
-    Raises:
-        FormatError: a receipt is gone or damaged.
-    """
+    """All parts with their receipts, in order; FormatError where one is gone or damaged."""
     for part in parts:
         path = receipt_path(state, part.number)
         try:
