@@ -105,7 +105,7 @@ class Addresses:
 
 
 class PartWriter(Protocol):
-    """Writes the patches of one part; a new one for each part. Those that inherit from it have no file open by default."""
+    """Writes the patches of one part; a new one for each part."""
 
     def write(self, piece: SliceToWrite) -> Addresses:
         """Write the kept patches of a slice."""
@@ -113,10 +113,11 @@ class PartWriter(Protocol):
 
     def finish(self) -> list[str]:
         """End the part's files; returns them, not yet durable."""
-        return []
+        ...
 
     def abandon(self) -> None:
         """Let go of open files after a fault."""
+        ...
 
     @property
     def bytes_written(self) -> int:

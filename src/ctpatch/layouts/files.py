@@ -16,7 +16,7 @@ from ctpatch.files.npy import header_bytes
 from ctpatch.format.columns import path_column
 from ctpatch.format.meta import ArrayInfo
 from ctpatch.format.tables import patch_id
-from ctpatch.layouts.base import Addresses, Layout, PartWriter, Shape, SliceToWrite, WriterOptions, patch_blocks
+from ctpatch.layouts.base import Addresses, Layout, Shape, SliceToWrite, WriterOptions, patch_blocks
 from ctpatch.layouts.whole import PixelFile
 
 
@@ -29,14 +29,13 @@ def _folder(array: str) -> str:
     return "" if array == "image" else f"{array}/"
 
 
-class FilesWriter(PartWriter):
-    """Writes each patch to a file of its own; nothing is open between two."""
-
-    bytes_written = 0
+class FilesWriter:
+    """Writes each patch to a file of its own."""
 
     def __init__(self, options: WriterOptions) -> None:
         self._options = options
         self._written: list[str] = []
+        self.bytes_written = 0
 
     def write(self, piece: SliceToWrite) -> Addresses:
         """Write the kept patches of a slice."""
@@ -69,6 +68,9 @@ class FilesWriter(PartWriter):
     def finish(self) -> list[str]:
         """The files written; each is whole already."""
         return self._written
+
+    def abandon(self) -> None:
+        """Nothing is open between two patches."""
 
 
 class FilesLayout(Layout):
