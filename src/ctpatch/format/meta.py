@@ -109,14 +109,9 @@ class PatchMeta(Digested):
 
     def patch_config(self) -> PatchConfig:
         """The options the patches were cut with."""
+        rules = [Rule(name=rule.name, condition=rule.condition) for rule in self.drop_rules]
         return PatchConfig(
-            patch_size=self.patch_size,
-            stride=self.stride,
-            pad_mode=self.pad_mode,
-            value_range=self.value_range,
-            air_level=self.air_level,
-            drop=tuple(Rule(name=rule.name, condition=rule.condition) for rule in self.drop_rules),
-            rules_on=self.rules_on,
+            drop=rules, **{name: getattr(self, name) for name in PatchConfig.model_fields if name != "drop"}
         )
 
     @property

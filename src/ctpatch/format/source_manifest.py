@@ -188,13 +188,16 @@ def _slice_indices(raw: pl.DataFrame, name: str, first: int) -> pl.Series:
         return pl.Series("slice_index", range(first, first + raw.height), dtype=pl.Int64)
     texts = raw["index"].str.strip_chars()
     numbers = texts.str.to_integer(strict=False, dtype=pl.Int64)
-    wrong = (numbers.is_null() | (numbers < 0) | (numbers > _MAX_SLICE_INDEX)).arg_true()
-    if len(wrong):
-        at = int(wrong[0])
-        why = f"{texts[at]!r}, wanted a whole number from 0 to {_MAX_SLICE_INDEX}"
-        raise _refused(name, first + at, "index", why)
+    wrong = numbers.is_null() | (numbers < 0) | (numbers > _MAX_SLICE_INDEX)
+    _refuse_wrong(wrong, texts, f", wanted a whole number from 0 to {_MAX_SLICE_INDEX}", name, first)
     _refuse_repeats(numbers, "index", name, first)
     return numbers.alias("slice_index")
+
+
+def _refuse_wrong(wrong: pl.Series, texts: pl.Series, why: str, name: str, first: int) -> None:
+    if wrong.any():
+        at = int(wrong.arg_true()[0])
+        raise _refused(name, first + at, texts.name, f"{texts[at]!r}{why}")
 
 
 def _refuse_repeats(values: pl.Series, column: str, name: str, first: int) -> None:
@@ -219,10 +222,7 @@ def stripped_texts(raw: pl.DataFrame, column: str) -> pl.Series:
 def _numbers(raw: pl.DataFrame, column: str, name: str, first: int) -> pl.Series:
     texts = stripped_texts(raw, column)
     numbers = texts.cast(pl.Float64, strict=False)
-    wrong = (numbers.is_null() & texts.is_not_null()).arg_true()
-    if len(wrong):
-        at = int(wrong[0])
-        raise _refused(name, first + at, column, f"{texts[at]!r} is not a number")
+    _refuse_wrong(numbers.is_null() & texts.is_not_null(), texts, " is not a number", name, first)
     return numbers.alias(f"stated_{column}")
 
 
