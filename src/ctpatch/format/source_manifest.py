@@ -15,6 +15,7 @@ from ctpatch.format.splits import SplitSource
 
 _ARRAY_SUFFIX = "_path"
 _MAX_SLICE_INDEX = 10**12
+_FIRST_LINE = 2  # of the file's lines the first that is a row, where no cell holds a line break: the header is line 1
 PIECE_ROWS = 50_000
 """Rows of a manifest that are read at a time."""
 _COLUMNS: dict[str, type[pl.DataType]] = {
@@ -53,9 +54,7 @@ def read_source_manifest(
 ) -> SourceTable:
     """Read and check the manifest of a split, a piece at a time: rubbish is refused before all of it is in memory.
 
-    Args:
-        source: the split.
-        look: done with each piece of the table as it is read; gives the piece's frame, with more columns.
+    `look` is done with each piece of the table as it is read, and gives the piece's frame, with more columns.
 
     Raises:
         SourceManifestError: it is empty, has no column `path`, or a cell breaks the rules; names file and row.
@@ -174,13 +173,8 @@ def _array_names(columns: Iterable[str], manifest: str) -> list[str]:
     return names
 
 
-def _row(position: int) -> int:
-    """The line of the file a row stands on, where no cell holds a line break: the header is line 1."""
-    return position + 2
-
-
 def _refused(name: str, position: int, column: str, why: str) -> SourceManifestError:
-    return SourceManifestError(f"{name} row {_row(position)}, column {column}: {why}")
+    return SourceManifestError(f"{name} row {position + _FIRST_LINE}, column {column}: {why}")
 
 
 def _slice_indices(raw: pl.DataFrame, name: str, first: int) -> pl.Series:
@@ -205,9 +199,9 @@ def _refuse_repeats(values: pl.Series, column: str, name: str, first: int) -> No
     if not repeated.any():
         return
     value = values[int(repeated.arg_true()[0])]
-    rows = [first + at for at in (values == value).arg_true().to_list()[:2]]
+    rows = [first + at + _FIRST_LINE for at in (values == value).arg_true().to_list()[:2]]
     raise SourceManifestError(
-        f"{name} rows {_row(rows[0])} and {_row(rows[1])}, column {column}: both have {str(value)[:200]!r}; "
+        f"{name} rows {rows[0]} and {rows[1]}, column {column}: both have {str(value)[:200]!r}; "
         "each slice is listed once"
     )
 
@@ -254,17 +248,12 @@ def is_labels(array: str, kind: str = "f") -> bool:
 def scan_headers(table: SourceTable, data_root: Path, *, skip_faulty: bool) -> pl.DataFrame:
     """Look at the header of every slice, so that a fault shows before any work is done.
 
-    Args:
-        table: the slices.
-        data_root: what their paths are relative to.
-        skip_faulty: note a fault in the column `problem` instead of raising it.
-
     Returns:
         The table's frame with `height`, `width` (Int32; 0 where faulty), `src_dtype`, `problem` (String or null)
         and `<array>_dtype` for the arrays beside `image`.
 
     Raises:
-        NpyError: the first slice that cannot be used.
+        NpyError: the first slice that cannot be used; with `skip_faulty` its `problem` is noted instead.
     """
     root = str(data_root) + os.sep
     columns = ["src_path", *(f"{array}_path" for array in table.arrays[1:])]

@@ -12,12 +12,9 @@ from typing import Any, Generic, TypeVar
 
 @dataclass(frozen=True, slots=True)
 class Begun:
-    """What a run was to do.
+    """What a run was to do: the options that decide the result, and the digest of those and of the list of slices.
 
-    Attributes:
-        options: what decides the result, by name, as plain values.
-        plan_digest: digest of those and of the list of slices.
-        names: what its files are called by, as plain values: the split, the layout, the arrays.
+    Its files are called by `names`: the split, the layout, the arrays. All are plain values.
     """
 
     options: dict[str, Any]
