@@ -33,8 +33,6 @@ class Record(BaseModel):
 class Digested(Record):
     """A file that ends with its own digest: of all fields but `created`, the only thing in which two runs differ."""
 
-    meta_digest: str = ""
-
     def to_bytes(self) -> bytes:
         """The file's content, with its own digest filled in."""
         content = self.model_dump(mode="json", exclude={"meta_digest"})
@@ -99,6 +97,7 @@ class PatchMeta(Digested):
     pixel_bytes: Count
     paths_relative_to: Literal["data_root", "patch_dir"]
     tables: dict[str, TableInfo]
+    meta_digest: str = ""
 
     @model_validator(mode="after")
     def _arrays_are_there(self) -> Self:

@@ -69,6 +69,7 @@ class PreparedMeta(_DatasetMeta):
     notes: list[NoteInfo]
     num_identical: int
     plan_digest: str
+    meta_digest: str = ""
 
 
 class PredictedMeta(_DatasetMeta):
@@ -92,6 +93,7 @@ class PredictedMeta(_DatasetMeta):
     manifest: str
     manifest_digest: str
     plan_digest: str
+    meta_digest: str = ""
 
 
 MetaT = TypeVar("MetaT", PreparedMeta, PredictedMeta)
