@@ -5,7 +5,17 @@ import re
 from collections.abc import Sequence
 from typing import Annotated, Any, Self
 
-from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
+from pydantic import (
+    AfterValidator,
+    BaseModel,
+    BeforeValidator,
+    ConfigDict,
+    Field,
+    FiniteFloat,
+    ValidationError,
+    field_validator,
+    model_validator,
+)
 
 from ctpatch.errors import ConfigError, RuleError
 from ctpatch.words import LayoutName, OnError, PadMode, known_layout
@@ -108,17 +118,17 @@ def _whole(value: Any) -> Any:
 
 
 def _pair(value: Any) -> Any:
-    if isinstance(value, bool):
-        raise ValueError("must be a whole number of pixels, or a pair (rows, cols)")  # noqa: TRY004 - pydantic's way
+    """One number is both."""
     if isinstance(value, list | tuple):
         return tuple(_whole(side) for side in value)
     value = _whole(value)
-    if isinstance(value, int):
+    if isinstance(value, int) and not isinstance(value, bool):
         return (value, value)
     raise ValueError("must be a whole number of pixels, or a pair (rows, cols)")
 
 
 _Pixels = Annotated[int, Field(ge=1, le=MAX_PIXELS_PER_AXIS, strict=True)]
+_Pair = Annotated[tuple[_Pixels, _Pixels], BeforeValidator(_pair)]
 
 
 class PatchConfig(_Frozen):
@@ -140,11 +150,11 @@ class PatchConfig(_Frozen):
     (64, 32)
     """
 
-    patch_size: tuple[_Pixels, _Pixels] = (128, 128)
-    stride: tuple[_Pixels, _Pixels] = (64, 64)
+    patch_size: _Pair = (128, 128)
+    stride: _Pair = (64, 64)
     pad_mode: PadMode = "none"
     value_range: tuple[float, float] = (0.0, 1.0)
-    air_level: float = DEFAULT_AIR_LEVEL
+    air_level: FiniteFloat = DEFAULT_AIR_LEVEL
     drop: tuple[Rule, ...] = ()
     rules_on: str = "image"
 
@@ -174,24 +184,11 @@ class PatchConfig(_Frozen):
             **unknown,
         )
 
-    @field_validator("patch_size", "stride", mode="before")
-    @classmethod
-    def _one_number_is_both(cls, value: Any) -> Any:
-        return _pair(value)
-
     @field_validator("value_range")
     @classmethod
     def _range_ascends(cls, value: tuple[float, float]) -> tuple[float, float]:
-        low, high = value
-        if not (math.isfinite(low) and math.isfinite(high) and low < high):
+        if not -math.inf < value[0] < value[1] < math.inf:
             raise ValueError("must be two finite numbers, the lower first")
-        return value
-
-    @field_validator("air_level")
-    @classmethod
-    def _air_level_is_finite(cls, value: float) -> float:
-        if not math.isfinite(value):
-            raise ValueError("must be a finite number")
         return value
 
     @field_validator("rules_on")
@@ -224,7 +221,7 @@ def min_std_rule(threshold: float) -> Rule:
     Raises:
         ConfigError: the threshold is no finite number, or negative.
     """
-    if not math.isfinite(threshold) or threshold < 0:
+    if not 0 <= threshold < math.inf:
         raise ConfigError(f"min_std: must be a finite number, 0 or more, got {threshold!r}")
     return Rule(name="low_variance", condition=f"std < {threshold!r}")
 

@@ -26,9 +26,6 @@ class CtPatchError(Exception):
         super().__init__(message)
         self.message = message
 
-    def __str__(self) -> str:
-        return self.message
-
 
 class ConfigError(CtPatchError):
     """An option has a value that makes no sense."""

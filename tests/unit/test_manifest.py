@@ -22,12 +22,9 @@ from ctpatch.format.tables import (
     parse_table,
     patch_id,
     patch_ids,
-    patch_schema,
     read_table,
-    rejected_schema,
     rows_to_csv,
     schema_of,
-    slice_schema,
 )
 from helpers import refusal
 
@@ -38,26 +35,23 @@ FIRST_COLUMNS = "patch_id,slice_index,src_path,row,col,patch_path,min,max,mean,s
 
 def test_the_columns_and_their_order_are_those_of_the_format() -> None:
     base = f"{FIRST_COLUMNS},air_fraction,patch_index,digest"
-    assert ",".join(patch_schema(["image"])) == base
-    assert ",".join(rejected_schema(["image"])) == f"{base},rule"
+    assert ",".join(schema_of(PATCH_MANIFEST, ["image"])) == base
+    assert ",".join(schema_of(REJECTED_PATCHES, ["image"])) == f"{base},rule"
     more = ["image", "target", "mask"]
     added = "target_patch_path,mask_patch_path,target_digest,mask_digest"
-    assert ",".join(patch_schema(more)) == f"{base},{added}"
-    assert ",".join(rejected_schema(more)) == f"{base},{added},rule"
+    assert ",".join(schema_of(PATCH_MANIFEST, more)) == f"{base},{added}"
+    assert ",".join(schema_of(REJECTED_PATCHES, more)) == f"{base},{added},rule"
     slices = (
         "slice_index,src_path,height,width,src_dtype,min,max,digest,num_windows,num_patches,status,reason,patient_id"
     )
-    assert ",".join(slice_schema(["image"])) == slices
-    assert ",".join(slice_schema(more)) == f"{slices},target_path,mask_path,target_digest,mask_digest"
+    assert ",".join(schema_of(SLICE_MANIFEST, ["image"])) == slices
+    assert ",".join(schema_of(SLICE_MANIFEST, more)) == f"{slices},target_path,mask_path,target_digest,mask_digest"
     assert further_arrays(more) == ["target", "mask"]
-    assert schema_of(PATCH_MANIFEST, more) == patch_schema(more)
-    assert schema_of(REJECTED_PATCHES, more) == rejected_schema(more)
-    assert schema_of(SLICE_MANIFEST, more) == slice_schema(more)
-    assert header_line(patch_schema(["image"])) == base.encode() + b"\n"
+    assert header_line(schema_of(PATCH_MANIFEST, ["image"])) == base.encode() + b"\n"
 
 
 def test_numbers_have_the_type_a_reader_needs() -> None:
-    schema = patch_schema(["image"])
+    schema = schema_of(PATCH_MANIFEST, ["image"])
     assert {name for name, kind in schema.items() if kind == pl.Float64} == {
         "min", "max", "mean", "std", "air_fraction"
     }  # fmt: skip

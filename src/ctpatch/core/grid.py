@@ -30,21 +30,16 @@ def axis_starts(length: int, size: int, stride: int, pad_mode: PadMode) -> list[
     """
     span = length - size
     if pad_mode in PADDING_MODES:
-        starts = [step * stride for step in range(_steps_to_cover(max(span, 0), stride) + 1)]
-        return [start for start in starts if start < length]
+        return [start for start in range(0, max(span, 0) + stride, stride) if start < length]
     if span < 0:
         return []
     if pad_mode == "even":
-        steps = _steps_to_cover(span, stride)
+        steps = -(-span // stride)
         return [index * span // steps for index in range(steps + 1)] if steps else [0]
     starts = list(range(0, span + 1, stride))
     if pad_mode == "shift" and starts[-1] != span:
         starts.append(span)
     return starts
-
-
-def _steps_to_cover(span: int, stride: int) -> int:
-    return -(-span // stride)
 
 
 @dataclass(frozen=True, slots=True)

@@ -65,8 +65,7 @@ def _weights_of_grid(
     total = np.zeros(shape, np.float64)
     weights = window_weights(size, window)
     for row, col in origins:
-        inside = weights[: shape[0] - row, : shape[1] - col]
-        total[row : row + size[0], col : col + size[1]] += inside
+        total[row : row + size[0], col : col + size[1]] += weights[: shape[0] - row, : shape[1] - col]
     covered = total > 0
     total.flags.writeable = covered.flags.writeable = False
     return total, covered
@@ -76,33 +75,27 @@ class _Canvas:
     """The sum of weighted pixels of one slice, and what was added to it."""
 
     def __init__(self, shape: tuple[int, int], size: tuple[int, int], window: WindowName, dtype: np.dtype[Any]) -> None:
-        self.shape = shape
-        self.size = size
-        self.dtype = dtype
+        self._shape, self._size, self._window = shape, size, window
+        self._dtype = np.dtype(np.float64 if dtype == np.float64 else np.float32)
         self._weights = window_weights(size, window)
-        self._window = window
         self._origins: list[tuple[int, int]] = []
         self._sum = np.zeros(shape, np.float64)
         self._product = np.empty(size, np.float64)
 
     def add(self, patch: NDArray[Any], row: int, col: int) -> None:
         """Add a patch; what lies beyond the slice was padding, and is cut off."""
-        height = min(self.size[0], self.shape[0] - row)
-        width = min(self.size[1], self.shape[1] - col)
-        inside = np.s_[:height, :width]
-        there = np.s_[row : row + height, col : col + width]
+        there = self._sum[row : row + self._size[0], col : col + self._size[1]]
+        inside = np.s_[: there.shape[0], : there.shape[1]]
         if self._window == "uniform":
-            self._sum[there] += patch[inside]
+            there += patch[inside]
         else:
-            product = self._product[inside]
-            np.multiply(patch[inside], self._weights[inside], out=product)
-            self._sum[there] += product
+            there += np.multiply(patch[inside], self._weights[inside], out=self._product[inside])
         self._origins.append((row, col))
 
     def image(self, fill: float) -> tuple[NDArray[Any], int]:
         """The slice, and how many of its pixels no patch covers; those are `fill`."""
-        weights, covered = _weights_of_grid(tuple(sorted(self._origins)), self.shape, self.size, self._window)
-        image = np.full(self.shape, fill, self.dtype)
+        weights, covered = _weights_of_grid(tuple(sorted(self._origins)), self._shape, self._size, self._window)
+        image = np.full(self._shape, fill, self._dtype)
         np.divide(self._sum, weights, out=image, where=covered, casting="same_kind")
         return image, int(covered.size - np.count_nonzero(covered))
 
@@ -141,10 +134,9 @@ def reassemble(
     origins = [(int(row), int(col)) for row, col in coords]
     if len(origins) != len(stack):
         raise ReassemblyError(f"there are {len(stack)} patches and {len(origins)} origins; each patch needs its own")
-    size = (stack.shape[1], stack.shape[2])
     _check_origins(origins, shape)
     _refuse_not_finite(stack, [f"the patch at {origin}" for origin in origins])
-    canvas = _Canvas(shape, size, window, _result_dtype(stack.dtype))
+    canvas = _Canvas(shape, (stack.shape[1], stack.shape[2]), window, stack.dtype)
     for patch, (row, col) in zip(stack, origins, strict=True):
         canvas.add(patch, row, col)
     return canvas.image(fill)[0]
@@ -165,10 +157,6 @@ def _checked_patches(patches: ArrayLike) -> NDArray[Any]:
     if stack.dtype.kind not in "buif":
         raise ValueError(f"patches are {stack.dtype}, wanted real numbers")
     return stack
-
-
-def _result_dtype(dtype: np.dtype[Any]) -> np.dtype[Any]:
-    return np.dtype(np.float64 if dtype == np.float64 else np.float32)
 
 
 def _check_origins(origins: Sequence[tuple[int, int]], shape: tuple[int, int]) -> None:
@@ -249,10 +237,7 @@ class Reassembler:
         if not self._slices.shape == self._rows.shape == self._cols.shape or self._slices.ndim != 1:
             raise ValueError("slice_index, rows and cols have one number for each patch")
         self._shapes = {int(index): (int(shape[0]), int(shape[1])) for index, shape in shapes.items()}
-        self._size = patch_size
-        self._window = window
-        self._fill = fill
-        self._names = names
+        self._size, self._window, self._fill, self._names = patch_size, window, fill, names
         self._open: dict[int, _Canvas] = {}
         self._added = np.zeros(len(self._slices), dtype=bool)
         self._check_windows()
@@ -269,9 +254,8 @@ class Reassembler:
         if len(unique) < len(keys):
             at = int(first[counts > 1][0])
             raise ReassemblyError(f"{self._name(at)}: its window is given twice")
-        heights = np.array([self._shapes[index][0] for index in self._slices.tolist()], np.int64)
-        widths = np.array([self._shapes[index][1] for index in self._slices.tolist()], np.int64)
-        outside = (self._rows < 0) | (self._cols < 0) | (self._rows >= heights) | (self._cols >= widths)
+        shapes = np.array([self._shapes[index] for index in self._slices.tolist()], np.int64).reshape(-1, 2)
+        outside = ((keys[:, 1:] < 0) | (keys[:, 1:] >= shapes)).any(axis=1)
         if outside.any():
             raise ReassemblyError(f"{self._name(int(np.flatnonzero(outside)[0]))} begins outside its slice")
 
@@ -307,11 +291,9 @@ class Reassembler:
         finished = []
         for number, patch in zip(numbers.tolist(), stack, strict=True):
             index = int(self._slices[number])
-            canvas = self._open.get(index)
-            if canvas is None:
-                dtype = _result_dtype(stack.dtype)
-                canvas = self._open[index] = _Canvas(self._shapes[index], self._size, self._window, dtype)
-            canvas.add(patch, int(self._rows[number]), int(self._cols[number]))
+            if index not in self._open:
+                self._open[index] = _Canvas(self._shapes[index], self._size, self._window, stack.dtype)
+            self._open[index].add(patch, int(self._rows[number]), int(self._cols[number]))
             self._added[number] = True
             self._left[index] -= 1
             if self._left[index] == 0:
@@ -327,10 +309,8 @@ class Reassembler:
                 f"there is no patch {int(numbers[unknown][0])}; they are numbered to {len(self._slices) - 1}"
             )
         if stack.shape[1:] != self._size:
-            raise ReassemblyError(
-                f"{self._name(int(numbers[0])) if len(numbers) else 'a patch'} has shape {stack.shape[1:]}, "
-                f"wanted {self._size}"
-            )
+            which = self._name(int(numbers[0])) if len(numbers) else "a patch"
+            raise ReassemblyError(f"{which} has shape {stack.shape[1:]}, wanted {self._size}")
         unique, counts = np.unique(numbers, return_counts=True)
         twice = unique[(counts > 1) | self._added[unique]]
         if len(twice):

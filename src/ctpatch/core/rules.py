@@ -7,7 +7,7 @@ is real division. As everywhere in numpy, `1 / 0` is infinity, `sqrt(-1)` is NaN
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from functools import lru_cache
+from functools import lru_cache, reduce
 from typing import Any
 
 import numpy as np
@@ -22,30 +22,32 @@ from ctpatch.errors import RuleError
 Columns = Mapping[str, NDArray[Any]]
 _Evaluate = Callable[[Columns], Any]
 
-_COMPARISONS: dict[type[exp.Expression], Any] = {
-    exp.LT: np.less,
-    exp.LTE: np.less_equal,
-    exp.GT: np.greater,
-    exp.GTE: np.greater_equal,
-    exp.EQ: np.equal,
-    exp.NEQ: np.not_equal,
+# What computes a node, whether it takes conditions (else numbers), and whether it gives one.
+_BINARY: dict[type[exp.Expression], tuple[Any, bool, bool]] = {
+    exp.LT: (np.less, False, True),
+    exp.LTE: (np.less_equal, False, True),
+    exp.GT: (np.greater, False, True),
+    exp.GTE: (np.greater_equal, False, True),
+    exp.EQ: (np.equal, False, True),
+    exp.NEQ: (np.not_equal, False, True),
+    exp.Add: (np.add, False, False),
+    exp.Sub: (np.subtract, False, False),
+    exp.Mul: (np.multiply, False, False),
+    exp.Div: (np.true_divide, False, False),
+    exp.Mod: (np.fmod, False, False),
+    exp.Pow: (np.power, False, False),
+    exp.And: (np.logical_and, True, True),
+    exp.Or: (np.logical_or, True, True),
 }
-_ARITHMETIC: dict[type[exp.Expression], Any] = {
-    exp.Add: np.add,
-    exp.Sub: np.subtract,
-    exp.Mul: np.multiply,
-    exp.Div: np.true_divide,
-    exp.Mod: np.fmod,
-    exp.Pow: np.power,
-}
-_LOGIC: dict[type[exp.Expression], Any] = {exp.And: np.logical_and, exp.Or: np.logical_or}
-_FUNCTIONS: dict[type[exp.Expression], Any] = {
-    exp.Abs: np.abs,
-    exp.Sqrt: np.sqrt,
-    exp.Floor: np.floor,
-    exp.Ceil: np.ceil,
-    exp.Ln: np.log,
-    exp.Exp: np.exp,
+_UNARY: dict[type[exp.Expression], tuple[Any, bool, bool]] = {
+    exp.Not: (np.logical_not, True, True),
+    exp.Neg: (np.negative, False, False),
+    exp.Abs: (np.abs, False, False),
+    exp.Sqrt: (np.sqrt, False, False),
+    exp.Floor: (np.floor, False, False),
+    exp.Ceil: (np.ceil, False, False),
+    exp.Ln: (np.log, False, False),
+    exp.Exp: (np.exp, False, False),
 }
 _HORIZONTAL: dict[type[exp.Expression], Any] = {exp.Least: np.minimum, exp.Greatest: np.maximum}
 _ALLOWED = "comparisons, AND, OR, NOT, BETWEEN, IN, + - * / %, abs, sqrt, floor, ceil, ln, exp, power, least, greatest"
@@ -60,11 +62,11 @@ class CompiledRules:
 
     def first_hits(self, columns: Columns) -> NDArray[np.int16]:
         """For each row the number of the first rule that hits, or -1, shape `(N,)`."""
-        if not self.names:
-            return np.full(len(next(iter(columns.values()))), -1, np.int16)
         hits = self.all_hits(columns)
-        first = hits.argmax(axis=0).astype(np.int16)
-        return np.where(hits.any(axis=0), first, np.int16(-1)).astype(np.int16)
+        first = np.full(hits.shape[1], -1, np.int16)
+        for number in reversed(range(len(hits))):
+            first[hits[number]] = number
+        return first
 
     def all_hits(self, columns: Columns) -> NDArray[np.bool_]:
         """Which rule hits which row, each rule on its own, shape `(rules, N)`."""
@@ -133,18 +135,12 @@ def _translate(node: exp.Expression, fault: str) -> tuple[_Evaluate, bool]:
     if isinstance(node, exp.Literal) and not node.is_string:
         number = float(node.this)
         return lambda _: number, False
-    if kind in _COMPARISONS:
-        return _apply(_COMPARISONS[kind], _operands(node, fault, conditions=False)), True
-    if kind in _ARITHMETIC:
-        return _apply(_ARITHMETIC[kind], _operands(node, fault, conditions=False)), False
-    if kind in _LOGIC:
-        return _apply(_LOGIC[kind], _operands(node, fault, conditions=True)), True
-    if isinstance(node, exp.Not):
-        return _apply(np.logical_not, [_operand(node.this, fault, condition=True)]), True
-    if isinstance(node, exp.Neg):
-        return _apply(np.negative, [_operand(node.this, fault, condition=False)]), False
-    if kind in _FUNCTIONS and not any(node.args.get(extra) for extra in ("decimals", "to")):
-        return _apply(_FUNCTIONS[kind], [_operand(node.this, fault, condition=False)]), False
+    if kind in _BINARY:
+        ufunc, takes, gives = _BINARY[kind]
+        return _apply(ufunc, [_operand(part, fault, condition=takes) for part in (node.this, node.expression)]), gives
+    if kind in _UNARY and not any(node.args.get(extra) for extra in ("decimals", "to")):
+        ufunc, takes, gives = _UNARY[kind]
+        return _apply(ufunc, [_operand(node.this, fault, condition=takes)]), gives
     if kind in _HORIZONTAL:
         parts = [_operand(part, fault, condition=False) for part in (node.this, *node.expressions)]
         return _fold(_HORIZONTAL[kind], parts), False
@@ -194,22 +190,12 @@ def _operand(node: exp.Expression, fault: str, *, condition: bool) -> _Evaluate:
     return evaluate
 
 
-def _operands(node: exp.Expression, fault: str, *, conditions: bool) -> list[_Evaluate]:
-    return [_operand(part, fault, condition=conditions) for part in (node.this, node.expression)]
-
-
 def _apply(ufunc: Any, parts: list[_Evaluate]) -> _Evaluate:
     return lambda columns: ufunc(*(part(columns) for part in parts))
 
 
 def _fold(ufunc: Any, parts: list[_Evaluate]) -> _Evaluate:
-    def evaluate(columns: Columns) -> Any:
-        result = parts[0](columns)
-        for part in parts[1:]:
-            result = ufunc(result, part(columns))
-        return result
-
-    return evaluate
+    return lambda columns: reduce(ufunc, (part(columns) for part in parts))
 
 
 def compile_number(name: str, expression: str) -> Callable[[Columns], NDArray[np.float64]]:

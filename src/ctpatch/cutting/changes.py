@@ -15,7 +15,7 @@ from ctpatch.files.digest import array_digest
 from ctpatch.files.npy import SliceBuffer
 from ctpatch.format.columns import digest_column, source_column
 from ctpatch.format.meta import PatchMeta
-from ctpatch.format.tables import SLICE_MANIFEST, STATUS_OK, read_table, slice_schema
+from ctpatch.format.tables import SLICE_MANIFEST, STATUS_OK, read_table, schema_of
 
 _MAX_CHANGES_SHOWN = 3
 
@@ -74,7 +74,7 @@ def source_changed(data_root: Path, path: str, digest: str, since_ns: int, *, la
 def changed_sources(folder: Path, meta: PatchMeta, plan: SplitPlan, *, strict: bool) -> list[str]:
     """What makes a plan's slices others than those a finished set was cut from; nothing where they are the same."""
     arrays = tuple(meta.arrays)
-    recorded = read_table(folder / SLICE_MANIFEST, slice_schema(arrays))
+    recorded = read_table(folder / SLICE_MANIFEST, schema_of(SLICE_MANIFEST, arrays))
     since = (folder / SLICE_MANIFEST).stat().st_mtime_ns
     columns = ["slice_index", "src_path", "height", "width", "src_dtype", *map(source_column, arrays[1:])]
     if not recorded.select(columns).equals(plan.slices.select(columns)):

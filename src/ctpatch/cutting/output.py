@@ -9,7 +9,7 @@ from ctpatch.errors import FormatError, OutputConflictError
 from ctpatch.files.paths import not_plain
 from ctpatch.format.columns import path_column
 from ctpatch.format.meta import PATCH_META, PatchMeta, read_meta
-from ctpatch.format.tables import PATCH_MANIFEST, SLICE_MANIFEST, TABLES, patch_schema, read_table, schema_of
+from ctpatch.format.tables import PATCH_MANIFEST, SLICE_MANIFEST, TABLES, read_table, schema_of
 from ctpatch.layouts import layout_of
 from ctpatch.work.product import Product
 
@@ -48,7 +48,7 @@ class PatchSetFiles(Product[PatchMeta]):
         if layout_of(meta.layout).reads_sources or not table.exists():
             return
         try:
-            rows = read_table(table, patch_schema(tuple(meta.arrays)))
+            rows = read_table(table, schema_of(PATCH_MANIFEST, tuple(meta.arrays)))
         except FormatError as error:
             raise OutputConflictError(
                 f"{where.name}: {error.message}; without it, which files are ours cannot be told: "

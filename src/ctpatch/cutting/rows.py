@@ -25,10 +25,8 @@ from ctpatch.format.tables import (
     STATUS_OK,
     STATUS_SKIPPED,
     patch_ids,
-    patch_schema,
-    rejected_schema,
     rows_to_csv,
-    slice_schema,
+    schema_of,
 )
 from ctpatch.layouts.base import Addresses
 
@@ -144,7 +142,8 @@ class PartRows:
 
     def _windows(self, job: Job, hits: NDArray[np.int16]) -> tuple[pl.DataFrame, pl.DataFrame]:
         """Rows of the manifest and of the rejected patches."""
-        patch_columns, rejected_columns = patch_schema(self.arrays), rejected_schema(self.arrays)
+        patch_columns = schema_of(PATCH_MANIFEST, self.arrays)
+        rejected_columns = schema_of(REJECTED_PATCHES, self.arrays)
         kept, dropped = hits < 0, hits >= 0
         items = [item for each in self._addresses for item in each.items or ()]
         addresses = [pl.Series("patch_index", items or [None] * int(kept.sum()), dtype=pl.Int64)]
@@ -187,7 +186,7 @@ class PartRows:
         )
 
     def _slices(self) -> pl.DataFrame:
-        columns: dict[str, list[Any]] = {name: [] for name in slice_schema(self.arrays)}
+        columns: dict[str, list[Any]] = {name: [] for name in schema_of(SLICE_MANIFEST, self.arrays)}
         for record in self.records:
             low, high = record.bounds or (None, None)
             digests = record.digests or (None,) * len(self.arrays)
@@ -211,4 +210,4 @@ class PartRows:
                 row[digest_column(array)] = digest
             for name, value in row.items():
                 columns[name].append(value)
-        return pl.DataFrame(columns, schema=slice_schema(self.arrays))
+        return pl.DataFrame(columns, schema=schema_of(SLICE_MANIFEST, self.arrays))

@@ -39,7 +39,6 @@ from ctpatch.format.tables import (
     header_line,
     read_table,
     schema_of,
-    slice_schema,
 )
 from ctpatch.work.folder import WorkFolder
 from ctpatch.work.receipt import receipts_of
@@ -90,7 +89,7 @@ class Totals:
 
 def totals_of_set(folder: Path, meta: PatchMeta) -> Totals:
     """What a summary says of a set that was complete already."""
-    slices = read_table(folder / SLICE_MANIFEST, slice_schema(tuple(meta.arrays)))
+    slices = read_table(folder / SLICE_MANIFEST, schema_of(SLICE_MANIFEST, tuple(meta.arrays)))
     skipped = slices.filter(pl.col("status") != STATUS_OK)
     without = slices.filter((pl.col("status") == STATUS_OK) & (pl.col("num_windows") == 0))
     return Totals(

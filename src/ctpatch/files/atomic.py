@@ -6,7 +6,7 @@ import os
 import secrets
 import stat
 import sys
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
@@ -48,11 +48,7 @@ def system_errors(doing: str, name: str) -> Iterator[None]:
 
 
 def given_path(path: str | os.PathLike[str]) -> Path:
-    """A path as a user gave it.
-
-    Raises:
-        UsageError: the system can make nothing of it: a NUL, a name too long, links in a circle, no permission.
-    """
+    """A path as a user gave it; UsageError where the system can make nothing of it: a NUL, links in a circle."""
     try:
         os.stat(path)
     except (FileNotFoundError, NotADirectoryError):
@@ -64,11 +60,7 @@ def given_path(path: str | os.PathLike[str]) -> Path:
 
 
 def read_regular(path: Path, limit: int | None = None) -> bytes:
-    """The bytes of a file of ours; a link is not followed, and a pipe not waited for.
-
-    Raises:
-        OSError: it is not there, no regular file, or larger than `limit`.
-    """
+    """The bytes of a file of ours, of at most `limit`; an OSError for links and pipes, which are not waited for."""
     try:
         fd = os.open(path, os.O_RDONLY | getattr(os, "O_BINARY", 0) | getattr(os, "O_NONBLOCK", 0) | _NO_FOLLOW)
     except OSError as error:
@@ -96,22 +88,14 @@ def open_for_writing(path: str) -> int:
 def write_buffers(fd: int, buffers: Sequence[_Buffer]) -> int:
     """Write all buffers in order, however often the system writes only a part; returns the bytes written."""
     written = os.writev(fd, buffers) if _HAS_WRITEV else 0
-    views = [memoryview(buffer).cast("B") for buffer in buffers]
-    total = sum(view.nbytes for view in views)
-    for view in _after(views, written) if written < total else ():
-        rest = view
+    total = 0
+    for buffer in buffers:
+        view = memoryview(buffer).cast("B")
+        rest = view[max(written - total, 0) :]
+        total += view.nbytes
         while rest.nbytes:
             rest = rest[os.write(fd, rest) :]
     return total
-
-
-def _after(views: Iterable[memoryview], done: int) -> list[memoryview]:
-    left = []
-    for view in views:
-        skip = min(done, view.nbytes)
-        done -= skip
-        left.append(view[skip:])
-    return left
 
 
 def end_file(fd: int, size: int) -> None:
@@ -120,56 +104,52 @@ def end_file(fd: int, size: int) -> None:
         os.ftruncate(fd, size)
 
 
-def write_file(path: str, buffers: Sequence[_Buffer]) -> int:
-    """Write a file in one go (not atomic, not durable: a receipt says when it counts); returns its size in bytes."""
+def write_file(path: str, buffers: Sequence[_Buffer], *, durable: bool = False) -> int:
+    """Write a file in one go (not atomic; where it is not durable, a receipt says when it counts); returns its size."""
     fd = open_for_writing(path)
     try:
         size = write_buffers(fd, buffers)
         end_file(fd, size)
+        if durable:
+            os.fsync(fd)
     finally:
         os.close(fd)
     return size
 
 
-def write_atomic(path: Path, content: bytes) -> None:
-    """Write a file so that it is there whole or not at all, also after a power cut.
+@contextmanager
+def _written(path: Path, content: bytes) -> Iterator[Path]:
+    """A durable file beside `path`, gone afterwards; errors of the system are raised as `SystemFailureError`.
 
     Whoever else writes the same file at the same time, a thread here or a process on another machine, has a temporary
-    name of its own; the last one's content stays.
-
-    Raises:
-        SystemFailureError: the system refused.
+    name of its own.
     """
     temporary = path.with_name(f"{path.name}.{secrets.randbits(64)}.tmp")
     with system_errors("writing", path.name):
         try:
-            _write_durably(str(temporary), content)
-            publish(temporary, path)
-        except OSError:
+            write_file(str(temporary), [content], durable=True)
+            yield temporary
+        finally:
             with suppress(OSError):
                 temporary.unlink()
-            raise
+
+
+def write_atomic(path: Path, content: bytes) -> None:
+    """Write a file so that it is there whole or not at all, also after a power cut; of several, the last one stays."""
+    with _written(path, content) as temporary:
+        publish(temporary, path)
 
 
 def write_once(path: Path, content: bytes) -> bool:
     """Write a file as `write_atomic` does, unless it is there; returns whether it was not.
 
     Of all who do this at the same time, on any machine, one is first.
-
-    Raises:
-        SystemFailureError: the system refused.
     """
-    temporary = path.with_name(f"{path.name}.{secrets.randbits(64)}.tmp")
-    with system_errors("writing", path.name):
-        try:
-            _write_durably(str(temporary), content)
-            if not _link(temporary, path):
-                return False
+    with _written(path, content) as temporary:
+        first = _link(temporary, path)
+        if first:
             sync_folder(path.parent)
-        finally:
-            with suppress(OSError):
-                temporary.unlink()
-    return True
+    return first
 
 
 def _link(temporary: Path, path: Path) -> bool:
@@ -187,15 +167,6 @@ def _link(temporary: Path, path: Path) -> bool:
     return True
 
 
-def _write_durably(path: str, content: bytes) -> None:
-    fd = open_for_writing(path)
-    try:
-        end_file(fd, write_buffers(fd, [content]))
-        os.fsync(fd)
-    finally:
-        os.close(fd)
-
-
 def publish(temporary: Path, path: Path) -> None:
     """Give a durable temporary file its name, durably."""
     os.replace(temporary, path)
@@ -204,18 +175,17 @@ def publish(temporary: Path, path: Path) -> None:
 
 def sync_file(path: str | Path) -> None:
     """Make a file's bytes durable. A failed fsync is never retried: the pages may be gone."""
-    fd = os.open(path, os.O_RDWR | getattr(os, "O_BINARY", 0))
-    try:
-        os.fsync(fd)
-    finally:
-        os.close(fd)
+    _sync(path, os.O_RDWR | getattr(os, "O_BINARY", 0))
 
 
 def sync_folder(folder: Path) -> None:
     """Make the names in a folder durable; Windows has no such call and orders them itself."""
-    if sys.platform == "win32":
-        return
-    fd = os.open(folder, os.O_RDONLY)
+    if sys.platform != "win32":
+        _sync(folder, os.O_RDONLY)
+
+
+def _sync(path: str | Path, flags: int) -> None:
+    fd = os.open(path, flags)
     try:
         os.fsync(fd)
     finally:
@@ -226,10 +196,8 @@ def sync_outputs(folder: Path, files: Sequence[str] | Sequence[Path]) -> None:
     """Make files below `folder` durable, with their names.
 
     One or two files are synced by themselves. More are synced by one `syncfs` of their file system, which costs half
-    of an fsync for each of four and a thirtieth for each of a thousand; where there is none, each is synced.
-
-    Raises:
-        SystemFailureError: the system reports a fault; the files must be written again.
+    of an fsync for each of four and a thirtieth for each of a thousand; where there is none, each is synced. Where the
+    system reports a fault, the files must be written again.
     """
     with system_errors("making durable", folder.name or str(folder)):
         if len(files) > _FEW_FILES and _syncfs(folder):

@@ -15,7 +15,6 @@ import numpy as np
 import xxhash
 from numpy.typing import NDArray
 
-DIGEST_CHARACTERS = 32
 _CHUNK_BYTES = 1 << 20
 
 

@@ -75,11 +75,7 @@ class Slabs:
 
 
 def require_memory(wanted: int, name: str) -> None:
-    """Refuse to fill more memory than the system can give, before it ends the process for it.
-
-    Raises:
-        SystemFailureError: there is less; says how much.
-    """
+    """Refuse to fill more memory than the system can give, before it ends the process for it; says how much is free."""
     free = _free_memory()
     if free is not None and wanted > free:
         raise SystemFailureError(

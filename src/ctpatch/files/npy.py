@@ -11,6 +11,8 @@ import os
 import re
 import stat
 import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import lru_cache
 from math import prod
@@ -84,18 +86,13 @@ def _header_prefix(fd: int) -> bytes:
         length = 12 + int.from_bytes(start[8:12], "little")
     if length <= len(start):
         return start[:length]
-    wanted = min(length, _MAX_HEADER_BYTES + 12) - len(start)
-    return start + os.read(fd, wanted)
+    return start + os.read(fd, min(length, _MAX_HEADER_BYTES + 12) - len(start))
 
 
 def read_header(fd: int, name: str) -> NpyHeader:
     """Read and check the header of an open file, and that the file holds just the data it promises.
 
-    Leaves the descriptor's position anywhere.
-
-    Args:
-        fd: descriptor, at its start.
-        name: what messages call the file.
+    The descriptor is at its start, and left anywhere; messages call the file `name`.
 
     Raises:
         NpyError: it is no regular file, no .npy file, holds objects or fields, or has another size.
@@ -152,13 +149,21 @@ def open_npy(path: str, *, follow: bool = True) -> int:
     return os.open(path, _OPEN_FLAGS if follow else _OPEN_FLAGS | getattr(os, "O_NOFOLLOW", 0))
 
 
-def _open_slice(path: str, name: str) -> int:
+@contextmanager
+def _open_slice(path: str, name: str, *, integers_allowed: bool) -> Iterator[tuple[int, NpyHeader]]:
+    """A source slice's descriptor and its header, checked."""
     try:
-        return open_npy(path)
+        fd = open_npy(path)
     except FileNotFoundError:
         raise NpyError(f"{name} does not exist; the manifest lists it, so prepare it or remove its row") from None
     except OSError as error:
         raise _not_readable(error, name, "opened", "check its permissions") from None
+    try:
+        yield fd, check_slice_header(read_header(fd, name), name, integers_allowed=integers_allowed)
+    except OSError as error:
+        raise _not_readable(error, name, "read", "check the disk, or restore the file") from None
+    finally:
+        os.close(fd)
 
 
 def _not_readable(error: OSError, name: str, done: str, cure: str) -> CtPatchError:
@@ -172,27 +177,15 @@ def _not_readable(error: OSError, name: str, done: str, cure: str) -> CtPatchErr
 
 
 def slice_header(path: str, name: str, *, integers_allowed: bool = False) -> NpyHeader:
-    """Open, read and check the header of a source slice.
-
-    Args:
-        path: the file.
-        name: what messages call it.
-        integers_allowed: whether whole numbers and booleans are welcome, as in a mask.
-
-    Raises:
-        NpyError: see `read_header`; or it is not 2-D, too large, empty, or of a dtype that is no pixel.
-    """
-    fd = _open_slice(path, name)
-    try:
-        return check_slice_header(read_header(fd, name), name, integers_allowed=integers_allowed)
-    except OSError as error:
-        raise _not_readable(error, name, "read", "check the disk, or restore the file") from None
-    finally:
-        os.close(fd)
+    """Open, read and check the header of a source slice, which messages call `name`."""
+    with _open_slice(path, name, integers_allowed=integers_allowed) as (_, header):
+        return header
 
 
 def check_slice_header(header: NpyHeader, name: str, *, integers_allowed: bool = False) -> NpyHeader:
     """Return the header where it is that of a 2-D slice of numbers, or refuse it.
+
+    Whole numbers and booleans, as in a mask, are welcome only with `integers_allowed`.
 
     Raises:
         NpyError: it is not 2-D, too large, empty, or of a dtype that is no pixel.
@@ -217,24 +210,14 @@ class SliceBuffer:
         self._buffers: dict[tuple[tuple[int, ...], str], NDArray[Any]] = {}
 
     def read(self, path: str, name: str, *, integers_allowed: bool = False) -> tuple[NDArray[Any], np.dtype[Any]]:
-        """Read one source slice.
+        """Read one source slice, checked as `slice_header` does, and the dtype it has on disk.
 
-        Returns:
-            The slice, `(H, W)`, C order, native byte order, float32 (or its own dtype where it holds whole numbers),
-            and the dtype it has on disk.
-
-        Raises:
-            NpyError: see `slice_header`.
+        It is `(H, W)`, C order, native byte order, float32 (or its own dtype where it holds whole numbers).
         """
-        fd = _open_slice(path, name)
-        try:
-            header = check_slice_header(read_header(fd, name), name, integers_allowed=integers_allowed)
-            array = self._read_data(fd, header, name)
-        except OSError as error:
-            raise _not_readable(error, name, "read", "check the disk, or restore the file") from None
-        finally:
-            os.close(fd)
-        return self._convert(array, integers_allowed=integers_allowed), header.dtype
+        with _open_slice(path, name, integers_allowed=integers_allowed) as (fd, header):
+            raw = self._buffer(header.shape[::-1] if header.fortran_order else header.shape, header.dtype, "raw")
+            read_exactly(fd, memoryview(raw.data).cast("B"), header.offset, name)
+        return self._convert(raw.T if header.fortran_order else raw, integers_allowed=integers_allowed), header.dtype
 
     def _buffer(self, shape: tuple[int, ...], dtype: np.dtype[Any], use: str) -> NDArray[Any]:
         key = (shape, dtype.str + use)
@@ -243,12 +226,6 @@ class SliceBuffer:
                 self._buffers.clear()
             self._buffers[key] = np.empty(shape, dtype)
         return self._buffers[key]
-
-    def _read_data(self, fd: int, header: NpyHeader, name: str) -> NDArray[Any]:
-        shape = header.shape[::-1] if header.fortran_order else header.shape
-        raw = self._buffer(shape, header.dtype, "raw")
-        read_exactly(fd, memoryview(raw.data).cast("B"), header.offset, name)
-        return raw.T if header.fortran_order else raw
 
     def _convert(self, array: NDArray[Any], *, integers_allowed: bool) -> NDArray[Any]:
         wanted = array.dtype.newbyteorder("=") if integers_allowed and array.dtype.kind != "f" else np.dtype(np.float32)
@@ -264,13 +241,9 @@ _MAX_BUFFERS = 8
 
 
 def read_exactly(fd: int, view: memoryview, offset: int, name: str) -> None:
-    """Fill a buffer from a place in a file.
-
-    Raises:
-        NpyError: the file ends before the buffer is full.
-    """
+    """Fill a buffer from a place in a file; an NpyError where that ends before the buffer is full."""
     os.lseek(fd, offset, os.SEEK_SET)
-    done = _read_into(fd, view)
+    done = 0
     while done < view.nbytes:
         more = _read_into(fd, view[done:])
         if more == 0:

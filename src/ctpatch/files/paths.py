@@ -69,14 +69,10 @@ def plain_path(text: str | None) -> str:
 
 
 class Root:
-    """A folder that paths are relative to; tells whether links lead out of it.
+    """A folder, maybe a link itself, that paths are relative to; tells whether links lead out of it.
 
-    It remembers the folders it has looked at: one is made for each reading of a table.
-
-    Args:
-        folder: the root; may be a link itself.
-        links: whether links are followed where they stay below the root; else a folder or file that is one, or lies
-            behind one, is not below it.
+    It remembers the folders it has looked at: one is made for each reading of a table. With `links` those are followed
+    that stay below the root; without, a folder or file that is one, or lies behind one, is not below it.
     """
 
     def __init__(self, folder: str | os.PathLike[str], *, links: bool = True) -> None:
@@ -107,11 +103,7 @@ class Root:
         return self._folders[folder]
 
     def resolve(self, text: str | None) -> str:
-        """Say where the file is that a table names; the file itself is not touched.
-
-        Raises:
-            PathError: as `plain_path`, or a link leads out of the root.
-        """
+        """Say where the file is that a table names, or raise PathError; the file itself is not touched."""
         plain = plain_path(text)
         if not self.holds(plain):
             raise PathError(f"{plain[:_SHOWN]!r} leaves the data root through a link, which is not followed")

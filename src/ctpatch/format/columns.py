@@ -19,15 +19,9 @@ _LEFT_OUT = "slice left out"
 
 @dataclass(frozen=True, slots=True)
 class Column:
-    """A column of a table.
+    """A column of a table: its name in the first line, what its cells are read as and say, and the unit of numbers.
 
-    Attributes:
-        name: in the table's first line.
-        dtype: what its cells are read as.
-        meaning: what they say.
-        unit: of numbers.
-        empty: when a cell is empty.
-        required: whether each set of this format has it; else it was added later.
+    `empty` says when a cell is empty. One that is not required was added later: not each set of this format has it.
     """
 
     name: str

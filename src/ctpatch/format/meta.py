@@ -21,15 +21,31 @@ STATE_FOLDER = ".ctpatch"
 FORMAT_VERSION = 1
 _MAX_META_BYTES = 64 << 20
 
-
 Count = Annotated[int, Field(ge=0, le=2**62)]
 
 
-class _Record(BaseModel):
-    model_config = ConfigDict(frozen=True, extra="ignore", strict=False)
+class Record(BaseModel):
+    """Fields of a file of ours; those of later versions are ignored, and the digest covers them."""
+
+    model_config = ConfigDict(frozen=True, extra="ignore")
 
 
-class DropRule(_Record):
+class Digested(Record):
+    """A file that ends with its own digest: of all fields but `created`, the only thing in which two runs differ."""
+
+    def to_bytes(self) -> bytes:
+        """The file's content, with its own digest filled in."""
+        content = self.model_dump(mode="json", exclude={"meta_digest"})
+        content["meta_digest"] = digest_of(content)
+        return (json.dumps(content, indent=2, ensure_ascii=True, allow_nan=False) + "\n").encode()
+
+
+def digest_of(content: dict[str, Any]) -> str:
+    """The digest that a file of this content must state."""
+    return json_digest({name: value for name, value in content.items() if name not in {"created", "meta_digest"}})
+
+
+class DropRule(Record):
     """A rule, and how many windows it dropped."""
 
     name: str
@@ -37,21 +53,21 @@ class DropRule(_Record):
     dropped: Count
 
 
-class ArrayInfo(_Record):
+class ArrayInfo(Record):
     """An array of the set; `labels` arrays (masks) keep their dtype and have no range."""
 
     dtype: Annotated[str, Field(pattern=r"^(float(16|32|64)|bool|u?int(8|16|32|64))$")]
     labels: bool
 
 
-class TableInfo(_Record):
+class TableInfo(Record):
     """Size and digest of one of the CSV files."""
 
     bytes: Count
     digest: str
 
 
-class PatchMeta(_Record):
+class PatchMeta(Digested):
     """Everything a reader needs to know of a set; `docs/format-1.md` describes each field."""
 
     num_slices: Count
@@ -92,31 +108,15 @@ class PatchMeta(_Record):
 
     def patch_config(self) -> PatchConfig:
         """The options the patches were cut with."""
+        rules = [Rule(name=rule.name, condition=rule.condition) for rule in self.drop_rules]
         return PatchConfig(
-            patch_size=self.patch_size,
-            stride=self.stride,
-            pad_mode=self.pad_mode,
-            value_range=self.value_range,
-            air_level=self.air_level,
-            drop=tuple(Rule(name=rule.name, condition=rule.condition) for rule in self.drop_rules),
-            rules_on=self.rules_on,
+            drop=rules, **{name: getattr(self, name) for name in PatchConfig.model_fields if name != "drop"}
         )
 
     @property
     def path_prefix(self) -> str:
         """What the manifest's patch paths begin with: the set's place in its data root, or nothing."""
         return f"{self.patch_dir}/" if self.paths_relative_to == "data_root" else ""
-
-    def to_bytes(self) -> bytes:
-        """The file's content, with its own digest filled in."""
-        content = self.model_dump(mode="json", exclude={"meta_digest"})
-        content["meta_digest"] = _meta_digest(content)
-        return (json.dumps(content, indent=2, ensure_ascii=True, allow_nan=False) + "\n").encode()
-
-
-def _meta_digest(content: dict[str, Any]) -> str:
-    """Digest of all fields but `created`, which is the only thing in which two runs on the same input differ."""
-    return json_digest({name: value for name, value in content.items() if name != "created"})
 
 
 def source_line(index: int, digests: Sequence[str]) -> bytes:
@@ -142,39 +142,32 @@ def one_or_pair(pair: tuple[int, int]) -> int | tuple[int, int]:
 
 
 def now_utc() -> str:
-    """The time for `created`: UTC, ISO 8601, whole seconds; SOURCE_DATE_EPOCH decides where it is set.
-
-    Raises:
-        UsageError: SOURCE_DATE_EPOCH is no whole number of seconds that a date can hold.
-    """
+    """The time for `created`: UTC, ISO 8601, whole seconds; SOURCE_DATE_EPOCH decides where set, or is refused."""
     epoch = os.environ.get("SOURCE_DATE_EPOCH")
-    if epoch is None:
-        moment = datetime.now(UTC)
-    else:
-        try:
-            moment = datetime.fromtimestamp(int(epoch), UTC)
-        except (ValueError, OverflowError, OSError):
-            raise UsageError(
-                f"SOURCE_DATE_EPOCH is {epoch[:40]!r}, wanted seconds since 1970 as a whole number"
-            ) from None
+    try:
+        moment = datetime.now(UTC) if epoch is None else datetime.fromtimestamp(int(epoch), UTC)
+    except (ValueError, OverflowError, OSError):
+        text = str(epoch)[:40]
+        raise UsageError(f"SOURCE_DATE_EPOCH is {text!r}, wanted seconds since 1970 as a whole number") from None
     return moment.strftime("%Y-%m-%dT%H:%M:%SZ")
 
 
-def read_meta(path: Path) -> PatchMeta:
-    """Read and check `patch_meta.json`.
-
-    Raises:
-        FormatError: it is damaged, of another format version, or its fields do not fit.
-        FileNotFoundError: there is none.
-    """
+def read_ours(path: Path, limit: int | None = None) -> bytes:
+    """The bytes of one of a set's own files; FormatError where the system does not give it, or it exceeds `limit`."""
     try:
-        content: Any = json.loads(read_regular(path, _MAX_META_BYTES))
-    except (ValueError, RecursionError):
-        raise FormatError(f"{path.name} is not valid JSON; it is damaged, build the set again") from None
+        return read_regular(path, limit)
     except FileNotFoundError:
         raise
     except OSError as error:
         raise FormatError(f"{path.name} cannot be read: {error.strerror}") from None
+
+
+def read_meta(path: Path) -> PatchMeta:
+    """Read `patch_meta.json`; FormatError where it is damaged, of another version, or its fields do not fit."""
+    try:
+        content: Any = json.loads(read_ours(path, _MAX_META_BYTES))
+    except (ValueError, RecursionError):
+        raise FormatError(f"{path.name} is not valid JSON; it is damaged, build the set again") from None
     if not isinstance(content, dict):
         raise FormatError(f"{path.name} is not a JSON object; it is damaged, build the set again")
     version = content.get("format_version")
@@ -190,7 +183,7 @@ def read_meta(path: Path) -> PatchMeta:
         )
     stated = content.pop("meta_digest", None)
     try:
-        actual = _meta_digest(content)
+        actual = digest_of(content)
         meta = PatchMeta.model_validate({**content, "meta_digest": actual})
     except (ValidationError, ValueError) as error:
         raise FormatError(f"{path.name} does not fit the format: {_first_fault(error)}; build the set again") from None

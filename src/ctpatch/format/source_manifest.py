@@ -15,6 +15,7 @@ from ctpatch.format.splits import SplitSource
 
 _ARRAY_SUFFIX = "_path"
 _MAX_SLICE_INDEX = 10**12
+_FIRST_LINE = 2  # of the file's lines the first that is a row, where no cell holds a line break: the header is line 1
 PIECE_ROWS = 50_000
 """Rows of a manifest that are read at a time."""
 _COLUMNS: dict[str, type[pl.DataType]] = {
@@ -53,9 +54,7 @@ def read_source_manifest(
 ) -> SourceTable:
     """Read and check the manifest of a split, a piece at a time: rubbish is refused before all of it is in memory.
 
-    Args:
-        source: the split.
-        look: done with each piece of the table as it is read; gives the piece's frame, with more columns.
+    `look` is done with each piece of the table as it is read, and gives the piece's frame, with more columns.
 
     Raises:
         SourceManifestError: it is empty, has no column `path`, or a cell breaks the rules; names file and row.
@@ -68,9 +67,7 @@ def read_source_manifest(
     for raw in _read_csv(source.manifest, name):
         filled = _without_blank_end(raw)
         if blank is not None and filled.height:
-            raise SourceManifestError(
-                f"{name} row {_row(blank)}, column path: the path is empty, and rows follow it; remove the row"
-            )
+            raise _refused(name, blank, "path", "the path is empty, and rows follow it; remove the row")
         if blank is None and filled.height < raw.height:
             blank = rows + filled.height
         if filled.height:
@@ -176,9 +173,8 @@ def _array_names(columns: Iterable[str], manifest: str) -> list[str]:
     return names
 
 
-def _row(position: int) -> int:
-    """The line of the file a row stands on, where no cell holds a line break: the header is line 1."""
-    return position + 2
+def _refused(name: str, position: int, column: str, why: str) -> SourceManifestError:
+    return SourceManifestError(f"{name} row {position + _FIRST_LINE}, column {column}: {why}")
 
 
 def _slice_indices(raw: pl.DataFrame, name: str, first: int) -> pl.Series:
@@ -186,15 +182,16 @@ def _slice_indices(raw: pl.DataFrame, name: str, first: int) -> pl.Series:
         return pl.Series("slice_index", range(first, first + raw.height), dtype=pl.Int64)
     texts = raw["index"].str.strip_chars()
     numbers = texts.str.to_integer(strict=False, dtype=pl.Int64)
-    wrong = (numbers.is_null() | (numbers < 0) | (numbers > _MAX_SLICE_INDEX)).arg_true()
-    if len(wrong):
-        at = int(wrong[0])
-        raise SourceManifestError(
-            f"{name} row {_row(first + at)}, column index: {texts[at]!r}, "
-            f"wanted a whole number from 0 to {_MAX_SLICE_INDEX}"
-        )
+    wrong = numbers.is_null() | (numbers < 0) | (numbers > _MAX_SLICE_INDEX)
+    _refuse_wrong(wrong, texts, f", wanted a whole number from 0 to {_MAX_SLICE_INDEX}", name, first)
     _refuse_repeats(numbers, "index", name, first)
     return numbers.alias("slice_index")
+
+
+def _refuse_wrong(wrong: pl.Series, texts: pl.Series, why: str, name: str, first: int) -> None:
+    if wrong.any():
+        at = int(wrong.arg_true()[0])
+        raise _refused(name, first + at, texts.name, f"{texts[at]!r}{why}")
 
 
 def _refuse_repeats(values: pl.Series, column: str, name: str, first: int) -> None:
@@ -202,9 +199,9 @@ def _refuse_repeats(values: pl.Series, column: str, name: str, first: int) -> No
     if not repeated.any():
         return
     value = values[int(repeated.arg_true()[0])]
-    rows = [first + at for at in (values == value).arg_true().to_list()[:2]]
+    rows = [first + at + _FIRST_LINE for at in (values == value).arg_true().to_list()[:2]]
     raise SourceManifestError(
-        f"{name} rows {_row(rows[0])} and {_row(rows[1])}, column {column}: both have {str(value)[:200]!r}; "
+        f"{name} rows {rows[0]} and {rows[1]}, column {column}: both have {str(value)[:200]!r}; "
         "each slice is listed once"
     )
 
@@ -213,27 +210,19 @@ def stripped_texts(raw: pl.DataFrame, column: str) -> pl.Series:
     """A column of texts without blanks around them, blank ones as null; all null where there is no such column."""
     if column not in raw.columns:
         return pl.Series(column, [None] * raw.height, dtype=pl.String)
-    texts = raw[column].str.strip_chars()
-    return pl.select(pl.when(texts == "").then(None).otherwise(texts)).to_series().alias(column)
+    return raw[column].str.strip_chars().replace("", None)
 
 
 def _numbers(raw: pl.DataFrame, column: str, name: str, first: int) -> pl.Series:
     texts = stripped_texts(raw, column)
     numbers = texts.cast(pl.Float64, strict=False)
-    wrong = (numbers.is_null() & texts.is_not_null()).arg_true()
-    if len(wrong):
-        at = int(wrong[0])
-        raise SourceManifestError(f"{name} row {_row(first + at)}, column {column}: {texts[at]!r} is not a number")
+    _refuse_wrong(numbers.is_null() & texts.is_not_null(), texts, " is not a number", name, first)
     return numbers.alias(f"stated_{column}")
 
 
 def _paths(texts: pl.Series, source: SplitSource, first: int) -> pl.Series:
-    column = texts.name
+    name, column = source.manifest_path, texts.name
     paths = texts.str.strip_chars().fill_null("")
-
-    def refused(at: int, why: str) -> SourceManifestError:
-        return SourceManifestError(f"{source.manifest_path} row {_row(first + at)}, column {column}: {why}")
-
     unusual = not_plain(paths).arg_true().to_list()
     if unusual:
         values = paths.to_list()
@@ -241,44 +230,34 @@ def _paths(texts: pl.Series, source: SplitSource, first: int) -> pl.Series:
             try:
                 values[at] = plain_path(values[at])
             except PathError as error:
-                raise refused(at, error.message) from None
+                raise _refused(name, first + at, column, error.message) from None
         paths = pl.Series(values, dtype=pl.String)
     root = Root(source.data_root)
     for at, path in enumerate(paths):
         if not root.holds(path):
-            raise refused(
-                at,
-                f"{path[:200]!r} leaves the data root through a link; copy the file, or give a --data-root above both",
-            )
+            why = f"{path[:200]!r} leaves the data root through a link; copy the file, or give a --data-root above both"
+            raise _refused(name, first + at, column, why)
     return paths.alias("src_path" if column == "path" else column)
 
 
 def is_labels(array: str, kind: str = "f") -> bool:
     """Whether an array beside `image` holds labels: by its name (`mask`, `lung_mask`), or whole numbers."""
-    if array == "image":
-        return False
-    return kind in "bui" or "mask" in array.lower().split("_")
+    return array != "image" and (kind in "bui" or "mask" in array.lower().split("_"))
 
 
 def scan_headers(table: SourceTable, data_root: Path, *, skip_faulty: bool) -> pl.DataFrame:
     """Look at the header of every slice, so that a fault shows before any work is done.
-
-    Args:
-        table: the slices.
-        data_root: what their paths are relative to.
-        skip_faulty: note a fault in the column `problem` instead of raising it.
 
     Returns:
         The table's frame with `height`, `width` (Int32; 0 where faulty), `src_dtype`, `problem` (String or null)
         and `<array>_dtype` for the arrays beside `image`.
 
     Raises:
-        NpyError: the first slice that cannot be used.
+        NpyError: the first slice that cannot be used; with `skip_faulty` its `problem` is noted instead.
     """
     root = str(data_root) + os.sep
-    heights, widths, dtypes, problems = [], [], [], []
-    more: dict[str, list[str]] = {array: [] for array in table.arrays[1:]}
     columns = ["src_path", *(f"{array}_path" for array in table.arrays[1:])]
+    rows = []
     for paths in zip(*(table.frame[column] for column in columns), strict=True):
         problem = None
         shape = (0, 0)
@@ -300,16 +279,7 @@ def scan_headers(table: SourceTable, data_root: Path, *, skip_faulty: bool) -> p
             if not skip_faulty:
                 raise
             problem, shape = error.message, (0, 0)
-        heights.append(shape[0])
-        widths.append(shape[1])
-        dtypes.append(found[0])
-        problems.append(problem)
-        for array, dtype in zip(more, found[1:], strict=True):
-            more[array].append(dtype)
-    return table.frame.with_columns(
-        pl.Series("height", heights, dtype=pl.Int32),
-        pl.Series("width", widths, dtype=pl.Int32),
-        pl.Series("src_dtype", dtypes, dtype=pl.String),
-        pl.Series("problem", problems, dtype=pl.String),
-        *(pl.Series(f"{array}_dtype", values, dtype=pl.String) for array, values in more.items()),
-    )
+        rows.append((*shape, found[0], problem, *found[1:]))
+    schema = {"height": pl.Int32, "width": pl.Int32, "src_dtype": pl.String, "problem": pl.String}
+    schema |= {f"{array}_dtype": pl.String for array in table.arrays[1:]}
+    return table.frame.hstack(pl.DataFrame(rows, schema, orient="row"))

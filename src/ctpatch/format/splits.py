@@ -103,16 +103,9 @@ def find_meant(
 ) -> list[Path]:
     """What a path means: the manifest that it is, what is in the folder, or else what is in the folders in it.
 
-    Args:
-        path: as the user gave it.
-        look: finds what is meant in one folder.
-        what: for messages: what is meant.
-        file: what a file must be.
-        give: what to give in the place of a path that does not exist.
-        marks: what marks a folder that has it.
-
-    Raises:
-        UsageError: it does not exist, is a file and no CSV, or a folder without what is meant.
+    It is refused where it does not exist, is a file and no CSV, or has nothing that is meant, which `look` finds in one
+    folder. For messages: `what` is meant, what a `file` must be, what to `give` in the place of a path that does not
+    exist, and what `marks` a folder that has it.
     """
     if path.is_file():
         if path.suffix.lower() != ".csv":
@@ -127,11 +120,7 @@ def find_meant(
 
 
 def find_sets(paths: Sequence[Path]) -> list[Path]:
-    """The folders of patch sets that paths mean; a path without a set is given back, to be refused where it is opened.
-
-    Raises:
-        UsageError: there are no paths.
-    """
+    """The folders of patch sets that paths mean; one without a set is given back, to be refused where it is opened."""
     if not paths:
         raise UsageError("no patch set given: name its folder")
     found: list[Path] = []

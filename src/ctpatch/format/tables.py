@@ -13,8 +13,8 @@ import polars as pl
 
 from ctpatch.core.statistics.columns import STATISTICS
 from ctpatch.errors import FormatError
-from ctpatch.files.atomic import read_regular
 from ctpatch.format.columns import Column, patch_columns, rejected_columns, slice_columns
+from ctpatch.format.meta import read_ours
 
 PATCH_MANIFEST = "patch_manifest.csv"
 SLICE_MANIFEST = "slice_manifest.csv"
@@ -36,21 +36,6 @@ def columns_of(table: str, arrays: Sequence[str]) -> list[Column]:
 def schema_of(table: str, arrays: Sequence[str]) -> Schema:
     """The same as names and dtypes."""
     return {column.name: column.dtype for column in columns_of(table, arrays)}
-
-
-def patch_schema(arrays: Sequence[str]) -> Schema:
-    """Columns of `patch_manifest.csv`."""
-    return schema_of(PATCH_MANIFEST, arrays)
-
-
-def rejected_schema(arrays: Sequence[str]) -> Schema:
-    """Columns of `rejected_patches.csv`."""
-    return schema_of(REJECTED_PATCHES, arrays)
-
-
-def slice_schema(arrays: Sequence[str]) -> Schema:
-    """Columns of `slice_manifest.csv`."""
-    return schema_of(SLICE_MANIFEST, arrays)
 
 
 def header_line(schema: Schema) -> bytes:
@@ -78,11 +63,9 @@ def read_table(path: Path, schema: Schema, *, has_header: bool = True) -> pl.Dat
         FormatError: the file or a column is missing, or a cell does not fit its column.
     """
     try:
-        content = read_regular(path)
+        content = read_ours(path)
     except FileNotFoundError:
         raise FormatError(f"{path.name} is missing from the patch set; build it again") from None
-    except OSError as error:
-        raise FormatError(f"{path.name} cannot be read: {error.strerror}") from None
     return parse_table(content, schema, path.name, has_header=has_header)
 
 
@@ -108,11 +91,7 @@ def parse_table(content: bytes, schema: Schema, name: str, *, has_header: bool =
 
 
 def _seen_columns(content: bytes, schema: Schema, name: str) -> tuple[Schema, bytes]:
-    """The columns that a table has, in its order, and its first line.
-
-    Raises:
-        FormatError: one is missing that each set has, or is there twice.
-    """
+    """The columns that a table has, in its order, and its first line; refuses one that lacks some or has some twice."""
     line, end, _ = content.partition(b"\n")
     text = line.decode("utf-8", "replace")
     try:

@@ -131,6 +131,10 @@ class Layout(ABC):
     It has no state, and can be sent to another process. What is not overridden is right for .npy files that the
     manifest names; `ctpatch.testing.LayoutContract` tests the whole.
 
+    In all methods `rows` are rows of the manifest and `slices` those of the table of slices, `patch_size` is height and
+    width in pixels, `resolve` says where a file named in the manifest is, and `prefix` is what stands before its path
+    there.
+
     Attributes:
         name: as options and metas call it.
         holds_patches: an address is a patch, and each has a digest on record.
@@ -179,12 +183,7 @@ class Layout(ABC):
         return slices > limits.slices or windows > limits.windows
 
     def shards(self, shapes: Sequence[Shape], first: int) -> dict[Shape, int]:
-        """Numbers, from `first` on, of the files that slices of these shapes go to in one part.
-
-        Args:
-            shapes: those of slices with windows, each once.
-            first: the first number that is free.
-        """
+        """Numbers, from `first` on, of the files that slices with windows, of these shapes, go to in one part."""
         del shapes, first
         return {}
 
@@ -195,20 +194,20 @@ class Layout(ABC):
         dtypes: Sequence[np.dtype[Any]],
         shards: Callable[[], int],
     ) -> int:
-        """Bytes of all pixel files of a set of which every window is kept.
+        """Bytes of all pixel files of a set of which every window is kept, with what stands before `data_offset`.
 
         Args:
             counts: for each shape how many slices have it, the shape, and how many windows each has.
-            patch_size: height and width in pixels.
+            patch_size: of the set.
             dtypes: one for each array.
             shards: counts the numbers that `shards` gives in all parts.
         """
-        del shards
-        return sum(
+        content = sum(
             slices * self.slice_bytes(shape, windows, patch_size, dtype)
             for slices, shape, windows in counts
             for dtype in dtypes
         )
+        return content + (shards() * len(dtypes) * self.data_offset if self.data_offset else 0)
 
     # Writing and reading.
 
@@ -242,12 +241,7 @@ class Layout(ABC):
         )
 
     def files(self, resolve: Callable[[str], str], slabs: Slabs | None = None) -> MappedFiles:
-        """What opens the set's files; only source slices may be links.
-
-        Args:
-            resolve: where a file named in the manifest is.
-            slabs: memory that files are read into and kept in; None maps them.
-        """
+        """What opens the set's files, or reads them into `slabs` and keeps them; only source slices may be links."""
         return MappedFiles(resolve, follow_links=self.reads_sources, slabs=slabs)
 
     def reader(
@@ -259,14 +253,7 @@ class Layout(ABC):
     # Checking.
 
     def wanted_paths(self, rows: pl.DataFrame, slices: pl.DataFrame, array: str, prefix: str) -> pl.Series | None:
-        """The path that each row of the manifest must have; None where the tables do not say.
-
-        Args:
-            rows: of the manifest.
-            slices: the table of slices.
-            array: which array.
-            prefix: what stands before a path in the manifest.
-        """
+        """The path of an array that each row must have; None where the tables do not say."""
         del rows, slices, array, prefix
         return None
 
@@ -321,15 +308,7 @@ class Layout(ABC):
         resolve: Callable[[str], str],
         patch_size: Shape,
     ) -> Iterator[WrongPixels]:
-        """What the set holds that is missing, damaged, or not what the digests on record say.
-
-        Args:
-            rows: of the manifest.
-            slices: rows of the table of slices.
-            arrays: the arrays of the set.
-            resolve: where a file named in the manifest is.
-            patch_size: height and width in pixels.
-        """
+        """What the set holds that is missing, damaged, or not what the digests on record say."""
         if self.reads_sources:
             return
         files = self.files(resolve)

@@ -2,7 +2,7 @@
 
 import re
 from abc import ABC
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 
 from ctpatch.files.atomic import system_errors
 from ctpatch.files.npy import PAGE_BYTES, header_bytes
-from ctpatch.layouts.base import Layout, PartLimits, Shape
+from ctpatch.layouts.base import Layout, PartLimits, Shape, WriterOptions
 from ctpatch.layouts.disk import Disk
 
 _FOLDER = "shards"
@@ -38,16 +38,6 @@ class PackedLayout(Layout, ABC):
         """Whether a shard would become too large."""
         del slices
         return size > limits.shard_bytes or windows > limits.packed_windows
-
-    def pixel_bytes(
-        self,
-        counts: Iterable[tuple[int, Shape, int]],
-        patch_size: Shape,
-        dtypes: Sequence[np.dtype[Any]],
-        shards: Callable[[], int],
-    ) -> int:
-        """Bytes of the items, and a page for the header of each shard."""
-        return super().pixel_bytes(counts, patch_size, dtypes, shards) + shards() * len(dtypes) * PAGE_BYTES
 
 
 class PackedFile:
@@ -84,3 +74,47 @@ class PackedFile:
     def abandon(self) -> None:
         """Let go of the file as it is."""
         self._file.close()
+
+
+class PackedWriter:
+    """What writers of shards share: the files they have begun, by the number of the shard, one for each array."""
+
+    def __init__(self, options: WriterOptions) -> None:
+        self.options = options
+        self._files: dict[int, list[PackedFile]] = {}
+
+    def shard(self, number: int, item_shape: Shape, images: Sequence[NDArray[Any]]) -> list[PackedFile]:
+        """The files of a shard, begun when it is first asked for."""
+        if number not in self._files:
+            options = self.options
+            self._files[number] = [
+                PackedFile(
+                    options.disk, options.folder / shard_name(options.split, number, array), item_shape, image.dtype
+                )
+                for array, image in zip(options.arrays, images, strict=True)
+            ]
+        return self._files[number]
+
+    def paths(self, number: int, count: int) -> list[list[str]]:
+        """For each array the shard's path in the manifest, so many times."""
+        options = self.options
+        return [[options.path_prefix + shard_name(options.split, number, array)] * count for array in options.arrays]
+
+    def _begun(self) -> list[PackedFile]:
+        return [file for files in self._files.values() for file in files]
+
+    @property
+    def bytes_written(self) -> int:
+        """Bytes written so far."""
+        return sum(file.size for file in self._begun())
+
+    def finish(self) -> list[str]:
+        """End the part's files; there are none where no patch was kept."""
+        for file in self._begun():
+            file.close()
+        return [str(file.path) for file in self._begun()]
+
+    def abandon(self) -> None:
+        """Let go of open files after a fault."""
+        for file in self._begun():
+            file.abandon()

@@ -16,7 +16,7 @@ from collections.abc import Callable, Iterable
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from functools import cached_property
-from typing import Any
+from typing import Any, cast
 
 import numpy as np
 import polars as pl
@@ -77,11 +77,7 @@ class MappedFiles:
             return self._threads[1]
 
     def get(self, path: str) -> NDArray[Any]:
-        """The array in a file of the set, read-only.
-
-        Raises:
-            NpyError: the file is missing, damaged, or no plain .npy.
-        """
+        """The array in a file of the set, read-only; NpyError where that is missing, damaged, or no plain .npy."""
         with self._lock:
             array = self._open.get(path)
             if array is not None:
@@ -95,19 +91,13 @@ class MappedFiles:
         return array
 
     def item(self, path: str, item: int | None) -> NDArray[Any]:
-        """An item of a file of many, or with None the file's one array; read-only.
-
-        Raises:
-            NpyError: as for `get`.
-            FormatError: there is no such item.
-        """
+        """An item of a file of many (FormatError where there is none), or with None the file's one array; read-only."""
         stored = self.get(path)
         if item is None:
             return stored
         if stored.ndim != 3 or not 0 <= item < len(stored):  # noqa: PLR2004
             raise FormatError(f"{path} has shape {stored.shape}, the manifest asks for item {item} of it")
-        image: NDArray[Any] = stored[item]
-        return image
+        return cast("NDArray[Any]", stored[item])
 
     def _map(self, path: str) -> NDArray[Any]:
         fd = open_patch_file(self.resolve(path), path, follow=self._follow)
@@ -137,11 +127,7 @@ class MappedFiles:
 
 
 def open_patch_file(full: str, name: str, *, follow: bool) -> int:
-    """Open a file of a set for reading.
-
-    Raises:
-        NpyError: it is missing, may not be read, or is a link where none is followed.
-    """
+    """Open a file of a set; NpyError where it is missing, may not be read, or is a link and none is followed."""
     try:
         return open_npy(full, follow=follow)
     except FileNotFoundError:
@@ -152,11 +138,7 @@ def open_patch_file(full: str, name: str, *, follow: bool) -> int:
 
 
 def begins_with(full: str, name: str, header: bytes) -> bool:
-    """Whether a file of a set begins with just these bytes.
-
-    Raises:
-        NpyError: it is missing, may not be read, or is a link.
-    """
+    """Whether a file of a set, no link, begins with just these bytes."""
     fd = open_patch_file(full, name, follow=False)
     try:
         return os.read(fd, len(header)) == header
@@ -168,11 +150,7 @@ class ArrayReader:
     """Reads the patches of one array."""
 
     def __init__(
-        self,
-        addresses: ArrayAddresses,
-        files: MappedFiles,
-        patch_size: tuple[int, int],
-        pad_mode: PadMode,
+        self, addresses: ArrayAddresses, files: MappedFiles, patch_size: tuple[int, int], pad_mode: PadMode
     ) -> None:
         self._addresses = addresses
         self._files = files
@@ -251,11 +229,12 @@ class ArrayReader:
             or (holds_patches and array.shape[1:] != self._size)
             or not np.can_cast(array.dtype, self._addresses.dtype, "same_kind")
         ):
-            raise FormatError(
-                f"{path} has shape {shape} and dtype {array.dtype}, the set says "
-                f"{self._size} of {self._addresses.dtype}"
-            )
+            raise self._misfit(path, shape, array.dtype)
         return array
+
+    def _misfit(self, path: str, shape: tuple[int, ...], dtype: np.dtype[Any]) -> FormatError:
+        wanted = f"{self._size} of {self._addresses.dtype}"
+        return FormatError(f"{path} has shape {shape} and dtype {dtype}, the set says {wanted}")
 
     def _read_kept(self, which: NDArray[np.int64], out: NDArray[Any]) -> None:
         """Patches that have a file each, of which each is read once."""
@@ -317,10 +296,7 @@ class ArrayReader:
         """A file that is not just as it was written: an error that says why, or the same pixels another way."""
         header = read_header(fd, path)
         if header.shape != self._size or not np.can_cast(header.dtype, self._addresses.dtype, "equiv"):
-            raise FormatError(
-                f"{path} has shape {header.shape} and dtype {header.dtype}, the set says "
-                f"{self._size} of {self._addresses.dtype}"
-            )
+            raise self._misfit(path, header.shape, header.dtype)
         content = bytearray(header.data_bytes)
         read_exactly(fd, memoryview(content), header.offset, path)
         order: Any = "F" if header.fortran_order else "C"

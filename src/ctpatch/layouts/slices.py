@@ -9,56 +9,23 @@ from typing import Any
 import numpy as np
 
 from ctpatch.layouts.base import Addresses, Shape, SliceToWrite, WriterOptions
-from ctpatch.layouts.packed import PackedFile, PackedLayout, shard_name
+from ctpatch.layouts.packed import PackedLayout, PackedWriter
 
 
-class SlicesWriter:
+class SlicesWriter(PackedWriter):
     """Writes the slices of a part; those of another shape into a file of their own."""
-
-    def __init__(self, options: WriterOptions) -> None:
-        self._options = options
-        self._files: dict[tuple[int, int], list[PackedFile]] = {}
 
     def write(self, piece: SliceToWrite) -> Addresses:
         """Write a slice, where a window of it is kept."""
         count = len(piece.rows)
         if count == 0:
-            return Addresses([[] for _ in self._options.arrays], [])
+            return Addresses([[] for _ in self.options.arrays], [])
         shape = (piece.images[0].shape[0], piece.images[0].shape[1])
-        if shape not in self._files:
-            self._files[shape] = self._open(shape, piece)
+        number = self.options.shards[shape]
         item = 0
-        for file, image in zip(self._files[shape], piece.images, strict=True):
+        for file, image in zip(self.shard(number, shape, piece.images), piece.images, strict=True):
             item = file.append(image[np.newaxis])
-        names = self._names(shape)
-        return Addresses([[self._options.path_prefix + name] * count for name in names], [item] * count)
-
-    def _names(self, shape: tuple[int, int]) -> list[str]:
-        return [shard_name(self._options.split, self._options.shards[shape], array) for array in self._options.arrays]
-
-    def _open(self, shape: tuple[int, int], piece: SliceToWrite) -> list[PackedFile]:
-        return [
-            PackedFile(self._options.disk, self._options.folder / name, shape, image.dtype)
-            for name, image in zip(self._names(shape), piece.images, strict=True)
-        ]
-
-    @property
-    def bytes_written(self) -> int:
-        """Bytes written so far."""
-        return sum(file.size for files in self._files.values() for file in files)
-
-    def finish(self) -> list[str]:
-        """End the part's files."""
-        written = [file for files in self._files.values() for file in files]
-        for file in written:
-            file.close()
-        return [str(file.path) for file in written]
-
-    def abandon(self) -> None:
-        """Let go of open files after a fault."""
-        for files in self._files.values():
-            for file in files:
-                file.abandon()
+        return Addresses(self.paths(number, count), [item] * count)
 
 
 class SlicesLayout(PackedLayout):

@@ -8,16 +8,10 @@ from ctpatch.layouts.reader import begins_with
 
 
 class PixelFile(NamedTuple):
-    """A file of pixels as the tables of its set say it is.
+    """A file of pixels of an array as the tables of its set say it is; None where they do not say.
 
-    Attributes:
-        path: as in the manifest; None where a row has none.
-        array: whose pixels it holds.
-        patches: how many rows name it.
-        shape: of the array in it; None where the tables do not say.
-        header: what it begins with.
-        size: in bytes.
-        fault: what is wrong with the rows that name it, or None.
+    `patches` is how many rows name it, `header` what it begins with, `size` its bytes, and `fault` what is wrong with
+    those rows.
     """
 
     path: str | None
@@ -29,12 +23,9 @@ class PixelFile(NamedTuple):
     fault: str | None = None
 
     def damage(self, full: str) -> str | None:
-        """What shows that the file is not whole, or None: it is gone, or of another length.
+        """What shows that the file, which lies at `full`, is not whole, or None: it is gone, or of another length.
 
         Files with more than one item are few, so their headers are compared as well. Pixels are left to `verify`.
-
-        Args:
-            full: where the file is.
         """
         if self.path is None or self.shape is None:
             return f"the tables do not say what {self.path or 'a row'} holds"

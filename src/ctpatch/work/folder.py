@@ -53,13 +53,8 @@ class WorkFolder(Generic[MetaT]):
     def held(self, share: Share | None = None, *, beside_shares: bool = False) -> Iterator[None]:
         """Hold the folder, or one share of it: no other process writes the same meanwhile.
 
-        Args:
-            share: shares are held side by side, on any number of machines; who holds the whole folder is alone.
-            beside_shares: hold the whole folder whatever shares are being worked on.
-
-        Raises:
-            OutputLockedError: another process holds it; says which.
-            SystemFailureError: the folder cannot be made or written.
+        Shares are held side by side, on any number of machines; who holds the whole folder is alone, or with
+        `beside_shares` not. Raises OutputLockedError where another process holds it; says which.
         """
         # Each takes its own hold first and looks for the other's then: of two, at least one sees the other.
         with self._made():
@@ -125,11 +120,7 @@ class WorkFolder(Generic[MetaT]):
         return [Share(int(each[1]), int(each[2])) for each in found if each]
 
     def finished(self) -> MetaT | None:
-        """The meta of what is complete in the folder, or None where nothing is.
-
-        Raises:
-            OutputConflictError: there is a meta file that is not ours or cannot be read.
-        """
+        """The meta of what is complete in the folder, or None where nothing is; refuses one that is not ours."""
         try:
             return self.product.read_meta(self.folder / self.product.meta)
         except FileNotFoundError:
@@ -141,11 +132,7 @@ class WorkFolder(Generic[MetaT]):
             ) from None
 
     def begun(self) -> Begun | None:
-        """What was begun in the folder and not finished, or None.
-
-        Raises:
-            OutputConflictError: the record of it is damaged.
-        """
+        """What was begun in the folder and not finished, or None; refuses a damaged record of it."""
         return self._record(self.product.record)
 
     def _record(self, name: str) -> Begun | None:
@@ -166,21 +153,13 @@ class WorkFolder(Generic[MetaT]):
             ) from None
 
     def begin(self, begun: Begun) -> None:
-        """Start in a folder that holds nothing of ours.
-
-        Raises:
-            OutputConflictError: there are files of names that would be written, and they are not ours.
-        """
+        """Start in a folder that holds nothing of ours; refuses files under names that would be written."""
         self._refuse_foreign(begun, set())
         write_atomic(self.state / self.product.record, begun.to_bytes())
         self.make_folders(begun)
 
     def begin_share(self, now: Begun, share: Share) -> Begun:
-        """Start what other shares may start at the same time; returns the one that was begun first.
-
-        Raises:
-            OutputConflictError: as for `begin`.
-        """
+        """Start, as `begin`, what other shares may start at the same time; returns the one that was begun first."""
         begun = self.begun()
         if begun is None:
             try:
@@ -225,11 +204,7 @@ class WorkFolder(Generic[MetaT]):
     def clear(self, then: Begun) -> None:
         """Remove what an earlier run put here and nothing else; resumes where an earlier clearing was cut off.
 
-        Args:
-            then: what is to be made next.
-
-        Raises:
-            OutputConflictError: what is here was not written by ctpatch, or stands in the way of what is to be made.
+        Refuses what was not written by ctpatch, and what stands in the way of what is to be made `then`.
         """
         marker = self.state / _CLEARING
         if not marker.exists():

@@ -38,20 +38,12 @@ class Hold:
     """
 
     def __init__(self, place: Path, name: str, shown: str, listener: Listener, *, elsewhere: str = "refuse") -> None:
-        self.place = place
-        self._name = name
-        self.shown = shown
-        self._listener = listener
-        self._elsewhere = elsewhere
+        self.place, self.shown = place, shown
+        self._name, self._listener, self._elsewhere = name, listener, elsewhere
 
     @contextmanager
     def held(self) -> Iterator[None]:
-        """Hold the folder: no other process does meanwhile.
-
-        Raises:
-            OutputLockedError: another process holds it; says which.
-            SystemFailureError: the folder cannot be made or written.
-        """
+        """Hold the folder: no other process does meanwhile; OutputLockedError says which one holds it already."""
         lock = FileLock(self.place / LOCK, timeout=0)
         with system_errors("locking", self._name):
             self._acquire(lock)

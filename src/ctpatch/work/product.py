@@ -12,12 +12,9 @@ from typing import Any, Generic, TypeVar
 
 @dataclass(frozen=True, slots=True)
 class Begun:
-    """What a run was to do.
+    """What a run was to do: the options that decide the result, and the digest of those and of the list of slices.
 
-    Attributes:
-        options: what decides the result, by name, as plain values.
-        plan_digest: digest of those and of the list of slices.
-        names: what its files are called by, as plain values: the split, the layout, the arrays.
+    Its files are called by `names`: the split, the layout, the arrays. All are plain values.
     """
 
     options: dict[str, Any]
@@ -59,12 +56,7 @@ class Product(ABC, Generic[MetaT]):
 
     @abstractmethod
     def read_meta(self, path: Path) -> MetaT:
-        """The meta in a file.
-
-        Raises:
-            FileNotFoundError: there is none.
-            FormatError: it is damaged, or of another format version.
-        """
+        """The meta in a file; FormatError where it is damaged or of another version, FileNotFoundError without one."""
 
     @abstractmethod
     def names_of(self, meta: MetaT) -> dict[str, Any]:
@@ -79,12 +71,9 @@ class Product(ABC, Generic[MetaT]):
         """For each such folder how its files are called."""
 
     def recorded(self, where: Path, meta: MetaT, tables: Path) -> Iterator[Path]:
-        """The files of a finished one; where it has no list of them, all that are called as its own.
+        """The files of a finished one in a folder; where it has no list of them, all that are called as its own.
 
-        Args:
-            where: its folder.
-            meta: its meta.
-            tables: the folder that the files it withdrew are in.
+        What leads to them may have been put aside, into the folder `tables`.
         """
         del tables
         yield from (where / name for name in self.named_like(where, self.names_of(meta)))

@@ -40,11 +40,9 @@ class Receipt:
         """The receipt in a file's content, or None where it is damaged or of another version."""
         try:
             values = json.loads(content)
-            if values.pop("digest") != json_digest(values):
-                return None
-            if set(values) != {each.name for each in fields(cls)} - {"reused"}:
-                return None
-            return cls(**values, reused=True)
+            known = {each.name for each in fields(cls)} - {"reused"}
+            whole = values.pop("digest") == json_digest(values) and set(values) == known
+            return cls(**values, reused=True) if whole else None
         except (ValueError, KeyError, TypeError, AttributeError, RecursionError):
             return None
 
@@ -63,12 +61,10 @@ class Receipt:
 
 
 class Numbered(Protocol):
-    """A part, as far as its receipt is concerned."""
+    """A part, as far as its receipt is concerned: its position among the parts, from 0."""
 
     @property
-    def number(self) -> int:
-        """Position among the parts, from 0."""
-        ...
+    def number(self) -> int: ...  # noqa: D102
 
 
 PartT = TypeVar("PartT", bound=Numbered)
@@ -81,11 +77,7 @@ def receipt_path(state: Path, number: int) -> Path:
 
 
 def receipts_of(state: Path, parts: Iterable[PartT], kind: type[ReceiptT]) -> Iterator[tuple[PartT, ReceiptT]]:
-    """All parts with their receipts, in order.
-
-    Raises:
-        FormatError: a receipt is gone or damaged.
-    """
+    """All parts with their receipts, in order; FormatError where one is gone or damaged."""
     for part in parts:
         path = receipt_path(state, part.number)
         try:

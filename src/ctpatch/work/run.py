@@ -2,7 +2,7 @@
 
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, Generic, Literal, Protocol, TypeVar
 
@@ -15,19 +15,14 @@ from ctpatch.work.executors.processes import ProcessExecutor
 from ctpatch.work.executors.visible import in_sight
 from ctpatch.work.folder import WorkFolder, differences
 from ctpatch.work.product import Begun, MetaT, Product
-from ctpatch.work.receipt import Receipt
+from ctpatch.work.receipt import Numbered, Receipt
 from ctpatch.work.share import Share
 
 _NAMES_SHOWN = 5
 
 
 class Task(Protocol):
-    """One item of a part, a dataclass.
-
-    Attributes:
-        name: what messages call it.
-        problem: why it cannot be used; None where nothing is known against it.
-    """
+    """One item of a part, a dataclass: what messages call it, and why it cannot be used, where that is known."""
 
     @property
     def name(self) -> str: ...  # noqa: D102
@@ -35,16 +30,9 @@ class Task(Protocol):
     def problem(self) -> str | None: ...  # noqa: D102
 
 
-class Part(Protocol):
-    """The unit of work, a dataclass.
+class Part(Numbered, Protocol):
+    """The unit of work, a dataclass; `tasks` are what is to be done."""
 
-    Attributes:
-        number: position among the parts, from 0.
-        tasks: what is to be done.
-    """
-
-    @property
-    def number(self) -> int: ...  # noqa: D102
     @property
     def tasks(self) -> Sequence[Task]: ...  # noqa: D102
 
@@ -232,89 +220,63 @@ def run_parts(
 ) -> int:
     """Run the parts, or those of a share, that an earlier run has not done; their receipts are then in the folder.
 
-    Args:
-        work: what is to be done.
-        folder: where, held.
-        executor: what runs the parts.
-        listener: is told of progress.
-        share: of the parts; None for all.
-        done: is given each receipt as it comes, in any order.
-
-    Returns:
-        How many parts an earlier run had done.
+    The folder is held; `done` is given each receipt as it comes, in any order. Returns how many parts were done before.
     """
-    return _Run(work, folder, listener, done).of(executor, share)
+    parts, number, task = work.parts(), work.num_tasks, work.task
+    if share is not None:
+        parts = (part for part in work.parts() if share.takes(part.number))
+        number = sum(len(part.tasks) for part in work.parts() if share.takes(part.number))
+        task = f"{work.task} {share}"
+    run = _Run(work, work.shared(folder), task, listener, done)
+    seen = in_sight(executor, work.to_see(), listener, folder=folder.state.resolve(), software=work.to_have())
+    listener(WorkStarted(task, number, "slices"))
+    try:
+        with seen as guard, ending(executor.run(guard(work.run), run.shared, parts)) as outcomes:
+            for outcome in outcomes:
+                if isinstance(outcome, Done):
+                    run.note(outcome.result)
+                elif isinstance(outcome, Failed):
+                    run.fail(outcome.error, outcome.item)
+                else:
+                    for receipt in run.isolate(outcome.item):
+                        run.note(receipt)
+    finally:
+        listener(WorkFinished(task))
+    if run.lost:
+        raise WorkerLostError(
+            f"{len(run.lost)} slice(s) end the process that {work.verb} them, twice each: "
+            f"{', '.join(run.lost[:_NAMES_SHOWN])}; the other parts are done and kept. Check these files and the "
+            f"memory limit; {work.cure}, or use --on-error skip"
+        )
+    return run.reused
 
 
+@dataclass(slots=True)
 class _Run(Generic[PartT, ReceiptT]):
     """One pass over the parts: what is done, what an earlier run had done, which tasks end their process."""
 
-    def __init__(
-        self,
-        work: Work[PartT, Any, ReceiptT, MetaT],
-        folder: WorkFolder[MetaT],
-        listener: Listener,
-        done: Callable[[ReceiptT], None],
-    ) -> None:
-        self._work: Work[PartT, Any, ReceiptT, Any] = work
-        self._folder = folder
-        self._listener = listener
-        self._done = done
-        self._shared = work.shared(folder)
-        self._parts = 0
-        self._reused = 0
-        self._lost: list[str] = []
+    work: Work[PartT, Any, ReceiptT, Any]
+    shared: Any
+    task: str
+    listener: Listener
+    done: Callable[[ReceiptT], None]
+    parts: int = 0
+    reused: int = 0
+    lost: list[str] = field(default_factory=list)
 
-    def of(self, executor: Executor, share: Share | None) -> int:
-        work = self._work
-        parts, number = work.parts(), work.num_tasks
-        if share is not None:
-            parts = (part for part in work.parts() if share.takes(part.number))
-            number = sum(len(part.tasks) for part in work.parts() if share.takes(part.number))
-        task = work.task if share is None else f"{work.task} {share}"
-        self._listener(WorkStarted(task, number, "slices"))
-        try:
-            with (
-                in_sight(
-                    executor,
-                    work.to_see(),
-                    self._listener,
-                    folder=self._folder.state.resolve(),
-                    software=work.to_have(),
-                ) as guard,
-                ending(executor.run(guard(work.run), self._shared, parts)) as outcomes,
-            ):
-                for outcome in outcomes:
-                    if isinstance(outcome, Done):
-                        self._note(outcome.result, task)
-                    elif isinstance(outcome, Failed):
-                        self._raise(outcome.error, outcome.item)
-                    else:
-                        for receipt in self._isolate(outcome.item):
-                            self._note(receipt, task)
-        finally:
-            self._listener(WorkFinished(task))
-        if self._lost:
-            raise WorkerLostError(
-                f"{len(self._lost)} slice(s) end the process that {work.verb} them, twice each: "
-                f"{', '.join(self._lost[:_NAMES_SHOWN])}; the other parts are done and kept. Check these files and the "
-                f"memory limit; {work.cure}, or use --on-error skip"
-            )
-        return self._reused
+    def note(self, receipt: ReceiptT) -> None:
+        self.parts += 1
+        self.reused += receipt.reused
+        self.done(receipt)
+        for notice in self.work.notices(receipt):
+            self.listener(notice)
+        self.listener(replace(self.work.advanced(receipt), task=self.task))
 
-    def _note(self, receipt: ReceiptT, task: str) -> None:
-        self._parts += 1
-        self._reused += receipt.reused
-        self._done(receipt)
-        for notice in self._work.notices(receipt):
-            self._listener(notice)
-        self._listener(replace(self._work.advanced(receipt), task=task))
-
-    def _raise(self, error: Exception, part: PartT) -> None:
-        kept = f" ({self._parts} finished parts are kept; run the same command again to resume)" if self._parts else ""
-        where = self._work.span(part)
+    def fail(self, error: Exception, part: PartT) -> None:
+        kept = f" ({self.parts} finished parts are kept; run the same command again to resume)" if self.parts else ""
+        where = self.work.span(part)
         if isinstance(error, SliceError | SourceChangedError):
-            raise type(error)(f"{error.message}{self._work.on_fault}{kept}") from error
+            raise type(error)(f"{error.message}{self.work.on_fault}{kept}") from error
         if isinstance(error, MemoryError):
             raise SystemFailureError(
                 f"memory ran out on {where}; use fewer workers or raise the limit, then run the same command "
@@ -324,28 +286,28 @@ class _Run(Generic[PartT, ReceiptT]):
             raise explain_os_error(error, "working on", where) from error
         raise error
 
-    def _isolate(self, part: PartT) -> Iterator[ReceiptT]:
+    def isolate(self, part: PartT) -> Iterator[ReceiptT]:
         """Find the tasks of a part that end their process; with `skip`, do the part without them."""
-        work, alone = self._work, ProcessExecutor(1)
+        work, alone = self.work, ProcessExecutor(1)
         poisoned: set[int] = set()
         if work.probe is not None:
             single = [_with_tasks(part, [task]) for task in part.tasks]
-            for outcome in alone.run(work.probe, self._shared, single):
+            for outcome in alone.run(work.probe, self.shared, single):
                 if not isinstance(outcome, Done | Failed):
                     poisoned.add(part.tasks.index(outcome.item.tasks[0]))
         names = [part.tasks[place].name for place in sorted(poisoned)]
         if work.on_error == "stop" or not poisoned:
-            self._lost.extend(names or [f"some slice of {work.span(part)}"])
+            self.lost.extend(names or [f"some slice of {work.span(part)}"])
             return
         # What is wrong with them is known; their files are not opened again.
         tasks = [work.poisoned(task) if place in poisoned else task for place, task in enumerate(part.tasks)]
-        for again in alone.run(work.run, self._shared, [_with_tasks(part, tasks)]):
+        for again in alone.run(work.run, self.shared, [_with_tasks(part, tasks)]):
             if isinstance(again, Done):
                 yield again.result
             elif isinstance(again, Failed):
                 raise again.error
             else:
-                self._lost.extend(names)
+                self.lost.extend(names)
 
 
 def _with_tasks(part: Any, tasks: Sequence[Any]) -> Any:

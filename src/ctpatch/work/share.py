@@ -11,23 +11,14 @@ MAX_SHARES = 100_000
 
 @dataclass(frozen=True, slots=True)
 class Share:
-    """One of several shares of the parts: every `of`-th part, beginning with the `number`-th.
-
-    Attributes:
-        number: from 1 to `of`.
-        of: how many shares there are.
-    """
+    """One of several shares of the parts, from 1 on: every `of`-th part, beginning with the `number`-th."""
 
     number: int
     of: int
 
     @classmethod
     def parse(cls, text: str) -> Self:
-        """The share in `3/16`.
-
-        Raises:
-            ConfigError: it is not written so, or there is no such share.
-        """
+        """The share in `3/16`; ConfigError where it is not written so, or there is no such share."""
         found = re.fullmatch(r"\s*(\d{1,6})\s*/\s*(\d{1,6})\s*", text, re.ASCII)
         if found is None or not 1 <= int(found[1]) <= int(found[2]) <= MAX_SHARES:
             raise ConfigError(

@@ -101,14 +101,9 @@ def window_statistics(
 
 
 def patch_statistics(patches: Image, air_level: float) -> WindowStatistics:
-    """Compute the statistics of patches one by one, in two passes: what `window_statistics` is held against.
+    """Compute the statistics of N patches one by one, in two passes: what `window_statistics` is held against.
 
-    Args:
-        patches: array of shape (N, h, w), any bool, integer or float dtype.
-        air_level: pixels at or below it are air.
-
-    Returns:
-        Statistics of the N patches.
+    They have the shape (N, h, w) and any bool, integer or float dtype; pixels at or below `air_level` are air.
     """
     result = {name: np.zeros(len(patches)) for name in STATISTICS}
     with np.errstate(all="ignore"):

@@ -60,13 +60,7 @@ def _inner(function: Function) -> Function:
 
 
 def reduce_windows(
-    image: Pixels,
-    air_level: np.float32,
-    bands: Indices,
-    cuts: Indices,
-    rows: Indices,
-    cols: Indices,
-    out: Floats,
+    image: Pixels, air_level: np.float32, bands: Indices, cuts: Indices, rows: Indices, cols: Indices, out: Floats
 ) -> tuple[float, float, bool]:
     """Reduce a slice to cells and put windows together from them.
 
