@@ -174,8 +174,8 @@ def rebuild_part(job: Job, item: RebuildPart) -> Rebuilt:
     """Cut a part again and compare all of it with what is there; nothing is written."""
     disk = ComparingDisk()
     rows, writer, _ = write_part(job, item.part, cut_slices(job, item.part), disk)
-    frames = rows.frames(job)
-    receipt = rows.receipt(job, item.part, writer.bytes_written, [""] * len(frames))
+    frames = rows.frames()
+    receipt = rows.receipt(writer.bytes_written, {})
     faults = dict(_lost_slices(job, item, frames[SLICE_MANIFEST]))
     return Rebuilt(receipt, list(_compared(job, item, frames, faults, disk)), not faults)
 

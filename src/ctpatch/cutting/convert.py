@@ -5,7 +5,6 @@ What comes out is, to the byte, what a build with that layout and that rule woul
 
 import os
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
 from typing import Any
@@ -18,12 +17,11 @@ from ctpatch.config import BuildConfig, PatchConfig, Rule
 from ctpatch.core.grid import Grid, make_grid
 from ctpatch.core.patches import pad_slice, paste
 from ctpatch.core.rules import compile_rules, opposite
-from ctpatch.core.statistics.api import SliceStatistics
-from ctpatch.cutting.cut import CutSlice, complete_part
+from ctpatch.cutting.cut import complete_part
 from ctpatch.cutting.job import Job
 from ctpatch.cutting.plan import Part, SliceTask, SplitPlan
 from ctpatch.cutting.receipt import CutReceipt, trusted_receipt
-from ctpatch.cutting.rows import SliceRecord
+from ctpatch.cutting.rows import CutSlice, Images
 from ctpatch.cutting.work import BuildResult, CutWork, make_set
 from ctpatch.errors import FormatError, UsageError
 from ctpatch.events import Listener, ignore
@@ -46,12 +44,7 @@ KEEP = "keep"
 """Name of the rule that `--keep` adds: it drops what the condition does not hold for."""
 
 
-@dataclass(frozen=True, slots=True)
-class ConvertJob:
-    """What all parts of a conversion share."""
-
-    job: Job
-    ps: PatchSet
+ConvertJob = tuple[Job, PatchSet]
 
 
 def convert(
@@ -120,7 +113,7 @@ class ConvertWork(CutWork):
     def shared(self, folder: WorkFolder[PatchMeta]) -> ConvertJob:
         """The job, and the set."""
         del folder
-        return ConvertJob(self.job, self._ps)
+        return self.job, self._ps
 
     @property
     def run(self) -> Callable[[ConvertJob, Part], CutReceipt]:
@@ -172,12 +165,11 @@ def _manifest_path(ps: PatchSet) -> Path:
 
 def run_convert_part(shared: ConvertJob, part: Part) -> CutReceipt:
     """Do one part of a conversion, or find that it is done."""
-    done = trusted_receipt(shared.job, part, check_sources=False)
-    return done or complete_part(shared.job, part, _pieces(shared, part))
+    job, ps = shared
+    return trusted_receipt(job, part, check_sources=False) or complete_part(job, part, _pieces(job, ps, part))
 
 
-def _pieces(shared: ConvertJob, part: Part) -> Iterator[CutSlice | SliceRecord]:
-    ps, job = shared.ps, shared.job
+def _pieces(job: Job, ps: PatchSet, part: Part) -> Iterator[CutSlice]:
     indices = pl.Series([task.slice_index for task in part.tasks], dtype=pl.Int64).implode()
     mine = pl.col("slice_index").is_in(indices)
     kept = ps.manifest.with_row_index("at").filter(mine)
@@ -186,7 +178,7 @@ def _pieces(shared: ConvertJob, part: Part) -> Iterator[CutSlice | SliceRecord]:
     for task in part.tasks:
         record = records[task.slice_index]
         if record["status"] != STATUS_OK:
-            yield SliceRecord.skipped(task, record["reason"])
+            yield CutSlice(task=task, reason=record["reason"])
             continue
         here = pl.col("slice_index") == task.slice_index
         yield _piece(ps, job, task, record, kept.filter(here), dropped.filter(here))
@@ -202,23 +194,17 @@ def _piece(
             f"slice {task.slice_index} has {windows.height} windows on record, its grid has {len(grid)}; "
             "run ctpatch verify"
         )
-    hits = _hits(job.config, windows, dropped)
-    bounds = (record["min"], record["max"])
-    statistics = {name: windows[name].to_numpy() for name in recorded_statistics(windows)}
     images, padded = _pixels(ps, job, record, kept, grid)
-    digests = tuple(record[digest_column(array)] for array in ps.arrays)
-    made = SliceRecord(
-        task.slice_index,
-        task.paths,
-        task.patient_id,
-        task.shape,
-        task.src_dtype,
-        bounds,
-        digests,
-        len(grid),
-        int((hits < 0).sum()),
+    return CutSlice(
+        task=task,
+        grid=grid,
+        statistics={name: windows[name].to_numpy() for name in recorded_statistics(windows)},
+        hits=_hits(job.config, windows, dropped),
+        bounds=(record["min"], record["max"]),
+        digests=tuple(record[digest_column(array)] for array in ps.arrays),
+        images=images,
+        padded=padded,
     )
-    return CutSlice(made, grid, SliceStatistics(statistics, *bounds), hits, images, padded)
 
 
 @lru_cache(maxsize=64)
@@ -240,9 +226,7 @@ def _hits(config: PatchConfig, windows: pl.DataFrame, dropped: pl.DataFrame) -> 
     return np.where(np.array(before, np.int16) >= 0, np.array(before, np.int16), now).astype(np.int16)
 
 
-def _pixels(
-    ps: PatchSet, job: Job, record: dict[str, Any], kept: pl.DataFrame, grid: Grid
-) -> tuple[tuple[NDArray[Any], ...], tuple[NDArray[Any], ...]]:
+def _pixels(ps: PatchSet, job: Job, record: dict[str, Any], kept: pl.DataFrame, grid: Grid) -> tuple[Images, Images]:
     """The slice for each array, and padded: whole where it is to be had or needed, else put together from patches."""
     if kept.height == 0:
         blank = [np.zeros(grid.padded_shape, np.dtype(ps.meta.arrays[array].dtype)) for array in ps.arrays]
