@@ -4,8 +4,7 @@ What comes out is, to the byte, what a build with that layout and that rule woul
 """
 
 import os
-from collections.abc import Callable, Iterator
-from functools import lru_cache
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -95,10 +94,17 @@ def convert(
     return make_set(work, as_executor(executor, workers), listener, overwrite=overwrite)
 
 
+def run_convert_part(shared: ConvertJob, part: Part) -> CutReceipt:
+    """Do one part of a conversion, or find that it is done."""
+    job, ps = shared
+    return trusted_receipt(job, part, check_sources=False) or complete_part(job, part, _pieces(job, ps, part))
+
+
 class ConvertWork(CutWork):
     """A set made from another set."""
 
     from_sources = False
+    run = staticmethod(run_convert_part)
     probe = None
 
     def __init__(self, plan: SplitPlan, folder: Path, options: BuildConfig, ps: PatchSet) -> None:
@@ -115,11 +121,6 @@ class ConvertWork(CutWork):
         del folder
         return self.job, self._ps
 
-    @property
-    def run(self) -> Callable[[ConvertJob, Part], CutReceipt]:
-        """Writes the patches of a part again."""
-        return run_convert_part
-
     def changed_sources(self, folder: Path, meta: PatchMeta) -> list[str]:
         """Whether the finished set was made from the same slices."""
         del folder
@@ -134,9 +135,9 @@ def _plan(ps: PatchSet, keep: str | None) -> SplitPlan:
         rule = opposite(Rule(name=name, condition=keep))
         compile_rules([rule]).all_hits(rule_values(ps.manifest.head(1)))  # refuses a column that the set lacks
         config = config.with_rules(rule)
-    slices = ps.slices
-    source = SplitSource(ps.meta.dataset, ps.meta.split, _manifest_path(ps), _root(ps))
-    frame = slices.select(
+    root = _root(ps)
+    source = SplitSource(ps.meta.dataset, ps.meta.split, root / ps.meta.source_manifest, root)
+    frame = ps.slices.select(
         "slice_index",
         "src_path",
         *map(source_column, ps.arrays[1:]),
@@ -159,16 +160,6 @@ def _root(ps: PatchSet) -> Path:
         return ps.folder
 
 
-def _manifest_path(ps: PatchSet) -> Path:
-    return _root(ps) / ps.meta.source_manifest
-
-
-def run_convert_part(shared: ConvertJob, part: Part) -> CutReceipt:
-    """Do one part of a conversion, or find that it is done."""
-    job, ps = shared
-    return trusted_receipt(job, part, check_sources=False) or complete_part(job, part, _pieces(job, ps, part))
-
-
 def _pieces(job: Job, ps: PatchSet, part: Part) -> Iterator[CutSlice]:
     indices = pl.Series([task.slice_index for task in part.tasks], dtype=pl.Int64).implode()
     mine = pl.col("slice_index").is_in(indices)
@@ -187,7 +178,7 @@ def _pieces(job: Job, ps: PatchSet, part: Part) -> Iterator[CutSlice]:
 def _piece(
     ps: PatchSet, job: Job, task: SliceTask, record: dict[str, Any], kept: pl.DataFrame, dropped: pl.DataFrame
 ) -> CutSlice:
-    grid = _grid(task.shape, job.config)
+    grid = make_grid(*task.shape, job.config)
     windows = pl.concat([kept.drop("at"), dropped.drop("rule")], how="diagonal").sort("row", "col")
     if windows.height != len(grid):
         raise FormatError(
@@ -207,15 +198,6 @@ def _piece(
     )
 
 
-@lru_cache(maxsize=64)
-def _cached_grid(shape: tuple[int, int], patch_size: tuple[int, int], stride: tuple[int, int], pad_mode: Any) -> Grid:
-    return make_grid(*shape, PatchConfig(patch_size=patch_size, stride=stride, pad_mode=pad_mode))
-
-
-def _grid(shape: tuple[int, int], config: PatchConfig) -> Grid:
-    return _cached_grid(shape, config.patch_size, config.stride, config.pad_mode)
-
-
 def _hits(config: PatchConfig, windows: pl.DataFrame, dropped: pl.DataFrame) -> NDArray[np.int16]:
     """For each window the rule on record, or where it was kept until now, the first that hits it now."""
     rules = compile_rules(config.drop)
@@ -232,7 +214,12 @@ def _pixels(ps: PatchSet, job: Job, record: dict[str, Any], kept: pl.DataFrame, 
         blank = [np.zeros(grid.padded_shape, np.dtype(ps.meta.arrays[array].dtype)) for array in ps.arrays]
         return tuple(image[: grid.shape[0], : grid.shape[1]] for image in blank), tuple(blank)
     if not (ps.layout.holds_patches and layout_of(job.layout).holds_patches):
-        images = tuple(_whole(ps, record, array, kept) for array in ps.arrays)
+        images = tuple(
+            ps.stored_slice(kept.row(0, named=True), array)
+            if ps.layout.holds_slices
+            else ps.sources.read(record, array)
+            for array in ps.arrays
+        )
         return images, tuple(pad_slice(image, grid.padded_shape, job.config.pad_mode) for image in images)
     canvases = []
     height, width = ps.patch_size
@@ -243,9 +230,3 @@ def _pixels(ps: PatchSet, job: Job, record: dict[str, Any], kept: pl.DataFrame, 
             paste(canvas, patches, block["row"].to_numpy(), block["col"].to_numpy())
         canvases.append(canvas)
     return tuple(canvas[: grid.shape[0], : grid.shape[1]] for canvas in canvases), tuple(canvases)
-
-
-def _whole(ps: PatchSet, record: dict[str, Any], array: str, kept: pl.DataFrame) -> NDArray[Any]:
-    if ps.layout.holds_slices:
-        return ps.stored_slice(kept.row(0, named=True), array)
-    return ps.sources.read(record, array)

@@ -6,6 +6,7 @@ each has a lock of its own, and the receipts say what is done. The merge finds e
 
 import os
 import time
+from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -179,17 +180,7 @@ def merge(
         if finished is not None:
             totals = totals_of_set(folder, finished)
             output.end()
-            return BuildResult(
-                folder,
-                "complete",
-                finished,
-                time.perf_counter() - started,
-                totals.skipped,
-                planned_windows=finished.num_windows,
-                windows_at_covering_stride=finished.num_windows,
-                slices_without_windows=totals.without_windows,
-                num_without_windows=totals.num_without_windows,
-            )
+            return result_of(None, folder, finished, "complete", started, totals)
         if begun is None:
             raise UsageError(nothing)
         plan = _plan_again(begun, folder, source, data_root)
@@ -256,9 +247,7 @@ def _refuse_missing(work: CutWork, output: WorkFolder[PatchMeta]) -> None:
     lines = [f"part {number}" for number in missing[:_MAX_NAMED]]
     if len(counts) == 1:
         of = counts.pop()
-        shares = {Share(number % of + 1, of): 0 for number in missing}
-        for number in missing:
-            shares[Share(number % of + 1, of)] += 1
+        shares = Counter(Share(number % of + 1, of) for number in missing)
         lines = [
             f"share {share} ({count} parts"
             + (f", held by {held[share]}" if share in held else ", not begun" * (share not in output.shares_begun()))
