@@ -7,7 +7,6 @@ from pathlib import Path
 from typing import Any
 
 import polars as pl
-import xxhash
 
 from ctpatch._version import __version__
 from ctpatch.checking.findings import Finding
@@ -22,7 +21,7 @@ from ctpatch.cutting.tables import Totals, meta_of
 from ctpatch.cutting.work import CutWork
 from ctpatch.files.atomic import given_path
 from ctpatch.format.columns import digest_column, path_column, source_column
-from ctpatch.format.meta import PATCH_META, source_line
+from ctpatch.format.meta import PATCH_META
 from ctpatch.format.splits import find_splits
 from ctpatch.format.tables import PATCH_MANIFEST, REJECTED_PATCHES, SLICE_MANIFEST, STATUS_OK
 from ctpatch.layouts.disk import ComparingDisk
@@ -146,12 +145,10 @@ class Rebuild:
         """
         if not self._complete:
             return
-        totals, sources = Totals(), xxhash.xxh3_128()
+        totals = Totals()
         for _, receipt in sorted(self._receipts.items()):
             totals.add(receipt)
-            for index, digests in receipt.sources:
-                sources.update(source_line(index, digests))
-        wanted = meta_of(self.job, self.plan, totals, sources.hexdigest(), {}).model_dump(mode="json")
+        wanted = meta_of(self.job, self.plan, totals, {}).model_dump(mode="json")
         seen = self._ps.meta.model_dump(mode="json")
         for name, value in wanted.items():
             if name not in _NOT_COMPARED and seen[name] != value:

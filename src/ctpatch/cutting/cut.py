@@ -44,8 +44,7 @@ def run_part(job: Job, part: Part) -> CutReceipt:
         SliceError: a slice cannot be used, and faulty slices are not to be skipped.
         SystemFailureError: the system refused a read or a write.
     """
-    done = trusted_receipt(job, part, check_sources=True)
-    return done or complete_part(job, part, cut_slices(job, part))
+    return trusted_receipt(job, part, check_sources=True) or complete_part(job, part, cut_slices(job, part))
 
 
 def probe_part(job: Job, part: Part) -> int:
@@ -66,8 +65,7 @@ def complete_part(job: Job, part: Part, pieces: Iterable[CutSlice]) -> CutReceip
 def write_part(job: Job, part: Part, pieces: Iterable[CutSlice], disk: Disk) -> tuple[PartRows, PartWriter, list[str]]:
     """Give the slices of a part to the layout's writer as they come.
 
-    Returns:
-        The part's rows, the writer at its end, and the files written, not yet durable.
+    Returns the part's rows, the writer at its end, and the files written, not yet durable.
     """
     options = WriterOptions(
         job.folder, job.path_prefix, job.split, job.config.patch_size, tuple(job.arrays), part.shards, disk
@@ -142,11 +140,7 @@ def _read_run(job: Job, run: list[SliceTask], buffers: list[list[SliceBuffer]]) 
 
 
 def cut_slice(job: Job, task: SliceTask, read: ReadSlice, grid: Grid, rules: CompiledRules) -> CutSlice:
-    """Check and judge one slice that was read.
-
-    Raises:
-        RangeError: it holds a value outside the range.
-    """
+    """Check and judge one slice that was read; raises RangeError where it holds a value outside the range."""
     images, digests = read
     padded = [pad_slice(image, grid.padded_shape, job.config.pad_mode) for image in images]
     judged = list(job.arrays).index(job.config.rules_on)
