@@ -200,7 +200,7 @@ def _is_flat(seen: SeenSplit, row: dict[str, object], known: dict[str, bool]) ->
 
 
 def _flat_patch(seen: SeenSplit, number: int, array: str) -> bool:
-    rows, ps = seen.split.patches, seen.split.pixels.ps
+    rows, ps = seen.split.patches, seen.split.ps
     if rows is None or ps is None:
         return False
     try:
@@ -223,7 +223,7 @@ def summary_of(seen: SeenSplit) -> SplitSummary:
         name=split.name,
         folder=split.folder,
         kind=split.kind,
-        layout=split.layout,
+        layout=split.ps.meta.layout if split.ps else None,
         arrays=split.arrays,
         slices=split.slices.height if split.slice_level else 0,
         patches=None if split.patches is None else split.patches.height,

@@ -33,25 +33,8 @@ class NearMatch:
     others: int
 
 
-@dataclass(slots=True)
-class _Best:
-    """The best match so far of each slice of the second split."""
-
-    correlation: NDArray[np.float32]
-    detail: NDArray[np.float32]
-    first: NDArray[np.int64]
-    symmetry: NDArray[np.int64]
-    count: NDArray[np.int64]
-
-    @classmethod
-    def none(cls, count: int) -> "_Best":
-        return cls(
-            np.full(count, -np.inf, np.float32),
-            np.zeros(count, np.float32),
-            np.zeros(count, np.int64),
-            np.zeros(count, np.int64),
-            np.zeros(count, np.int64),
-        )
+_BEST = np.dtype([("correlation", "f4"), ("detail", "f4"), ("first", "i8"), ("symmetry", "i8"), ("count", "i8")])
+"""The best match so far of a slice of the second split, and how many match."""
 
 
 def near_matches(
@@ -80,23 +63,19 @@ def near_matches(
     wanted = second.usable if leave_out is None else second.usable & ~leave_out
     rows = np.flatnonzero(wanted)
     columns = np.flatnonzero(first.usable)
-    best = _Best.none(len(second.usable))
+    best = np.zeros(len(second.usable), _BEST)
+    best["correlation"] = -np.inf
     alike = 0
     for block in _blocks(rows, _SECOND_BLOCK):
         for other in _blocks(columns, _FIRST_BLOCK):
             alike += _compare(first, second, other, block, threshold, detail_threshold, best)
         advance(len(block))
-    found = np.flatnonzero(best.count)
+    found = np.flatnonzero(best["count"])
     matches = [
-        NearMatch(
-            int(at),
-            int(best.first[at]),
-            int(best.symmetry[at]),
-            float(best.correlation[at]),
-            float(best.detail[at]),
-            int(best.count[at]) - 1,
+        NearMatch(at, first_at, symmetry, correlation, detail, count - 1)
+        for at, (correlation, detail, first_at, symmetry, count) in zip(
+            found.tolist(), best[found].tolist(), strict=True
         )
-        for at in found
     ]
     return matches, alike
 
@@ -112,7 +91,7 @@ def _compare(
     rows: NDArray[np.intp],
     threshold: float,
     detail_threshold: float,
-    best: _Best,
+    best: NDArray[np.void],
 ) -> int:
     """Compare two blocks; returns the number of pairs that are alike by the correlation alone."""
     wanted = first.coarse[columns].T
@@ -138,12 +117,12 @@ def _compare(
         alike |= hits
     if near is None or alike is None:
         return 0
-    best.count[rows] += near.sum(axis=1)
+    best["count"][rows] += near.sum(axis=1)
     return int((alike & ~near).sum())
 
 
 def _improve(
-    best: _Best,
+    best: NDArray[np.void],
     rows: NDArray[np.intp],
     columns: NDArray[np.intp],
     symmetry: int,
@@ -152,12 +131,12 @@ def _improve(
 ) -> None:
     places = correlation.argmax(axis=1)
     highest = correlation[np.arange(len(rows)), places]
-    better = highest > best.correlation[rows]
+    better = highest > best["correlation"][rows]
     improved = rows[better]
-    best.correlation[improved] = highest[better]
-    best.detail[improved] = detail[np.arange(len(rows)), places][better]
-    best.first[improved] = columns[places[better]]
-    best.symmetry[improved] = symmetry
+    best["correlation"][improved] = highest[better]
+    best["detail"][improved] = detail[np.arange(len(rows)), places][better]
+    best["first"][improved] = columns[places[better]]
+    best["symmetry"][improved] = symmetry
 
 
 def _inverse(symmetry: int, side: int) -> NDArray[np.intp]:
