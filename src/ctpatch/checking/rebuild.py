@@ -10,7 +10,7 @@ import polars as pl
 
 from ctpatch._version import __version__
 from ctpatch.checking.findings import Finding
-from ctpatch.checking.pixel_checks import wrong_statistic
+from ctpatch.checking.pixel_checks import SlicesToCheck, wrong_statistic
 from ctpatch.config import BuildConfig
 from ctpatch.core.statistics.columns import STATISTICS
 from ctpatch.cutting.cut import cut_slices, write_part
@@ -35,18 +35,23 @@ _ENDED = "its process was ended twice"
 
 
 @dataclass(frozen=True, slots=True)
-class RebuildPart:
+class RebuildPart(SlicesToCheck):
     """One part, with the rows of its slices on record.
 
     Attributes:
         part: what is to be cut.
-        stored: rows of each table; `at` is the row's number in it.
+        rejected: their rows of the rejected patches, as those of the other tables.
         reasons: whether reasons are compared: another version may have worded them otherwise.
     """
 
     part: Part
-    stored: dict[str, pl.DataFrame]
+    rejected: pl.DataFrame
     reasons: bool
+
+    @property
+    def stored(self) -> dict[str, pl.DataFrame]:
+        """The rows of each table."""
+        return {PATCH_MANIFEST: self.patches, REJECTED_PATCHES: self.rejected, SLICE_MANIFEST: self.slices}
 
     @property
     def num_slices(self) -> int:
@@ -54,29 +59,13 @@ class RebuildPart:
         return len(self.part.tasks)
 
     @property
-    def num_patches(self) -> int:
-        """Its patches."""
-        return self.stored[PATCH_MANIFEST].height
-
-    @property
     def first(self) -> str:
         """Path of its first slice."""
         return self.part.tasks[0].name
 
 
-@dataclass(frozen=True, slots=True)
-class Rebuilt:
-    """What a part would have left, and what is otherwise than that.
-
-    Attributes:
-        receipt: sums over its slices.
-        findings: what is wrong.
-        complete: whether every slice that was cut then could be cut again.
-    """
-
-    receipt: CutReceipt
-    findings: list[Finding]
-    complete: bool
+Rebuilt = tuple[CutReceipt, list[Finding], bool]
+"""What a part would have left, what is wrong, and whether every slice that was cut then could be cut again."""
 
 
 class Rebuild:
@@ -104,22 +93,19 @@ class Rebuild:
 
     def parts(self) -> Iterator[RebuildPart]:
         """The parts of the build."""
-        tables = {
-            PATCH_MANIFEST: self._ps.manifest,
-            REJECTED_PATCHES: self._ps.rejected,
-            SLICE_MANIFEST: self._ps.slices,
-        }
-        numbered = {name: frame.with_row_index("at") for name, frame in tables.items()}
+        tables = (self._ps.slices, self._ps.manifest, self._ps.rejected)
+        numbered = [frame.with_row_index("at") for frame in tables]
         for part in self.plan.parts(self.job.layout):
             mine = pl.Series([task.slice_index for task in part.tasks], dtype=pl.Int64).implode()
-            stored = {name: frame.filter(pl.col("slice_index").is_in(mine)) for name, frame in numbered.items()}
-            yield RebuildPart(part, stored, self._ps.meta.ctpatch_version == __version__)
+            slices, patches, rejected = (frame.filter(pl.col("slice_index").is_in(mine)) for frame in numbered)
+            yield RebuildPart(slices, patches, part, rejected, self._ps.meta.ctpatch_version == __version__)
 
     def add(self, rebuilt: Rebuilt) -> list[Finding]:
         """Keep what a part would have left; returns what is wrong with it."""
-        self._receipts[rebuilt.receipt.part] = rebuilt.receipt
-        self._complete &= rebuilt.complete
-        return rebuilt.findings
+        receipt, findings, complete = rebuilt
+        self._receipts[receipt.part] = receipt
+        self._complete &= complete
+        return findings
 
     def check_slices(self) -> Iterator[Finding]:
         """The slices on record are those of the source manifest, in its order."""
@@ -174,12 +160,12 @@ def rebuild_part(job: Job, item: RebuildPart) -> Rebuilt:
     frames = rows.frames()
     receipt = rows.receipt(writer.bytes_written, {})
     faults = dict(_lost_slices(job, item, frames[SLICE_MANIFEST]))
-    return Rebuilt(receipt, list(_compared(job, item, frames, faults, disk)), not faults)
+    return receipt, list(_compared(job, item, frames, faults, disk)), not faults
 
 
 def _lost_slices(job: Job, item: RebuildPart, built: pl.DataFrame) -> Iterator[tuple[int, list[tuple[str, str]]]]:
     """Slices that were cut and cannot be cut again to the same: their sources, and what is wrong with each."""
-    recorded = {row["slice_index"]: row for row in item.stored[SLICE_MANIFEST].iter_rows(named=True)}
+    recorded = {row["slice_index"]: row for row in item.slices.iter_rows(named=True)}
     for row in built.iter_rows(named=True):
         before = recorded.get(row["slice_index"])
         faults = _source_faults(job, before, row) if before is not None and before["status"] == STATUS_OK else []
@@ -194,16 +180,15 @@ def _compared(
     lost: dict[int, list[tuple[str, str]]],
     disk: ComparingDisk,
 ) -> Iterator[Finding]:
-    patches = item.stored[PATCH_MANIFEST]["slice_index"]
     for index, faults in lost.items():
-        concerned = int((patches == index).sum())
+        concerned = int((item.patches["slice_index"] == index).sum())
         yield from (Finding("source", path, None, fault, patches=concerned) for path, fault in faults)
     # All else that differs of these slices follows from that.
     here = ~pl.col("slice_index").is_in(pl.Series(list(lost), dtype=pl.Int64).implode())
     for table, frame in built.items():
         mine = frame if item.reasons else frame.drop("reason", strict=False)
         yield from _compare_table(table, mine.filter(here), item.stored[table].filter(here), job)
-    yield from _compare_pixels(job, built[PATCH_MANIFEST].filter(here), item.stored[PATCH_MANIFEST], disk)
+    yield from _compare_pixels(job, built[PATCH_MANIFEST].filter(here), item.patches, disk)
 
 
 def _source_faults(job: Job, before: dict[str, Any], now: dict[str, Any]) -> list[tuple[str, str]]:
