@@ -73,10 +73,9 @@ def _read(place: Path, data_root: Path | None) -> AuditedSplit:
     folder = place.parent
     if place.name == PATCH_MANIFEST:
         _refuse_without_meta(folder)
+    split = place.name.removesuffix(MANIFEST_SUFFIX).removesuffix(".csv")
     if place.name in {PATCH_MANIFEST, PLAIN_MANIFEST}:
         split = folder.name
-    else:
-        split = place.name.removesuffix(MANIFEST_SUFFIX).removesuffix(".csv")
     dataset = folder.parent.name if folder.name == split else folder.name
     foreign = place.name == PATCH_MANIFEST or "patch_path" in read_csv(place).columns
     reader = read_foreign if foreign else read_prepared
