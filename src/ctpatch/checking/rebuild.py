@@ -41,12 +41,10 @@ class RebuildPart(SlicesToCheck):
     Attributes:
         part: what is to be cut.
         rejected: their rows of the rejected patches, as those of the other tables.
-        reasons: whether reasons are compared: another version may have worded them otherwise.
     """
 
     part: Part
     rejected: pl.DataFrame
-    reasons: bool
 
     @property
     def stored(self) -> dict[str, pl.DataFrame]:
@@ -93,12 +91,13 @@ class Rebuild:
 
     def parts(self) -> Iterator[RebuildPart]:
         """The parts of the build."""
-        tables = (self._ps.slices, self._ps.manifest, self._ps.rejected)
-        numbered = [frame.with_row_index("at") for frame in tables]
+        # Another version may have worded reasons otherwise.
+        slices = self._ps.slices if self._ps.meta.ctpatch_version == __version__ else self._ps.slices.drop("reason")
+        numbered = [frame.with_row_index("at") for frame in (slices, self._ps.manifest, self._ps.rejected)]
         for part in self.plan.parts(self.job.layout):
             mine = pl.Series([task.slice_index for task in part.tasks], dtype=pl.Int64).implode()
             slices, patches, rejected = (frame.filter(pl.col("slice_index").is_in(mine)) for frame in numbered)
-            yield RebuildPart(slices, patches, part, rejected, self._ps.meta.ctpatch_version == __version__)
+            yield RebuildPart(slices, patches, part, rejected)
 
     def add(self, rebuilt: Rebuilt) -> list[Finding]:
         """Keep what a part would have left; returns what is wrong with it."""
@@ -186,8 +185,7 @@ def _compared(
     # All else that differs of these slices follows from that.
     here = ~pl.col("slice_index").is_in(pl.Series(list(lost), dtype=pl.Int64).implode())
     for table, frame in built.items():
-        mine = frame if item.reasons else frame.drop("reason", strict=False)
-        yield from _compare_table(table, mine.filter(here), item.stored[table].filter(here), job)
+        yield from _compare_table(table, frame.filter(here), item.stored[table].filter(here), job)
     yield from _compare_pixels(job, built[PATCH_MANIFEST].filter(here), item.patches, disk)
 
 
@@ -216,8 +214,7 @@ def _compare_table(table: str, built: pl.DataFrame, stored: pl.DataFrame, job: J
     for value in built.join(stored, on=key, how="anti", maintain_order="left")[key]:
         yield Finding("rows", table, None, f"a build from these sources writes a row {value!r}, which is not there")
     both = stored.join(built, on=key, how="inner", suffix=" built", maintain_order="left")
-    names = [name for name in built.columns if name in stored.columns and name != key]
-    for name in names:
+    for name in (column for column in built.columns if column in stored.columns and column != key):
         seen, wanted = both[name], both[f"{name} built"]
         wrong = seen.ne_missing(wanted)
         if name in STATISTICS and table != SLICE_MANIFEST:

@@ -10,7 +10,7 @@ import polars as pl
 
 from ctpatch.checking.findings import Finding, VerifyReport
 from ctpatch.checking.pixel_checks import SlicesToCheck, check_pixels
-from ctpatch.checking.rebuild import Rebuild, Rebuilt, rebuild_part
+from ctpatch.checking.rebuild import Rebuild, rebuild_part
 from ctpatch.checking.table_checks import check_files, check_tables, check_unlisted
 from ctpatch.errors import CtPatchError, FormatError, IncompleteError
 from ctpatch.events import Listener, WorkAdvanced, WorkFinished, WorkStarted, ignore
@@ -92,11 +92,8 @@ def _verify_deep(
         report.add([Finding("source-manifest", ps.meta.source_manifest, None, message)])
         return
     report.add(again.check_slices())
-
-    def note(rebuilt: Rebuilt) -> None:
-        report.add(again.add(rebuilt))
-
-    if run(f"build {report.name} again", rebuild_part, again.job, again.parts(), note, again.plan.source.manifest):
+    name, seen = f"build {report.name} again", again.plan.source.manifest
+    if run(name, rebuild_part, again.job, again.parts(), lambda part: report.add(again.add(part)), seen):
         report.add(again.check_meta())
 
 

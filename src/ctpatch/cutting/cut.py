@@ -6,6 +6,7 @@ receipt. Whoever runs it, however often, even twice at the same time, the bytes 
 
 from collections.abc import Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from math import prod
 from typing import Any
 
 import numpy as np
@@ -119,11 +120,12 @@ def _runs(tasks: Sequence[SliceTask]) -> Iterator[list[SliceTask]]:
     run: list[SliceTask] = []
     pixels = 0
     for task in tasks:
-        pixels += task.shape[0] * task.shape[1] * len(task.paths)
-        if run and (len(run) == _RUN_SLICES or pixels > _RUN_PIXELS):
+        more = prod(task.shape) * len(task.paths)
+        if run and (len(run) == _RUN_SLICES or pixels + more > _RUN_PIXELS):
             yield run
-            run, pixels = [], task.shape[0] * task.shape[1] * len(task.paths)
+            run, pixels = [], 0
         run.append(task)
+        pixels += more
     yield run
 
 
@@ -175,21 +177,16 @@ def cut_slice(job: Job, task: SliceTask, read: ReadSlice, grid: Grid, rules: Com
 def _read_slice(job: Job, task: SliceTask, buffers: list[SliceBuffer]) -> Images:
     if task.problem is not None:
         raise SliceError(task.problem)
-    return tuple(
-        _read_array(job, task, path, array, buffer)
-        for array, path, buffer in zip(job.arrays, task.paths, buffers, strict=True)
-    )
-
-
-def _read_array(job: Job, task: SliceTask, path: str, array: str, buffer: SliceBuffer) -> NDArray[Any]:
-    image, _dtype = buffer.read(f"{job.data_root}/{path}", path, integers_allowed=array != "image")
-    wanted = np.dtype(job.arrays[array].dtype)
-    if image.shape != task.shape or image.dtype != wanted:
-        raise SourceChangedError(
-            f"{path} has shape {image.shape} and dtype {image.dtype}, when the build was planned it was "
-            f"{task.shape} and {wanted}; do not change sources while they are cut; run the command again"
-        )
-    return image
+    images = []
+    for (array, info), path, buffer in zip(job.arrays.items(), task.paths, buffers, strict=True):
+        image, _dtype = buffer.read(f"{job.data_root}/{path}", path, integers_allowed=array != "image")
+        if image.shape != task.shape or image.dtype != np.dtype(info.dtype):
+            raise SourceChangedError(
+                f"{path} has shape {image.shape} and dtype {image.dtype}, when the build was planned it was "
+                f"{task.shape} and {info.dtype}; do not change sources while they are cut; run the command again"
+            )
+        images.append(image)
+    return tuple(images)
 
 
 def _bounds(image: NDArray[Any], known: SliceStatistics | None) -> tuple[float, float]:

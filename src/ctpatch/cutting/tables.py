@@ -5,7 +5,6 @@ from collections import Counter
 from contextlib import ExitStack
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Self
 
 import polars as pl
 import xxhash
@@ -94,7 +93,7 @@ def merge_parts(
     """
     totals = Totals()
     with ExitStack() as stack:
-        writers = {table: stack.enter_context(_TableWriter(job, table)) for table in TABLES}
+        writers = {table: _TableWriter(job, table, stack) for table in TABLES}
         for part, receipt in receipts_of(job.state, plan.parts(job.layout), CutReceipt):
             if from_sources:
                 refuse_changed_sources(job, part, receipt.sources, receipt.started_ns, strict=False)
@@ -112,22 +111,12 @@ def merge_parts(
 class _TableWriter:
     """Puts the parts' rows of one table one behind the other, in the state folder."""
 
-    def __init__(self, job: Job, table: str) -> None:
-        self._table = table
-        self._path = job.state / table
-        self._schema = schema_of(table, tuple(job.arrays))
-        self._hasher = xxhash.xxh3_128()
-        self._size = 0
-        self._fd = -1
-
-    def __enter__(self) -> Self:
-        with system_errors("writing", self._table):
-            self._fd = open_for_writing(str(self._path))
-        self._write(header_line(self._schema))
-        return self
-
-    def __exit__(self, *_error: object) -> None:
-        os.close(self._fd)
+    def __init__(self, job: Job, table: str, stack: ExitStack) -> None:
+        self._table, self._hasher, self._size = table, xxhash.xxh3_128(), 0
+        with system_errors("writing", table):
+            self._fd = open_for_writing(str(job.state / table))
+        stack.callback(os.close, self._fd)
+        self._write(header_line(schema_of(table, tuple(job.arrays))))
 
     def _write(self, content: bytes) -> None:
         with system_errors("writing", self._table):

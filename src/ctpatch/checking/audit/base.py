@@ -146,8 +146,8 @@ class AuditedSplit:
         if self.patches is None:
             return Run(number, start, slices, None, 0, np.zeros(slices.height + 1, np.int64))
         bounds = np.searchsorted(self.patches["at"].to_numpy(), np.arange(start, start + slices.height + 1))
-        first, end = int(bounds[0]), int(bounds[-1])
-        return Run(number, start, slices, self.patches[first:end], first, bounds.astype(np.int64) - first)
+        first = int(bounds[0])
+        return Run(number, start, slices, self.patches[first : int(bounds[-1])], first, bounds.astype(np.int64) - first)
 
     def whole_slice(self, at: int, array: str) -> NDArray[Any] | None:
         """A copy of the pixels of a slice, where all of them can be read."""

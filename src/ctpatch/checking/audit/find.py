@@ -21,11 +21,9 @@ _MAX_HEADER_BYTES = 1 << 16
 
 
 def find_audited(paths: Sequence[str | os.PathLike[str]], data_root: Path | None) -> list[AuditedSplit]:
-    """The splits that folders and manifests mean, in the order given.
+    """The splits that folders and manifests mean, in the order given; see `audit` for the errors.
 
-    Raises:
-        UsageError: nothing is there, a split comes twice, or there are fewer than two.
-        SourceManifestError, FormatError, IncompleteError: a split cannot be read at all.
+    UsageError is also raised where a split comes twice.
     """
     if not paths:
         raise UsageError("nothing to audit: give a dataset's folder, or several splits")

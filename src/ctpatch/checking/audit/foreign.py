@@ -115,11 +115,7 @@ class ForeignRun:
 
 
 def read_foreign(manifest: Path, split: str, dataset: str, folder: str, data_root: Path | None) -> AuditedSplit:
-    """A split that is a patch set made elsewhere.
-
-    Raises:
-        SourceManifestError: the manifest cannot be read, or names no files.
-    """
+    """A split that is a patch set made elsewhere; SourceManifestError where it cannot be read, or names no files."""
     raw = read_csv(manifest)
     where = f"{manifest.parent.name}/{manifest.name}"
     paths = next((column for column in ("patch_path", "path") if column in raw.columns), None)

@@ -46,19 +46,12 @@ def near_matches(
     leave_out: NDArray[np.bool_] | None = None,
     advance: Callable[[int], None] = lambda _slices: None,
 ) -> tuple[list[NearMatch], int]:
-    """Compare every slice of one split with every slice of another, under all eight symmetries.
+    """Compare every slice of the second split with every slice of the first, under all eight symmetries.
 
-    Args:
-        first: vectors of the split whose slices are looked up.
-        second: vectors of the split that is gone through.
-        threshold: correlation from which two slices are alike.
-        detail_threshold: detail correlation from which two slices that are alike count.
-        leave_out: slices of the second split that need not be compared.
-        advance: is told how many slices of the second split are done.
-
-    Returns:
-        The best match of each slice of the second split that has one, in their order (of equals the first slice and
-        symmetry), and the number of pairs that are alike by the correlation alone.
+    Two slices are alike from the correlation `threshold` on, and count from `detail_threshold` on. Slices of the second
+    split to `leave_out` are not compared; `advance` is told how many are done. Returns the best match of each slice of
+    the second split that has one, in their order (of equals the first slice and symmetry), and the number of pairs that
+    are alike by the correlation alone.
     """
     wanted = second.usable if leave_out is None else second.usable & ~leave_out
     rows = np.flatnonzero(wanted)

@@ -124,11 +124,7 @@ def _checked(image: NDArray[Any], record: dict[str, Any], array: str, path: str)
 
 
 def read_patch_set(path: Path, folder: str, data_root: Path | None) -> AuditedSplit:
-    """A split that is a finished patch set of ours.
-
-    Raises:
-        IncompleteError, FormatError: it is not finished, or damaged.
-    """
+    """A split that is a patch set of ours; IncompleteError or FormatError where it is not finished, or damaged."""
     ps = open_set(path, data_root)
     arrays = tuple(array for array, info in ps.meta.arrays.items() if not info.labels)
     packed = ps.layout.holds_patches

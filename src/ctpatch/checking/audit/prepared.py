@@ -83,11 +83,7 @@ class PreparedRun:
 
 
 def read_prepared(manifest: Path, split: str, dataset: str, folder: str, data_root: Path | None) -> AuditedSplit:
-    """A split of prepared slices.
-
-    Raises:
-        SourceManifestError: the manifest cannot be read, or has no column `path`.
-    """
+    """A split of prepared slices; SourceManifestError where it cannot be read, or has no column `path`."""
     raw = read_csv(manifest)
     if "path" not in raw.columns:
         raise SourceManifestError(
