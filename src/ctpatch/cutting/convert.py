@@ -200,20 +200,16 @@ def _piece(
 
 def _hits(config: PatchConfig, windows: pl.DataFrame, dropped: pl.DataFrame) -> NDArray[np.int16]:
     """For each window the rule on record, or where it was kept until now, the first that hits it now."""
-    rules = compile_rules(config.drop)
-    now = rules.first_hits(rule_values(windows))
-    numbers = {name: number for number, name in enumerate(rules.names)}
+    now = compile_rules(config.drop).first_hits(rule_values(windows))
+    numbers = {rule.name: number for number, rule in enumerate(config.drop)}
     recorded = dict(zip(dropped["patch_id"], dropped["rule"], strict=True))
-    before = [numbers.get(recorded.get(patch, ""), -1) for patch in windows["patch_id"]]
-    return np.where(np.array(before, np.int16) >= 0, np.array(before, np.int16), now).astype(np.int16)
+    before = np.array([numbers.get(recorded.get(patch, ""), -1) for patch in windows["patch_id"]], np.int16)
+    return np.where(before >= 0, before, now)
 
 
 def _pixels(ps: PatchSet, job: Job, record: dict[str, Any], kept: pl.DataFrame, grid: Grid) -> tuple[Images, Images]:
     """The slice for each array, and padded: whole where it is to be had or needed, else put together from patches."""
-    if kept.height == 0:
-        blank = [np.zeros(grid.padded_shape, np.dtype(ps.meta.arrays[array].dtype)) for array in ps.arrays]
-        return tuple(image[: grid.shape[0], : grid.shape[1]] for image in blank), tuple(blank)
-    if not (ps.layout.holds_patches and layout_of(job.layout).holds_patches):
+    if kept.height and not (ps.layout.holds_patches and layout_of(job.layout).holds_patches):
         images = tuple(
             ps.stored_slice(kept.row(0, named=True), array)
             if ps.layout.holds_slices

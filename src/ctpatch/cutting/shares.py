@@ -222,16 +222,14 @@ def _plan_again(
 def _data_root(folder: Path, source: str | os.PathLike[str] | None, data_root: str | os.PathLike[str] | None) -> Path:
     if data_root is not None:
         return given_path(data_root).resolve()
-    if source is not None:
-        above = next((each for each in given_path(source).resolve().parents if each.name == PREPARED), None)
+    places = [(given_path(source).resolve(), PREPARED)] if source is not None else []
+    for place, name in (*places, (folder, PATCHES)):
+        above = next((each for each in place.parents if each.name == name), None)
         if above is not None:
             return above.parent
-    above = next((each for each in folder.parents if each.name == PATCHES), None)
-    if above is None:
-        raise UsageError(
-            f"{folder.name} does not lie below a data root; give the data root the shares were built with (--data-root)"
-        )
-    return above.parent
+    raise UsageError(
+        f"{folder.name} does not lie below a data root; give the data root the shares were built with (--data-root)"
+    )
 
 
 def _refuse_missing(work: CutWork, output: WorkFolder[PatchMeta]) -> None:

@@ -14,7 +14,7 @@ from ctpatch.reading.patchset import PatchSet
 Kind = Literal["prepared", "patches", "foreign patches"]
 
 
-def digest_column(array: str) -> str:
+def known_digest(array: str) -> str:
     """The column of a split's frames that holds digests of an array, null where none is known."""
     return f"digest:{array}"
 

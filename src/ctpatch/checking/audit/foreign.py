@@ -10,7 +10,7 @@ import numpy as np
 import polars as pl
 from numpy.typing import NDArray
 
-from ctpatch.checking.audit.base import AuditedSplit, PatchSeen, Run, Seen, digest_column
+from ctpatch.checking.audit.base import AuditedSplit, PatchSeen, Run, Seen, known_digest
 from ctpatch.checking.audit.fingerprint import is_constant
 from ctpatch.checking.audit.patchset import from_patches
 from ctpatch.checking.audit.prepared import guess_root, read_csv
@@ -142,7 +142,7 @@ def read_foreign(manifest: Path, split: str, dataset: str, folder: str, data_roo
         stripped_texts(raw, "patient_id"),
         *(series.alias(column) for column, series in origins.items()),
         pl.lit(None, pl.Boolean).alias("constant"),
-        pl.lit(None, pl.String).alias(digest_column("image")),
+        pl.lit(None, pl.String).alias(known_digest("image")),
     )
     slices = table.unique("key", keep="first", maintain_order=True)
     numbers = slices.select("key", pl.int_range(pl.len(), dtype=pl.Int64).alias("at"))

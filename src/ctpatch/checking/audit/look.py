@@ -8,7 +8,7 @@ import numpy as np
 import polars as pl
 from numpy.typing import NDArray
 
-from ctpatch.checking.audit.base import AuditedSplit, Run, Seen, SplitPixels, digest_column
+from ctpatch.checking.audit.base import AuditedSplit, Run, Seen, SplitPixels, known_digest
 from ctpatch.checking.audit.fingerprint import FINE, Vectors, block_means, is_constant, pixel_key, vectors_of
 from ctpatch.checking.audit.report import Fault
 from ctpatch.events import Listener, WorkAdvanced, WorkFinished, WorkStarted
@@ -138,10 +138,6 @@ class _Gathered:
         self.split.faults += [Fault(self.split.slice_ref(at), message) for at, message in looked.faults]
         self.split.faults += [Fault(self.split.patch_ref(number), message) for number, message in looked.patch_faults]
 
-    def lose(self, run: Run) -> None:
-        first = self.split.slice_ref(run.start)
-        self.split.faults.append(Fault(first, "the process that read from here on was ended; these were not checked"))
-
     def finish(self) -> SeenSplit:
         split = self.split
         for (array, why), count in sorted(self.unseen.items()):
@@ -167,7 +163,7 @@ class _Gathered:
                 number,
                 *more,
                 pl.lit(array).alias("array"),
-                pl.col(digest_column(array)).alias("digest"),
+                pl.col(known_digest(array)).alias("digest"),
                 (pl.col("constant") if array == "image" else pl.lit(None, pl.Boolean)).alias("constant"),
             )
             for array in self.split.arrays
@@ -193,7 +189,8 @@ def look_at_all(splits: Sequence[AuditedSplit], workers: int, listener: Listener
             elif isinstance(outcome, Failed):
                 raise outcome.error
             else:
-                gathered[outcome.item.split].lose(outcome.item)
+                split, message = splits[outcome.item.split], "the process that read from here on was ended"
+                split.faults.append(Fault(split.slice_ref(outcome.item.start), f"{message}; these were not checked"))
             listener(WorkAdvanced(name, outcome.item.slices.height))
     finally:
         listener(WorkFinished(name))

@@ -8,7 +8,7 @@ import numpy as np
 import polars as pl
 from numpy.typing import NDArray
 
-from ctpatch.checking.audit.base import AuditedSplit, PatchSeen, Run, Seen, digest_column
+from ctpatch.checking.audit.base import AuditedSplit, PatchSeen, Run, Seen, known_digest
 from ctpatch.checking.audit.fingerprint import is_constant
 from ctpatch.config import MAX_PIXELS_PER_AXIS
 from ctpatch.core.patches import paste, window_of
@@ -142,7 +142,7 @@ def read_patch_set(path: Path, folder: str, data_root: Path | None) -> AuditedSp
             pl.col("src_path").alias("path"),
             pl.col("patient_id").str.strip_chars().replace("", None),
             (pl.col("min") == pl.col("max")).alias("constant"),
-            *(_recorded(array).alias(digest_column(array)) for array in arrays),
+            *(_recorded(array).alias(known_digest(array)) for array in arrays),
         )
     )
     if slices["slice_index"].is_duplicated().any():
@@ -159,7 +159,7 @@ def read_patch_set(path: Path, folder: str, data_root: Path | None) -> AuditedSp
     flat = pl.when(pl.lit(ps.meta.rules_on == "image")).then(pl.col("min") == pl.col("max"))
     patches = patches.with_columns(
         flat.alias("constant"),
-        *((_recorded(array) if packed else pl.lit(None, pl.String)).alias(digest_column(array)) for array in arrays),
+        *((_recorded(array) if packed else pl.lit(None, pl.String)).alias(known_digest(array)) for array in arrays),
     )
     light = PatchSet(ps.folder, data_root)
     found = AuditedSplit(

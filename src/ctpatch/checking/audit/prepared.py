@@ -11,7 +11,7 @@ from pathlib import Path
 
 import polars as pl
 
-from ctpatch.checking.audit.base import AuditedSplit, PatchSeen, Run, Seen, digest_column
+from ctpatch.checking.audit.base import AuditedSplit, PatchSeen, Run, Seen, known_digest
 from ctpatch.checking.audit.report import Fault
 from ctpatch.errors import CtPatchError, SourceManifestError, SystemFailureError
 from ctpatch.files.npy import SliceBuffer
@@ -102,7 +102,7 @@ def read_prepared(manifest: Path, split: str, dataset: str, folder: str, data_ro
         stripped_texts(raw, "patient_id"),
         stripped_texts(raw, "source_digest"),
         *(stripped_texts(raw, column) for column in compared.values()),
-        *(pl.lit(None, pl.String).alias(digest_column(array)) for array in compared),
+        *(pl.lit(None, pl.String).alias(known_digest(array)) for array in compared),
         pl.lit(None, pl.Boolean).alias("constant"),
     )
     root = data_root or guess_root(manifest.parent, "prepared", slices["path"])

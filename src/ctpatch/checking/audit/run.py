@@ -113,7 +113,8 @@ def _compare(first: SeenSplit, second: SeenSplit, report: AuditReport, listener:
     leaks, more, implied = identical_patches(first, second, told)
     report.implied_patches += implied
     report.add(leaks)
-    report.counts["identical-patch"] += more
+    if more:
+        report.counts["identical-patch"] += more
     report.add(same_sources(first, second))
 
 
