@@ -29,16 +29,6 @@ class SlicesToCheck:
     patches: pl.DataFrame
 
     @property
-    def num_slices(self) -> int:
-        """Its slices."""
-        return self.slices.height
-
-    @property
-    def num_patches(self) -> int:
-        """Its patches."""
-        return self.patches.height
-
-    @property
     def first(self) -> str:
         """Path of its first slice."""
         return str(self.slices["src_path"][0])

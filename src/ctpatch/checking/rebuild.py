@@ -52,11 +52,6 @@ class RebuildPart(SlicesToCheck):
         return {PATCH_MANIFEST: self.patches, REJECTED_PATCHES: self.rejected, SLICE_MANIFEST: self.slices}
 
     @property
-    def num_slices(self) -> int:
-        """Its slices."""
-        return len(self.part.tasks)
-
-    @property
     def first(self) -> str:
         """Path of its first slice."""
         return self.part.tasks[0].name

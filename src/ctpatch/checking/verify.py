@@ -128,7 +128,7 @@ def _run(
                     whole = False
                     message = "the process that checked from here on was ended"
                     report.add([Finding("worker-lost", outcome.item.first, None, message)])
-                listener(WorkAdvanced(task, outcome.item.num_slices, outcome.item.num_patches))
+                listener(WorkAdvanced(task, outcome.item.slices.height, outcome.item.patches.height))
     finally:
         listener(WorkFinished(task))
     return whole

@@ -65,8 +65,7 @@ def build(
     chosen = as_executor(executor, workers)
     planned = plan_outputs(source, config, options, out, data_root)
     for each, _ in planned:
-        hint = each.many_files_hint(layout)
-        if hint:
+        if hint := each.many_files_hint(layout):
             listener(Notice("many-files", hint))
     return [make_set(CutWork(each, folder, options), chosen, listener, overwrite=overwrite) for each, folder in planned]
 

@@ -72,8 +72,8 @@ class Totals:
 def totals_of_set(folder: Path, meta: PatchMeta) -> Totals:
     """What a summary says of a set that was complete already."""
     slices = read_table(folder / SLICE_MANIFEST, slice_schema(tuple(meta.arrays)))
-    skipped = slices.filter(pl.col("status") != STATUS_OK)
-    without = slices.filter((pl.col("status") == STATUS_OK) & (pl.col("num_windows") == 0))
+    good = pl.col("status") == STATUS_OK
+    skipped, without = slices.filter(~good), slices.filter(good, pl.col("num_windows") == 0)
     return Totals(
         skipped=skipped["reason"].head(MAX_SHOWN).to_list(),
         without_windows=without["src_path"].head(MAX_SHOWN).to_list(),

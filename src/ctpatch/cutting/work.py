@@ -73,12 +73,25 @@ class CutWork(Work[Part, Any, CutReceipt, PatchMeta]):
     probe: Callable[[Any, Part], int] | None = staticmethod(probe_part)
 
     def __init__(self, plan: SplitPlan, folder: Path, options: BuildConfig) -> None:
+        source, layout = plan.source, options.layout
+        place, root = folder.resolve(), source.data_root.resolve()
+        inside = place != root and place.is_relative_to(root) and not layout_of(layout).reads_sources
         self.plan = plan
         self.folder = folder
-        self.task = plan.source.name
+        self.task = source.name
         self.on_error = options.on_error
-        self.job = self._job(options)
-        source, layout = plan.source, options.layout
+        self.job = Job(
+            data_root=source.data_root,
+            folder=place,
+            path_prefix=f"{place.relative_to(root).as_posix()}/" if inside else "",
+            split=source.split,
+            config=plan.config,
+            layout=layout,
+            arrays=plan.arrays,
+            plan_digest=f"{self.plan_digest()}-{layout}",
+            on_error=options.on_error,
+            strict=options.strict,
+        )
         described = _described(plan.config, layout, plan.arrays, source.manifest_path, source.dataset, source.split)
         names = {"split": source.split, "layout": layout, "arrays": list(plan.arrays)}
         self.begun = Begun(described, self.job.plan_digest, names)
@@ -89,23 +102,6 @@ class CutWork(Work[Part, Any, CutReceipt, PatchMeta]):
     def plan_digest(self) -> str:
         """What an earlier, unfinished run must agree with."""
         return self.plan.digest()
-
-    def _job(self, options: BuildConfig) -> Job:
-        plan = self.plan
-        folder, root = self.folder.resolve(), plan.source.data_root.resolve()
-        inside = folder != root and folder.is_relative_to(root) and not layout_of(options.layout).reads_sources
-        return Job(
-            data_root=plan.source.data_root,
-            folder=folder,
-            path_prefix=f"{folder.relative_to(root).as_posix()}/" if inside else "",
-            split=plan.source.split,
-            config=plan.config,
-            layout=options.layout,
-            arrays=plan.arrays,
-            plan_digest=f"{self.plan_digest()}-{options.layout}",
-            on_error=options.on_error,
-            strict=options.strict,
-        )
 
     @property
     def num_tasks(self) -> int:

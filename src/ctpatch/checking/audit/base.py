@@ -27,7 +27,7 @@ class Run:
         split: number of the split.
         start: number of the first slice.
         slices: rows of `AuditedSplit.slices`.
-        patches: rows of `AuditedSplit.patches`, in order of their slices; None where the split has none.
+        patches: rows of `AuditedSplit.patches`, in order of their slices; empty where the split has none.
         first_patch: number of the first of them.
         offsets: where the rows of each slice begin and end, `(n + 1,)`.
     """
@@ -35,7 +35,7 @@ class Run:
     split: int
     start: int
     slices: pl.DataFrame
-    patches: pl.DataFrame | None
+    patches: pl.DataFrame
     first_patch: int
     offsets: NDArray[np.int64]
 
@@ -144,7 +144,7 @@ class AuditedSplit:
     def _run(self, number: int, start: int, length: int) -> Run:
         slices = self.slices[start : start + length]
         if self.patches is None:
-            return Run(number, start, slices, None, 0, np.zeros(slices.height + 1, np.int64))
+            return Run(number, start, slices, pl.DataFrame(), 0, np.zeros(slices.height + 1, np.int64))
         bounds = np.searchsorted(self.patches["at"].to_numpy(), np.arange(start, start + slices.height + 1))
         first = int(bounds[0])
         return Run(number, start, slices, self.patches[first : int(bounds[-1])], first, bounds.astype(np.int64) - first)

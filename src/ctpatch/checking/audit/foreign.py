@@ -74,7 +74,6 @@ class ForeignRun:
         """The patches of a slice, or why one cannot be read; of the last slice asked for only."""
         if place not in self._stacks:
             self._stacks.clear()
-            assert self._run.patches is not None
             paths = self._run.patches["path"]
             self._stacks[place] = [self._read(paths[row]) for row in self._run.rows_of(place).tolist()]
         return self._stacks[place]
@@ -97,7 +96,6 @@ class ForeignRun:
 
     def _origins(self, place: int) -> tuple[NDArray[Any], NDArray[Any]]:
         """Where the patches that could be read begin."""
-        assert self._run.patches is not None
         rows = self._run.rows_of(place)
         good = rows[[not isinstance(patch, str) for patch in self._patches(place)]]
         return self._run.patches["row"][good].to_numpy(), self._run.patches["col"][good].to_numpy()
@@ -117,17 +115,14 @@ class ForeignRun:
 def read_foreign(manifest: Path, split: str, dataset: str, folder: str, data_root: Path | None) -> AuditedSplit:
     """A split that is a patch set made elsewhere; SourceManifestError where it cannot be read, or names no files."""
     raw = read_csv(manifest)
-    where = f"{manifest.parent.name}/{manifest.name}"
     paths = next((column for column in ("patch_path", "path") if column in raw.columns), None)
     if paths is None:
         raise SourceManifestError(
-            f"{where} has no column 'patch_path' (it has {', '.join(raw.columns[1:])[:200]}); each row needs its file"
+            f"{manifest.parent.name}/{manifest.name} has no column 'patch_path' (it has "
+            f"{', '.join(raw.columns[1:])[:200]}); each row needs its file"
         )
     group = next((column for column in ("src_path", "slice_index") if column in raw.columns), None)
-    origins = {
-        column: stripped_texts(raw, column).cast(pl.Float64, strict=False).cast(pl.Int64, strict=False)
-        for column in ("row", "col")
-    }
+    origins = (stripped_texts(raw, column).cast(pl.Float64, strict=False) for column in ("row", "col"))
     placed = group is not None and {"row", "col"} <= set(raw.columns)
     keys = stripped_texts(raw, group) if group is not None else pl.Series([None] * raw.height, dtype=pl.String)
     # A row that names no slice stands for one of its own.
@@ -140,7 +135,7 @@ def read_foreign(manifest: Path, split: str, dataset: str, folder: str, data_roo
         stripped_texts(raw, "src_path"),
         stripped_texts(raw, "slice_index"),
         stripped_texts(raw, "patient_id"),
-        *(series.alias(column) for column, series in origins.items()),
+        *(series.cast(pl.Int64, strict=False) for series in origins),
         pl.lit(None, pl.Boolean).alias("constant"),
         pl.lit(None, pl.String).alias(known_digest("image")),
     )

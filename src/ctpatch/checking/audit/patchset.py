@@ -46,11 +46,16 @@ class SetRun:
         try:
             if layout.holds_slices:
                 return self._stored(place, array, record)
-            if layout.reads_sources and not self._has_root:
+            if self._has_root:
+                try:
+                    return Seen(self._ps.sources.read(record, array))
+                except CtPatchError as error:
+                    # Patches of its own make up for a source that is gone, or no longer what was cut.
+                    if layout.reads_sources or isinstance(error, SystemFailureError):
+                        raise
+            elif layout.reads_sources:
                 return Seen(why="where the source slices are cannot be told; give the data root (--data-root)")
-            if layout.reads_sources:
-                return Seen(self._ps.sources.read(record, array))
-            return self._source(record, array) or self._from_patches(place, array, record)
+            return self._from_patches(place, array, record)
         except SystemFailureError:
             raise
         except CtPatchError as error:
@@ -60,7 +65,6 @@ class SetRun:
         """The digests of a slice's patches, where its layout has none on record: they are cut from the slice."""
         if image is None or self._ps.layout.holds_patches:
             return []
-        assert self._run.patches is not None
         rows = self._run.rows_of(place)
         windows = self._run.patches[int(rows[0]) : int(rows[-1]) + 1]
         judged = array == self._ps.meta.rules_on
@@ -78,23 +82,10 @@ class SetRun:
         return found
 
     def _stored(self, place: int, array: str, record: dict[str, Any]) -> Seen:
-        assert self._run.patches is not None
         row = self._run.patches.row(int(self._run.offsets[place]), named=True)
         return _checked(self._ps.stored_slice(row, array), record, array, row[columns.path_column(array)])
 
-    def _source(self, record: dict[str, Any], array: str) -> Seen | None:
-        """The source slice, where it is there and still what was cut."""
-        if not self._has_root:
-            return None
-        try:
-            return Seen(self._ps.sources.read(record, array))
-        except SystemFailureError:
-            raise
-        except CtPatchError:
-            return None
-
     def _from_patches(self, place: int, array: str, record: dict[str, Any]) -> Seen:
-        assert self._run.patches is not None
         rows = self._run.rows_of(place)
         shape = (int(record["height"]), int(record["width"]))
         if min(shape) < 1 or max(shape) > MAX_PIXELS_PER_AXIS:
@@ -108,7 +99,6 @@ class SetRun:
         return _checked(seen.image, record, array, record["src_path"]) if seen.whole else seen
 
     def _read(self, rows: NDArray[np.int64], array: str) -> NDArray[Any]:
-        assert self._run.patches is not None
         if array not in self._readers:
             self._readers[array] = self._ps.reader_for(self._run.patches, array)
         patches = np.empty((len(rows), *self._ps.patch_size), np.dtype(self._ps.meta.arrays[array].dtype))
