@@ -153,18 +153,15 @@ def rebuild_part(job: Job, item: RebuildPart) -> Rebuilt:
     rows, writer, _ = write_part(job, item.part, cut_slices(job, item.part), disk)
     frames = rows.frames()
     receipt = rows.receipt(writer.bytes_written, {})
-    faults = dict(_lost_slices(job, item, frames[SLICE_MANIFEST]))
-    return receipt, list(_compared(job, item, frames, faults, disk)), not faults
-
-
-def _lost_slices(job: Job, item: RebuildPart, built: pl.DataFrame) -> Iterator[tuple[int, list[tuple[str, str]]]]:
-    """Slices that were cut and cannot be cut again to the same: their sources, and what is wrong with each."""
-    recorded = {row["slice_index"]: row for row in item.slices.iter_rows(named=True)}
-    for row in built.iter_rows(named=True):
-        before = recorded.get(row["slice_index"])
-        faults = _source_faults(job, before, row) if before is not None and before["status"] == STATUS_OK else []
-        if faults:
-            yield row["slice_index"], faults
+    # Slices that were cut and cannot be cut again to the same: their sources, and what is wrong with each.
+    cut_then = {row["slice_index"]: row for row in item.slices.iter_rows(named=True) if row["status"] == STATUS_OK}
+    faults = {
+        row["slice_index"]: _source_faults(job, cut_then[row["slice_index"]], row)
+        for row in frames[SLICE_MANIFEST].iter_rows(named=True)
+        if row["slice_index"] in cut_then
+    }
+    lost = {index: found for index, found in faults.items() if found}
+    return receipt, list(_compared(job, item, frames, lost, disk)), not lost
 
 
 def _compared(

@@ -39,12 +39,7 @@ ReadSlice = tuple[Images, tuple[str, ...]]
 
 
 def run_part(job: Job, part: Part) -> CutReceipt:
-    """Do one part, or find that it is done.
-
-    Raises:
-        SliceError: a slice cannot be used, and faulty slices are not to be skipped.
-        SystemFailureError: the system refused a read or a write.
-    """
+    """Do one part, or find that it is done; raises SliceError where a slice cannot be used and is not to be skipped."""
     return trusted_receipt(job, part, check_sources=True) or complete_part(job, part, cut_slices(job, part))
 
 

@@ -168,23 +168,18 @@ def identical_patches(first: SeenSplit, second: SeenSplit, explained: NDArray[np
 
 def _is_flat(seen: SeenSplit, row: dict[str, Any], known: dict[str, bool]) -> bool:
     """Whether a patch is constant, where its table does not say so: it is read, once for each digest."""
-    if row["constant"] is not None or row["constant_right"] is not None:
-        return False
-    if row["digest"] not in known:
-        known[row["digest"]] = _flat_patch(seen, row["number"], row["array"])
-    return known[row["digest"]]
-
-
-def _flat_patch(seen: SeenSplit, number: int, array: str) -> bool:
     rows, ps = seen.split.patches, seen.split.ps
-    if rows is None or ps is None:
+    if row["constant"] is not None or row["constant_right"] is not None or rows is None or ps is None:
         return False
-    try:
+    digest, number, array = row["digest"], row["number"], row["array"]
+    if digest not in known:
         patch = np.empty((1, *ps.patch_size), np.dtype(ps.meta.arrays[array].dtype))
-        ps.reader_for(rows[number : number + 1], array).read_into(np.array([0]), patch)
-    except CtPatchError:
-        return False
-    return is_constant(patch[0])
+        try:
+            ps.reader_for(rows[number : number + 1], array).read_into(np.array([0]), patch)
+            known[digest] = is_constant(patch[0])
+        except CtPatchError:
+            known[digest] = False
+    return known[digest]
 
 
 def summary_of(seen: SeenSplit) -> SplitSummary:

@@ -25,11 +25,8 @@ from ctpatch.format.source_manifest import stripped_texts
 class ForeignRun:
     """One run of patches that lie one in a file, and slices put together from them.
 
-    Args:
-        folder: where the manifest is.
-        root: what its paths are relative to, as far as can be told.
-        placed: whether `row` and `col` of each patch are known.
-        run: the run.
+    The manifest is in `folder`, its paths are relative to `root`, as far as can be told; `placed` says whether `row`
+    and `col` of each patch are known.
     """
 
     def __init__(self, folder: Path, root: Path, placed: bool, run: Run) -> None:

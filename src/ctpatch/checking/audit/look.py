@@ -35,8 +35,7 @@ class Looked:
         vectors: of `image`, for each slice.
         slices: a row of `SLICES` for each slice and array; digest and key are None where it could not be seen whole.
         patches: a row of `PATCHES` for each patch that was looked at.
-        faults: number of the slice and what is wrong with it.
-        patch_faults: number of the patch and what is wrong with it.
+        faults, patch_faults: number of the slice or patch, and what is wrong with it.
         unseen: how many slices have no pixels, for each array and reason.
         pasted: how many slices were put together from patches.
     """

@@ -45,7 +45,8 @@ class SetRun:
         layout = self._ps.layout
         try:
             if layout.holds_slices:
-                return self._stored(place, array, record)
+                row = self._run.patches.row(int(self._run.offsets[place]), named=True)
+                return _checked(self._ps.stored_slice(row, array), record, array, row[columns.path_column(array)])
             if self._has_root:
                 try:
                     return Seen(self._ps.sources.read(record, array))
@@ -80,10 +81,6 @@ class SetRun:
             flat = None if judged and constant is not None else is_constant(patch)
             found.append((number, array_digest(patch), flat, None))
         return found
-
-    def _stored(self, place: int, array: str, record: dict[str, Any]) -> Seen:
-        row = self._run.patches.row(int(self._run.offsets[place]), named=True)
-        return _checked(self._ps.stored_slice(row, array), record, array, row[columns.path_column(array)])
 
     def _from_patches(self, place: int, array: str, record: dict[str, Any]) -> Seen:
         rows = self._run.rows_of(place)
