@@ -240,18 +240,16 @@ def _refuse_missing(work: CutWork, output: WorkFolder[PatchMeta]) -> None:
     ]
     if not missing:
         return
-    held = output.shares_held()
-    counts = {share.of for share in output.shares_begun()}
+    held, begun = output.shares_held(), output.shares_begun()
+    counts = {share.of for share in begun}
     lines = [f"part {number}" for number in missing[:_MAX_NAMED]]
     if len(counts) == 1:
         of = counts.pop()
         shares = Counter(Share(number % of + 1, of) for number in missing)
-        lines = [
-            f"share {share} ({count} parts"
-            + (f", held by {held[share]}" if share in held else ", not begun" * (share not in output.shares_begun()))
-            + ")"
-            for share, count in sorted(shares.items(), key=lambda each: each[0].number)[:_MAX_NAMED]
-        ]
+        lines = []
+        for share, count in sorted(shares.items(), key=lambda each: each[0].number)[:_MAX_NAMED]:
+            state = f", held by {held[share]}" if share in held else "" if share in begun else ", not begun"
+            lines.append(f"share {share} ({count} parts{state})")
     raise IncompleteError(
         f"{output.folder.name}: {len(missing)} part(s) are not done: {', '.join(lines)}; "
         "build these shares, then merge again"
