@@ -19,7 +19,7 @@ from ctpatch.cutting.cut import complete_part, cut_slices
 from ctpatch.cutting.job import Job
 from ctpatch.cutting.plan import Part
 from ctpatch.cutting.receipt import CutReceipt, trusted_receipt
-from ctpatch.cutting.rows import SliceRecord
+from ctpatch.cutting.rows import CutSlice
 from ctpatch.errors import CtPatchError
 from ctpatch.events import Event, Notice
 from ctpatch.layouts.base import PartLimits
@@ -344,12 +344,11 @@ def probe_or_die(job: Job, part: Part) -> int:
     return sum(1 for _ in _cut(job, part))
 
 
-def _cut(job: Job, part: Part) -> Iterator[Any]:
+def _cut(job: Job, part: Part) -> Iterator[CutSlice]:
     for piece in cut_slices(job, part):
-        record = piece if isinstance(piece, SliceRecord) else piece.record
         for name, once in ((POISONED, False), (WOUNDED, True)):
             mark = job.data_root / name
-            if record.reason is None and mark.exists() and mark.read_text() == record.paths[0]:
+            if piece.reason is None and mark.exists() and mark.read_text() == piece.task.name:
                 if once:
                     mark.unlink()
                 os.kill(os.getpid(), signal.SIGKILL)

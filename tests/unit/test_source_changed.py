@@ -22,7 +22,7 @@ def latest(tmp_path: Path) -> int:
 
 
 def changed(root: Path, since_ns: int, *, strict: bool = False) -> bool:
-    return source_changed(root, NAME, array_digest(BEFORE), since_ns, labels=False, strict=strict)
+    return source_changed(root, NAME, array_digest(BEFORE), since_ns, integers_allowed=False, strict=strict)
 
 
 def test_a_file_written_at_the_very_moment_of_the_start_is_read(tmp_path: Path, latest: int) -> None:
@@ -46,5 +46,5 @@ def test_a_start_that_is_still_to_come_proves_nothing(
 
 
 def test_a_file_that_was_only_touched_is_no_change(tmp_path: Path, latest: int) -> None:
-    assert not source_changed(tmp_path, NAME, array_digest(NOW), latest, labels=False, strict=False)
-    assert source_changed(tmp_path, "gone.npy", array_digest(NOW), latest, labels=False, strict=False)
+    assert not source_changed(tmp_path, NAME, array_digest(NOW), latest, integers_allowed=False, strict=False)
+    assert source_changed(tmp_path, "gone.npy", array_digest(NOW), latest, integers_allowed=False, strict=False)

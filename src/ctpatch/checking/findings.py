@@ -61,7 +61,7 @@ class VerifyReport:
     findings: list[Finding] = field(default_factory=list)
     num_findings: int = 0
     counts: Counter[str] = field(default_factory=Counter)
-    _files: dict[tuple[str, str], int | None] = field(default_factory=dict, init=False, repr=False, compare=False)
+    _files: dict[tuple[str, str], int] = field(default_factory=dict, init=False, repr=False, compare=False)
 
     @property
     def ok(self) -> bool:
@@ -71,8 +71,12 @@ class VerifyReport:
     def add(self, findings: Iterable[Finding]) -> None:
         """Note findings; one is enough to fail. Of one file's faults of one check only the first is told."""
         for finding in findings:
-            if finding.patches is not None and self._joined(finding):
-                continue
+            key = (finding.check, finding.file)
+            if finding.patches is not None:
+                if key in self._files:
+                    self._add_patches(self._files[key], finding.patches)
+                    continue
+                self._files[key] = len(self.findings)
             self.num_findings += 1
             self.counts[finding.check] += 1
             if len(self.findings) < MAX_KEPT:
@@ -80,18 +84,10 @@ class VerifyReport:
             if self.status == "ok":
                 self.status = "failed"
 
-    def _joined(self, finding: Finding) -> bool:
-        """Add a file's finding to that which is there already; note its place where it is the first."""
-        assert finding.patches is not None
-        key = (finding.check, finding.file)
-        if key not in self._files:
-            self._files[key] = len(self.findings) if len(self.findings) < MAX_KEPT else None
-            return False
-        place = self._files[key]
-        if place is not None:
+    def _add_patches(self, place: int, patches: int) -> None:
+        if place < len(self.findings):  # else the finding was counted, not kept
             earlier = self.findings[place]
-            self.findings[place] = replace(earlier, patches=(earlier.patches or 0) + finding.patches)
-        return True
+            self.findings[place] = replace(earlier, patches=(earlier.patches or 0) + patches)
 
     def as_dict(self) -> dict[str, Any]:
         """The report as plain values, for programs."""

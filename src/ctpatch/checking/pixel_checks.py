@@ -9,7 +9,7 @@ import polars as pl
 from numpy.typing import NDArray
 
 from ctpatch.checking.findings import Finding
-from ctpatch.core.statistics.api import WindowStatistics, patch_statistics
+from ctpatch.core.statistics.api import patch_statistics
 from ctpatch.core.statistics.columns import STATISTICS
 from ctpatch.errors import CtPatchError
 from ctpatch.files.digest import array_digest
@@ -29,28 +29,13 @@ class SlicesToCheck:
     patches: pl.DataFrame
 
     @property
-    def num_slices(self) -> int:
-        """Its slices."""
-        return self.slices.height
-
-    @property
-    def num_patches(self) -> int:
-        """Its patches."""
-        return self.patches.height
-
-    @property
     def first(self) -> str:
         """Path of its first slice."""
         return str(self.slices["src_path"][0])
 
 
 def check_pixels(ps: PatchSet, item: SlicesToCheck) -> list[Finding]:
-    """Everything wrong with the pixels of these slices.
-
-    Args:
-        ps: the set, opened; nothing has been read.
-        item: the slices.
-    """
+    """Everything wrong with the pixels of these slices."""
     return list(_check(ps, item))
 
 
@@ -61,81 +46,53 @@ def _check(ps: PatchSet, item: SlicesToCheck) -> Iterator[Finding]:
         which = np.flatnonzero(starts == record["slice_index"])
         if not ps.layout.holds_patches and len(which):
             yield from _check_stored_slice(ps, record, item.patches.row(int(which[0]), named=True))
-        yield from _check_patches(ps, item.patches, which, readers)
+        for start in range(0, len(which), _BLOCK):
+            for array, reader in readers.items():
+                yield from _check_patches(ps, item.patches, which[start : start + _BLOCK], array, reader)
 
 
 def _check_stored_slice(ps: PatchSet, record: dict[str, Any], first: dict[str, Any]) -> Iterator[Finding]:
     for array in ps.arrays:
         path, recorded = first[path_column(array)], record[digest_column(array)]
         try:
-            stored = ps.stored_slice(first, array)
+            digest = array_digest(ps.stored_slice(first, array))
         except CtPatchError as error:
             yield Finding("file", path, None, error.message, patches=0)
             continue
-        digest = array_digest(stored)
         if digest != recorded:
-            yield Finding(
-                "digest",
-                SLICE_MANIFEST,
-                record["at"] + 2,
-                f"{array} in {path} has the digest {digest}, on record is {recorded}",
-            )
+            message = f"{array} in {path} has the digest {digest}, on record is {recorded}"
+            yield Finding("digest", SLICE_MANIFEST, record["at"] + 2, message)
 
 
 def _check_patches(
-    ps: PatchSet,
-    rows: pl.DataFrame,
-    which: NDArray[np.int64],
-    readers: dict[str, ArrayReader],
+    ps: PatchSet, rows: pl.DataFrame, block: NDArray[np.int64], array: str, reader: ArrayReader
 ) -> Iterator[Finding]:
-    for start in range(0, len(which), _BLOCK):
-        block = which[start : start + _BLOCK]
-        for array, reader in readers.items():
-            patches = np.empty((len(block), *ps.patch_size), np.dtype(ps.meta.arrays[array].dtype))
-            readable = np.ones(len(block), dtype=bool)
-            for place, at in enumerate(block):
-                try:
-                    reader.read_into(np.array([at]), patches[place : place + 1])
-                    if ps.layout.has_file_for_each_patch:
-                        yield from _check_header(ps, rows.row(int(at), named=True), array, patches[place])
-                except CtPatchError as error:
-                    readable[place] = False
-                    yield Finding("file", rows[path_column(array)][int(at)], None, error.message, patches=1)
-            good = block[readable]
-            patches = patches[readable]
-            yield from _check_digests(ps, rows, good, array, patches)
-            if array == ps.meta.rules_on:
-                statistics = patch_statistics(patches, ps.meta.air_level)
-                yield from _compare_statistics(PATCH_MANIFEST, rows[good], statistics, ps.patch_size)
-
-
-def _check_header(ps: PatchSet, row: dict[str, Any], array: str, patch: NDArray[Any]) -> Iterator[Finding]:
-    """The file's header is written as ctpatch does: a byte of it that changed may still read as the same array."""
-    path = row[path_column(array)]
-    header = ps.layout.pixel_file(path, array, 1, patch.shape, patch.dtype).header
-    if not begins_with(ps.resolve_patch(path), path, header):
-        yield Finding("header", path, None, "its .npy header was changed after it was written")
-
-
-def _check_digests(
-    ps: PatchSet, rows: pl.DataFrame, which: NDArray[np.int64], array: str, patches: NDArray[Any]
-) -> Iterator[Finding]:
-    if not ps.layout.holds_patches:
-        return
-    for at, digest, patch in zip(rows["at"][which], rows[digest_column(array)][which], patches, strict=True):
-        actual = array_digest(patch)
-        if actual != digest:
-            message = f"the pixels of {array} have the digest {actual}, on record is {digest}"
-            yield Finding("digest", PATCH_MANIFEST, at + 2, message)
-
-
-def _compare_statistics(
-    table: str, rows: pl.DataFrame, actual: WindowStatistics, size: tuple[int, int]
-) -> Iterator[Finding]:
-    for name in recorded_statistics(rows):
-        for at in np.flatnonzero(wrong_statistic(name, rows, actual[name], size)):
-            message = f"{name} is {rows[name][int(at)]!r}, the pixels have {actual[name][at]!r}"
-            yield Finding("statistics", table, rows["at"][int(at)] + 2, message)
+    patches = np.empty((len(block), *ps.patch_size), np.dtype(ps.meta.arrays[array].dtype))
+    readable = np.ones(len(block), dtype=bool)
+    for place, (at, path) in enumerate(zip(block, rows[path_column(array)][block], strict=True)):
+        try:
+            reader.read_into(np.array([at]), patches[place : place + 1])
+            if ps.layout.has_file_for_each_patch:
+                # A byte of the header that changed may still read as the same array.
+                header = ps.layout.pixel_file(path, array, 1, ps.patch_size, patches.dtype).header
+                if not begins_with(ps.resolve_patch(path), path, header):
+                    yield Finding("header", path, None, "its .npy header was changed after it was written")
+        except CtPatchError as error:
+            readable[place] = False
+            yield Finding("file", path, None, error.message, patches=1)
+    rows, patches = rows[block[readable]], patches[readable]
+    if ps.layout.holds_patches:
+        for at, digest, patch in zip(rows["at"], rows[digest_column(array)], patches, strict=True):
+            actual = array_digest(patch)
+            if actual != digest:
+                message = f"the pixels of {array} have the digest {actual}, on record is {digest}"
+                yield Finding("digest", PATCH_MANIFEST, at + 2, message)
+    if array == ps.meta.rules_on:
+        statistics = patch_statistics(patches, ps.meta.air_level)
+        for name in recorded_statistics(rows):
+            for at in np.flatnonzero(wrong_statistic(name, rows, statistics[name], ps.patch_size)):
+                message = f"{name} is {rows[name][int(at)]!r}, the pixels have {statistics[name][at]!r}"
+                yield Finding("statistics", PATCH_MANIFEST, rows["at"][int(at)] + 2, message)
 
 
 def wrong_statistic(
@@ -144,12 +101,7 @@ def wrong_statistic(
     """Where a statistic on record is not what was computed, for each row.
 
     A mean or a std may differ by what two ways of adding may: the bounds are those of `window_statistics`, twice.
-
-    Args:
-        name: of the statistic.
-        rows: of a table, with the smallest and the largest pixel of each window.
-        computed: what the pixels give, `(N,)`.
-        size: of a window, in pixels.
+    `rows` have the smallest and the largest pixel of each window, `computed` is what the pixels give, `(N,)`.
     """
     recorded = rows[name].to_numpy()
     if STATISTICS[name].exact:

@@ -7,11 +7,10 @@ from pathlib import Path
 from typing import Any
 
 import polars as pl
-import xxhash
 
 from ctpatch._version import __version__
 from ctpatch.checking.findings import Finding
-from ctpatch.checking.pixel_checks import wrong_statistic
+from ctpatch.checking.pixel_checks import SlicesToCheck, wrong_statistic
 from ctpatch.config import BuildConfig
 from ctpatch.core.statistics.columns import STATISTICS
 from ctpatch.cutting.cut import cut_slices, write_part
@@ -22,7 +21,7 @@ from ctpatch.cutting.tables import Totals, meta_of
 from ctpatch.cutting.work import CutWork
 from ctpatch.files.atomic import given_path
 from ctpatch.format.columns import digest_column, path_column, source_column
-from ctpatch.format.meta import PATCH_META, source_line
+from ctpatch.format.meta import PATCH_META
 from ctpatch.format.splits import find_splits
 from ctpatch.format.tables import PATCH_MANIFEST, REJECTED_PATCHES, SLICE_MANIFEST, STATUS_OK
 from ctpatch.layouts.disk import ComparingDisk
@@ -38,28 +37,21 @@ _ENDED = "its process was ended twice"
 
 
 @dataclass(frozen=True, slots=True)
-class RebuildPart:
+class RebuildPart(SlicesToCheck):
     """One part, with the rows of its slices on record.
 
     Attributes:
         part: what is to be cut.
-        stored: rows of each table; `at` is the row's number in it.
-        reasons: whether reasons are compared: another version may have worded them otherwise.
+        rejected: their rows of the rejected patches, as those of the other tables.
     """
 
     part: Part
-    stored: dict[str, pl.DataFrame]
-    reasons: bool
+    rejected: pl.DataFrame
 
     @property
-    def num_slices(self) -> int:
-        """Its slices."""
-        return len(self.part.tasks)
-
-    @property
-    def num_patches(self) -> int:
-        """Its patches."""
-        return self.stored[PATCH_MANIFEST].height
+    def stored(self) -> dict[str, pl.DataFrame]:
+        """The rows of each table."""
+        return {PATCH_MANIFEST: self.patches, REJECTED_PATCHES: self.rejected, SLICE_MANIFEST: self.slices}
 
     @property
     def first(self) -> str:
@@ -67,19 +59,8 @@ class RebuildPart:
         return self.part.tasks[0].name
 
 
-@dataclass(frozen=True, slots=True)
-class Rebuilt:
-    """What a part would have left, and what is otherwise than that.
-
-    Attributes:
-        receipt: sums over its slices.
-        findings: what is wrong.
-        complete: whether every slice that was cut then could be cut again.
-    """
-
-    receipt: CutReceipt
-    findings: list[Finding]
-    complete: bool
+Rebuilt = tuple[CutReceipt, list[Finding], bool]
+"""What a part would have left, what is wrong, and whether every slice that was cut then could be cut again."""
 
 
 class Rebuild:
@@ -108,22 +89,20 @@ class Rebuild:
 
     def parts(self) -> Iterator[RebuildPart]:
         """The parts of the build."""
-        tables = {
-            PATCH_MANIFEST: self._ps.manifest,
-            REJECTED_PATCHES: self._ps.rejected,
-            SLICE_MANIFEST: self._ps.slices,
-        }
-        numbered = {name: frame.with_row_index("at") for name, frame in tables.items()}
+        # Another version may have worded reasons otherwise.
+        slices = self._ps.slices if self._ps.meta.ctpatch_version == __version__ else self._ps.slices.drop("reason")
+        numbered = [frame.with_row_index("at") for frame in (slices, self._ps.manifest, self._ps.rejected)]
         for part in self.plan.parts(self.job.layout):
             mine = pl.Series([task.slice_index for task in part.tasks], dtype=pl.Int64).implode()
-            stored = {name: frame.filter(pl.col("slice_index").is_in(mine)) for name, frame in numbered.items()}
-            yield RebuildPart(part, stored, self._ps.meta.ctpatch_version == __version__)
+            slices, patches, rejected = (frame.filter(pl.col("slice_index").is_in(mine)) for frame in numbered)
+            yield RebuildPart(slices, patches, part, rejected)
 
     def add(self, rebuilt: Rebuilt) -> list[Finding]:
         """Keep what a part would have left; returns what is wrong with it."""
-        self._receipts[rebuilt.receipt.part] = rebuilt.receipt
-        self._complete &= rebuilt.complete
-        return rebuilt.findings
+        receipt, findings, complete = rebuilt
+        self._receipts[receipt.part] = receipt
+        self._complete &= complete
+        return findings
 
     def check_slices(self) -> Iterator[Finding]:
         """The slices on record are those of the source manifest, in its order."""
@@ -149,12 +128,10 @@ class Rebuild:
         """
         if not self._complete:
             return
-        totals, sources = Totals(), xxhash.xxh3_128()
+        totals = Totals()
         for _, receipt in sorted(self._receipts.items()):
             totals.add(receipt)
-            for index, digests in receipt.sources:
-                sources.update(source_line(index, digests))
-        wanted = meta_of(self.job, self.plan, totals, sources.hexdigest(), {}).model_dump(mode="json")
+        wanted = meta_of(self.job, self.plan, totals, {}).model_dump(mode="json")
         seen = self._ps.meta.model_dump(mode="json")
         for name, value in wanted.items():
             if name not in self._left_out and seen[name] != value:
@@ -177,20 +154,17 @@ def rebuild_part(job: Job, item: RebuildPart) -> Rebuilt:
     """Cut a part again and compare all of it with what is there; nothing is written."""
     disk = ComparingDisk()
     rows, writer, _ = write_part(job, item.part, cut_slices(job, item.part), disk)
-    frames = rows.frames(job)
-    receipt = rows.receipt(job, item.part, writer.bytes_written, [""] * len(frames))
-    faults = dict(_lost_slices(job, item, frames[SLICE_MANIFEST]))
-    return Rebuilt(receipt, list(_compared(job, item, frames, faults, disk)), not faults)
-
-
-def _lost_slices(job: Job, item: RebuildPart, built: pl.DataFrame) -> Iterator[tuple[int, list[tuple[str, str]]]]:
-    """Slices that were cut and cannot be cut again to the same: their sources, and what is wrong with each."""
-    recorded = {row["slice_index"]: row for row in item.stored[SLICE_MANIFEST].iter_rows(named=True)}
-    for row in built.iter_rows(named=True):
-        before = recorded.get(row["slice_index"])
-        faults = _source_faults(job, before, row) if before is not None and before["status"] == STATUS_OK else []
-        if faults:
-            yield row["slice_index"], faults
+    frames = rows.frames()
+    receipt = rows.receipt(writer.bytes_written, {})
+    # Slices that were cut and cannot be cut again to the same: their sources, and what is wrong with each.
+    cut_then = {row["slice_index"]: row for row in item.slices.iter_rows(named=True) if row["status"] == STATUS_OK}
+    faults = {
+        row["slice_index"]: _source_faults(job, cut_then[row["slice_index"]], row)
+        for row in frames[SLICE_MANIFEST].iter_rows(named=True)
+        if row["slice_index"] in cut_then
+    }
+    lost = {index: found for index, found in faults.items() if found}
+    return receipt, list(_compared(job, item, frames, lost, disk)), not lost
 
 
 def _compared(
@@ -200,16 +174,14 @@ def _compared(
     lost: dict[int, list[tuple[str, str]]],
     disk: ComparingDisk,
 ) -> Iterator[Finding]:
-    patches = item.stored[PATCH_MANIFEST]["slice_index"]
     for index, faults in lost.items():
-        concerned = int((patches == index).sum())
+        concerned = int((item.patches["slice_index"] == index).sum())
         yield from (Finding("source", path, None, fault, patches=concerned) for path, fault in faults)
     # All else that differs of these slices follows from that.
     here = ~pl.col("slice_index").is_in(pl.Series(list(lost), dtype=pl.Int64).implode())
     for table, frame in built.items():
-        mine = frame if item.reasons else frame.drop("reason", strict=False)
-        yield from _compare_table(table, mine.filter(here), item.stored[table].filter(here), job)
-    yield from _compare_pixels(job, built[PATCH_MANIFEST].filter(here), item.stored[PATCH_MANIFEST], disk)
+        yield from _compare_table(table, frame.filter(here), item.stored[table].filter(here), job)
+    yield from _compare_pixels(job, built[PATCH_MANIFEST].filter(here), item.patches, disk)
 
 
 def _source_faults(job: Job, before: dict[str, Any], now: dict[str, Any]) -> list[tuple[str, str]]:
@@ -237,8 +209,7 @@ def _compare_table(table: str, built: pl.DataFrame, stored: pl.DataFrame, job: J
     for value in built.join(stored, on=key, how="anti", maintain_order="left")[key]:
         yield Finding("rows", table, None, f"a build from these sources writes a row {value!r}, which is not there")
     both = stored.join(built, on=key, how="inner", suffix=" built", maintain_order="left")
-    names = [name for name in built.columns if name in stored.columns and name != key]
-    for name in names:
+    for name in (column for column in built.columns if column in stored.columns and column != key):
         seen, wanted = both[name], both[f"{name} built"]
         wrong = seen.ne_missing(wanted)
         if name in STATISTICS and table != SLICE_MANIFEST:

@@ -5,13 +5,13 @@ import json
 import math
 import os
 from collections.abc import Iterator
+from typing import NamedTuple
 
 import numpy as np
 import polars as pl
 import xxhash
 
 from ctpatch.checking.findings import Finding
-from ctpatch.config import PatchConfig
 from ctpatch.core.grid import PADDING_MODES, make_grid
 from ctpatch.core.rules import compile_rules
 from ctpatch.core.statistics.columns import STATISTICS, Limits
@@ -68,25 +68,30 @@ def check_tables(ps: PatchSet) -> Iterator[Finding]:
         yield Finding("tables", PATCH_MANIFEST, None, error.message)
         return
     yield from _check_counts(ps)
-    yield from _check_slices(ps)
-    yield from _check_bounds(ps)
+    yield from _check_slices(ps, _Table(SLICE_MANIFEST, slices))
     yield from _check_derived(ps)
-    for name, frame in ((PATCH_MANIFEST, manifest), (REJECTED_PATCHES, rejected)):
-        yield from _check_ids(ps, name, frame)
-        yield from _check_coordinates(ps, name, frame, slices)
-        yield from _check_ranges(ps, name, frame)
-        yield from _check_order(name, frame, slices)
+    for table in (_Table(PATCH_MANIFEST, manifest), _Table(REJECTED_PATCHES, rejected)):
+        yield from _check_ids(ps, table)
+        yield from _check_coordinates(ps, table)
+        yield from _check_ranges(ps, table)
+        yield from _check_order(table, slices)
     yield from _check_addresses(ps)
     yield from _check_rules(ps)
 
 
-def _rows(check: str, name: str, frame: pl.DataFrame, wrong: pl.Series, message: str, column: str) -> Iterator[Finding]:
-    """A finding for each row where `wrong` holds (null counts as wrong); the message gets the value seen."""
-    at = wrong.fill_null(value=True).arg_true().to_list()
-    for row in at[:_MAX_ROWS_SHOWN]:
-        yield Finding(check, name, row + 2, f"{column} is {frame[column][row]!r}, {message}")
-    if len(at) > _MAX_ROWS_SHOWN:
-        yield Finding(check, name, None, f"{len(at) - _MAX_ROWS_SHOWN} more rows with the same fault")
+class _Table(NamedTuple):
+    """A table by its name."""
+
+    name: str
+    frame: pl.DataFrame
+
+    def rows(self, check: str, column: str, wrong: pl.Series, message: str) -> Iterator[Finding]:
+        """A finding for each row where `wrong` holds (null counts as wrong); the message gets the value seen."""
+        at = wrong.fill_null(value=True).arg_true().to_list()
+        for row in at[:_MAX_ROWS_SHOWN]:
+            yield Finding(check, self.name, row + 2, f"{column} is {self.frame[column][row]!r}, {message}")
+        if len(at) > _MAX_ROWS_SHOWN:
+            yield Finding(check, self.name, None, f"{len(at) - _MAX_ROWS_SHOWN} more rows with the same fault")
 
 
 def _check_counts(ps: PatchSet) -> Iterator[Finding]:
@@ -107,54 +112,34 @@ def _check_counts(ps: PatchSet) -> Iterator[Finding]:
         if count != rule.dropped:
             yield Finding("counts", PATCH_META, None, f"rule {rule.name} dropped {rule.dropped}, the table has {count}")
     per_slice = ps.manifest.group_by("slice_index").len().rename({"len": "found"})
-    joined = ps.slices.join(per_slice, on="slice_index", how="left", maintain_order="left").with_columns(
-        pl.col("found").fill_null(0)
-    )
-    wrong = (joined["num_patches"] != joined["found"]).fill_null(value=True)
-    for at in wrong.arg_true():
-        yield Finding(
-            "counts",
-            SLICE_MANIFEST,
-            at + 2,
-            f"num_patches is {joined['num_patches'][at]}, the manifest has {joined['found'][at]} rows of this slice",
-        )
+    joined = ps.slices.join(per_slice, on="slice_index", how="left", maintain_order="left")
+    counts = enumerate(joined.select("num_patches", pl.col("found").fill_null(0)).iter_rows())
+    for at, (stated, found) in counts:
+        if stated != found:
+            message = f"num_patches is {stated}, the manifest has {found} rows of this slice"
+            yield Finding("counts", SLICE_MANIFEST, at + 2, message)
 
 
-def _check_slices(ps: PatchSet) -> Iterator[Finding]:
-    slices = ps.slices
-    yield from _rows(
-        "unique", SLICE_MANIFEST, slices, slices["slice_index"].is_duplicated(), "wanted each slice once", "slice_index"
-    )
-    yield from _rows(
-        "paths", SLICE_MANIFEST, slices, not_plain(slices["src_path"]), "wanted a relative path", "src_path"
-    )
-    for at, (height, width, windows, status) in enumerate(
-        slices.select("height", "width", "num_windows", "status").iter_rows()
-    ):
+def _check_slices(ps: PatchSet, table: _Table) -> Iterator[Finding]:
+    """What is on record of a slice fits its grid and its status, and its extremes fit those of its windows."""
+    slices = table.frame
+    yield from table.rows("unique", "slice_index", slices["slice_index"].is_duplicated(), "wanted each slice once")
+    yield from table.rows("paths", "src_path", not_plain(slices["src_path"]), "wanted a relative path")
+    shapes = slices.select("height", "width", "num_windows", "status").iter_rows()
+    for at, (height, width, windows, status) in enumerate(shapes):
         if status != STATUS_OK:
             continue
         expected = len(make_grid(height, width, ps.config)) if height and width and min(height, width) > 0 else -1
         if expected != windows:
             message = f"num_windows is {windows}, a grid on {height}x{width} has {expected}"
             yield Finding("windows", SLICE_MANIFEST, at + 2, message)
-
-
-def _check_bounds(ps: PatchSet) -> Iterator[Finding]:
-    """What is on record of a slice fits its status, and its extremes fit those of its windows."""
-    slices = ps.slices
     good = slices["status"] == STATUS_OK
-    yield from _rows(
-        "status",
-        SLICE_MANIFEST,
-        slices,
-        ~(good | (slices["status"] == STATUS_SKIPPED)),
-        "wanted ok or skipped",
-        "status",
-    )
+    known_status = good | (slices["status"] == STATUS_SKIPPED)
+    yield from table.rows("status", "status", ~known_status, "wanted ok or skipped")
     known = ("min", "max", *map(digest_column, ps.arrays))
     for name, wanted in [*((name, good) for name in known), ("reason", ~good)]:
         said = "wanted a value" if name == "reason" else "wanted one where the status is ok, and none elsewhere"
-        yield from _rows("status", SLICE_MANIFEST, slices, slices[name].is_not_null() != wanted, said, name)
+        yield from table.rows("status", name, slices[name].is_not_null() != wanted, said)
     if ps.meta.rules_on != "image" or ps.meta.pad_mode in PADDING_MODES:
         return
     windows = pl.concat([each.select("slice_index", "min", "max") for each in (ps.manifest, ps.rejected)])
@@ -166,10 +151,9 @@ def _check_bounds(ps: PatchSet) -> Iterator[Finding]:
     ]
     whole, some = pl.Series(covered), joined["low"].is_not_null() & good
     below, above = joined["min"] <= joined["low"], joined["max"] >= joined["high"]
-    exact = (joined["min"] == joined["low"], joined["max"] == joined["high"])
-    for name, side, fits, same in (("min", "smallest", below, exact[0]), ("max", "largest", above, exact[1])):
-        wrong = some & ~(fits & (same | ~whole))
-        yield from _rows("bounds", SLICE_MANIFEST, joined, wrong, f"its windows have another {side} pixel", name)
+    for name, side, fits, extreme in (("min", "smallest", below, "low"), ("max", "largest", above, "high")):
+        wrong = some & ~(fits & ((joined[name] == joined[extreme]) | ~whole))
+        yield from table.rows("bounds", name, wrong, f"its windows have another {side} pixel")
 
 
 def _check_derived(ps: PatchSet) -> Iterator[Finding]:
@@ -195,44 +179,38 @@ def _check_derived(ps: PatchSet) -> Iterator[Finding]:
             yield Finding("meta", PATCH_META, None, f"{name} is {getattr(meta, name)!r}, the tables give {value!r}")
 
 
-def _check_order(name: str, frame: pl.DataFrame, slices: pl.DataFrame) -> Iterator[Finding]:
+def _check_order(table: _Table, slices: pl.DataFrame) -> Iterator[Finding]:
     """Rows stand in the order of the slices, and of the windows in each."""
+    name, frame = table
     places = slices.select("slice_index").with_row_index("place").unique("slice_index", keep="first")
     joined = frame.join(places, on="slice_index", how="left", maintain_order="left").select("place", "row", "col")
     ordered = joined.sort("place", "row", "col", maintain_order=True)
     if not joined.equals(ordered):
         same = (joined["place"].eq_missing(ordered["place"])) & (joined["row"] == ordered["row"])
         at = (~(same & (joined["col"] == ordered["col"]))).fill_null(value=True).arg_true()[0]
-        yield Finding(
-            "order", name, at + 2, f"{frame['patch_id'][at]!r} is not in its place: rows are in another order"
-        )
+        message = f"{frame['patch_id'][at]!r} is not in its place: rows are in another order"
+        yield Finding("order", name, at + 2, message)
 
 
-def _check_ids(ps: PatchSet, name: str, frame: pl.DataFrame) -> Iterator[Finding]:
-    wanted = frame.select(patch_ids(ps.meta.split, pl.col("slice_index"), pl.col("row"), pl.col("col"))).to_series()
-    yield from _rows(
-        "ids", name, frame, frame["patch_id"] != wanted, "wanted the id that slice_index, row and col give", "patch_id"
-    )
-    yield from _rows("unique", name, frame, frame["patch_id"].is_duplicated(), "wanted each patch once", "patch_id")
-    if name == PATCH_MANIFEST:
-        both = frame["patch_id"].is_in(ps.rejected["patch_id"].implode())
-        yield from _rows("unique", name, frame, both, "which is among the rejected patches too", "patch_id")
+def _check_ids(ps: PatchSet, table: _Table) -> Iterator[Finding]:
+    ids = table.frame["patch_id"]
+    wanted = patch_ids(ps.meta.split, pl.col("slice_index"), pl.col("row"), pl.col("col"))
+    wrong = ids != table.frame.select(wanted).to_series()
+    yield from table.rows("ids", "patch_id", wrong, "wanted the id that slice_index, row and col give")
+    yield from table.rows("unique", "patch_id", ids.is_duplicated(), "wanted each patch once")
+    if table.name == PATCH_MANIFEST:
+        both = ids.is_in(ps.rejected["patch_id"].implode())
+        yield from table.rows("unique", "patch_id", both, "which is among the rejected patches too")
 
 
-def _check_coordinates(ps: PatchSet, name: str, frame: pl.DataFrame, slices: pl.DataFrame) -> Iterator[Finding]:
-    known = slices.select("slice_index", "height", "width", "status", pl.col("src_path").alias("listed_path"))
+def _check_coordinates(ps: PatchSet, table: _Table) -> Iterator[Finding]:
+    frame = table.frame
+    known = ps.slices.select("slice_index", "height", "width", "status", pl.col("src_path").alias("listed_path"))
     joined = frame.join(known.unique("slice_index"), on="slice_index", how="left", maintain_order="left")
-    yield from _rows(
-        "slices", name, frame, joined["status"] != STATUS_OK, f"wanted a slice of {SLICE_MANIFEST}", "slice_index"
-    )
-    yield from _rows(
-        "paths",
-        name,
-        frame,
-        joined["src_path"] != joined["listed_path"],
-        f"wanted that of {SLICE_MANIFEST}",
-        "src_path",
-    )
+    unknown = joined["status"] != STATUS_OK
+    yield from table.rows("slices", "slice_index", unknown, f"wanted a slice of {SLICE_MANIFEST}")
+    other = joined["src_path"] != joined["listed_path"]
+    yield from table.rows("paths", "src_path", other, f"wanted that of {SLICE_MANIFEST}")
     grids = {
         (height, width): make_grid(height, width, ps.config)
         for height, width in joined.select("height", "width").drop_nulls().unique().iter_rows()
@@ -244,46 +222,38 @@ def _check_coordinates(ps: PatchSet, name: str, frame: pl.DataFrame, slices: pl.
     for (height, width), grid in grids.items():
         here = (heights == height) & (widths == width)
         inside |= here & np.isin(rows, grid.row_starts) & np.isin(cols, grid.col_starts)
-    wrong = pl.Series(~inside)
-    yield from _rows("coordinates", name, frame, wrong, "wanted a window of the slice's grid", "patch_id")
+    yield from table.rows("coordinates", "patch_id", pl.Series(~inside), "wanted a window of the slice's grid")
 
 
-def _check_ranges(ps: PatchSet, name: str, frame: pl.DataFrame) -> Iterator[Finding]:
+def _check_ranges(ps: PatchSet, table: _Table) -> Iterator[Finding]:
     judged = ps.meta.arrays[ps.meta.rules_on]
     low, high = ps.meta.value_range
     if ps.meta.pad_mode == "zero":
         low, high = min(low, 0.0), max(high, 0.0)
     slack = 1e-9 * max(abs(low), abs(high))
     limits = Limits(-math.inf, math.inf, slack) if judged.labels else Limits(low, high, slack)
-    values = frame.to_dict()
-    for each in (STATISTICS[column] for column in recorded_statistics(frame)):
+    values = table.frame.to_dict()
+    for each in (STATISTICS[column] for column in recorded_statistics(table.frame)):
         if each.within is not None:
             wanted = each.wanted.format(low=limits.low, high=limits.high)
-            wrong = ~each.within(values, limits)
-            yield from _rows("range", name, frame, wrong, f"wanted {wanted}", each.name)
+            yield from table.rows("range", each.name, ~each.within(values, limits), f"wanted {wanted}")
     wanted = ps.meta.arrays["image"].dtype
-    yield from _rows("dtype", name, frame, frame["dtype"] != wanted, f"wanted {wanted}", "dtype")
+    yield from table.rows("dtype", "dtype", values["dtype"] != wanted, f"wanted {wanted}")
 
 
 def _check_addresses(ps: PatchSet) -> Iterator[Finding]:
-    frame = ps.manifest
+    manifest, rejected = _Table(PATCH_MANIFEST, ps.manifest), _Table(REJECTED_PATCHES, ps.rejected)
     for array in ps.arrays:
         column = path_column(array)
-        paths = frame[column]
-        yield from _rows("paths", PATCH_MANIFEST, frame, not_plain(paths), "wanted a relative path", column)
-        wanted = ps.layout.wanted_paths(frame, ps.slices, array, ps.meta.path_prefix)
+        paths = manifest.frame[column]
+        yield from manifest.rows("paths", column, not_plain(paths), "wanted a relative path")
+        wanted = ps.layout.wanted_paths(manifest.frame, ps.slices, array, ps.meta.path_prefix)
         if wanted is not None:
             kind = "source slice" if ps.layout.reads_sources else "file named after the id"
-            yield from _rows("paths", PATCH_MANIFEST, frame, paths != wanted, f"wanted the {kind}", column)
+            yield from manifest.rows("paths", column, paths != wanted, f"wanted the {kind}")
     for column in ("patch_index", *(each(array) for array in ps.arrays for each in (path_column, digest_column))):
-        yield from _rows(
-            "rejected",
-            REJECTED_PATCHES,
-            ps.rejected,
-            ps.rejected[column].is_not_null(),
-            "wanted nothing: a dropped window is not stored",
-            column,
-        )
+        stored = ps.rejected[column].is_not_null()
+        yield from rejected.rows("rejected", column, stored, "wanted nothing: a dropped window is not stored")
     if ps.layout.packed:
         yield from _check_packed_files(ps)
 
@@ -312,10 +282,8 @@ def check_unlisted(ps: PatchSet) -> Iterator[Finding]:
     prefix = ps.meta.path_prefix
     if ps.layout.reads_sources:
         return
-    listed: set[str] = set()
-    for array in ps.arrays:
-        paths = ps.manifest[path_column(array)].unique()
-        listed.update(path.removeprefix(prefix) for path in paths if path is not None)
+    paths = (ps.manifest[path_column(array)].unique().drop_nulls() for array in ps.arrays)
+    listed = {path.removeprefix(prefix) for each in paths for path in each}
     names_of = ps.layout.names(ps.meta.split, ps.arrays)
     folders = {path.rpartition("/")[0] for path in listed} | {"", *names_of}
     start = f"{ps.meta.split}_"
@@ -335,12 +303,11 @@ def check_unlisted(ps: PatchSet) -> Iterator[Finding]:
 
 def _check_rules(ps: PatchSet) -> Iterator[Finding]:
     """Each rule, asked again: no kept patch is hit, each dropped window by the rule on record first."""
-    config: PatchConfig = ps.config
-    if not config.drop and not ps.rejected.height:
+    if not ps.config.drop and not ps.rejected.height:
         return
     tables = {PATCH_MANIFEST: ps.manifest, REJECTED_PATCHES: ps.rejected}
     try:
-        rules = compile_rules(config.drop)
+        rules = compile_rules(ps.config.drop)
         decisions = [rules.first_hits(rule_values(frame)) for frame in tables.values()]
     except CtPatchError as error:
         yield Finding("rules", PATCH_META, None, error.message)

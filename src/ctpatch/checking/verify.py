@@ -2,6 +2,7 @@
 
 import os
 from collections.abc import Callable, Iterable, Iterator
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -57,101 +58,82 @@ def verify(
         raise UsageError("source: without deep, sources are not read; give deep as well (--deep)")
     try:
         ps = open_set(path, data_root)
-    except IncompleteError as error:
+    except (IncompleteError, FormatError) as error:
         report = VerifyReport(os.path.basename(os.path.abspath(path)), deep)
-        report.add([Finding("complete", PATCH_META, None, error.message)])
-        report.status = "incomplete"
+        incomplete = isinstance(error, IncompleteError)
+        report.add([Finding("complete" if incomplete else "meta", PATCH_META, None, error.message)])
+        report.status = "incomplete" if incomplete else "failed"
         return report
-    except FormatError as error:
-        report = VerifyReport(os.path.basename(os.path.abspath(path)), deep)
-        report.add([Finding("meta", PATCH_META, None, error.message)])
-        return report
-    needs_sources = deep or ps.layout.reads_sources
-    root = ps.data_root if needs_sources else None
+    root = ps.data_root if deep or ps.layout.reads_sources else None
     report = VerifyReport(f"{ps.meta.dataset}/{ps.meta.split}", deep)
     report.add(check_files(ps))
     try:
         report.num_patches, report.num_slices = ps.manifest.height, ps.slices.height
         report.add(check_tables(ps))
         report.add(check_unlisted(ps))
-        run = _Runner(report, as_executor(executor, workers or _workers_for(report.num_patches)), listener)
+        workers = workers or (min(os.cpu_count() or 1, _MOST_WORKERS) if len(ps.manifest) >= _WORTH_PROCESSES else 1)
+        run = partial(_run, report, as_executor(executor, workers), listener)
         light = PatchSet(ps.folder, root)
-        run(f"verify {report.name}", check_pixels, light, _runs(ps), lambda found: found, [ps.folder / PATCH_META])
+        run(f"verify {report.name}", check_pixels, light, _runs(ps), report.add, ps.folder / PATCH_META)
         if deep:
-            _verify_deep(ps, source, run)
+            _verify_deep(ps, source, report, run)
     except FormatError as error:
         table = next((name for name in TABLES if error.message.startswith(name)), PATCH_MANIFEST)
         report.add([Finding("tables", table, None, error.message)])
     return report
 
 
-def _workers_for(patches: int) -> int:
-    return min(os.cpu_count() or 1, _MOST_WORKERS) if patches >= _WORTH_PROCESSES else 1
-
-
-def _verify_deep(ps: PatchSet, source: str | os.PathLike[str] | None, run: "_Runner") -> None:
+def _verify_deep(
+    ps: PatchSet, source: str | os.PathLike[str] | None, report: VerifyReport, run: Callable[..., bool]
+) -> None:
     """Build the set again, and compare."""
     try:
         again = Rebuild(ps, source)
     except CtPatchError as error:
         message = f"it cannot be built again: {error.message}"
-        run.report.add([Finding("source-manifest", ps.meta.source_manifest, None, message)])
+        report.add([Finding("source-manifest", ps.meta.source_manifest, None, message)])
         return
-    run.report.add(again.check_slices())
-    name = f"build {run.report.name} again"
-    whole = run(name, rebuild_part, again.job, again.parts(), again.add, [again.plan.source.manifest])
-    if whole:
-        run.report.add(again.check_meta())
+    report.add(again.check_slices())
+    name, seen = f"build {report.name} again", again.plan.source.manifest
+    if run(name, rebuild_part, again.job, again.parts(), lambda part: report.add(again.add(part)), seen):
+        report.add(again.check_meta())
 
 
-class _Runner:
-    """Runs checks of a set, part by part, into its report."""
+def _run(
+    report: VerifyReport,
+    executor: Executor,
+    listener: Listener,
+    task: str,
+    function: Callable[[Any, Any], Any],
+    shared: Any,
+    items: Iterable[SlicesToCheck],
+    note: Callable[[Any], None],
+    seen: Path,
+) -> bool:
+    """Run a check on all items and note what it returns of each; returns whether none was lost.
 
-    def __init__(self, report: VerifyReport, executor: Executor, listener: Listener) -> None:
-        self.report = report
-        self._executor = executor
-        self._listener = listener
-
-    def __call__(
-        self,
-        task: str,
-        function: Callable[[Any, Any], Any],
-        shared: Any,
-        items: Iterable[Any],
-        found: Callable[[Any], Iterable[Finding]],
-        seen: list[Path],
-    ) -> bool:
-        """Run a check on all items; returns whether none was lost.
-
-        Args:
-            task: what progress calls it.
-            function: the check.
-            shared: its first argument.
-            items: its second; each has `num_slices` and `num_patches`, and the path of its `first` slice.
-            found: makes findings of what it returns.
-            seen: files that every worker must see.
-        """
-        whole = True
-        self._listener(WorkStarted(task, self.report.num_slices, "slices"))
-        try:
-            with (
-                in_sight(self._executor, seen, self._listener) as guard,
-                ending(self._executor.run(guard(function), shared, items)) as outcomes,
-            ):
-                for outcome in outcomes:
-                    item = outcome.item
-                    if isinstance(outcome, Done):
-                        self.report.add(found(outcome.result))
-                    elif isinstance(outcome, Failed):
-                        raise outcome.error
-                    else:
-                        whole = False
-                        message = "the process that checked from here on was ended"
-                        self.report.add([Finding("worker-lost", item.first, None, message)])
-                    self._listener(WorkAdvanced(task, item.num_slices, item.num_patches))
-        finally:
-            self._listener(WorkFinished(task))
-        return whole
+    All workers must see the file `seen`.
+    """
+    whole = True
+    listener(WorkStarted(task, report.num_slices, "slices"))
+    try:
+        with (
+            in_sight(executor, [seen], listener) as guard,
+            ending(executor.run(guard(function), shared, items)) as outcomes,
+        ):
+            for outcome in outcomes:
+                if isinstance(outcome, Done):
+                    note(outcome.result)
+                elif isinstance(outcome, Failed):
+                    raise outcome.error
+                else:
+                    whole = False
+                    message = "the process that checked from here on was ended"
+                    report.add([Finding("worker-lost", outcome.item.first, None, message)])
+                listener(WorkAdvanced(task, outcome.item.slices.height, outcome.item.patches.height))
+    finally:
+        listener(WorkFinished(task))
+    return whole
 
 
 def _runs(ps: PatchSet) -> Iterator[SlicesToCheck]:

@@ -65,8 +65,7 @@ def build(
     chosen = as_executor(executor, workers)
     planned = plan_outputs(source, config, options, out, data_root)
     for each, _ in planned:
-        hint = each.many_files_hint(layout)
-        if hint:
+        if hint := each.many_files_hint(layout):
             listener(Notice("many-files", hint))
     return [make_set(CutWork(each, folder, options), chosen, listener, overwrite=overwrite) for each, folder in planned]
 
@@ -81,18 +80,16 @@ def plan_outputs(
     """The plan of each split that is meant, and the folder its set goes to; see `build`."""
     sources = as_sources(source)
     splits = find_splits(sources, data_root)
-    folders = _output_folders(splits, out, one=_is_one_split(sources, splits))
+    # Whether the user named a single split rather than a dataset that happens to have one.
+    first = Path(sources[0])
+    one = len(splits) == 1 and (first.is_file() or splits[0].manifest.parent == first.resolve())
+    folders = _output_folders(splits, out, one=one)
     skip = options.on_error == "skip"
     for each, folder in zip(splits, folders, strict=True):
         if folder.resolve() == each.manifest.parent:
             raise UsageError(f"--out is the folder of the slices of {each.name}; choose another one for the patches")
     plans = [plan_split(each, config or PatchConfig(), skip_faulty=skip) for each in splits]
     return list(zip(plans, folders, strict=True))
-
-
-def _is_one_split(sources: list[SourcePath], splits: list[SplitSource]) -> bool:
-    """Whether the user named a single split rather than a dataset that happens to have one."""
-    return len(splits) == 1 and (Path(sources[0]).is_file() or splits[0].manifest.parent == Path(sources[0]).resolve())
 
 
 def _output_folders(splits: list[SplitSource], out: str | os.PathLike[str] | None, *, one: bool) -> list[Path]:

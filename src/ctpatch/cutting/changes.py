@@ -23,30 +23,25 @@ _MAX_CHANGES_SHOWN = 3
 def refuse_changed_sources(
     job: Job, part: Part, sources: Sequence[tuple[int, list[str]]], since_ns: int, *, strict: bool
 ) -> None:
-    """Raise where a slice is no longer what its part read.
+    """Raise SourceChangedError where a slice is no longer what its part read.
 
-    Args:
-        job: what all parts share.
-        part: its slices.
-        sources: for each slice its index and the digest of each array.
-        since_ns: when the part began to read, nanoseconds since 1970.
-        strict: compare digests, whatever the times say.
-
-    Raises:
-        SourceChangedError: names the slice.
+    `sources` has for each slice its index and the digest of each array; `since_ns` is when the part began to read,
+    nanoseconds since 1970.
     """
     for task, (_index, digests) in zip(part.tasks, sources, strict=True):
         # A slice that was left out has no digests.
         for array, source, digest in zip(job.arrays, task.paths, digests, strict=False):
-            labels = array != "image"
-            if source_changed(job.data_root, source, digest, since_ns, labels=labels, strict=strict):
+            integers = array != "image"
+            if source_changed(job.data_root, source, digest, since_ns, integers_allowed=integers, strict=strict):
                 raise SourceChangedError(
                     f"{source} has changed since it was cut; "
                     "--overwrite starts anew with what is there now, or restore the file"
                 )
 
 
-def source_changed(data_root: Path, path: str, digest: str, since_ns: int, *, labels: bool, strict: bool) -> bool:
+def source_changed(
+    data_root: Path, path: str, digest: str, since_ns: int, *, integers_allowed: bool, strict: bool
+) -> bool:
     """Whether a source slice is no longer what it was.
 
     A file that was neither written nor put in place since `since_ns` (nanoseconds) is the same; its size was
@@ -60,15 +55,20 @@ def source_changed(data_root: Path, path: str, digest: str, since_ns: int, *, la
     except OSError as error:
         raise explain_os_error(error, "looking at", path) from None
     # Where `since_ns` is still to come, the clock was ahead then, and the times since prove nothing.
-    if not strict and max(status.st_mtime_ns, status.st_ctime_ns) < since_ns <= time.time_ns():
+    if not strict and _touched_ns(status) < since_ns <= time.time_ns():
         return False
     try:
-        image, _dtype = SliceBuffer().read(str(data_root / path), path, integers_allowed=labels)
+        image, _dtype = SliceBuffer().read(str(data_root / path), path, integers_allowed=integers_allowed)
     except SystemFailureError:
         raise
     except CtPatchError:
         return True
     return array_digest(image) != digest
+
+
+def _touched_ns(status: os.stat_result) -> int:
+    """When a file was written or put in place, the later of both."""
+    return max(status.st_mtime_ns, status.st_ctime_ns)
 
 
 def changed_sources(folder: Path, meta: PatchMeta, plan: SplitPlan, *, strict: bool) -> list[str]:
@@ -77,18 +77,18 @@ def changed_sources(folder: Path, meta: PatchMeta, plan: SplitPlan, *, strict: b
     recorded = read_table(folder / SLICE_MANIFEST, schema_of(SLICE_MANIFEST, arrays))
     since = (folder / SLICE_MANIFEST).stat().st_mtime_ns
     columns = ["slice_index", "src_path", "height", "width", "src_dtype", *map(source_column, arrays[1:])]
-    if not recorded.select(columns).equals(plan.slices.select(columns)):
-        return [_first_difference(recorded.select(columns), plan.slices.select(columns))]
+    before, now = recorded.select(columns), plan.slices.select(columns)
+    if not before.equals(now):
+        return [_first_difference(before, now)]
     changed = []
     for row in recorded.iter_rows(named=True):
         for array in arrays:
-            path = row[source_column(array)]
+            root, path = plan.source.data_root, row[source_column(array)]
             if row["status"] != STATUS_OK:
-                status = os.stat(plan.source.data_root / path) if (plan.source.data_root / path).exists() else None
-                if status is not None and max(status.st_mtime_ns, status.st_ctime_ns) >= since:
+                if (root / path).exists() and _touched_ns(os.stat(root / path)) >= since:
                     changed.append(f"{path}, which was left out, has changed since")
             elif source_changed(
-                plan.source.data_root, path, row[digest_column(array)], since, labels=array != "image", strict=strict
+                root, path, row[digest_column(array)], since, integers_allowed=array != "image", strict=strict
             ):
                 changed.append(f"{path} has changed since it was cut")
             if len(changed) == _MAX_CHANGES_SHOWN:

@@ -4,9 +4,7 @@ What comes out is, to the byte, what a build with that layout and that rule woul
 """
 
 import os
-from collections.abc import Callable, Iterator
-from dataclasses import dataclass
-from functools import lru_cache
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -18,12 +16,11 @@ from ctpatch.config import BuildConfig, PatchConfig, Rule
 from ctpatch.core.grid import Grid, make_grid
 from ctpatch.core.patches import pad_slice, paste
 from ctpatch.core.rules import compile_rules, opposite
-from ctpatch.core.statistics.api import SliceStatistics
-from ctpatch.cutting.cut import CutSlice, complete_part
+from ctpatch.cutting.cut import complete_part
 from ctpatch.cutting.job import Job
 from ctpatch.cutting.plan import Part, SliceTask, SplitPlan
 from ctpatch.cutting.receipt import CutReceipt, trusted_receipt
-from ctpatch.cutting.rows import SliceRecord
+from ctpatch.cutting.rows import CutSlice, Images
 from ctpatch.cutting.work import BuildResult, CutWork, make_set
 from ctpatch.errors import FormatError, UsageError
 from ctpatch.events import Listener, ignore
@@ -46,12 +43,7 @@ KEEP = "keep"
 """Name of the rule that `--keep` adds: it drops what the condition does not hold for."""
 
 
-@dataclass(frozen=True, slots=True)
-class ConvertJob:
-    """What all parts of a conversion share."""
-
-    job: Job
-    ps: PatchSet
+ConvertJob = tuple[Job, PatchSet]
 
 
 def convert(
@@ -102,10 +94,17 @@ def convert(
     return make_set(work, as_executor(executor, workers), listener, overwrite=overwrite)
 
 
+def run_convert_part(shared: ConvertJob, part: Part) -> CutReceipt:
+    """Do one part of a conversion, or find that it is done."""
+    job, ps = shared
+    return trusted_receipt(job, part, check_sources=False) or complete_part(job, part, _pieces(job, ps, part))
+
+
 class ConvertWork(CutWork):
     """A set made from another set."""
 
     from_sources = False
+    run = staticmethod(run_convert_part)
     probe = None
 
     def __init__(self, plan: SplitPlan, folder: Path, options: BuildConfig, ps: PatchSet) -> None:
@@ -120,12 +119,7 @@ class ConvertWork(CutWork):
     def shared(self, folder: WorkFolder[PatchMeta]) -> ConvertJob:
         """The job, and the set."""
         del folder
-        return ConvertJob(self.job, self._ps)
-
-    @property
-    def run(self) -> Callable[[ConvertJob, Part], CutReceipt]:
-        """Writes the patches of a part again."""
-        return run_convert_part
+        return self.job, self._ps
 
     def changed_sources(self, folder: Path, meta: PatchMeta) -> list[str]:
         """Whether the finished set was made from the same slices."""
@@ -141,9 +135,9 @@ def _plan(ps: PatchSet, keep: str | None) -> SplitPlan:
         rule = opposite(Rule(name=name, condition=keep))
         compile_rules([rule]).all_hits(rule_values(ps.manifest.head(1)))  # refuses a column that the set lacks
         config = config.with_rules(rule)
-    slices = ps.slices
-    source = SplitSource(ps.meta.dataset, ps.meta.split, _manifest_path(ps), _root(ps))
-    frame = slices.select(
+    root = _root(ps)
+    source = SplitSource(ps.meta.dataset, ps.meta.split, root / ps.meta.source_manifest, root)
+    frame = ps.slices.select(
         "slice_index",
         "src_path",
         *map(source_column, ps.arrays[1:]),
@@ -166,18 +160,7 @@ def _root(ps: PatchSet) -> Path:
         return ps.folder
 
 
-def _manifest_path(ps: PatchSet) -> Path:
-    return _root(ps) / ps.meta.source_manifest
-
-
-def run_convert_part(shared: ConvertJob, part: Part) -> CutReceipt:
-    """Do one part of a conversion, or find that it is done."""
-    done = trusted_receipt(shared.job, part, check_sources=False)
-    return done or complete_part(shared.job, part, _pieces(shared, part))
-
-
-def _pieces(shared: ConvertJob, part: Part) -> Iterator[CutSlice | SliceRecord]:
-    ps, job = shared.ps, shared.job
+def _pieces(job: Job, ps: PatchSet, part: Part) -> Iterator[CutSlice]:
     indices = pl.Series([task.slice_index for task in part.tasks], dtype=pl.Int64).implode()
     mine = pl.col("slice_index").is_in(indices)
     kept = ps.manifest.with_row_index("at").filter(mine)
@@ -186,7 +169,7 @@ def _pieces(shared: ConvertJob, part: Part) -> Iterator[CutSlice | SliceRecord]:
     for task in part.tasks:
         record = records[task.slice_index]
         if record["status"] != STATUS_OK:
-            yield SliceRecord.skipped(task, record["reason"])
+            yield CutSlice(task=task, reason=record["reason"])
             continue
         here = pl.col("slice_index") == task.slice_index
         yield _piece(ps, job, task, record, kept.filter(here), dropped.filter(here))
@@ -195,60 +178,44 @@ def _pieces(shared: ConvertJob, part: Part) -> Iterator[CutSlice | SliceRecord]:
 def _piece(
     ps: PatchSet, job: Job, task: SliceTask, record: dict[str, Any], kept: pl.DataFrame, dropped: pl.DataFrame
 ) -> CutSlice:
-    grid = _grid(task.shape, job.config)
+    grid = make_grid(*task.shape, job.config)
     windows = pl.concat([kept.drop("at"), dropped.drop("rule")], how="diagonal").sort("row", "col")
     if windows.height != len(grid):
         raise FormatError(
             f"slice {task.slice_index} has {windows.height} windows on record, its grid has {len(grid)}; "
             "run ctpatch verify"
         )
-    hits = _hits(job.config, windows, dropped)
-    bounds = (record["min"], record["max"])
-    statistics = {name: windows[name].to_numpy() for name in recorded_statistics(windows)}
     images, padded = _pixels(ps, job, record, kept, grid)
-    digests = tuple(record[digest_column(array)] for array in ps.arrays)
-    made = SliceRecord(
-        task.slice_index,
-        task.paths,
-        task.patient_id,
-        task.shape,
-        task.src_dtype,
-        bounds,
-        digests,
-        len(grid),
-        int((hits < 0).sum()),
+    return CutSlice(
+        task=task,
+        grid=grid,
+        statistics={name: windows[name].to_numpy() for name in recorded_statistics(windows)},
+        hits=_hits(job.config, windows, dropped),
+        bounds=(record["min"], record["max"]),
+        digests=tuple(record[digest_column(array)] for array in ps.arrays),
+        images=images,
+        padded=padded,
     )
-    return CutSlice(made, grid, SliceStatistics(statistics, *bounds), hits, images, padded)
-
-
-@lru_cache(maxsize=64)
-def _cached_grid(shape: tuple[int, int], patch_size: tuple[int, int], stride: tuple[int, int], pad_mode: Any) -> Grid:
-    return make_grid(*shape, PatchConfig(patch_size=patch_size, stride=stride, pad_mode=pad_mode))
-
-
-def _grid(shape: tuple[int, int], config: PatchConfig) -> Grid:
-    return _cached_grid(shape, config.patch_size, config.stride, config.pad_mode)
 
 
 def _hits(config: PatchConfig, windows: pl.DataFrame, dropped: pl.DataFrame) -> NDArray[np.int16]:
     """For each window the rule on record, or where it was kept until now, the first that hits it now."""
-    rules = compile_rules(config.drop)
-    now = rules.first_hits(rule_values(windows))
-    numbers = {name: number for number, name in enumerate(rules.names)}
+    now = compile_rules(config.drop).first_hits(rule_values(windows))
+    numbers = {rule.name: number for number, rule in enumerate(config.drop)}
     recorded = dict(zip(dropped["patch_id"], dropped["rule"], strict=True))
-    before = [numbers.get(recorded.get(patch, ""), -1) for patch in windows["patch_id"]]
-    return np.where(np.array(before, np.int16) >= 0, np.array(before, np.int16), now).astype(np.int16)
+    before = np.array([numbers.get(recorded.get(patch, ""), -1) for patch in windows["patch_id"]], np.int16)
+    return np.where(before >= 0, before, now)
 
 
-def _pixels(
-    ps: PatchSet, job: Job, record: dict[str, Any], kept: pl.DataFrame, grid: Grid
-) -> tuple[tuple[NDArray[Any], ...], tuple[NDArray[Any], ...]]:
+def _pixels(ps: PatchSet, job: Job, record: dict[str, Any], kept: pl.DataFrame, grid: Grid) -> tuple[Images, Images]:
     """The slice for each array, and padded: whole where it is to be had or needed, else put together from patches."""
-    if kept.height == 0:
-        blank = [np.zeros(grid.padded_shape, np.dtype(ps.meta.arrays[array].dtype)) for array in ps.arrays]
-        return tuple(image[: grid.shape[0], : grid.shape[1]] for image in blank), tuple(blank)
-    if not (ps.layout.holds_patches and layout_of(job.layout).holds_patches):
-        images = tuple(_whole(ps, record, array, kept) for array in ps.arrays)
+    if kept.height and not (ps.layout.holds_patches and layout_of(job.layout).holds_patches):
+        images = tuple(
+            ps.stored_slice(kept.row(0, named=True), array)
+            if ps.layout.holds_slices
+            else ps.sources.read(record, array)
+            for array in ps.arrays
+        )
         return images, tuple(pad_slice(image, grid.padded_shape, job.config.pad_mode) for image in images)
     canvases = []
     height, width = ps.patch_size
@@ -259,9 +226,3 @@ def _pixels(
             paste(canvas, patches, block["row"].to_numpy(), block["col"].to_numpy())
         canvases.append(canvas)
     return tuple(canvas[: grid.shape[0], : grid.shape[1]] for canvas in canvases), tuple(canvases)
-
-
-def _whole(ps: PatchSet, record: dict[str, Any], array: str, kept: pl.DataFrame) -> NDArray[Any]:
-    if ps.layout.holds_slices:
-        return ps.stored_slice(kept.row(0, named=True), array)
-    return ps.sources.read(record, array)

@@ -6,7 +6,7 @@ receipt. Whoever runs it, however often, even twice at the same time, the bytes 
 
 from collections.abc import Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
+from math import prod
 from typing import Any
 
 import numpy as np
@@ -15,17 +15,17 @@ from numpy.typing import NDArray
 from ctpatch.core.grid import Grid, make_grid
 from ctpatch.core.patches import pad_slice
 from ctpatch.core.rules import CompiledRules, compile_rules
-from ctpatch.core.statistics.api import SliceStatistics, window_statistics
+from ctpatch.core.statistics.api import SliceStatistics, WindowStatistics, window_statistics
 from ctpatch.cutting.job import Job
 from ctpatch.cutting.plan import Part, SliceTask
 from ctpatch.cutting.receipt import CutReceipt, trusted_receipt
-from ctpatch.cutting.rows import PartRows, SliceRecord
+from ctpatch.cutting.rows import CutSlice, Images, PartRows
 from ctpatch.errors import RangeError, SliceError, SourceChangedError
 from ctpatch.files.atomic import sync_outputs
 from ctpatch.files.digest import array_digest
 from ctpatch.files.npy import SliceBuffer
 from ctpatch.layouts import layout_of
-from ctpatch.layouts.base import PartWriter, SliceToWrite, WriterOptions
+from ctpatch.layouts.base import PartWriter, WriterOptions
 from ctpatch.layouts.disk import Disk
 
 _STATED_TOLERANCE = 1e-6
@@ -34,46 +34,13 @@ _RUN_SLICES = 8
 _RUN_PIXELS = 2 << 20
 """A run of slices has at most so many, unless one slice alone has more: two runs are in memory."""
 
-Images = tuple[NDArray[Any], ...]
-
-
-@dataclass(frozen=True, slots=True)
-class ReadSlice:
-    """A slice as it was read, for each array: its pixels and their digests."""
-
-    images: Images
-    digests: tuple[str, ...]
-
-
-@dataclass(frozen=True, slots=True)
-class CutSlice:
-    """A slice that was read, checked and judged.
-
-    Attributes:
-        record: its row of `slice_manifest.csv`.
-        grid: its windows.
-        statistics: of all windows.
-        hits: for each window the number of the rule that drops it, or -1.
-        images, padded: its pixels, for each array.
-    """
-
-    record: SliceRecord
-    grid: Grid
-    statistics: SliceStatistics
-    hits: NDArray[np.int16]
-    images: Images
-    padded: Images
+ReadSlice = tuple[Images, tuple[str, ...]]
+"""Pixels and digests of a slice, for each array."""
 
 
 def run_part(job: Job, part: Part) -> CutReceipt:
-    """Do one part, or find that it is done.
-
-    Raises:
-        SliceError: a slice cannot be used, and faulty slices are not to be skipped.
-        SystemFailureError: the system refused a read or a write.
-    """
-    done = trusted_receipt(job, part, check_sources=True)
-    return done or complete_part(job, part, cut_slices(job, part))
+    """Do one part, or find that it is done; raises SliceError where a slice cannot be used and is not to be skipped."""
+    return trusted_receipt(job, part, check_sources=True) or complete_part(job, part, cut_slices(job, part))
 
 
 def probe_part(job: Job, part: Part) -> int:
@@ -81,60 +48,36 @@ def probe_part(job: Job, part: Part) -> int:
     return sum(1 for _ in cut_slices(job, part))
 
 
-def complete_part(job: Job, part: Part, pieces: Iterable[CutSlice | SliceRecord]) -> CutReceipt:
+def complete_part(job: Job, part: Part, pieces: Iterable[CutSlice]) -> CutReceipt:
     """Write the slices of a part as they come, make everything durable, and put the receipt down."""
     rows, writer, outputs = write_part(job, part, pieces, Disk())
-    written = rows.write(job, part)
-    receipt = rows.receipt(job, part, writer.bytes_written, list(written.values()))
-    sync_outputs(job.folder, [*outputs, *map(str, written)])
+    written = rows.write()
+    receipt = rows.receipt(writer.bytes_written, written)
+    sync_outputs(job.folder, [*outputs, *(str(job.piece(part.number, table)) for table in written)])
     receipt.write(job.state)
     return receipt
 
 
-def write_part(
-    job: Job, part: Part, pieces: Iterable[CutSlice | SliceRecord], disk: Disk
-) -> tuple[PartRows, PartWriter, list[str]]:
+def write_part(job: Job, part: Part, pieces: Iterable[CutSlice], disk: Disk) -> tuple[PartRows, PartWriter, list[str]]:
     """Give the slices of a part to the layout's writer as they come.
 
-    Returns:
-        The part's rows, the writer at its end, and the files written, not yet durable.
+    Returns the part's rows, the writer at its end, and the files written, not yet durable.
     """
-    writer = layout_of(job.layout).writer(
-        WriterOptions(
-            job.folder, job.path_prefix, job.split, job.config.patch_size, tuple(job.arrays), part.shards, disk
-        )
+    options = WriterOptions(
+        job.folder, job.path_prefix, job.split, job.config.patch_size, tuple(job.arrays), part.shards, disk
     )
-    rows = PartRows(job.split, tuple(job.arrays), tuple(rule.name for rule in job.config.drop))
+    writer, rows = layout_of(job.layout).writer(options), PartRows(job, part)
     try:
         for piece in pieces:
-            if isinstance(piece, SliceRecord):
-                rows.add_skipped(piece)
-            else:
-                _write_slice(piece, writer, rows)
+            rows.add(piece, writer.write(piece.kept()) if piece.reason is None else None)
         return rows, writer, writer.finish()
     except BaseException:
         writer.abandon()
         raise
 
 
-def _write_slice(piece: CutSlice, writer: PartWriter, rows: PartRows) -> None:
-    kept = piece.hits < 0
-    window_rows, window_cols = piece.grid.origins()
-    addresses = writer.write(
-        SliceToWrite(
-            piece.record.slice_index,
-            piece.record.paths,
-            piece.images,
-            piece.padded,
-            window_rows[kept],
-            window_cols[kept],
-        )
-    )
-    rows.add(piece.record, piece.grid, piece.statistics.windows, piece.hits, addresses)
-
-
-def cut_slices(job: Job, part: Part) -> Iterator[CutSlice | SliceRecord]:
-    """Read, check and judge the slices of a part; a slice that is left out comes as its record alone.
+def cut_slices(job: Job, part: Part) -> Iterator[CutSlice]:
+    """Read, check and judge the slices of a part.
 
     The pixels of a slice are valid until the next one is asked for.
     """
@@ -150,7 +93,7 @@ def cut_slices(job: Job, part: Part) -> Iterator[CutSlice | SliceRecord]:
         except SliceError as error:
             if job.on_error == "stop":
                 raise
-            yield SliceRecord.skipped(task, error.message)
+            yield CutSlice(task=task, reason=error.message)
 
 
 def _read_ahead(job: Job, part: Part) -> Iterator[tuple[SliceTask, ReadSlice | Exception]]:
@@ -172,11 +115,12 @@ def _runs(tasks: Sequence[SliceTask]) -> Iterator[list[SliceTask]]:
     run: list[SliceTask] = []
     pixels = 0
     for task in tasks:
-        pixels += task.shape[0] * task.shape[1] * len(task.paths)
-        if run and (len(run) == _RUN_SLICES or pixels > _RUN_PIXELS):
+        more = prod(task.shape) * len(task.paths)
+        if run and (len(run) == _RUN_SLICES or pixels + more > _RUN_PIXELS):
             yield run
-            run, pixels = [], task.shape[0] * task.shape[1] * len(task.paths)
+            run, pixels = [], 0
         run.append(task)
+        pixels += more
     yield run
 
 
@@ -186,19 +130,15 @@ def _read_run(job: Job, run: list[SliceTask], buffers: list[list[SliceBuffer]]) 
     for task, mine in zip(run, buffers, strict=False):
         try:
             images = _read_slice(job, task, mine)
-            found.append(ReadSlice(images, tuple(array_digest(image) for image in images)))
+            found.append((images, tuple(array_digest(image) for image in images)))
         except Exception as error:  # noqa: BLE001 - raised when it is this slice's turn
             found.append(error)
     return found
 
 
 def cut_slice(job: Job, task: SliceTask, read: ReadSlice, grid: Grid, rules: CompiledRules) -> CutSlice:
-    """Check and judge one slice that was read.
-
-    Raises:
-        RangeError: it holds a value outside the range.
-    """
-    images = read.images
+    """Check and judge one slice that was read; raises RangeError where it holds a value outside the range."""
+    images, digests = read
     padded = [pad_slice(image, grid.padded_shape, job.config.pad_mode) for image in images]
     judged = list(job.arrays).index(job.config.rules_on)
     statistics = window_statistics(
@@ -212,43 +152,36 @@ def cut_slice(job: Job, task: SliceTask, read: ReadSlice, grid: Grid, rules: Com
             _check_range(image, path, low, high, job.config.value_range)
     # Most sets are built without rules, and then nobody looks at the columns.
     hits = (
-        rules.first_hits(rule_columns(task.slice_index, grid, statistics))
+        rules.first_hits(rule_columns(task.slice_index, grid, statistics.windows))
         if rules.names
         else np.full(len(grid), -1, np.int16)
     )
-    record = SliceRecord(
-        slice_index=task.slice_index,
-        paths=task.paths,
-        patient_id=task.patient_id,
-        shape=task.shape,
-        src_dtype=task.src_dtype,
+    return CutSlice(
+        task=task,
+        grid=grid,
+        statistics=statistics.windows,
+        hits=hits,
         bounds=bounds[0],
-        digests=read.digests,
-        num_windows=len(grid),
-        num_patches=int((hits < 0).sum()),
+        digests=digests,
+        images=images,
+        padded=tuple(padded),
         mismatch=_stated_mismatch(task, bounds[0]),
     )
-    return CutSlice(record, grid, statistics, hits, images, tuple(padded))
 
 
 def _read_slice(job: Job, task: SliceTask, buffers: list[SliceBuffer]) -> Images:
     if task.problem is not None:
         raise SliceError(task.problem)
-    return tuple(
-        _read_array(job, task, path, array, buffer)
-        for array, path, buffer in zip(job.arrays, task.paths, buffers, strict=True)
-    )
-
-
-def _read_array(job: Job, task: SliceTask, path: str, array: str, buffer: SliceBuffer) -> NDArray[Any]:
-    image, _dtype = buffer.read(f"{job.data_root}/{path}", path, integers_allowed=array != "image")
-    wanted = np.dtype(job.arrays[array].dtype)
-    if image.shape != task.shape or image.dtype != wanted:
-        raise SourceChangedError(
-            f"{path} has shape {image.shape} and dtype {image.dtype}, when the build was planned it was "
-            f"{task.shape} and {wanted}; do not change sources while they are cut; run the command again"
-        )
-    return image
+    images = []
+    for (array, info), path, buffer in zip(job.arrays.items(), task.paths, buffers, strict=True):
+        image, _dtype = buffer.read(f"{job.data_root}/{path}", path, integers_allowed=array != "image")
+        if image.shape != task.shape or image.dtype != np.dtype(info.dtype):
+            raise SourceChangedError(
+                f"{path} has shape {image.shape} and dtype {image.dtype}, when the build was planned it was "
+                f"{task.shape} and {info.dtype}; do not change sources while they are cut; run the command again"
+            )
+        images.append(image)
+    return tuple(images)
 
 
 def _bounds(image: NDArray[Any], known: SliceStatistics | None) -> tuple[float, float]:
@@ -278,8 +211,8 @@ def _stated_mismatch(task: SliceTask, bounds: tuple[float, float]) -> str | None
     return None
 
 
-def rule_columns(slice_index: int, grid: Grid, statistics: SliceStatistics) -> dict[str, NDArray[np.float64]]:
+def rule_columns(slice_index: int, grid: Grid, statistics: WindowStatistics) -> dict[str, NDArray[np.float64]]:
     """What rules see of a slice's windows, each `(N,)`."""
     rows, cols = grid.origins()
     places = {"slice_index": np.full(len(grid), slice_index), "row": rows, "col": cols}
-    return {name: values.astype(np.float64) for name, values in places.items()} | statistics.windows
+    return {name: values.astype(np.float64) for name, values in places.items()} | statistics

@@ -4,7 +4,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from ctpatch.config import PatchConfig
-from ctpatch.format.meta import ArrayInfo
+from ctpatch.format.meta import STATE_FOLDER, ArrayInfo
 from ctpatch.layouts import layout_of
 from ctpatch.words import LayoutName, OnError
 
@@ -16,7 +16,6 @@ class Job:
     Attributes:
         data_root: what source paths are relative to.
         folder: the patch set's folder; absolute.
-        state: the folder of receipts.
         path_prefix: what stands before a patch's path in the manifest.
         split: the split's name.
         config: geometry, range and rules.
@@ -29,7 +28,6 @@ class Job:
 
     data_root: Path
     folder: Path
-    state: Path
     path_prefix: str
     split: str
     config: PatchConfig
@@ -38,6 +36,11 @@ class Job:
     plan_digest: str
     on_error: OnError
     strict: bool
+
+    @property
+    def state(self) -> Path:
+        """The folder of receipts."""
+        return self.folder / STATE_FOLDER
 
     def resolve_patch(self, path: str) -> str:
         """Where a patch's file is: below the set's folder, or below the data root where the set has no pixels."""

@@ -63,19 +63,15 @@ class PatchSetFiles(Product[PatchMeta]):
 
         What is in the files is left to `verify`.
         """
-        arrays = tuple(meta.arrays)
+        arrays, tables = tuple(meta.arrays), (PATCH_MANIFEST, SLICE_MANIFEST)
         try:
-            rows, slices = (
-                read_table(where / name, schema_of(name, arrays)) for name in (PATCH_MANIFEST, SLICE_MANIFEST)
-            )
+            rows, slices = (read_table(where / name, schema_of(name, arrays)) for name in tables)
         except FormatError as error:
             return error.message
         size = meta.patch_config().patch_size
-        for file in layout_of(meta.layout).pixel_files(rows, slices, meta.arrays, size):
-            damage = file.damage(str(where / (file.path or "").removeprefix(meta.path_prefix)))
-            if damage is not None:
-                return damage
-        return None
+        files = layout_of(meta.layout).pixel_files(rows, slices, meta.arrays, size)
+        found = (file.damage(str(where / (file.path or "").removeprefix(meta.path_prefix))) for file in files)
+        return next((damage for damage in found if damage is not None), None)
 
 
 PATCH_SET = PatchSetFiles()

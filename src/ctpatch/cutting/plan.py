@@ -1,8 +1,9 @@
 """What a build would do: slices, windows, bytes, names, coverage, and the parts it is done in."""
 
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from functools import cached_property
+from itertools import islice
 from typing import Any
 
 import numpy as np
@@ -50,10 +51,6 @@ class SliceTask:
         """What messages call it: the path of its image."""
         return self.paths[0]
 
-    def with_problem(self, problem: str) -> "SliceTask":
-        """The same slice, known to be unusable."""
-        return replace(self, problem=f"{self.name}: {problem}")
-
 
 @dataclass(frozen=True, slots=True)
 class Part:
@@ -95,6 +92,7 @@ class SplitPlan:
     slices: pl.DataFrame
     arrays: dict[str, ArrayInfo]
     limits: PartLimits = field(default_factory=lambda: LIMITS)
+    _grids: dict[tuple[int, int], Grid] = field(default_factory=dict, init=False, repr=False, compare=False)
 
     @cached_property
     def shapes(self) -> list[ShapeCount]:
@@ -111,10 +109,6 @@ class SplitPlan:
         if shape not in self._grids:
             self._grids[shape] = make_grid(*shape, self.config)
         return self._grids[shape]
-
-    @cached_property
-    def _grids(self) -> dict[tuple[int, int], Grid]:
-        return {}
 
     @property
     def num_slices(self) -> int:
@@ -150,11 +144,7 @@ class SplitPlan:
         if not lossy or self.config.pad_mode != "none":
             return None
         shape = max(lossy, key=lambda each: each.slices).grid.shape
-        strides = [
-            covering_stride(length, size, stride)
-            for length, size, stride in zip(shape, self.config.patch_size, self.config.stride, strict=True)
-        ]
-        rows, cols = strides
+        rows, cols = map(covering_stride, shape, self.config.patch_size, self.config.stride)
         return None if rows is None or cols is None else one_or_pair((rows, cols))
 
     def windows_at_covering_stride(self) -> int:
@@ -190,14 +180,9 @@ class SplitPlan:
 
     def first_patch_ids(self, count: int = 3) -> list[str]:
         """The ids of the first windows."""
-        ids: list[str] = []
-        for task in self.tasks():
-            if task.problem is None:
-                for row, col in self.grid(task.shape):
-                    ids.append(patch_id(self.source.split, task.slice_index, row, col))
-                    if len(ids) == count:
-                        return ids
-        return ids
+        usable = (task for task in self.tasks() if task.problem is None)
+        windows = ((task.slice_index, *window) for task in usable for window in self.grid(task.shape))
+        return [patch_id(self.source.split, *each) for each in islice(windows, count)]
 
     def tasks(self) -> Iterator[SliceTask]:
         """The slices one by one, in the manifest's order."""
@@ -289,8 +274,8 @@ def plan(
         SourceManifestError: a manifest breaks the rules of its format.
         NpyError: a slice cannot be used.
     """
-    cfg = config or PatchConfig()
-    return [plan_split(split, cfg, skip_faulty=skip_faulty) for split in find_splits(as_sources(source), data_root)]
+    splits, cfg = find_splits(as_sources(source), data_root), config or PatchConfig()
+    return [plan_split(split, cfg, skip_faulty=skip_faulty) for split in splits]
 
 
 def plan_split(source: SplitSource, cfg: PatchConfig, *, skip_faulty: bool = False) -> SplitPlan:

@@ -1,14 +1,16 @@
 """What rules would drop, without writing anything."""
 
 from collections import Counter
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
+from ctpatch.config import BuildConfig
 from ctpatch.core.rules import compile_rules
-from ctpatch.cutting.cut import CutSlice, cut_slices, rule_columns
+from ctpatch.cutting.cut import cut_slices, rule_columns
 from ctpatch.cutting.job import Job
 from ctpatch.cutting.plan import Part, SplitPlan
+from ctpatch.cutting.work import CutWork
 from ctpatch.errors import WorkerLostError
 from ctpatch.events import Listener, WorkAdvanced, WorkFinished, WorkStarted, ignore
 from ctpatch.words import OnError
@@ -36,13 +38,7 @@ class RulePreview:
 
     def as_dict(self) -> dict[str, Any]:
         """The counts as plain values, for programs."""
-        return {
-            "windows": self.windows,
-            "kept": self.kept,
-            "first": dict(self.first),
-            "alone": dict(self.alone),
-            "skipped": self.skipped,
-        }
+        return asdict(self) | {"first": dict(self.first), "alone": dict(self.alone)}
 
     def add(self, other: "RulePreview") -> None:
         """Add what another run of slices gave."""
@@ -61,20 +57,7 @@ def preview_rules(
     Raises:
         SliceError: a slice cannot be used (with `on_error="stop"`).
     """
-    nowhere = Path()
-    job = Job(
-        data_root=plan.source.data_root,
-        folder=nowhere,
-        state=nowhere,
-        path_prefix="",
-        split=plan.source.split,
-        config=plan.config,
-        layout="index",
-        arrays=plan.arrays,
-        plan_digest="",
-        on_error=on_error,
-        strict=False,
-    )
+    job = CutWork(plan, Path(), BuildConfig(layout="index", on_error=on_error)).job
     total = RulePreview()
     task = f"plan {plan.source.name}"
     listener(WorkStarted(task, plan.slices.height, "slices"))
@@ -84,7 +67,7 @@ def preview_rules(
                 raise outcome.error
             if not isinstance(outcome, Done):
                 raise WorkerLostError(
-                    f"the process that read {outcome.item.tasks[0].paths[0]} and those behind it was ended twice; "
+                    f"the process that read {outcome.item.tasks[0].name} and those behind it was ended twice; "
                     "check these files and the memory limit"
                 )
             total.add(outcome.result)
@@ -98,13 +81,13 @@ def _preview_part(job: Job, part: Part) -> RulePreview:
     rules = compile_rules(job.config.drop)
     found = RulePreview()
     for piece in cut_slices(job, part):
-        if not isinstance(piece, CutSlice):
-            found.skipped.append(piece.reason or "")
+        if piece.reason is not None:
+            found.skipped.append(piece.reason)
             continue
         found.windows += len(piece.grid)
         found.kept += int((piece.hits < 0).sum())
         if rules.names:
-            every = rules.all_hits(rule_columns(piece.record.slice_index, piece.grid, piece.statistics))
+            every = rules.all_hits(rule_columns(piece.task.slice_index, piece.grid, piece.statistics))
             for number, name in enumerate(rules.names):
                 found.first[name] += int((piece.hits == number).sum())
                 found.alone[name] += int(every[number].sum())

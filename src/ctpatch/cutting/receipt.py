@@ -53,18 +53,12 @@ class CutReceipt(Receipt):
 def trusted_receipt(job: Job, part: Part, *, check_sources: bool) -> CutReceipt | None:
     """The receipt of an earlier run where everything it says still holds, else None: the part is done again.
 
-    Args:
-        job: what all parts share.
-        part: the part.
-        check_sources: whether the part is made from source slices, which must be what they were.
-
     Raises:
         SourceChangedError: a source slice is no longer what the earlier run read.
     """
     receipt = CutReceipt.of_plan(job.state, part.number, job.plan_digest)
-    if receipt is None or receipt.num_skipped:
-        return None
-    if [source[0] for source in receipt.sources] != [task.slice_index for task in part.tasks]:
+    indices = [task.slice_index for task in part.tasks]
+    if receipt is None or receipt.num_skipped or [source[0] for source in receipt.sources] != indices:
         return None
     if check_sources:
         refuse_changed_sources(job, part, receipt.sources, receipt.started_ns, strict=job.strict)
@@ -73,9 +67,8 @@ def trusted_receipt(job: Job, part: Part, *, check_sources: bool) -> CutReceipt 
 
 def _outputs_hold(job: Job, part: Part, receipt: CutReceipt) -> bool:
     try:
-        for table in TABLES:
-            if file_digest(job.piece(part.number, table)) != receipt.pieces.get(table):
-                return False
+        if any(file_digest(job.piece(part.number, table)) != receipt.pieces.get(table) for table in TABLES):
+            return False
         # All three are read: rows of an earlier version, with fewer columns, are made anew.
         rows, slices, _ = (
             read_table(job.piece(part.number, table), schema_of(table, tuple(job.arrays)), has_header=False)

@@ -1,10 +1,9 @@
 """The rows that a part contributes to the tables, collected while its slices are cut."""
 
 import time
-from collections.abc import Sequence
-from dataclasses import dataclass, field
-from pathlib import Path
-from typing import Any, Self
+from dataclasses import dataclass, field, replace
+from math import prod
+from typing import Any
 
 import numpy as np
 import polars as pl
@@ -28,186 +27,162 @@ from ctpatch.format.tables import (
     rows_to_csv,
     schema_of,
 )
-from ctpatch.layouts.base import Addresses
+from ctpatch.layouts.base import Addresses, SliceToWrite
+
+_NO_WINDOWS = Grid((0, 0), (0, 0), (), (), (0, 0))
+Images = tuple[NDArray[Any], ...]
 
 
-@dataclass(frozen=True, slots=True)
-class SliceRecord:
-    """A row of `slice_manifest.csv`; a slice that was left out has a reason instead of numbers."""
+@dataclass(frozen=True, slots=True, kw_only=True)
+class CutSlice:
+    """A slice that was read, checked and judged; one that was left out has a reason instead of all else.
 
-    slice_index: int
-    paths: tuple[str, ...]
-    patient_id: str | None
-    shape: tuple[int, int]
-    src_dtype: str
-    bounds: tuple[float, float] | None
-    digests: tuple[str, ...]
-    num_windows: int
-    num_patches: int
+    Attributes:
+        task: the slice.
+        reason: why it was left out.
+        grid: its windows.
+        statistics: of all windows.
+        hits: for each window the number of the rule that drops it, or -1.
+        bounds: its smallest and largest pixel.
+        digests: of each array.
+        images, padded: its pixels, for each array.
+        mismatch: how its pixels are not what the source manifest states.
+    """
+
+    task: SliceTask
     reason: str | None = None
+    grid: Grid = _NO_WINDOWS
+    statistics: WindowStatistics = field(default_factory=dict)
+    hits: NDArray[np.int16] = field(default_factory=lambda: np.empty(0, np.int16))
+    bounds: tuple[float | None, float | None] = (None, None)
+    digests: tuple[str, ...] = ()
+    images: Images = ()
+    padded: Images = ()
     mismatch: str | None = None
 
-    @classmethod
-    def skipped(cls, task: SliceTask, reason: str) -> Self:
-        """The record of a slice that was left out."""
-        return cls(task.slice_index, task.paths, task.patient_id, task.shape, task.src_dtype, None, (), 0, 0, reason)
+    def kept(self) -> SliceToWrite:
+        """Its pixels and the windows that no rule drops."""
+        rows, cols = (origins[self.hits < 0] for origins in self.grid.origins())
+        return SliceToWrite(self.task.slice_index, self.task.paths, self.images, self.padded, rows, cols)
 
 
 @dataclass(slots=True)
 class PartRows:
     """Collects the rows of a part while its slices are cut."""
 
-    split: str
-    arrays: tuple[str, ...]
-    rules: tuple[str, ...]
+    job: Job
+    part: Part
     started_ns: int = field(default_factory=time.time_ns)
-    records: list[SliceRecord] = field(default_factory=list)
-    _cut: list[int] = field(default_factory=list)
-    _grids: list[Grid] = field(default_factory=list)
-    _statistics: list[WindowStatistics] = field(default_factory=list)
-    _hits: list[NDArray[np.int16]] = field(default_factory=list)
+    _slices: list[CutSlice] = field(default_factory=list)
     _addresses: list[Addresses] = field(default_factory=list)
 
-    def add_skipped(self, record: SliceRecord) -> None:
-        """Note a slice that was left out."""
-        self.records.append(record)
+    def add(self, piece: CutSlice, addresses: Addresses | None) -> None:
+        """Note a slice, all its windows, and where the kept ones went; a slice that was left out has no addresses."""
+        self._slices.append(replace(piece, images=(), padded=()))
+        if addresses is not None:
+            self._addresses.append(addresses)
 
-    def add(
-        self,
-        record: SliceRecord,
-        grid: Grid,
-        statistics: WindowStatistics,
-        hits: NDArray[np.int16],
-        addresses: Addresses,
-    ) -> None:
-        """Note a slice, all its windows, and where the kept ones went."""
-        self._cut.append(len(self.records))
-        self.records.append(record)
-        self._grids.append(grid)
-        self._statistics.append(statistics)
-        self._hits.append(hits)
-        self._addresses.append(addresses)
-
-    def frames(self, job: Job) -> dict[str, pl.DataFrame]:
+    def frames(self) -> dict[str, pl.DataFrame]:
         """The part's rows of each table."""
-        hits = self._all_hits()
-        patches, rejected = self._windows(job, hits)
-        return {PATCH_MANIFEST: patches, REJECTED_PATCHES: rejected, SLICE_MANIFEST: self._slices()}
+        hits = self._hits()
+        rules = [self.job.config.drop[hit].name for hit in hits[hits >= 0].tolist()]
+        return {
+            PATCH_MANIFEST: self._windows(PATCH_MANIFEST, hits < 0, self._address_columns()),
+            REJECTED_PATCHES: self._windows(REJECTED_PATCHES, hits >= 0, {"rule": rules}),
+            SLICE_MANIFEST: self._slice_rows(),
+        }
 
-    def write(self, job: Job, part: Part) -> dict[Path, str]:
-        """Write the part's rows, not yet durable; returns their files with their digests."""
-        written = {}
-        for table, frame in self.frames(job).items():
-            path = job.piece(part.number, table)
+    def write(self) -> dict[str, str]:
+        """Write the part's rows, not yet durable; returns the digest for each table."""
+        digests = {}
+        for table, frame in self.frames().items():
+            path = self.job.piece(self.part.number, table)
             content = rows_to_csv(frame) if frame.height else b""
             with system_errors("writing", path.name):
                 write_file(str(path), [content])
-            written[path] = bytes_digest(content)
-        return written
+            digests[table] = bytes_digest(content)
+        return digests
 
-    def _all_hits(self) -> NDArray[np.int16]:
-        return np.concatenate(self._hits) if self._hits else np.empty(0, np.int16)
-
-    def receipt(self, job: Job, part: Part, pixel_bytes: int, pieces: Sequence[str]) -> CutReceipt:
-        """What the part did.
-
-        Args:
-            job: what all parts share.
-            part: the part.
-            pixel_bytes: bytes of pixel files written.
-            pieces: digests of its rows, in the order of `frames`.
-        """
-        hits = self._all_hits()
-        counts = np.bincount(hits[hits >= 0], minlength=len(self.rules))
-        done = [record for record in self.records if record.reason is None]
+    def receipt(self, pixel_bytes: int, pieces: dict[str, str]) -> CutReceipt:
+        """What the part did: bytes of pixel files written, and the digest of its rows of each table."""
+        hits, rules = self._hits(), [rule.name for rule in self.job.config.drop]
+        counts = np.bincount(hits[hits >= 0], minlength=len(rules)).tolist()
+        done = [piece for piece in self._slices if piece.reason is None]
         return CutReceipt(
-            part=part.number,
+            part=self.part.number,
             started_ns=self.started_ns,
-            plan_digest=job.plan_digest,
+            plan_digest=self.job.plan_digest,
             num_slices=len(done),
-            num_skipped=len(self.records) - len(done),
+            num_skipped=len(self._slices) - len(done),
             num_windows=len(hits),
             num_patches=int((hits < 0).sum()),
-            dropped={rule: int(count) for rule, count in zip(self.rules, counts, strict=True)},
-            covered_pixels=sum(grid.covered_pixels() for grid in self._grids),
-            total_pixels=sum(record.shape[0] * record.shape[1] for record in done),
+            dropped=dict(zip(rules, counts, strict=True)),
+            covered_pixels=sum(piece.grid.covered_pixels() for piece in done),
+            total_pixels=sum(prod(piece.task.shape) for piece in done),
             pixel_bytes=pixel_bytes,
-            sources=[(record.slice_index, list(record.digests)) for record in self.records],
-            pieces=dict(zip((PATCH_MANIFEST, REJECTED_PATCHES, SLICE_MANIFEST), pieces, strict=True)),
-            skipped=[record.reason for record in self.records if record.reason is not None],
-            mismatches=[record.mismatch for record in self.records if record.mismatch is not None],
-            converted=sorted({record.src_dtype for record in done} - {"float32"}),
-            without_windows=[record.paths[0] for record in done if record.num_windows == 0],
+            sources=[(piece.task.slice_index, list(piece.digests)) for piece in self._slices],
+            pieces=pieces,
+            skipped=[piece.reason for piece in self._slices if piece.reason is not None],
+            mismatches=[piece.mismatch for piece in done if piece.mismatch is not None],
+            converted=sorted({piece.task.src_dtype for piece in done} - {"float32"}),
+            without_windows=[piece.task.name for piece in done if not len(piece.grid)],
         )
 
-    def _windows(self, job: Job, hits: NDArray[np.int16]) -> tuple[pl.DataFrame, pl.DataFrame]:
-        """Rows of the manifest and of the rejected patches."""
-        patch_columns = schema_of(PATCH_MANIFEST, self.arrays)
-        rejected_columns = schema_of(REJECTED_PATCHES, self.arrays)
-        kept, dropped = hits < 0, hits >= 0
-        items = [item for each in self._addresses for item in each.items or ()]
-        addresses = [pl.Series("patch_index", items or [None] * int(kept.sum()), dtype=pl.Int64)]
-        for place, array in enumerate(self.arrays):
-            paths = [path for each in self._addresses for path in each.paths[place]]
-            digests = [digest for each in self._addresses if each.digests for digest in each.digests[place]]
-            addresses.append(pl.Series(path_column(array), paths, dtype=pl.String))
-            addresses.append(pl.Series(digest_column(array), digests or [None] * len(paths), dtype=pl.String))
-        return (
-            self._rows(job, kept, patch_columns, addresses),
-            self._rows(
-                job, dropped, rejected_columns, [pl.Series("rule", [self.rules[hit] for hit in hits[dropped].tolist()])]
-            ),
-        )
+    def _hits(self) -> NDArray[np.int16]:
+        return np.concatenate([piece.hits for piece in self._slices])
 
-    def _rows(
-        self, job: Job, which: NDArray[np.bool_], schema: dict[str, type[pl.DataType]], more: list[pl.Series]
-    ) -> pl.DataFrame:
+    def _address_columns(self) -> dict[str, list[Any]]:
+        """Columns of the kept windows; those that the layout leaves empty are not among them."""
+        columns: dict[str, list[Any]] = {"patch_index": [item for each in self._addresses for item in each.items or ()]}
+        for place, array in enumerate(self.job.arrays):
+            digests = (each.digests[place] for each in self._addresses if each.digests)
+            columns[path_column(array)] = [path for each in self._addresses for path in each.paths[place]]
+            columns[digest_column(array)] = [digest for each in digests for digest in each]
+        return {name: values for name, values in columns.items() if values}
+
+    def _windows(self, table: str, which: NDArray[np.bool_], more: dict[str, list[Any]]) -> pl.DataFrame:
         """Rows for some of the windows; columns that are not known for them are null."""
+        schema = schema_of(table, tuple(self.job.arrays))
         if not which.any():
             return pl.DataFrame(schema=schema)
-        places = np.repeat(self._cut, [len(grid) for grid in self._grids])[which]
-        indices = np.array([record.slice_index for record in self.records], np.int64)
+        places = np.repeat(np.arange(len(self._slices)), [len(piece.grid) for piece in self._slices])[which]
+        indices = np.array([piece.task.slice_index for piece in self._slices], np.int64)
         columns: dict[str, Any] = {
             "slice_index": indices[places],
-            "src_path": pl.Series([record.paths[0] for record in self.records], dtype=pl.String).gather(places),
+            "src_path": pl.Series([piece.task.name for piece in self._slices], dtype=pl.String).gather(places),
         }
         for axis, name in enumerate(("row", "col")):
-            columns[name] = np.concatenate([grid.origins()[axis] for grid in self._grids])[which]
-        for name in self._statistics[0]:
-            columns[name] = np.concatenate([each[name] for each in self._statistics])[which]
-        columns |= {series.name: series for series in more}
+            columns[name] = np.concatenate([piece.grid.origins()[axis] for piece in self._slices])[which]
+        statistics = [piece.statistics for piece in self._slices if piece.reason is None]
+        for name in statistics[0]:
+            columns[name] = np.concatenate([each[name] for each in statistics])[which]
+        columns |= more
         computed = {
-            "patch_id": patch_ids(self.split, pl.col("slice_index"), pl.col("row"), pl.col("col")),
-            "dtype": pl.lit(job.arrays["image"].dtype),
+            "patch_id": patch_ids(self.job.split, pl.col("slice_index"), pl.col("row"), pl.col("col")),
+            "dtype": pl.lit(self.job.arrays["image"].dtype),
         }
         return pl.DataFrame(columns).select(
             computed.get(name, pl.col(name) if name in columns else pl.lit(None)).cast(kind).alias(name)
             for name, kind in schema.items()
         )
 
-    def _slices(self) -> pl.DataFrame:
-        columns: dict[str, list[Any]] = {name: [] for name in schema_of(SLICE_MANIFEST, self.arrays)}
-        for record in self.records:
-            low, high = record.bounds or (None, None)
-            digests = record.digests or (None,) * len(self.arrays)
-            row: dict[str, Any] = {
-                "slice_index": record.slice_index,
-                "src_path": record.paths[0],
-                "height": record.shape[0],
-                "width": record.shape[1],
-                "src_dtype": record.src_dtype,
-                "min": low,
-                "max": high,
-                "digest": digests[0],
-                "num_windows": record.num_windows,
-                "num_patches": record.num_patches,
-                "status": STATUS_OK if record.reason is None else STATUS_SKIPPED,
-                "reason": record.reason,
-                "patient_id": record.patient_id,
+    def _slice_rows(self) -> pl.DataFrame:
+        arrays, rows = tuple(self.job.arrays), []
+        for piece in self._slices:
+            task, digests = piece.task, piece.digests or (None,) * len(arrays)
+            row = {
+                "slice_index": task.slice_index,
+                "height": task.shape[0],
+                "width": task.shape[1],
+                "src_dtype": task.src_dtype,
+                "min": piece.bounds[0],
+                "max": piece.bounds[1],
+                "num_windows": len(piece.grid),
+                "num_patches": int((piece.hits < 0).sum()),
+                "status": STATUS_OK if piece.reason is None else STATUS_SKIPPED,
+                "reason": piece.reason,
+                "patient_id": task.patient_id,
             }
-            for array, path, digest in zip(self.arrays[1:], record.paths[1:], digests[1:], strict=True):
-                row[source_column(array)] = path
-                row[digest_column(array)] = digest
-            for name, value in row.items():
-                columns[name].append(value)
-        return pl.DataFrame(columns, schema=schema_of(SLICE_MANIFEST, self.arrays))
+            paths = zip(map(source_column, arrays), task.paths, strict=True)
+            rows.append(row | dict(paths) | dict(zip(map(digest_column, arrays), digests, strict=True)))
+        return pl.from_dicts(rows, schema=schema_of(SLICE_MANIFEST, arrays))

@@ -6,6 +6,7 @@ each has a lock of its own, and the receipts say what is done. The merge finds e
 
 import os
 import time
+from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -179,17 +180,7 @@ def merge(
         if finished is not None:
             totals = totals_of_set(folder, finished)
             output.end()
-            return BuildResult(
-                folder,
-                "complete",
-                finished,
-                time.perf_counter() - started,
-                totals.skipped,
-                planned_windows=finished.num_windows,
-                windows_at_covering_stride=finished.num_windows,
-                slices_without_windows=totals.without_windows,
-                num_without_windows=totals.num_without_windows,
-            )
+            return result_of(None, folder, finished, "complete", started, totals)
         if begun is None:
             raise UsageError(nothing)
         plan = _plan_again(begun, folder, source, data_root)
@@ -231,16 +222,14 @@ def _plan_again(
 def _data_root(folder: Path, source: str | os.PathLike[str] | None, data_root: str | os.PathLike[str] | None) -> Path:
     if data_root is not None:
         return given_path(data_root).resolve()
-    if source is not None:
-        above = next((each for each in given_path(source).resolve().parents if each.name == PREPARED), None)
+    places = [(given_path(source).resolve(), PREPARED)] if source is not None else []
+    for place, name in (*places, (folder, PATCHES)):
+        above = next((each for each in place.parents if each.name == name), None)
         if above is not None:
             return above.parent
-    above = next((each for each in folder.parents if each.name == PATCHES), None)
-    if above is None:
-        raise UsageError(
-            f"{folder.name} does not lie below a data root; give the data root the shares were built with (--data-root)"
-        )
-    return above.parent
+    raise UsageError(
+        f"{folder.name} does not lie below a data root; give the data root the shares were built with (--data-root)"
+    )
 
 
 def _refuse_missing(work: CutWork, output: WorkFolder[PatchMeta]) -> None:
@@ -251,20 +240,16 @@ def _refuse_missing(work: CutWork, output: WorkFolder[PatchMeta]) -> None:
     ]
     if not missing:
         return
-    held = output.shares_held()
-    counts = {share.of for share in output.shares_begun()}
+    held, begun = output.shares_held(), output.shares_begun()
+    counts = {share.of for share in begun}
     lines = [f"part {number}" for number in missing[:_MAX_NAMED]]
     if len(counts) == 1:
         of = counts.pop()
-        shares = {Share(number % of + 1, of): 0 for number in missing}
-        for number in missing:
-            shares[Share(number % of + 1, of)] += 1
-        lines = [
-            f"share {share} ({count} parts"
-            + (f", held by {held[share]}" if share in held else ", not begun" * (share not in output.shares_begun()))
-            + ")"
-            for share, count in sorted(shares.items(), key=lambda each: each[0].number)[:_MAX_NAMED]
-        ]
+        shares = Counter(Share(number % of + 1, of) for number in missing)
+        lines = []
+        for share, count in sorted(shares.items(), key=lambda each: each[0].number)[:_MAX_NAMED]:
+            state = f", held by {held[share]}" if share in held else "" if share in begun else ", not begun"
+            lines.append(f"share {share} ({count} parts{state})")
     raise IncompleteError(
         f"{output.folder.name}: {len(missing)} part(s) are not done: {', '.join(lines)}; "
         "build these shares, then merge again"

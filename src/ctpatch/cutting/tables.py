@@ -1,10 +1,10 @@
 """From the parts' receipts and rows to the set's tables and its meta, in part order, in bounded memory."""
 
 import os
+from collections import Counter
 from contextlib import ExitStack
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Self
 
 import polars as pl
 import xxhash
@@ -15,12 +15,7 @@ from ctpatch.cutting.job import Job
 from ctpatch.cutting.plan import SplitPlan
 from ctpatch.cutting.receipt import CutReceipt
 from ctpatch.errors import FormatError
-from ctpatch.files.atomic import (
-    end_file,
-    open_for_writing,
-    system_errors,
-    write_buffers,
-)
+from ctpatch.files.atomic import end_file, open_for_writing, system_errors, write_buffers
 from ctpatch.format.meta import (
     FORMAT_VERSION,
     PATCH_META,
@@ -32,33 +27,18 @@ from ctpatch.format.meta import (
     one_or_pair,
     source_line,
 )
-from ctpatch.format.tables import (
-    SLICE_MANIFEST,
-    STATUS_OK,
-    TABLES,
-    header_line,
-    read_table,
-    schema_of,
-)
+from ctpatch.format.tables import SLICE_MANIFEST, STATUS_OK, TABLES, header_line, read_table, schema_of
 from ctpatch.work.folder import WorkFolder
 from ctpatch.work.receipt import receipts_of
 
 MAX_SHOWN = 100
 _COPY_BYTES = 1 << 20
-_SUMMED = (
-    "num_slices",
-    "num_skipped",
-    "num_windows",
-    "num_patches",
-    "pixel_bytes",
-    "covered_pixels",
-    "total_pixels",
-)
+_SUMMED = ["num_slices", "num_skipped", "num_windows", "num_patches", "pixel_bytes", "covered_pixels", "total_pixels"]
 
 
 @dataclass(slots=True)
 class Totals:
-    """Sums over the receipts, whatever the order in which they come."""
+    """Sums over the receipts; `sources`, the digest of all sources, is right where they come in order."""
 
     parts: int = 0
     reused: int = 0
@@ -70,7 +50,8 @@ class Totals:
     covered_pixels: int = 0
     total_pixels: int = 0
     num_without_windows: int = 0
-    dropped: dict[str, int] = field(default_factory=dict)
+    dropped: Counter[str] = field(default_factory=Counter)
+    sources: xxhash.xxh3_128 = field(default_factory=xxhash.xxh3_128)
     skipped: list[str] = field(default_factory=list)
     without_windows: list[str] = field(default_factory=list)
 
@@ -80,8 +61,9 @@ class Totals:
         self.reused += receipt.reused
         for name in _SUMMED:
             setattr(self, name, getattr(self, name) + getattr(receipt, name))
-        for rule, count in receipt.dropped.items():
-            self.dropped[rule] = self.dropped.get(rule, 0) + count
+        self.dropped.update(receipt.dropped)
+        for index, digests in receipt.sources:
+            self.sources.update(source_line(index, digests))
         self.skipped.extend(receipt.skipped[: MAX_SHOWN - len(self.skipped)])
         self.num_without_windows += len(receipt.without_windows)
         self.without_windows.extend(receipt.without_windows[: MAX_SHOWN - len(self.without_windows)])
@@ -90,8 +72,8 @@ class Totals:
 def totals_of_set(folder: Path, meta: PatchMeta) -> Totals:
     """What a summary says of a set that was complete already."""
     slices = read_table(folder / SLICE_MANIFEST, schema_of(SLICE_MANIFEST, tuple(meta.arrays)))
-    skipped = slices.filter(pl.col("status") != STATUS_OK)
-    without = slices.filter((pl.col("status") == STATUS_OK) & (pl.col("num_windows") == 0))
+    good = pl.col("status") == STATUS_OK
+    skipped, without = slices.filter(~good), slices.filter(good, pl.col("num_windows") == 0)
     return Totals(
         skipped=skipped["reason"].head(MAX_SHOWN).to_list(),
         without_windows=without["src_path"].head(MAX_SHOWN).to_list(),
@@ -104,35 +86,24 @@ def merge_parts(
 ) -> tuple[PatchMeta, Totals]:
     """Write the tables and then the meta; the set is complete when this returns.
 
-    Args:
-        job: what all parts share.
-        plan: the slices.
-        output: the set's folder, held.
-        from_sources: whether the parts were made from source slices, which must still be what was read.
-
     Raises:
         SourceChangedError: a source slice was changed while the build went on.
         FormatError: a receipt or a part's rows are not what they were.
         SystemFailureError: the system refused a write.
     """
     totals = Totals()
-    sources = xxhash.xxh3_128()
-    tables: dict[str, TableInfo] = {}
     with ExitStack() as stack:
-        writers = {table: stack.enter_context(_TableWriter(job, table)) for table in TABLES}
+        writers = {table: _TableWriter(job, table, stack) for table in TABLES}
         for part, receipt in receipts_of(job.state, plan.parts(job.layout), CutReceipt):
             if from_sources:
                 refuse_changed_sources(job, part, receipt.sources, receipt.started_ns, strict=False)
             totals.add(receipt)
-            for index, digests in receipt.sources:
-                sources.update(source_line(index, digests))
             for table, writer in writers.items():
                 writer.append(job.piece(part.number, table), receipt.pieces[table])
-        for table, writer in writers.items():
-            tables[table] = writer.finish()
+        tables = {table: writer.finish() for table, writer in writers.items()}
     for table in TABLES:
         output.publish(table)
-    meta = meta_of(job, plan, totals, sources.hexdigest(), tables)
+    meta = meta_of(job, plan, totals, tables)
     output.put(PATCH_META, meta.to_bytes())
     return meta, totals
 
@@ -140,22 +111,12 @@ def merge_parts(
 class _TableWriter:
     """Puts the parts' rows of one table one behind the other, in the state folder."""
 
-    def __init__(self, job: Job, table: str) -> None:
-        self._table = table
-        self._path = job.state / table
-        self._schema = schema_of(table, tuple(job.arrays))
-        self._hasher = xxhash.xxh3_128()
-        self._size = 0
-        self._fd = -1
-
-    def __enter__(self) -> Self:
-        with system_errors("writing", self._table):
-            self._fd = open_for_writing(str(self._path))
-        self._write(header_line(self._schema))
-        return self
-
-    def __exit__(self, *_error: object) -> None:
-        os.close(self._fd)
+    def __init__(self, job: Job, table: str, stack: ExitStack) -> None:
+        self._table, self._hasher, self._size = table, xxhash.xxh3_128(), 0
+        with system_errors("writing", table):
+            self._fd = open_for_writing(str(job.state / table))
+        stack.callback(os.close, self._fd)
+        self._write(header_line(schema_of(table, tuple(job.arrays))))
 
     def _write(self, content: bytes) -> None:
         with system_errors("writing", self._table):
@@ -163,11 +124,7 @@ class _TableWriter:
         self._hasher.update(content)
 
     def append(self, piece: Path, digest: str) -> None:
-        """Add a part's rows.
-
-        Raises:
-            FormatError: they are not what the receipt says.
-        """
+        """Add a part's rows; raises FormatError where they are not what the receipt says."""
         hasher = xxhash.xxh3_128()
         with system_errors("reading", piece.name), piece.open("rb") as file:
             while content := file.read(_COPY_BYTES):
@@ -184,14 +141,13 @@ class _TableWriter:
         return TableInfo(bytes=self._size, digest=self._hasher.hexdigest())
 
 
-def meta_of(job: Job, plan: SplitPlan, totals: Totals, source_digest: str, tables: dict[str, TableInfo]) -> PatchMeta:
+def meta_of(job: Job, plan: SplitPlan, totals: Totals, tables: dict[str, TableInfo]) -> PatchMeta:
     """The meta of a set that is made of these parts."""
-    config = plan.config
+    config, source_digest = plan.config, totals.sources.hexdigest()
     root = job.data_root.resolve()
     inside = job.folder != root and job.folder.is_relative_to(root)
     rules = tuple(
-        DropRule(name=rule.name, condition=rule.condition, dropped=totals.dropped.get(rule.name, 0))
-        for rule in config.drop
+        DropRule(name=rule.name, condition=rule.condition, dropped=totals.dropped[rule.name]) for rule in config.drop
     )
     return PatchMeta(
         num_slices=totals.num_slices,

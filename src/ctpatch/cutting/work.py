@@ -2,11 +2,11 @@
 
 import time
 from collections.abc import Callable, Iterable, Iterator
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, Literal
 
-from ctpatch.config import BuildConfig
+from ctpatch.config import BuildConfig, PatchConfig
 from ctpatch.cutting.changes import changed_sources
 from ctpatch.cutting.cut import probe_part, run_part
 from ctpatch.cutting.job import Job
@@ -15,7 +15,7 @@ from ctpatch.cutting.plan import Part, SliceTask, SplitPlan
 from ctpatch.cutting.receipt import CutReceipt
 from ctpatch.cutting.tables import MAX_SHOWN, Totals, merge_parts, totals_of_set
 from ctpatch.events import Listener, Notice, WorkAdvanced
-from ctpatch.format.meta import STATE_FOLDER, PatchMeta
+from ctpatch.format.meta import ArrayInfo, PatchMeta
 from ctpatch.layouts import layout_of
 from ctpatch.words import LayoutName
 from ctpatch.work.executors.base import Executor
@@ -69,15 +69,32 @@ class CutWork(Work[Part, Any, CutReceipt, PatchMeta]):
     cure = "remove their rows"
     others = "the source slices listed then are others, or have other shapes"
     from_sources = True
+    run: Callable[[Any, Part], CutReceipt] = staticmethod(run_part)
+    probe: Callable[[Any, Part], int] | None = staticmethod(probe_part)
 
     def __init__(self, plan: SplitPlan, folder: Path, options: BuildConfig) -> None:
+        source, layout = plan.source, options.layout
+        place, root = folder.resolve(), source.data_root.resolve()
+        inside = place != root and place.is_relative_to(root) and not layout_of(layout).reads_sources
         self.plan = plan
         self.folder = folder
-        self.task = plan.source.name
+        self.task = source.name
         self.on_error = options.on_error
-        self.job = self._job(options)
-        names = {"split": plan.source.split, "layout": options.layout, "arrays": list(plan.arrays)}
-        self.begun = Begun(describe_plan(plan, options.layout), self.job.plan_digest, names)
+        self.job = Job(
+            data_root=source.data_root,
+            folder=place,
+            path_prefix=f"{place.relative_to(root).as_posix()}/" if inside else "",
+            split=source.split,
+            config=plan.config,
+            layout=layout,
+            arrays=plan.arrays,
+            plan_digest=f"{self.plan_digest()}-{layout}",
+            on_error=options.on_error,
+            strict=options.strict,
+        )
+        described = _described(plan.config, layout, plan.arrays, source.manifest_path, source.dataset, source.split)
+        names = {"split": source.split, "layout": layout, "arrays": list(plan.arrays)}
+        self.begun = Begun(described, self.job.plan_digest, names)
         self.totals = Totals()
         self._said: set[str] = set()
         self._mismatches = 0
@@ -85,24 +102,6 @@ class CutWork(Work[Part, Any, CutReceipt, PatchMeta]):
     def plan_digest(self) -> str:
         """What an earlier, unfinished run must agree with."""
         return self.plan.digest()
-
-    def _job(self, options: BuildConfig) -> Job:
-        plan = self.plan
-        folder, root = self.folder.resolve(), plan.source.data_root.resolve()
-        inside = folder != root and folder.is_relative_to(root) and not layout_of(options.layout).reads_sources
-        return Job(
-            data_root=plan.source.data_root,
-            folder=folder,
-            state=folder / STATE_FOLDER,
-            path_prefix=f"{folder.relative_to(root).as_posix()}/" if inside else "",
-            split=plan.source.split,
-            config=plan.config,
-            layout=options.layout,
-            arrays=plan.arrays,
-            plan_digest=f"{self.plan_digest()}-{options.layout}",
-            on_error=options.on_error,
-            strict=options.strict,
-        )
 
     @property
     def num_tasks(self) -> int:
@@ -118,23 +117,15 @@ class CutWork(Work[Part, Any, CutReceipt, PatchMeta]):
         del folder
         return self.job
 
-    @property
-    def run(self) -> Callable[[Any, Part], CutReceipt]:
-        """Cuts the slices of a part."""
-        return run_part
-
-    @property
-    def probe(self) -> Callable[[Any, Part], int] | None:
-        """Reads and judges slices."""
-        return probe_part
-
     def poisoned(self, task: SliceTask) -> SliceTask:
         """A slice with the problem that it ends its process."""
-        return task.with_problem("its process was ended twice while it was cut; check the file and the memory limit")
+        problem = f"{task.name}: its process was ended twice while it was cut; check the file and the memory limit"
+        return replace(task, problem=problem)
 
     def changed(self, folder: WorkFolder[PatchMeta], meta: PatchMeta) -> list[str]:
         """Options that differ, else slices that are no longer what was cut."""
-        return differences(describe_meta(meta), self.begun.options) or self.changed_sources(folder.folder, meta)
+        was = _described(meta.patch_config(), meta.layout, meta.arrays, meta.source_manifest, meta.dataset, meta.split)
+        return differences(was, self.begun.options) or self.changed_sources(folder.folder, meta)
 
     def changed_sources(self, folder: Path, meta: PatchMeta) -> list[str]:
         """Slices that are no longer what was cut."""
@@ -178,42 +169,32 @@ def make_set(work: CutWork, executor: Executor, listener: Listener, *, overwrite
 
 
 def result_of(
-    plan: SplitPlan, folder: Path, meta: PatchMeta, outcome: Outcome, started: float, totals: Totals
+    plan: SplitPlan | None, folder: Path, meta: PatchMeta, outcome: Outcome, started: float, totals: Totals
 ) -> BuildResult:
-    """What a build that came to this end did."""
+    """What a build that came to this end did; where there is no plan any more, the windows are those of the set."""
     return BuildResult(
         folder=folder,
         outcome=outcome,
         meta=meta,
         seconds=time.perf_counter() - started,
         skipped=totals.skipped,
-        covering_stride=plan.covering_stride,
-        planned_windows=plan.num_windows,
-        windows_at_covering_stride=plan.windows_at_covering_stride(),
+        covering_stride=plan.covering_stride if plan else None,
+        planned_windows=plan.num_windows if plan else meta.num_windows,
+        windows_at_covering_stride=plan.windows_at_covering_stride() if plan else meta.num_windows,
         slices_without_windows=totals.without_windows,
         num_without_windows=totals.num_without_windows,
     )
 
 
-def describe_plan(plan: SplitPlan, layout: LayoutName) -> dict[str, Any]:
-    """What decides a set, as plain values that can be compared and shown."""
+def _described(
+    config: PatchConfig, layout: LayoutName, arrays: dict[str, ArrayInfo], manifest: str, dataset: str, split: str
+) -> dict[str, Any]:
+    """What decides a set, planned or finished, as plain values that can be compared and shown."""
     return {
-        **plan.config.model_dump(mode="json"),
+        **config.model_dump(mode="json"),
         "layout": layout,
-        "arrays": {name: info.dtype for name, info in plan.arrays.items()},
-        "source_manifest": plan.source.manifest_path,
-        "dataset": plan.source.dataset,
-        "split": plan.source.split,
-    }
-
-
-def describe_meta(meta: PatchMeta) -> dict[str, Any]:
-    """The same of a finished set."""
-    return {
-        **meta.patch_config().model_dump(mode="json"),
-        "layout": meta.layout,
-        "arrays": {name: info.dtype for name, info in meta.arrays.items()},
-        "source_manifest": meta.source_manifest,
-        "dataset": meta.dataset,
-        "split": meta.split,
+        "arrays": {name: info.dtype for name, info in arrays.items()},
+        "source_manifest": manifest,
+        "dataset": dataset,
+        "split": split,
     }

@@ -1,6 +1,6 @@
 """What an audit knows of a split, whatever it was found as, and how its pixels are read."""
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from typing import Any, Literal, Protocol
 
@@ -14,7 +14,7 @@ from ctpatch.reading.patchset import PatchSet
 Kind = Literal["prepared", "patches", "foreign patches"]
 
 
-def digest_column(array: str) -> str:
+def known_digest(array: str) -> str:
     """The column of a split's frames that holds digests of an array, null where none is known."""
     return f"digest:{array}"
 
@@ -27,7 +27,7 @@ class Run:
         split: number of the split.
         start: number of the first slice.
         slices: rows of `AuditedSplit.slices`.
-        patches: rows of `AuditedSplit.patches`, in order of their slices; None where the split has none.
+        patches: rows of `AuditedSplit.patches`, in order of their slices; empty where the split has none.
         first_patch: number of the first of them.
         offsets: where the rows of each slice begin and end, `(n + 1,)`.
     """
@@ -35,7 +35,7 @@ class Run:
     split: int
     start: int
     slices: pl.DataFrame
-    patches: pl.DataFrame | None
+    patches: pl.DataFrame
     first_patch: int
     offsets: NDArray[np.int64]
 
@@ -54,7 +54,6 @@ class Seen:
         whole: whether these are the pixels of the source slice, all of them.
         why: why there are no pixels where that is in the nature of the set.
         fault: why there are no pixels where there should be.
-        patches_too: whether the slice's patches are worth reading all the same.
     """
 
     image: NDArray[Any] | None = None
@@ -62,17 +61,10 @@ class Seen:
     whole: bool = True
     why: str | None = None
     fault: str | None = None
-    patches_too: bool = False
 
 
-@dataclass(frozen=True, slots=True)
-class PatchSeen:
-    """Digest of a patch, and whether it is constant; None where that is on record already."""
-
-    row: int
-    digest: str | None
-    constant: bool | None
-    fault: str | None = None
+PatchSeen = tuple[int, str | None, bool | None, str | None]
+"""Number of a patch within the run, its digest, whether it is constant (None where that is on record), its fault."""
 
 
 class RunPixels(Protocol):
@@ -87,17 +79,8 @@ class RunPixels(Protocol):
         ...
 
 
-class SplitPixels(Protocol):
-    """The pixels of a split; it is sent to the processes that look at them."""
-
-    @property
-    def ps(self) -> PatchSet | None:
-        """The patch set that holds them, where it is one of ours."""
-        ...
-
-    def begin(self, run: Run) -> RunPixels:
-        """Begin with a run."""
-        ...
+SplitPixels = Callable[[Run], RunPixels]
+"""Begins with a run of a split; it is sent to the processes that look at the pixels."""
 
 
 @dataclass(slots=True)
@@ -108,18 +91,16 @@ class AuditedSplit:
         name: what the report calls it.
         folder: where it is, as the user would type it.
         kind: prepared slices, a patch set of ours, or one made elsewhere.
-        layout: of a patch set of ours.
         arrays: those whose pixels are compared; labels are not.
         slice_table: name of the file whose rows stand for slices.
-        patch_table: name of the file whose rows stand for patches.
-        slices: a row for each slice: `line` (Int64), `id`, `path` (String), `patient_id` (String or null) and
-            `digest:<array>`, and what is needed to read its pixels.
-        patches: a row for each patch, in order of its slice: `at` (number of its slice), `line`, `id`,
-            `digest:<array>`, `constant` (Boolean or null), and what is needed to read its pixels. None for
-            prepared slices.
-        slice_level: whether rows of `slices` are slices; else each stands for a patch, for want of anything better.
-        digests_on_record: whether `slices` came with digests, so that no pixel is needed to tell equal ones.
+        slices: a row for each slice: `line` (Int64), `id`, `path` (String), `patient_id` (String or null),
+            `digest:<array>` (String or null), `constant` (Boolean or null), and what is needed to read its pixels.
         pixels: reads its pixels.
+        ps: the patch set of ours that holds them.
+        patch_table: name of the file whose rows stand for patches.
+        patches: a row for each patch, in order of its slice: `at` (number of its slice), `line`, `id`,
+            `digest:<array>`, `constant`, and what is needed to read its pixels. None for prepared slices.
+        slice_level: whether rows of `slices` are slices; else each stands for a patch, for want of anything better.
         not_checked: what cannot be checked, and why.
         faults: rows that could not be used.
     """
@@ -127,29 +108,30 @@ class AuditedSplit:
     name: str
     folder: str
     kind: Kind
-    layout: str | None
     arrays: tuple[str, ...]
     slice_table: str
-    patch_table: str | None
     slices: pl.DataFrame
-    patches: pl.DataFrame | None
     pixels: SplitPixels
+    ps: PatchSet | None = None
+    patch_table: str | None = None
+    patches: pl.DataFrame | None = None
     slice_level: bool = True
-    digests_on_record: bool = False
     not_checked: list[NotChecked] = field(default_factory=list)
     faults: list[Fault] = field(default_factory=list)
 
     def slice_ref(self, at: int) -> RowRef:
         """The row of a slice."""
-        row = self.slices.row(at, named=True)
-        return RowRef(self.name, self.slice_table, row["line"], row["id"], row["path"] or "")
+        return self._ref(self.slice_table, self.slices, at)
 
     def patch_ref(self, number: int) -> RowRef:
         """The row of a patch."""
         assert self.patches is not None
         assert self.patch_table is not None
-        row = self.patches.row(number, named=True)
-        return RowRef(self.name, self.patch_table, row["line"], row["id"], row["path"] or "")
+        return self._ref(self.patch_table, self.patches, number)
+
+    def _ref(self, table: str, frame: pl.DataFrame, number: int) -> RowRef:
+        line, name, path = frame.select("line", "id", "path").row(number)
+        return RowRef(self.name, table, line, name, path or "")
 
     def add_not_checked(self, what: str, why: str, count: int | None = None) -> None:
         """Note what cannot be checked."""
@@ -162,12 +144,12 @@ class AuditedSplit:
     def _run(self, number: int, start: int, length: int) -> Run:
         slices = self.slices[start : start + length]
         if self.patches is None:
-            return Run(number, start, slices, None, 0, np.zeros(slices.height + 1, np.int64))
+            return Run(number, start, slices, pl.DataFrame(), 0, np.zeros(slices.height + 1, np.int64))
         bounds = np.searchsorted(self.patches["at"].to_numpy(), np.arange(start, start + slices.height + 1))
-        first, end = int(bounds[0]), int(bounds[-1])
-        return Run(number, start, slices, self.patches[first:end], first, bounds.astype(np.int64) - first)
+        first = int(bounds[0])
+        return Run(number, start, slices, self.patches[first : int(bounds[-1])], first, bounds.astype(np.int64) - first)
 
     def whole_slice(self, at: int, array: str) -> NDArray[Any] | None:
         """A copy of the pixels of a slice, where all of them can be read."""
-        seen = self.pixels.begin(self._run(0, at, 1)).image(0, array)
+        seen = self.pixels(self._run(0, at, 1)).image(0, array)
         return seen.image.copy() if seen.image is not None and seen.whole else None

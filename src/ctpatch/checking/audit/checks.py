@@ -1,6 +1,7 @@
 """The checks: on two splits, and within one."""
 
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
+from typing import Any
 
 import numpy as np
 import polars as pl
@@ -59,8 +60,8 @@ def same_sources(first: SeenSplit, second: SeenSplit) -> Iterator[Leak]:
 
 def identical_slices(first: SeenSplit, second: SeenSplit) -> Iterator[tuple[int, Leak]]:
     """Slices of the second split with the digest of one of the first; with the second's number."""
-    mine = _firsts(first.slices.filter(~pl.col("constant")).drop_nulls("digest"), "digest")
-    theirs = second.slices.filter(~pl.col("constant")).drop_nulls("digest").sort("at", maintain_order=True)
+    mine = _firsts(_varied(first.slices, "digest"), "digest")
+    theirs = _varied(second.slices, "digest").sort("at", maintain_order=True)
     for row in theirs.join(mine, on="digest", how="inner", maintain_order="left").iter_rows(named=True):
         leak = Leak(
             "identical-slice",
@@ -80,9 +81,8 @@ def _of_arrays(first: str, second: str) -> str:
 
 def mirrored_slices(first: SeenSplit, second: SeenSplit) -> Iterator[tuple[int, Leak]]:
     """Slices of the second split that are one of the first mirrored or turned, to the bit; with the second's number."""
-    mine = _with_keys(first)
-    theirs = _with_keys(second).sort("at", maintain_order=True)
-    groups = mine.unique(["key", "digest"], keep="first", maintain_order=True)
+    theirs = _varied(second.slices, "key").sort("at", maintain_order=True)
+    groups = _varied(first.slices, "key").unique(["key", "digest"], keep="first", maintain_order=True)
     groups = groups.group_by("key", maintain_order=True).agg(pl.col("at", "array", "digest"))
     for row in theirs.join(groups, on="key", how="inner", maintain_order="left").iter_rows(named=True):
         candidates = zip(row["at_right"], row["array_right"], row["digest_right"], strict=True)
@@ -103,8 +103,9 @@ def mirrored_slices(first: SeenSplit, second: SeenSplit) -> Iterator[tuple[int, 
                 break
 
 
-def _with_keys(seen: SeenSplit) -> pl.DataFrame:
-    return seen.slices.filter(~pl.col("constant")).drop_nulls("key")
+def _varied(frame: pl.DataFrame, column: str) -> pl.DataFrame:
+    """Slices or patches that are not constant, as far as is known, and have something in a column."""
+    return frame.filter(~pl.col("constant").fill_null(value=False)).drop_nulls(column)
 
 
 def _symmetry(first: SeenSplit, at: int, array: str, second: SeenSplit, other: int, other_array: str) -> int | None:
@@ -112,24 +113,9 @@ def _symmetry(first: SeenSplit, at: int, array: str, second: SeenSplit, other: i
     return None if image is None or wanted is None else symmetry_between(wanted, image)
 
 
-def near_slices(
-    first: SeenSplit,
-    second: SeenSplit,
-    *,
-    threshold: float,
-    detail_threshold: float,
-    leave_out: NDArray[np.bool_],
-    advance: Callable[[int], None],
-) -> tuple[list[Leak], int]:
+def near_slices(first: SeenSplit, second: SeenSplit, **options: Any) -> tuple[list[Leak], int]:
     """Near-duplicates, and the number of pairs that are alike by the correlation alone; see `near_matches`."""
-    matches, alike = near_matches(
-        first.vectors,
-        second.vectors,
-        threshold=threshold,
-        detail_threshold=detail_threshold,
-        leave_out=leave_out,
-        advance=advance,
-    )
+    matches, alike = near_matches(first.vectors, second.vectors, **options)
     leaks = []
     for match in matches:
         symmetry = SYMMETRIES[match.symmetry] if match.symmetry else None
@@ -151,16 +137,11 @@ def near_slices(
 def identical_patches(first: SeenSplit, second: SeenSplit, explained: NDArray[np.bool_]) -> tuple[list[Leak], int, int]:
     """Patches of the second split with the digest of one of the first.
 
-    Args:
-        first: the split whose patches are looked up.
-        second: the split that is gone through.
-        explained: slices of the second split that are findings themselves.
-
-    Returns:
-        The leaks, at most `MAX_KEPT`; how many more there are; and how many the slices explain.
+    `explained` are the slices of the second split that are findings themselves. Returns the leaks, at most `MAX_KEPT`;
+    how many more there are; and how many the slices explain.
     """
-    mine = _firsts(_compared(first), "digest")
-    theirs = _compared(second).sort("number", maintain_order=True)
+    mine = _firsts(_varied(first.patches, "digest"), "digest")
+    theirs = _varied(second.patches, "digest").sort("number", maintain_order=True)
     found = theirs.join(mine, on="digest", how="inner", maintain_order="left")
     slices = pl.Series("explained", explained).gather(found["at"].cast(pl.UInt32))
     implied = int(slices.sum())
@@ -185,53 +166,41 @@ def identical_patches(first: SeenSplit, second: SeenSplit, explained: NDArray[np
     return leaks, more, implied
 
 
-def _compared(seen: SeenSplit) -> pl.DataFrame:
-    return seen.patches.filter(~pl.col("constant").fill_null(value=False)).drop_nulls("digest")
-
-
-def _is_flat(seen: SeenSplit, row: dict[str, object], known: dict[str, bool]) -> bool:
+def _is_flat(seen: SeenSplit, row: dict[str, Any], known: dict[str, bool]) -> bool:
     """Whether a patch is constant, where its table does not say so: it is read, once for each digest."""
-    if row["constant"] is not None or row["constant_right"] is not None:
+    rows, ps = seen.split.patches, seen.split.ps
+    if row["constant"] is not None or row["constant_right"] is not None or rows is None or ps is None:
         return False
-    digest = str(row["digest"])
+    digest, number, array = row["digest"], row["number"], row["array"]
     if digest not in known:
-        known[digest] = _flat_patch(seen, int(str(row["number"])), str(row["array"]))
-    return known[digest]
-
-
-def _flat_patch(seen: SeenSplit, number: int, array: str) -> bool:
-    rows, ps = seen.split.patches, seen.split.pixels.ps
-    if rows is None or ps is None:
-        return False
-    try:
         patch = np.empty((1, *ps.patch_size), np.dtype(ps.meta.arrays[array].dtype))
-        ps.reader_for(rows[number : number + 1], array).read_into(np.array([0]), patch)
-    except CtPatchError:
-        return False
-    return is_constant(patch[0])
+        try:
+            ps.reader_for(rows[number : number + 1], array).read_into(np.array([0]), patch)
+            known[digest] = is_constant(patch[0])
+        except CtPatchError:
+            known[digest] = False
+    return known[digest]
 
 
 def summary_of(seen: SeenSplit) -> SplitSummary:
     """What a split holds, with its own duplicates."""
     split = seen.split
-    images = seen.slices.filter((pl.col("array") == "image") & ~pl.col("constant"))
-    digests = images.drop_nulls("digest")
-    patches = seen.patches.filter(pl.col("array") == "image")
-    varied = patches.filter(~pl.col("constant").fill_null(value=False)).drop_nulls("digest")
+    images, patches = (frame.filter(pl.col("array") == "image") for frame in (seen.slices, seen.patches))
+    digests, varied = _varied(images, "digest"), _varied(patches, "digest")
     patients = split.slices["patient_id"].drop_nulls()
     return SplitSummary(
         name=split.name,
         folder=split.folder,
         kind=split.kind,
-        layout=split.layout,
+        layout=split.ps.meta.layout if split.ps else None,
         arrays=split.arrays,
         slices=split.slices.height if split.slice_level else 0,
         patches=None if split.patches is None else split.patches.height,
         patients=patients.n_unique() if len(patients) else None,
-        constant_slices=int(seen.slices.filter(pl.col("array") == "image")["constant"].sum()),
+        constant_slices=int(images["constant"].sum()),
         constant_patches=int(patches["constant"].sum() or 0),
         duplicate_slices=digests.height - digests["digest"].n_unique(),
-        mirrored_slices=_mirrored_within(seen, images.drop_nulls("key")),
+        mirrored_slices=_mirrored_within(seen, _varied(images, "key")),
         duplicate_patches=varied.height - varied["digest"].n_unique(),
         from_patches=seen.from_patches,
     )

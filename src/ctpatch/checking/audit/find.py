@@ -21,11 +21,9 @@ _MAX_HEADER_BYTES = 1 << 16
 
 
 def find_audited(paths: Sequence[str | os.PathLike[str]], data_root: Path | None) -> list[AuditedSplit]:
-    """The splits that folders and manifests mean, in the order given.
+    """The splits that folders and manifests mean, in the order given; see `audit` for the errors.
 
-    Raises:
-        UsageError: nothing is there, a split comes twice, or there are fewer than two.
-        SourceManifestError, FormatError, IncompleteError: a split cannot be read at all.
+    UsageError is also raised where a split comes twice.
     """
     if not paths:
         raise UsageError("nothing to audit: give a dataset's folder, or several splits")
@@ -73,10 +71,9 @@ def _read(place: Path, data_root: Path | None) -> AuditedSplit:
     folder = place.parent
     if place.name == PATCH_MANIFEST:
         _refuse_without_meta(folder)
+    split = place.name.removesuffix(MANIFEST_SUFFIX).removesuffix(".csv")
     if place.name in {PATCH_MANIFEST, PLAIN_MANIFEST}:
         split = folder.name
-    else:
-        split = place.name.removesuffix(MANIFEST_SUFFIX).removesuffix(".csv")
     dataset = folder.parent.name if folder.name == split else folder.name
     foreign = place.name == PATCH_MANIFEST or "patch_path" in read_csv(place).columns
     reader = read_foreign if foreign else read_prepared

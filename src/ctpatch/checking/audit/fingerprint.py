@@ -99,14 +99,10 @@ def _block_sums(pixels: NDArray[np.float32]) -> NDArray[np.float32]:
 
 
 def block_means(image: NDArray[Any], covered: NDArray[np.bool_] | None = None) -> NDArray[np.float32]:
-    """Means of the `FINE x FINE` blocks of a slice.
+    """Means of the `FINE x FINE` blocks of a slice `(H, W)` of real numbers: `(32, 32)` float32.
 
-    Args:
-        image: `(H, W)`, real numbers.
-        covered: which pixels are known; None says all.
-
-    Returns:
-        `(32, 32)` float32. A block of which less than half is known is NaN, as are blocks with a pixel that is.
+    `covered` says which pixels are known; None says all. A block of which less than half is known is NaN, as are blocks
+    with a pixel that is.
     """
     area = np.float32(image.shape[0] * image.shape[1] / FINE**2)
     pixels = image.astype(np.float32, copy=False)
@@ -122,13 +118,9 @@ def block_means(image: NDArray[Any], covered: NDArray[np.bool_] | None = None) -
 
 
 def vectors_of(blocks: NDArray[np.float32], *, partly: NDArray[np.bool_]) -> Vectors:
-    """Vectors from block means.
+    """Vectors from block means, `(n, 32, 32)`; blocks that are not known count as the mean of those that are.
 
-    Blocks that are not known count as the mean of those that are.
-
-    Args:
-        blocks: `(n, 32, 32)`, as `block_means` gives them.
-        partly: `(n,)`, whether blocks may be unknown; elsewhere NaN makes a slice unusable.
+    `partly`, `(n,)`, says whether blocks may be unknown; elsewhere NaN makes a slice unusable.
     """
     count = len(blocks)
     known = np.isfinite(blocks)

@@ -2,7 +2,7 @@
 
 import os
 from contextlib import suppress
-from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -10,7 +10,7 @@ import numpy as np
 import polars as pl
 from numpy.typing import NDArray
 
-from ctpatch.checking.audit.base import AuditedSplit, PatchSeen, Run, Seen, digest_column
+from ctpatch.checking.audit.base import AuditedSplit, PatchSeen, Run, Seen, known_digest
 from ctpatch.checking.audit.fingerprint import is_constant
 from ctpatch.checking.audit.patchset import from_patches
 from ctpatch.checking.audit.prepared import guess_root, read_csv
@@ -22,40 +22,21 @@ from ctpatch.files.paths import PathError, Root
 from ctpatch.format.source_manifest import stripped_texts
 
 
-@dataclass(frozen=True, slots=True)
-class ForeignPixels:
-    """Patches that lie one in a file, and slices put together from them.
+class ForeignRun:
+    """One run of patches that lie one in a file, and slices put together from them.
 
-    Attributes:
-        folder: where the manifest is.
-        root: what its paths are relative to, as far as can be told.
-        placed: whether `row` and `col` of each patch are known.
+    The manifest is in `folder`, its paths are relative to `root`, as far as can be told; `placed` says whether `row`
+    and `col` of each patch are known.
     """
 
-    folder: Path
-    root: Path
-    placed: bool
-    ps: None = None
-
-    def begin(self, run: Run) -> "ForeignRun":
-        """Begin with a run."""
-        return ForeignRun(self, run, Root(self.root), Root(self.folder))
-
-
-@dataclass(slots=True)
-class ForeignRun:
-    """One run of patches."""
-
-    split: ForeignPixels
-    run: Run
-    root: Root
-    folder: Root
-    _buffer: SliceBuffer = field(default_factory=SliceBuffer)
-    _stacks: dict[int, list[NDArray[Any] | str]] = field(default_factory=dict)
+    def __init__(self, folder: Path, root: Path, placed: bool, run: Run) -> None:
+        self._folder, self._root, self._placed, self._run = Root(folder), Root(root), placed, run
+        self._buffer = SliceBuffer()
+        self._stacks: dict[int, list[NDArray[Any] | str]] = {}
 
     def image(self, place: int, array: str) -> Seen:  # noqa: ARG002 - there is only `image`
         """A slice put together from its patches, as far as they reach; or its source, where that is at hand."""
-        if not self.split.placed:
+        if not self._placed:
             return Seen(why="the manifest does not say where in which slice a patch lies")
         patches = [patch for patch in self._patches(place) if not isinstance(patch, str)]
         if not patches:
@@ -64,7 +45,7 @@ class ForeignRun:
             return Seen(why="its patches are not of one shape and dtype")
         rows, cols = self._origins(place)
         if rows.dtype.kind != "i" or cols.dtype.kind != "i":
-            return Seen(fault="row or col of one of its patches is no whole number", patches_too=True)
+            return Seen(fault="row or col of one of its patches is no whole number")
         source = self._source(place, patches[0], int(rows[0]), int(cols[0]))
         if source is not None:
             return Seen(source)
@@ -72,7 +53,7 @@ class ForeignRun:
         shape = (int(rows.max()) + height, int(cols.max()) + width)
         if min(int(rows.min()), int(cols.min())) < 0 or max(shape) > MAX_PIXELS_PER_AXIS:
             fault = f"its windows begin at row {rows.min()}, col {cols.min()} and end at {shape}, which no slice does"
-            return Seen(fault=fault, patches_too=True)
+            return Seen(fault=fault)
         if len(patches) * height * width * 4 < shape[0] * shape[1]:
             return Seen(why="its source slice is not there, and its patches cover less than a quarter of it")
         seen = from_patches(shape, rows, cols, np.stack(patches))
@@ -81,21 +62,17 @@ class ForeignRun:
 
     def patches(self, place: int, array: str, image: object) -> list[PatchSeen]:  # noqa: ARG002 - files of their own
         """The digests of a slice's patches."""
-        found = []
-        for row, patch in zip(self.run.rows_of(place).tolist(), self._patches(place), strict=True):
-            if isinstance(patch, str):
-                found.append(PatchSeen(row, None, None, patch))
-            else:
-                found.append(PatchSeen(row, array_digest(patch), is_constant(patch)))
-        return found
+        return [
+            (row, None, None, patch) if isinstance(patch, str) else (row, array_digest(patch), is_constant(patch), None)
+            for row, patch in zip(self._run.rows_of(place).tolist(), self._patches(place), strict=True)
+        ]
 
     def _patches(self, place: int) -> list[NDArray[Any] | str]:
         """The patches of a slice, or why one cannot be read; of the last slice asked for only."""
         if place not in self._stacks:
             self._stacks.clear()
-            assert self.run.patches is not None
-            paths = self.run.patches["path"]
-            self._stacks[place] = [self._read(paths[row]) for row in self.run.rows_of(place).tolist()]
+            paths = self._run.patches["path"]
+            self._stacks[place] = [self._read(paths[row]) for row in self._run.rows_of(place).tolist()]
         return self._stacks[place]
 
     def _read(self, path: str | None) -> NDArray[Any] | str:
@@ -109,23 +86,22 @@ class ForeignRun:
     def _resolve(self, path: str | None) -> str:
         """Below the root, or by its bare name beside the manifest: notebooks write paths of their own machine."""
         with suppress(PathError):
-            full = self.root.resolve(path)
+            full = self._root.resolve(path)
             if os.path.isfile(full):
                 return full
-        return self.folder.resolve((path or "").replace("\\", "/").rpartition("/")[2])
+        return self._folder.resolve((path or "").replace("\\", "/").rpartition("/")[2])
 
     def _origins(self, place: int) -> tuple[NDArray[Any], NDArray[Any]]:
         """Where the patches that could be read begin."""
-        assert self.run.patches is not None
-        rows = self.run.rows_of(place)
+        rows = self._run.rows_of(place)
         good = rows[[not isinstance(patch, str) for patch in self._patches(place)]]
-        return self.run.patches["row"][good].to_numpy(), self.run.patches["col"][good].to_numpy()
+        return self._run.patches["row"][good].to_numpy(), self._run.patches["col"][good].to_numpy()
 
     def _source(self, place: int, first: NDArray[Any], row: int, col: int) -> NDArray[Any] | None:
         """The source slice, where it is there and holds the first patch where it should."""
-        path = self.run.slices["path"][place]
+        path = self._run.slices["path"][place]
         try:
-            image = self._buffer.read(self.root.resolve(path), path or "", integers_allowed=True)[0]
+            image = self._buffer.read(self._root.resolve(path), path or "", integers_allowed=True)[0]
         except (NpyError, PathError):
             return None
         window = image[row : row + first.shape[0], col : col + first.shape[1]]
@@ -134,23 +110,16 @@ class ForeignRun:
 
 
 def read_foreign(manifest: Path, split: str, dataset: str, folder: str, data_root: Path | None) -> AuditedSplit:
-    """A split that is a patch set made elsewhere.
-
-    Raises:
-        SourceManifestError: the manifest cannot be read, or names no files.
-    """
+    """A split that is a patch set made elsewhere; SourceManifestError where it cannot be read, or names no files."""
     raw = read_csv(manifest)
-    where = f"{manifest.parent.name}/{manifest.name}"
     paths = next((column for column in ("patch_path", "path") if column in raw.columns), None)
     if paths is None:
         raise SourceManifestError(
-            f"{where} has no column 'patch_path' (it has {', '.join(raw.columns[1:])[:200]}); each row needs its file"
+            f"{manifest.parent.name}/{manifest.name} has no column 'patch_path' (it has "
+            f"{', '.join(raw.columns[1:])[:200]}); each row needs its file"
         )
     group = next((column for column in ("src_path", "slice_index") if column in raw.columns), None)
-    origins = {
-        column: stripped_texts(raw, column).cast(pl.Float64, strict=False).cast(pl.Int64, strict=False)
-        for column in ("row", "col")
-    }
+    origins = (stripped_texts(raw, column).cast(pl.Float64, strict=False) for column in ("row", "col"))
     placed = group is not None and {"row", "col"} <= set(raw.columns)
     keys = stripped_texts(raw, group) if group is not None else pl.Series([None] * raw.height, dtype=pl.String)
     # A row that names no slice stands for one of its own.
@@ -163,9 +132,9 @@ def read_foreign(manifest: Path, split: str, dataset: str, folder: str, data_roo
         stripped_texts(raw, "src_path"),
         stripped_texts(raw, "slice_index"),
         stripped_texts(raw, "patient_id"),
-        *(series.alias(column) for column, series in origins.items()),
+        *(series.cast(pl.Int64, strict=False) for series in origins),
         pl.lit(None, pl.Boolean).alias("constant"),
-        pl.lit(None, pl.String).alias(digest_column("image")),
+        pl.lit(None, pl.String).alias(known_digest("image")),
     )
     slices = table.unique("key", keep="first", maintain_order=True)
     numbers = slices.select("key", pl.int_range(pl.len(), dtype=pl.Int64).alias("at"))
@@ -176,13 +145,12 @@ def read_foreign(manifest: Path, split: str, dataset: str, folder: str, data_roo
         name=f"{dataset}/{split}",
         folder=folder,
         kind="foreign patches",
-        layout=None,
         arrays=("image",),
         slice_table=manifest.name,
         patch_table=manifest.name,
         slices=slices.with_columns(shown.alias("id"), pl.col("src_path").alias("path")),
         patches=patches,
-        pixels=ForeignPixels(manifest.parent, root, placed),
+        pixels=partial(ForeignRun, manifest.parent, root, placed),
         slice_level=group is not None,
     )
     if "patient_id" not in raw.columns:

@@ -8,7 +8,7 @@ import numpy as np
 import polars as pl
 from numpy.typing import NDArray
 
-from ctpatch.checking.audit.base import AuditedSplit, Run, Seen, SplitPixels, digest_column
+from ctpatch.checking.audit.base import AuditedSplit, Run, Seen, SplitPixels, known_digest
 from ctpatch.checking.audit.fingerprint import FINE, Vectors, block_means, is_constant, pixel_key, vectors_of
 from ctpatch.checking.audit.report import Fault
 from ctpatch.events import Listener, WorkAdvanced, WorkFinished, WorkStarted
@@ -23,12 +23,8 @@ _FLAT = 1e-4
 """Block means further apart than this share of the largest are no constant slice's: its pixels need no second look."""
 
 
-@dataclass(frozen=True, slots=True)
-class LookTask:
-    """What all runs share: for each split its pixels and the arrays to look at."""
-
-    pixels: tuple[SplitPixels, ...]
-    arrays: tuple[tuple[str, ...], ...]
+LookTask = tuple[tuple[SplitPixels, tuple[str, ...]], ...]
+"""What all runs share: for each split its pixels and the arrays to look at."""
 
 
 @dataclass(slots=True)
@@ -39,8 +35,7 @@ class Looked:
         vectors: of `image`, for each slice.
         slices: a row of `SLICES` for each slice and array; digest and key are None where it could not be seen whole.
         patches: a row of `PATCHES` for each patch that was looked at.
-        faults: number of the slice and what is wrong with it.
-        patch_faults: number of the patch and what is wrong with it.
+        faults, patch_faults: number of the slice or patch, and what is wrong with it.
         unseen: how many slices have no pixels, for each array and reason.
         pasted: how many slices were put together from patches.
     """
@@ -56,12 +51,13 @@ class Looked:
 
 def look_at(task: LookTask, run: Run) -> Looked:
     """Look at the slices of a run, and at their patches where no digest of them is on record."""
-    pixels = task.pixels[run.split].begin(run)
+    begin, arrays = task[run.split]
+    pixels = begin(run)
     count = run.slices.height
     blocks = np.full((count, FINE, FINE), np.nan, np.float32)
     partly = np.zeros(count, dtype=bool)
     looked = Looked()
-    for array in task.arrays[run.split]:
+    for array in arrays:
         for place in range(count):
             seen = pixels.image(place, array)
             digest = key = constant = None
@@ -79,11 +75,10 @@ def look_at(task: LookTask, run: Run) -> Looked:
                     partly[place] = seen.covered is not None
                     looked.pasted += not seen.whole
             looked.slices.append((run.start + place, array, digest, key, constant))
-            for each in pixels.patches(place, array, seen.image) if seen.fault is None or seen.patches_too else ():
-                number = run.first_patch + each.row
-                looked.patches.append((number, array, each.digest, each.constant))
-                if each.fault is not None:
-                    looked.patch_faults.append((number, f"{array}: {each.fault}"))
+            for row, digest, constant, fault in pixels.patches(place, array, seen.image):
+                looked.patches.append((run.first_patch + row, array, digest, constant))
+                if fault is not None:
+                    looked.patch_faults.append((run.first_patch + row, f"{array}: {fault}"))
     looked.vectors = vectors_of(blocks, partly=partly)
     return looked
 
@@ -126,7 +121,7 @@ class _Gathered:
     split: AuditedSplit
     vectors: Vectors
     slices: list[pl.DataFrame] = field(default_factory=lambda: [pl.DataFrame(schema=SLICES)])
-    patches: list[pl.DataFrame] = field(default_factory=list)
+    patches: list[pl.DataFrame] = field(default_factory=lambda: [pl.DataFrame(schema=PATCHES)])
     unseen: Counter[tuple[str, str]] = field(default_factory=Counter)
     pasted: int = 0
 
@@ -138,14 +133,9 @@ class _Gathered:
         self.pasted += looked.pasted
         self.unseen += looked.unseen
         self.slices.append(pl.DataFrame(looked.slices, schema=SLICES, orient="row"))
-        if looked.patches:
-            self.patches.append(pl.DataFrame(looked.patches, schema=PATCHES, orient="row"))
+        self.patches.append(pl.DataFrame(looked.patches, schema=PATCHES, orient="row"))
         self.split.faults += [Fault(self.split.slice_ref(at), message) for at, message in looked.faults]
         self.split.faults += [Fault(self.split.patch_ref(number), message) for number, message in looked.patch_faults]
-
-    def lose(self, run: Run) -> None:
-        first = self.split.slice_ref(run.start)
-        self.split.faults.append(Fault(first, "the process that read from here on was ended; these were not checked"))
 
     def finish(self) -> SeenSplit:
         split = self.split
@@ -158,64 +148,37 @@ class _Gathered:
                 "in what they cover",
                 self.pasted,
             )
-        return SeenSplit(split, self._slices(), self._patches(), self.vectors, self.pasted)
+        at, number = (pl.int_range(pl.len(), dtype=pl.Int64).alias(name) for name in ("at", "number"))
+        slices = self._known(split.slices, self.slices, at).with_columns(pl.col("constant").fill_null(value=False))
+        patches = pl.DataFrame(schema=PATCHES | {"at": pl.Int64})
+        if split.patches is not None:
+            patches = self._known(split.patches, self.patches, number, "at")
+        return SeenSplit(split, slices, patches, self.vectors, self.pasted)
 
-    def _slices(self) -> pl.DataFrame:
-        split = self.split
-        flat = pl.col("min") == pl.col("max") if split.kind == "patches" else pl.lit(None, pl.Boolean)
-        known = pl.concat(
-            split.slices.select(
-                pl.int_range(pl.len(), dtype=pl.Int64).alias("at"),
-                pl.lit(array).alias("array"),
-                (pl.col(digest_column(array)) if split.digests_on_record else pl.lit(None, pl.String)).alias(
-                    "recorded"
-                ),
-                (flat if array == "image" else pl.lit(None, pl.Boolean)).alias("flat"),
-            )
-            for array in split.arrays
-        )
-        seen = known.join(pl.concat(self.slices), on=["at", "array"], how="left", maintain_order="left")
-        return seen.select(
-            "at",
-            "array",
-            pl.col("recorded" if split.digests_on_record else "digest").alias("digest"),
-            "key",
-            pl.coalesce("constant", "flat", pl.lit(value=False)).alias("constant"),
-        )
-
-    def _patches(self) -> pl.DataFrame:
-        frame = self.split.patches
-        if frame is None:
-            return pl.DataFrame(schema=PATCHES | {"at": pl.Int64})
+    def _known(self, frame: pl.DataFrame, seen: list[pl.DataFrame], number: pl.Expr, *more: str) -> pl.DataFrame:
+        """A row for each row of a table and each array: what is on record, and what was seen of it."""
         known = pl.concat(
             frame.select(
-                pl.int_range(pl.len(), dtype=pl.Int64).alias("number"),
-                "at",
+                number,
+                *more,
                 pl.lit(array).alias("array"),
-                pl.col(digest_column(array)).alias("digest"),
+                pl.col(known_digest(array)).alias("digest"),
                 (pl.col("constant") if array == "image" else pl.lit(None, pl.Boolean)).alias("constant"),
             )
             for array in self.split.arrays
         )
-        if not self.patches:
-            return known
-        both = known.join(
-            pl.concat(self.patches), on=["number", "array"], how="left", suffix="_seen", maintain_order="left"
-        )
-        return both.select(
-            "number",
-            "at",
-            "array",
-            pl.coalesce("digest", "digest_seen").alias("digest"),
-            pl.coalesce("constant", "constant_seen").alias("constant"),
-        )
+        keys = [known.columns[0], "array"]
+        both = known.join(pl.concat(seen), on=keys, how="left", suffix="_seen", maintain_order="left")
+        return both.with_columns(
+            pl.coalesce("digest", "digest_seen"), pl.coalesce("constant_seen", "constant").alias("constant")
+        ).drop("digest_seen", "constant_seen")
 
 
 def look_at_all(splits: Sequence[AuditedSplit], workers: int, listener: Listener) -> list[SeenSplit]:
     """Look at every slice of all splits."""
     gathered = [_Gathered(split, Vectors.empty(split.slices.height)) for split in splits]
     runs = (run for number, split in enumerate(splits) for run in split.runs(number, _RUN_SLICES))
-    task = LookTask(tuple(split.pixels for split in splits), tuple(split.arrays for split in splits))
+    task = tuple((split.pixels, split.arrays) for split in splits)
     name = "read slices"
     listener(WorkStarted(name, sum(split.slices.height for split in splits), "slices"))
     try:
@@ -225,7 +188,8 @@ def look_at_all(splits: Sequence[AuditedSplit], workers: int, listener: Listener
             elif isinstance(outcome, Failed):
                 raise outcome.error
             else:
-                gathered[outcome.item.split].lose(outcome.item)
+                split, message = splits[outcome.item.split], "the process that read from here on was ended"
+                split.faults.append(Fault(split.slice_ref(outcome.item.start), f"{message}; these were not checked"))
             listener(WorkAdvanced(name, outcome.item.slices.height))
     finally:
         listener(WorkFinished(name))

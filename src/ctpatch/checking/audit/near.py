@@ -33,25 +33,8 @@ class NearMatch:
     others: int
 
 
-@dataclass(slots=True)
-class _Best:
-    """The best match so far of each slice of the second split."""
-
-    correlation: NDArray[np.float32]
-    detail: NDArray[np.float32]
-    first: NDArray[np.int64]
-    symmetry: NDArray[np.int64]
-    count: NDArray[np.int64]
-
-    @classmethod
-    def none(cls, count: int) -> "_Best":
-        return cls(
-            np.full(count, -np.inf, np.float32),
-            np.zeros(count, np.float32),
-            np.zeros(count, np.int64),
-            np.zeros(count, np.int64),
-            np.zeros(count, np.int64),
-        )
+_BEST = np.dtype([("correlation", "f4"), ("detail", "f4"), ("first", "i8"), ("symmetry", "i8"), ("count", "i8")])
+"""The best match so far of a slice of the second split, and how many match."""
 
 
 def near_matches(
@@ -63,40 +46,29 @@ def near_matches(
     leave_out: NDArray[np.bool_] | None = None,
     advance: Callable[[int], None] = lambda _slices: None,
 ) -> tuple[list[NearMatch], int]:
-    """Compare every slice of one split with every slice of another, under all eight symmetries.
+    """Compare every slice of the second split with every slice of the first, under all eight symmetries.
 
-    Args:
-        first: vectors of the split whose slices are looked up.
-        second: vectors of the split that is gone through.
-        threshold: correlation from which two slices are alike.
-        detail_threshold: detail correlation from which two slices that are alike count.
-        leave_out: slices of the second split that need not be compared.
-        advance: is told how many slices of the second split are done.
-
-    Returns:
-        The best match of each slice of the second split that has one, in their order (of equals the first slice and
-        symmetry), and the number of pairs that are alike by the correlation alone.
+    Two slices are alike from the correlation `threshold` on, and count from `detail_threshold` on. Slices of the second
+    split to `leave_out` are not compared; `advance` is told how many are done. Returns the best match of each slice of
+    the second split that has one, in their order (of equals the first slice and symmetry), and the number of pairs that
+    are alike by the correlation alone.
     """
     wanted = second.usable if leave_out is None else second.usable & ~leave_out
     rows = np.flatnonzero(wanted)
     columns = np.flatnonzero(first.usable)
-    best = _Best.none(len(second.usable))
+    best = np.zeros(len(second.usable), _BEST)
+    best["correlation"] = -np.inf
     alike = 0
     for block in _blocks(rows, _SECOND_BLOCK):
         for other in _blocks(columns, _FIRST_BLOCK):
             alike += _compare(first, second, other, block, threshold, detail_threshold, best)
         advance(len(block))
-    found = np.flatnonzero(best.count)
+    found = np.flatnonzero(best["count"])
     matches = [
-        NearMatch(
-            int(at),
-            int(best.first[at]),
-            int(best.symmetry[at]),
-            float(best.correlation[at]),
-            float(best.detail[at]),
-            int(best.count[at]) - 1,
+        NearMatch(at, first_at, symmetry, correlation, detail, count - 1)
+        for at, (correlation, detail, first_at, symmetry, count) in zip(
+            found.tolist(), best[found].tolist(), strict=True
         )
-        for at in found
     ]
     return matches, alike
 
@@ -112,7 +84,7 @@ def _compare(
     rows: NDArray[np.intp],
     threshold: float,
     detail_threshold: float,
-    best: _Best,
+    best: NDArray[np.void],
 ) -> int:
     """Compare two blocks; returns the number of pairs that are alike by the correlation alone."""
     wanted = first.coarse[columns].T
@@ -138,12 +110,12 @@ def _compare(
         alike |= hits
     if near is None or alike is None:
         return 0
-    best.count[rows] += near.sum(axis=1)
+    best["count"][rows] += near.sum(axis=1)
     return int((alike & ~near).sum())
 
 
 def _improve(
-    best: _Best,
+    best: NDArray[np.void],
     rows: NDArray[np.intp],
     columns: NDArray[np.intp],
     symmetry: int,
@@ -152,12 +124,12 @@ def _improve(
 ) -> None:
     places = correlation.argmax(axis=1)
     highest = correlation[np.arange(len(rows)), places]
-    better = highest > best.correlation[rows]
+    better = highest > best["correlation"][rows]
     improved = rows[better]
-    best.correlation[improved] = highest[better]
-    best.detail[improved] = detail[np.arange(len(rows)), places][better]
-    best.first[improved] = columns[places[better]]
-    best.symmetry[improved] = symmetry
+    best["correlation"][improved] = highest[better]
+    best["detail"][improved] = detail[np.arange(len(rows)), places][better]
+    best["first"][improved] = columns[places[better]]
+    best["symmetry"][improved] = symmetry
 
 
 def _inverse(symmetry: int, side: int) -> NDArray[np.intp]:

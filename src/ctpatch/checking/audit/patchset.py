@@ -1,6 +1,6 @@
 """Patch sets of ours as an audit sees them, of any layout, with their source slices at hand or without."""
 
-from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -8,7 +8,7 @@ import numpy as np
 import polars as pl
 from numpy.typing import NDArray
 
-from ctpatch.checking.audit.base import AuditedSplit, PatchSeen, Run, Seen, digest_column
+from ctpatch.checking.audit.base import AuditedSplit, PatchSeen, Run, Seen, known_digest
 from ctpatch.checking.audit.fingerprint import is_constant
 from ctpatch.config import MAX_PIXELS_PER_AXIS
 from ctpatch.core.patches import paste, window_of
@@ -22,12 +22,7 @@ from ctpatch.reading.patchset import PatchSet, open_set
 _LEAST_COVERED = 0.25
 
 
-def from_patches(
-    shape: tuple[int, int],
-    rows: NDArray[Any],
-    cols: NDArray[Any],
-    patches: NDArray[Any],
-) -> Seen:
+def from_patches(shape: tuple[int, int], rows: NDArray[Any], cols: NDArray[Any], patches: NDArray[Any]) -> Seen:
     """A slice from its patches, to the bit; what reaches beyond it was padding, and is cut off."""
     canvas = np.zeros(shape, patches.dtype)
     covered = np.zeros(shape, dtype=bool)
@@ -37,39 +32,31 @@ def from_patches(
     return Seen(canvas, None if whole else covered, whole)
 
 
-@dataclass(frozen=True, slots=True)
-class SetPixels:
-    """Slices of a set: those it holds, or its sources, or slices put together from patches."""
-
-    ps: PatchSet
-    has_root: bool
-
-    def begin(self, run: Run) -> "SetRun":
-        """Begin with a run."""
-        return SetRun(self.ps, self.has_root, run)
-
-
-@dataclass(slots=True)
 class SetRun:
-    """One run of a set's slices."""
+    """One run of a set's slices: those it holds, or its sources, or slices put together from patches."""
 
-    ps: PatchSet
-    has_root: bool
-    run: Run
-    _readers: dict[str, ArrayReader] = field(default_factory=dict)
+    def __init__(self, ps: PatchSet, has_root: bool, run: Run) -> None:
+        self._ps, self._has_root, self._run = ps, has_root, run
+        self._readers: dict[str, ArrayReader] = {}
 
     def image(self, place: int, array: str) -> Seen:
         """A slice of the run."""
-        record = self.run.slices.row(place, named=True)
-        layout = self.ps.layout
+        record = self._run.slices.row(place, named=True)
+        layout = self._ps.layout
         try:
             if layout.holds_slices:
-                return self._stored(place, array, record)
-            if layout.reads_sources and not self.has_root:
+                row = self._run.patches.row(int(self._run.offsets[place]), named=True)
+                return _checked(self._ps.stored_slice(row, array), record, array, row[columns.path_column(array)])
+            if self._has_root:
+                try:
+                    return Seen(self._ps.sources.read(record, array))
+                except CtPatchError as error:
+                    # Patches of its own make up for a source that is gone, or no longer what was cut.
+                    if layout.reads_sources or isinstance(error, SystemFailureError):
+                        raise
+            elif layout.reads_sources:
                 return Seen(why="where the source slices are cannot be told; give the data root (--data-root)")
-            if layout.reads_sources:
-                return Seen(self.ps.sources.read(record, array))
-            return self._source(record, array) or self._from_patches(place, array, record)
+            return self._from_patches(place, array, record)
         except SystemFailureError:
             raise
         except CtPatchError as error:
@@ -77,62 +64,41 @@ class SetRun:
 
     def patches(self, place: int, array: str, image: NDArray[Any] | None) -> list[PatchSeen]:
         """The digests of a slice's patches, where its layout has none on record: they are cut from the slice."""
-        if image is None or self.ps.layout.holds_patches:
+        if image is None or self._ps.layout.holds_patches:
             return []
-        assert self.run.patches is not None
-        rows = self.run.rows_of(place)
-        windows = self.run.patches[int(rows[0]) : int(rows[-1]) + 1]
-        judged = array == self.ps.meta.rules_on
-        found = []
+        rows = self._run.rows_of(place)
+        windows = self._run.patches[int(rows[0]) : int(rows[-1]) + 1]
+        judged = array == self._ps.meta.rules_on
+        found: list[PatchSeen] = []
         columns = (windows[name].to_list() for name in ("row", "col", "constant"))
         for number, row, col, constant in zip(rows.tolist(), *columns, strict=True):
             known = row is not None and col is not None
-            patch = window_of(image, row, col, self.ps.patch_size, self.ps.config.pad_mode) if known else None
+            patch = window_of(image, row, col, self._ps.patch_size, self._ps.config.pad_mode) if known else None
             if patch is None:
                 fault = f"no window of {image.shape[0]}x{image.shape[1]} pixels begins at ({row}, {col})"
-                found.append(PatchSeen(number, None, None, fault))
+                found.append((number, None, None, fault))
                 continue
             flat = None if judged and constant is not None else is_constant(patch)
-            found.append(PatchSeen(number, array_digest(patch), flat))
+            found.append((number, array_digest(patch), flat, None))
         return found
 
-    def _stored(self, place: int, array: str, record: dict[str, Any]) -> Seen:
-        assert self.run.patches is not None
-        row = self.run.patches.row(int(self.run.offsets[place]), named=True)
-        path = row[columns.path_column(array)]
-        image = self.ps.stored_slice(row, array)
-        return _checked(image, record, array, path)
-
-    def _source(self, record: dict[str, Any], array: str) -> Seen | None:
-        """The source slice, where it is there and still what was cut."""
-        if not self.has_root:
-            return None
-        try:
-            return Seen(self.ps.sources.read(record, array))
-        except SystemFailureError:
-            raise
-        except CtPatchError:
-            return None
-
     def _from_patches(self, place: int, array: str, record: dict[str, Any]) -> Seen:
-        assert self.run.patches is not None
-        rows = self.run.rows_of(place)
+        rows = self._run.rows_of(place)
         shape = (int(record["height"]), int(record["width"]))
         if min(shape) < 1 or max(shape) > MAX_PIXELS_PER_AXIS:
             raise FormatError(f"{SLICE_MANIFEST} says {shape[0]}x{shape[1]} pixels; run ctpatch verify")
-        height, width = self.ps.patch_size
+        height, width = self._ps.patch_size
         if len(rows) * height * width < _LEAST_COVERED * shape[0] * shape[1]:
             return Seen(why="its source slice is not there, and its patches cover less than a quarter of it")
-        windows = self.run.patches[rows]
+        windows = self._run.patches[rows]
         seen = from_patches(shape, windows["row"].to_numpy(), windows["col"].to_numpy(), self._read(rows, array))
         assert seen.image is not None
         return _checked(seen.image, record, array, record["src_path"]) if seen.whole else seen
 
     def _read(self, rows: NDArray[np.int64], array: str) -> NDArray[Any]:
-        assert self.run.patches is not None
         if array not in self._readers:
-            self._readers[array] = self.ps.reader_for(self.run.patches, array)
-        patches = np.empty((len(rows), *self.ps.patch_size), np.dtype(self.ps.meta.arrays[array].dtype))
+            self._readers[array] = self._ps.reader_for(self._run.patches, array)
+        patches = np.empty((len(rows), *self._ps.patch_size), np.dtype(self._ps.meta.arrays[array].dtype))
         self._readers[array].read_into(rows, patches)
         return patches
 
@@ -145,11 +111,7 @@ def _checked(image: NDArray[Any], record: dict[str, Any], array: str, path: str)
 
 
 def read_patch_set(path: Path, folder: str, data_root: Path | None) -> AuditedSplit:
-    """A split that is a finished patch set of ours.
-
-    Raises:
-        IncompleteError, FormatError: it is not finished, or damaged.
-    """
+    """A split that is a patch set of ours; IncompleteError or FormatError where it is not finished, or damaged."""
     ps = open_set(path, data_root)
     arrays = tuple(array for array, info in ps.meta.arrays.items() if not info.labels)
     packed = ps.layout.holds_patches
@@ -166,7 +128,8 @@ def read_patch_set(path: Path, folder: str, data_root: Path | None) -> AuditedSp
             ("slice " + pl.col("slice_index").cast(pl.String)).alias("id"),
             pl.col("src_path").alias("path"),
             pl.col("patient_id").str.strip_chars().replace("", None),
-            *(_recorded(array).alias(digest_column(array)) for array in arrays),
+            (pl.col("min") == pl.col("max")).alias("constant"),
+            *(_recorded(array).alias(known_digest(array)) for array in arrays),
         )
     )
     if slices["slice_index"].is_duplicated().any():
@@ -183,20 +146,20 @@ def read_patch_set(path: Path, folder: str, data_root: Path | None) -> AuditedSp
     flat = pl.when(pl.lit(ps.meta.rules_on == "image")).then(pl.col("min") == pl.col("max"))
     patches = patches.with_columns(
         flat.alias("constant"),
-        *((_recorded(array) if packed else pl.lit(None, pl.String)).alias(digest_column(array)) for array in arrays),
+        *((_recorded(array) if packed else pl.lit(None, pl.String)).alias(known_digest(array)) for array in arrays),
     )
+    light = PatchSet(ps.folder, data_root)
     found = AuditedSplit(
         name=f"{ps.meta.dataset}/{ps.meta.split}",
         folder=folder,
         kind="patches",
-        layout=ps.meta.layout,
         arrays=arrays,
         slice_table=SLICE_MANIFEST,
         patch_table=PATCH_MANIFEST,
         slices=slices,
         patches=patches,
-        pixels=SetPixels(PatchSet(ps.folder, data_root), _has_root(ps)),
-        digests_on_record=True,
+        pixels=partial(SetRun, light, _has_root(ps)),
+        ps=light,
     )
     if not slices.height:
         why = "kept no patch of any slice" if ps.slices.height else "has no slices"

@@ -5,12 +5,13 @@ A build refuses a manifest with a bad row. An audit names the row, never opens w
 
 import os
 from contextlib import suppress
-from dataclasses import dataclass, replace
+from dataclasses import replace
+from functools import partial
 from pathlib import Path
 
 import polars as pl
 
-from ctpatch.checking.audit.base import AuditedSplit, PatchSeen, Run, Seen
+from ctpatch.checking.audit.base import AuditedSplit, PatchSeen, Run, Seen, known_digest
 from ctpatch.checking.audit.report import Fault
 from ctpatch.errors import CtPatchError, SourceManifestError, SystemFailureError
 from ctpatch.files.npy import SliceBuffer
@@ -56,33 +57,18 @@ def guess_root(folder: Path, name: str, paths: pl.Series) -> Path:
     return folder
 
 
-@dataclass(frozen=True, slots=True)
-class PreparedPixels:
-    """Slices that lie one in a file. `columns` has the column of each array's paths."""
-
-    root: Path
-    columns: dict[str, str]
-    ps: None = None
-
-    def begin(self, run: Run) -> "PreparedRun":
-        """Begin with a run."""
-        return PreparedRun(run, Root(self.root), self.columns, SliceBuffer())
-
-
-@dataclass(frozen=True, slots=True)
 class PreparedRun:
-    """One run of prepared slices."""
+    """One run of prepared slices, one in a file; `columns` has the column of each array's paths."""
 
-    run: Run
-    root: Root
-    columns: dict[str, str]
-    buffer: SliceBuffer
+    def __init__(self, root: Path, columns: dict[str, str], run: Run) -> None:
+        self._root, self._columns, self._run = Root(root), columns, run
+        self._buffer = SliceBuffer()
 
     def image(self, place: int, array: str) -> Seen:
         """A slice of the run."""
-        path = self.run.slices[self.columns[array]][place]
+        path = self._run.slices[self._columns[array]][place]
         try:
-            image, _dtype = self.buffer.read(self.root.resolve(path), path, integers_allowed=True)
+            image, _dtype = self._buffer.read(self._root.resolve(path), path, integers_allowed=True)
         except SystemFailureError:
             raise
         except CtPatchError as error:
@@ -97,11 +83,7 @@ class PreparedRun:
 
 
 def read_prepared(manifest: Path, split: str, dataset: str, folder: str, data_root: Path | None) -> AuditedSplit:
-    """A split of prepared slices.
-
-    Raises:
-        SourceManifestError: the manifest cannot be read, or has no column `path`.
-    """
+    """A split of prepared slices; SourceManifestError where it cannot be read, or has no column `path`."""
     raw = read_csv(manifest)
     if "path" not in raw.columns:
         raise SourceManifestError(
@@ -120,19 +102,18 @@ def read_prepared(manifest: Path, split: str, dataset: str, folder: str, data_ro
         stripped_texts(raw, "patient_id"),
         stripped_texts(raw, "source_digest"),
         *(stripped_texts(raw, column) for column in compared.values()),
+        *(pl.lit(None, pl.String).alias(known_digest(array)) for array in compared),
+        pl.lit(None, pl.Boolean).alias("constant"),
     )
     root = data_root or guess_root(manifest.parent, "prepared", slices["path"])
     found = AuditedSplit(
         name=f"{dataset}/{split}",
         folder=folder,
         kind="prepared",
-        layout=None,
         arrays=tuple(compared),
         slice_table=manifest.name,
-        patch_table=None,
         slices=slices,
-        patches=None,
-        pixels=PreparedPixels(root, compared),
+        pixels=partial(PreparedRun, root, compared),
     )
     _refuse_paths(found, Root(root), list(compared.values()))
     if "patient_id" not in raw.columns:

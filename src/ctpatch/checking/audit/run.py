@@ -60,7 +60,10 @@ def audit(
         ConfigError: a threshold makes no sense.
         SourceManifestError, FormatError, IncompleteError: a split's tables cannot be read.
     """
-    _check_thresholds(threshold, detail_threshold)
+    if not 0 < threshold <= 1:
+        raise ConfigError(f"threshold: {threshold!r}, wanted a correlation above 0 and at most 1")
+    if not -1 <= detail_threshold <= 1:
+        raise ConfigError(f"detail_threshold: {detail_threshold!r}, wanted a correlation from -1 to 1")
     if workers is not None and workers < 1:
         raise ConfigError(f"workers: {workers}, wanted 1 or more")
     given = [paths] if isinstance(paths, str | os.PathLike) else list(paths)
@@ -69,7 +72,8 @@ def audit(
         raise UsageError(f"the data root {str(data_root)!r} is not a folder")
     splits = find_audited(given, root)
     count = sum(split.slices.height for split in splits)
-    seen = look_at_all(splits, workers or _workers_for(count), listener)
+    workers = workers or (min(os.cpu_count() or 1, _MOST_WORKERS) if count >= _WORTH_PROCESSES else 1)
+    seen = look_at_all(splits, workers, listener)
     report = AuditReport(threshold, detail_threshold)
     report.splits = [summary_of(each) for each in seen]
     for one, other in combinations(seen, 2):
@@ -82,17 +86,6 @@ def audit(
         for fault in split.faults:
             report.add_fault(fault)
     return report
-
-
-def _check_thresholds(threshold: float, detail_threshold: float) -> None:
-    if not 0 < threshold <= 1:
-        raise ConfigError(f"threshold: {threshold!r}, wanted a correlation above 0 and at most 1")
-    if not -1 <= detail_threshold <= 1:
-        raise ConfigError(f"detail_threshold: {detail_threshold!r}, wanted a correlation from -1 to 1")
-
-
-def _workers_for(slices: int) -> int:
-    return min(os.cpu_count() or 1, _MOST_WORKERS) if slices >= _WORTH_PROCESSES else 1
 
 
 def _compare(first: SeenSplit, second: SeenSplit, report: AuditReport, listener: Listener) -> None:
