@@ -15,7 +15,7 @@ import pytest
 import xxhash
 
 import ctpatch
-from helpers import LAYOUTS, Prepared, build_one, change_meta, csv_columns, csv_rows, make_split
+from helpers import LAYOUTS, Prepared, build_one, change_meta, csv_columns, csv_rows, make_split, small_parts
 
 CONFIG = ctpatch.PatchConfig(patch_size=8, stride=4, drop=("flat: std < 0.1", "dark: mean < 0.25"))
 SHAPES = [(20, 24), (16, 16), (20, 24), (6, 20), (20, 24)]
@@ -472,3 +472,18 @@ def test_the_source_manifest_may_lie_elsewhere(genuine: Prepared, tmp_path: Path
     assert not ctpatch.verify(copy.out, deep=True, source=manifest, data_root=copy.root).ok
     with pytest.raises(ctpatch.CtPatchError, match="source: without deep"):
         ctpatch.verify(copy.out, source=manifest)
+
+
+@pytest.mark.parametrize("layout", ["shards", "slices"])
+def test_shards_of_another_size_are_no_fault(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, layout: str) -> None:
+    """Another version may make larger or smaller ones; what is in them is compared all the same."""
+    prepared = make_split(tmp_path, SHAPES * 2, arrays={"target": "float32"}, columns={"patient_id": PATIENTS * 2})
+    with monkeypatch.context() as patched:
+        small_parts(patched, shard_bytes=5000)
+        build_one(prepared, CONFIG, layout=layout)
+    assert len(list(prepared.out.glob("shards/*.npy"))) > 8
+    assert ctpatch.verify(prepared.out, deep=True).ok
+    forged = Forged(prepared)
+    other_pixels_in_a_patch(forged)
+    forged.sign()
+    assert not ctpatch.verify(prepared.out, deep=True).ok

@@ -15,7 +15,7 @@ from ctpatch.config import BuildConfig
 from ctpatch.core.statistics.columns import STATISTICS
 from ctpatch.cutting.cut import cut_slices, write_part
 from ctpatch.cutting.job import Job
-from ctpatch.cutting.plan import Part, SplitPlan, plan_split
+from ctpatch.cutting.plan import Part, SliceTask, plan_split
 from ctpatch.cutting.receipt import CutReceipt
 from ctpatch.cutting.tables import Totals, meta_of
 from ctpatch.cutting.work import CutWork
@@ -24,7 +24,9 @@ from ctpatch.format.columns import digest_column, path_column, source_column
 from ctpatch.format.meta import PATCH_META
 from ctpatch.format.splits import find_splits
 from ctpatch.format.tables import PATCH_MANIFEST, REJECTED_PATCHES, SLICE_MANIFEST, STATUS_OK
+from ctpatch.layouts.base import Layout
 from ctpatch.layouts.disk import ComparingDisk
+from ctpatch.layouts.packed import shard_number
 from ctpatch.reading.patchset import PatchSet
 
 _KEYS = {PATCH_MANIFEST: "patch_id", REJECTED_PATCHES: "patch_id", SLICE_MANIFEST: "slice_index"}
@@ -78,7 +80,9 @@ class Rebuild:
         self._ps = ps
         manifest = ps.data_root / ps.meta.source_manifest if source is None else given_path(source)
         (found,) = find_splits([manifest], ps.data_root)
-        self.plan = _with_ended(plan_split(found, ps.config, skip_faulty=True), ps)
+        self.plan = plan_split(found, ps.config, skip_faulty=True)
+        ended = ps.slices.filter(pl.col("reason").str.contains(_ENDED, literal=True))
+        self._ended: dict[int, str] = dict(ended.select("slice_index", "reason").iter_rows())
         # Where the set lies is no matter: its paths are taken as its own meta has them.
         work = CutWork(self.plan, ps.folder, BuildConfig(layout=ps.meta.layout, on_error="skip"))
         prefix = "" if ps.layout.reads_sources else ps.meta.path_prefix
@@ -92,10 +96,56 @@ class Rebuild:
         # Another version may have worded reasons otherwise.
         slices = self._ps.slices if self._ps.meta.ctpatch_version == __version__ else self._ps.slices.drop("reason")
         numbered = [frame.with_row_index("at") for frame in (slices, self._ps.manifest, self._ps.rejected)]
-        for part in self.plan.parts(self.job.layout):
+        for part in self._parts():
             mine = pl.Series([task.slice_index for task in part.tasks], dtype=pl.Int64).implode()
             slices, patches, rejected = (frame.filter(pl.col("slice_index").is_in(mine)) for frame in numbered)
-            yield RebuildPart(slices, patches, part, rejected)
+            tasks = (replace(each, problem=self._ended.get(each.slice_index, each.problem)) for each in part.tasks)
+            yield RebuildPart(slices, patches, replace(part, tasks=tuple(tasks)), rejected)
+
+    def _parts(self) -> Iterator[Part]:
+        """The parts as they were made: of this version's size, else as the shards on record tell."""
+        layout = self._ps.layout
+        planned = list(self.plan.parts(layout.name))
+        firsts = self._ps.manifest.unique("slice_index", keep="first").select("slice_index", path_column("image"))
+        shards: dict[int, str] = dict(firsts.iter_rows()) if layout.packed else {}
+        numbers: dict[int, str] = {}
+        recorded = [
+            (part.shards.get(task.shape, -1), shards[task.slice_index])
+            for part in planned
+            for task in part.tasks
+            if task.slice_index in shards
+        ]
+        same = all(numbers.setdefault(number, path) == path for number, path in recorded)
+        if same and len(set(numbers.values())) == len(numbers):
+            return iter(planned)
+        return self._parts_on_record(layout, shards)
+
+    def _parts_on_record(self, layout: Layout, shards: dict[int, str]) -> Iterator[Part]:
+        """The parts that the shards tell of: another version may have made them larger or smaller.
+
+        Args:
+            layout: one with shards.
+            shards: for each slice the file of its image.
+        """
+        held: dict[tuple[int, int], str] = {}
+
+        def begins(task: SliceTask) -> bool:
+            path = shards.get(task.slice_index)
+            if path is None:
+                return False
+            alone = layout.holds_patches and bool(held) and path not in held.values()
+            new = alone or held.get(task.shape, path) != path
+            if new:
+                held.clear()
+            held[task.shape] = path
+            return new
+
+        for part in self.plan.parts(layout.name, begins):
+            # A part of which no patch is kept takes a number and has no file, so numbers are taken as they are.
+            kept = [task for task in part.tasks if task.slice_index in shards]
+            found = {task.shape: shard_number(shards[task.slice_index]) for task in kept}
+            known = {shape: number for shape, number in found.items() if number is not None}
+            yield replace(part, shards={**part.shards, **known})
 
     def add(self, rebuilt: Rebuilt) -> list[Finding]:
         """Keep what a part would have left; returns what is wrong with it."""
@@ -137,17 +187,6 @@ class Rebuild:
             if name not in self._left_out and seen[name] != value:
                 message = f"{name} is {seen[name]!r}, a build from these sources writes {value!r}"
                 yield Finding("meta", PATCH_META, None, message)
-
-
-def _with_ended(plan: SplitPlan, ps: PatchSet) -> SplitPlan:
-    """The plan, with the reason on record of slices that ended the process which cut them."""
-    ended = ps.slices.filter(pl.col("reason").str.contains(_ENDED, literal=True)).select(
-        "slice_index", pl.col("reason").alias("ended")
-    )
-    if not ended.height:
-        return plan
-    slices = plan.slices.join(ended, on="slice_index", how="left", maintain_order="left")
-    return replace(plan, slices=slices.with_columns(pl.coalesce("ended", "problem").alias("problem")).drop("ended"))
 
 
 def rebuild_part(job: Job, item: RebuildPart) -> Rebuilt:

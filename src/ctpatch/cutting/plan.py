@@ -1,6 +1,6 @@
 """What a build would do: slices, windows, bytes, names, coverage, and the parts it is done in."""
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
 from itertools import islice
@@ -191,15 +191,24 @@ class SplitPlan:
             index, patient, low, high, height, width, dtype, problem = row[: len(columns)]
             yield SliceTask(index, row[len(columns) :], patient, low, high, (height, width), dtype, problem)
 
-    def parts(self, layout: LayoutName) -> Iterator[Part]:
-        """The parts of a build, one by one; they depend on the slices and the layout, never on the workers."""
+    def parts(self, layout: LayoutName, begins: Callable[[SliceTask], bool] | None = None) -> Iterator[Part]:
+        """The parts of a build, one by one; they depend on the slices and the layout, never on the workers.
+
+        Args:
+            layout: how patches lie on disk.
+            begins: says which slices begin a part; None: those that would make the part before them too large.
+        """
         kind = layout_of(layout)
         pending: list[SliceTask] = []
         windows = size = number = shard = 0
         for task in self.tasks():
             more_windows = len(self.grid(task.shape)) if task.problem is None else 0
             more_bytes = kind.slice_bytes(task.shape, more_windows, self.config.patch_size, _FLOAT32)
-            if pending and kind.is_full(len(pending) + 1, windows + more_windows, size + more_bytes, self.limits):
+            if begins is None:
+                new = kind.is_full(len(pending) + 1, windows + more_windows, size + more_bytes, self.limits)
+            else:
+                new = begins(task)
+            if pending and new:
                 part = self._part(number, pending, kind, shard)
                 yield part
                 number, shard = number + 1, shard + len(set(part.shards.values()))

@@ -23,6 +23,12 @@ def shard_name(split: str, number: int, array: str) -> str:
     return f"{_FOLDER}/{split}_{number:05d}{suffix}.npy"
 
 
+def shard_number(path: str) -> int | None:
+    """The number in the path of a shard; None where it has none."""
+    found = re.search(r"_(\d{5,})(_[^/]*)?\.npy$", path)
+    return None if found is None else int(found[1])
+
+
 class PackedLayout(Layout, ABC):
     """Many items in numbered files, whose data begin at a page."""
 
