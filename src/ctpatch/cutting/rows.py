@@ -161,7 +161,8 @@ class PartRows:
             "patch_id": patch_ids(self.job.split, pl.col("slice_index"), pl.col("row"), pl.col("col")),
             "dtype": pl.lit(self.job.arrays["image"].dtype),
         }
-        return pl.DataFrame(columns).select(
+        # One after the other: for the rows of a part, sharing columns out to threads takes longer than making them.
+        return pl.DataFrame(columns).select_seq(
             computed.get(name, pl.col(name) if name in columns else pl.lit(None)).cast(kind).alias(name)
             for name, kind in schema.items()
         )
