@@ -46,7 +46,7 @@ class VerifyReport:
     Attributes:
         name: the set, `dataset/split`.
         status: `ok`, `failed`, or `incomplete` (the build has not finished).
-        deep: whether each patch was cut again from its source.
+        deep: whether the set was built again from its sources, in thought, and compared.
         num_patches, num_slices: how many were looked at.
         findings: what is wrong, at most `MAX_KEPT`; a fault of a file of pixels once, with its number of patches.
         num_findings: how many there were.

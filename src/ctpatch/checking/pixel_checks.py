@@ -1,4 +1,4 @@
-"""Checks on pixels: digests, statistics computed anew, and with `deep` each patch cut again from its source."""
+"""Checks on pixels: digests, and statistics computed anew."""
 
 from collections.abc import Iterator
 from dataclasses import dataclass

@@ -217,7 +217,7 @@ def verify_text(report: VerifyReport, folder: Path) -> str:
     """What a verification found, as text."""
     if report.status == "incomplete":
         return printable(f"incomplete: {report.findings[0].message}")
-    how = "every table, file and pixel" + (", each patch cut again from its source" if report.deep else "")
+    how = "every table, file and pixel" + (", all as a build from its sources gives it" if report.deep else "")
     patches = counted(report.num_patches, "patch", "patches")
     seen = f"{patches} of {counted(report.num_slices, 'slice', 'slices')}"
     if report.ok:
