@@ -81,9 +81,7 @@ def test_verify_reports_findings_and_exits_1(run: Run, prepared: Prepared) -> No
     run("build", prepared.folder, *SMALL_OPTIONS)
     status, out, _ = run("verify", prepared.out, "--deep")
     assert (status, out.splitlines()[1:]) == (0, [])
-    assert out.startswith(
-        "ok: phantoms/train: 60 patches of 3 slices: every table, file and pixel, all as a build"
-    )
+    assert out.startswith("ok: phantoms/train: 60 patches of 3 slices: every table, file and pixel, all as a build")
     victim = prepared.out / "train_000001_008_016.npy"
     content = bytearray(victim.read_bytes())
     content[200] ^= 1
