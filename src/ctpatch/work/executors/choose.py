@@ -12,7 +12,7 @@ from typing import Any, Literal
 from ctpatch.errors import ConfigError, UsageError
 from ctpatch.work.executors.base import Executor
 from ctpatch.work.executors.futures import FuturesExecutor
-from ctpatch.work.executors.processes import ProcessExecutor
+from ctpatch.work.executors.processes import ProcessExecutor, refuse_unguarded_script
 from ctpatch.work.executors.serial import SerialExecutor
 
 Engine = Literal["serial", "processes", "dask"]
@@ -26,6 +26,7 @@ _NO_PAGES: dict[str, list[str]] = {"distributed.scheduler.http.routes": [], "dis
 
 def local_executor(workers: int) -> Executor:
     """One worker works in this process, more in processes of their own."""
+    refuse_unguarded_script()
     return SerialExecutor() if workers == 1 else ProcessExecutor(workers)
 
 
@@ -37,6 +38,7 @@ def as_executor(given: AnyExecutor | None, workers: int) -> Executor:
     """
     if given is None:
         return local_executor(workers)
+    refuse_unguarded_script()
     if isinstance(given, Pool):
         return FuturesExecutor(given)
     # A client can only be there where its module is.
