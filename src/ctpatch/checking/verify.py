@@ -110,10 +110,7 @@ def _run(
     note: Callable[[Any], None],
     seen: Path,
 ) -> bool:
-    """Run a check on all items and note what it returns of each; returns whether none was lost.
-
-    All workers must see the file `seen`.
-    """
+    """Run a check on all items, in sight of `seen`, and note what it returns; returns whether none was lost."""
     whole = True
     listener(WorkStarted(task, report.num_slices, "slices"))
     try:

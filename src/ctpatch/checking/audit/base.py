@@ -2,13 +2,14 @@
 
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
-from typing import Any, Literal, Protocol
+from typing import Any, Literal
 
 import numpy as np
 import polars as pl
 from numpy.typing import NDArray
 
 from ctpatch.checking.audit.report import Fault, NotChecked, RowRef
+from ctpatch.errors import CtPatchError, SystemFailureError
 from ctpatch.reading.patchset import PatchSet
 
 Kind = Literal["prepared", "patches", "foreign patches"]
@@ -67,16 +68,25 @@ PatchSeen = tuple[int, str | None, bool | None, str | None]
 """Number of a patch within the run, its digest, whether it is constant (None where that is on record), its fault."""
 
 
-class RunPixels(Protocol):
+class RunPixels:
     """The pixels of one run."""
 
     def image(self, place: int, array: str) -> Seen:
         """A slice of the run."""
-        ...
+        try:
+            return self._image(place, array)
+        except SystemFailureError:
+            raise
+        except CtPatchError as error:
+            return Seen(fault=error.message)
 
-    def patches(self, place: int, array: str, image: NDArray[Any] | None) -> list[PatchSeen]:
+    def _image(self, place: int, array: str) -> Seen:
+        """The same, by the kind of the split; an error is the slice's fault."""
+        raise NotImplementedError
+
+    def patches(self, place: int, array: str, image: NDArray[Any] | None) -> list[PatchSeen]:  # noqa: ARG002
         """The patches of a slice, where their digests are not on record; else none. `image` is the slice."""
-        ...
+        return []
 
 
 SplitPixels = Callable[[Run], RunPixels]

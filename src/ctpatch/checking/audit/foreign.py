@@ -10,19 +10,19 @@ import numpy as np
 import polars as pl
 from numpy.typing import NDArray
 
-from ctpatch.checking.audit.base import AuditedSplit, PatchSeen, Run, Seen, known_digest
+from ctpatch.checking.audit.base import AuditedSplit, PatchSeen, Run, RunPixels, Seen, known_digest
 from ctpatch.checking.audit.fingerprint import is_constant
 from ctpatch.checking.audit.patchset import from_patches
 from ctpatch.checking.audit.prepared import guess_root, read_csv
 from ctpatch.config import MAX_PIXELS_PER_AXIS
-from ctpatch.errors import CtPatchError, NpyError, SourceManifestError, SystemFailureError
+from ctpatch.errors import CtPatchError, FormatError, NpyError, SourceManifestError, SystemFailureError
 from ctpatch.files.digest import array_digest
 from ctpatch.files.npy import SliceBuffer
 from ctpatch.files.paths import PathError, Root
 from ctpatch.format.source_manifest import stripped_texts
 
 
-class ForeignRun:
+class ForeignRun(RunPixels):
     """One run of patches that lie one in a file, and slices put together from them.
 
     The manifest is in `folder`, its paths are relative to `root`, as far as can be told; `placed` says whether `row`
@@ -34,7 +34,7 @@ class ForeignRun:
         self._buffer = SliceBuffer()
         self._stacks: dict[int, list[NDArray[Any] | str]] = {}
 
-    def image(self, place: int, array: str) -> Seen:  # noqa: ARG002 - there is only `image`
+    def _image(self, place: int, array: str) -> Seen:  # noqa: ARG002 - there is only `image`
         """A slice put together from its patches, as far as they reach; or its source, where that is at hand."""
         if not self._placed:
             return Seen(why="the manifest does not say where in which slice a patch lies")
@@ -45,15 +45,15 @@ class ForeignRun:
             return Seen(why="its patches are not of one shape and dtype")
         rows, cols = self._origins(place)
         if rows.dtype.kind != "i" or cols.dtype.kind != "i":
-            return Seen(fault="row or col of one of its patches is no whole number")
+            raise FormatError("row or col of one of its patches is no whole number")
         source = self._source(place, patches[0], int(rows[0]), int(cols[0]))
         if source is not None:
             return Seen(source)
         height, width = patches[0].shape
         shape = (int(rows.max()) + height, int(cols.max()) + width)
         if min(int(rows.min()), int(cols.min())) < 0 or max(shape) > MAX_PIXELS_PER_AXIS:
-            fault = f"its windows begin at row {rows.min()}, col {cols.min()} and end at {shape}, which no slice does"
-            return Seen(fault=fault)
+            begin = f"row {rows.min()}, col {cols.min()}"
+            raise FormatError(f"its windows begin at {begin} and end at {shape}, which no slice does")
         if len(patches) * height * width * 4 < shape[0] * shape[1]:
             return Seen(why="its source slice is not there, and its patches cover less than a quarter of it")
         seen = from_patches(shape, rows, cols, np.stack(patches))

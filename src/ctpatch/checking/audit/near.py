@@ -1,8 +1,7 @@
 """Near-duplicates between two splits: all pairs, as blocked matrix products."""
 
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -14,15 +13,10 @@ _FIRST_BLOCK = 4096
 """1024 x 4096 correlations are 16 MB: large enough for the matrix product, small enough for the cache's sake."""
 
 
-@dataclass(frozen=True, slots=True)
-class NearMatch:
-    """A slice of the second split and the slice of the first that is most like it.
+class NearMatch(NamedTuple):
+    """A slice of the second split and the slice of the first that is most like it, under one of the symmetries.
 
-    Attributes:
-        second, first: numbers of the two slices.
-        symmetry: number of the symmetry that makes them alike.
-        correlation, detail: how much.
-        others: how many further slices of the first split are near-duplicates of it.
+    `others` is how many further slices of the first split are near-duplicates of it.
     """
 
     second: int
@@ -89,8 +83,7 @@ def _compare(
     """Compare two blocks; returns the number of pairs that are alike by the correlation alone."""
     wanted = first.coarse[columns].T
     some = second.coarse[rows]
-    near: NDArray[np.bool_] | None = None
-    alike: NDArray[np.bool_] | None = None
+    near, alike = np.zeros((2, len(rows), len(columns)), dtype=bool)
     for symmetry in range(len(SYMMETRIES)):
         # The first split's slice is the one that is turned: permuting both sides of a product is permuting one back.
         correlation = some[:, _inverse(symmetry, COARSE)] @ wanted
@@ -104,11 +97,9 @@ def _compare(
         detail = turned @ first.detail[columns[down]].astype(np.float32).T
         good = hits[inner] & (detail >= detail_threshold)
         _improve(best, rows[across], columns[down], symmetry, np.where(good, correlation[inner], -np.inf), detail)
-        if near is None or alike is None:
-            near, alike = np.zeros_like(hits), np.zeros_like(hits)
         near[inner] |= good
         alike |= hits
-    if near is None or alike is None:
+    if not alike.any():
         return 0
     best["count"][rows] += near.sum(axis=1)
     return int((alike & ~near).sum())

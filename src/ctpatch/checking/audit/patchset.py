@@ -8,7 +8,7 @@ import numpy as np
 import polars as pl
 from numpy.typing import NDArray
 
-from ctpatch.checking.audit.base import AuditedSplit, PatchSeen, Run, Seen, known_digest
+from ctpatch.checking.audit.base import AuditedSplit, PatchSeen, Run, RunPixels, Seen, known_digest
 from ctpatch.checking.audit.fingerprint import is_constant
 from ctpatch.config import MAX_PIXELS_PER_AXIS
 from ctpatch.core.patches import paste, window_of
@@ -32,35 +32,29 @@ def from_patches(shape: tuple[int, int], rows: NDArray[Any], cols: NDArray[Any],
     return Seen(canvas, None if whole else covered, whole)
 
 
-class SetRun:
+class SetRun(RunPixels):
     """One run of a set's slices: those it holds, or its sources, or slices put together from patches."""
 
     def __init__(self, ps: PatchSet, has_root: bool, run: Run) -> None:
         self._ps, self._has_root, self._run = ps, has_root, run
         self._readers: dict[str, ArrayReader] = {}
 
-    def image(self, place: int, array: str) -> Seen:
-        """A slice of the run."""
+    def _image(self, place: int, array: str) -> Seen:
         record = self._run.slices.row(place, named=True)
         layout = self._ps.layout
-        try:
-            if layout.holds_slices:
-                row = self._run.patches.row(int(self._run.offsets[place]), named=True)
-                return _checked(self._ps.stored_slice(row, array), record, array, row[columns.path_column(array)])
-            if self._has_root:
-                try:
-                    return Seen(self._ps.sources.read(record, array))
-                except CtPatchError as error:
-                    # Patches of its own make up for a source that is gone, or no longer what was cut.
-                    if layout.reads_sources or isinstance(error, SystemFailureError):
-                        raise
-            elif layout.reads_sources:
-                return Seen(why="where the source slices are cannot be told; give the data root (--data-root)")
-            return self._from_patches(place, array, record)
-        except SystemFailureError:
-            raise
-        except CtPatchError as error:
-            return Seen(fault=error.message)
+        if layout.holds_slices:
+            row = self._run.patches.row(int(self._run.offsets[place]), named=True)
+            return _checked(self._ps.stored_slice(row, array), record, array, row[columns.path_column(array)])
+        if self._has_root:
+            try:
+                return Seen(self._ps.sources.read(record, array))
+            except CtPatchError as error:
+                # Patches of its own make up for a source that is gone, or no longer what was cut.
+                if layout.reads_sources or isinstance(error, SystemFailureError):
+                    raise
+        elif layout.reads_sources:
+            return Seen(why="where the source slices are cannot be told; give the data root (--data-root)")
+        return self._from_patches(place, array, record)
 
     def patches(self, place: int, array: str, image: NDArray[Any] | None) -> list[PatchSeen]:
         """The digests of a slice's patches, where its layout has none on record: they are cut from the slice."""

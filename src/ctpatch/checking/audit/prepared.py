@@ -11,9 +11,9 @@ from pathlib import Path
 
 import polars as pl
 
-from ctpatch.checking.audit.base import AuditedSplit, PatchSeen, Run, Seen, known_digest
+from ctpatch.checking.audit.base import AuditedSplit, Run, RunPixels, Seen, known_digest
 from ctpatch.checking.audit.report import Fault
-from ctpatch.errors import CtPatchError, SourceManifestError, SystemFailureError
+from ctpatch.errors import SourceManifestError
 from ctpatch.files.npy import SliceBuffer
 from ctpatch.files.paths import PathError, Root
 from ctpatch.format.source_manifest import is_labels, stripped_texts
@@ -24,11 +24,7 @@ _GUESSES = 4
 
 
 def read_csv(path: Path) -> pl.DataFrame:
-    """A CSV of texts, names of columns stripped, with a column `line`: where a row stands, the header being line 1.
-
-    Raises:
-        SourceManifestError: it cannot be read, or is no CSV with a header and rows.
-    """
+    """A CSV of texts, names of columns stripped, with a column `line`: where a row stands, the header being line 1."""
     name = f"{path.parent.name}/{path.name}"
     try:
         content = path.read_bytes()
@@ -57,29 +53,19 @@ def guess_root(folder: Path, name: str, paths: pl.Series) -> Path:
     return folder
 
 
-class PreparedRun:
+class PreparedRun(RunPixels):
     """One run of prepared slices, one in a file; `columns` has the column of each array's paths."""
 
     def __init__(self, root: Path, columns: dict[str, str], run: Run) -> None:
         self._root, self._columns, self._run = Root(root), columns, run
         self._buffer = SliceBuffer()
 
-    def image(self, place: int, array: str) -> Seen:
-        """A slice of the run."""
+    def _image(self, place: int, array: str) -> Seen:
         path = self._run.slices[self._columns[array]][place]
-        try:
-            image, _dtype = self._buffer.read(self._root.resolve(path), path, integers_allowed=True)
-        except SystemFailureError:
-            raise
-        except CtPatchError as error:
-            return Seen(fault=error.message)
+        image, _dtype = self._buffer.read(self._root.resolve(path), path, integers_allowed=True)
         if array != "image" and image.dtype.kind != "f":
             return Seen(why="whole numbers are labels, which are not compared")
         return Seen(image)
-
-    def patches(self, place: int, array: str, image: object) -> list[PatchSeen]:  # noqa: ARG002 - there are none
-        """There are none."""
-        return []
 
 
 def read_prepared(manifest: Path, split: str, dataset: str, folder: str, data_root: Path | None) -> AuditedSplit:
