@@ -1,5 +1,6 @@
 """The slices and patches that are shown, with their pixels from wherever they still are."""
 
+import math
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property, lru_cache
@@ -34,8 +35,6 @@ class GallerySlice:
     """A slice as it is shown.
 
     Attributes:
-        chosen: which slice it is.
-        shape: its height and width in pixels.
         image: its pixels, shrunk where it is large; None where there are none.
         whole: whether they are the slice itself, not put together from its kept patches.
         patient, path: of its source.
@@ -141,11 +140,7 @@ class ShownPixels:
         return {}, False
 
     def patch(self, record: Mapping[str, Any]) -> Arrays:
-        """The pixels of a window, kept or dropped, for each array; empty where they are nowhere.
-
-        Args:
-            record: a row of the table of windows.
-        """
+        """The pixels of a window (a row of their table), kept or dropped, by array; empty where they are nowhere."""
         if record["at"] is not None:
             try:
                 read = self._ps.read([int(record["at"])], arrays=self._ps.arrays)
@@ -162,14 +157,7 @@ class ShownPixels:
 
 
 def make_gallery(windows: AllWindows, slices: int, seed: int, listener: Listener) -> Gallery:
-    """Choose, and read the pixels. Pixels that are gone are left out and told of in `faults`.
-
-    Args:
-        windows: all windows.
-        slices: how many slices to show, of all sets together.
-        seed: decides what is left to chance.
-        listener: is told of progress.
-    """
+    """Choose `slices` slices of all sets, and patches, and read the pixels; `faults` tells of those that are gone."""
     chosen = choose_slices(windows, slices, seed)
     groups = choose_patches(windows, seed)
     paired = next((each for each in windows.sets if len(each.ps.arrays) > 1 and each.ps.meta.num_patches), None)
@@ -264,17 +252,12 @@ def tiles(starts: Iterable[int], size: int, length: int) -> dict[int, tuple[floa
     """
     origins = sorted(set(starts))
     centres = [start + size / 2 for start in origins]
-    between = [(before + after) / 2 for before, after in pairwise(centres)]
-    found = {}
-    for at, (start, centre) in enumerate(zip(origins, centres, strict=True)):
-        before = between[at - 1] if at else None
-        after = between[at] if at < len(between) else None
-        reach = size / 2
-        if before is None and after is not None:
-            reach = min(reach, after - centre)
-        elif after is None and before is not None:
-            reach = min(reach, centre - before)
-        begin = max(start, centre - reach if before is None else before)
-        end = min(start + size, centre + reach if after is None else after)
-        found[start] = (max(min(begin, length - 1), 0.0), max(min(end, float(length)), 0.0))
-    return found
+    borders = [(before + after) / 2 for before, after in pairwise(centres)]
+    if borders:
+        borders = [2 * centres[0] - borders[0], *borders, 2 * centres[-1] - borders[-1]]
+    else:
+        borders = [-math.inf, math.inf]
+    return {
+        start: (max(min(max(start, begin), length - 1), 0.0), max(min(start + size, end, float(length)), 0.0))
+        for start, (begin, end) in zip(origins, pairwise(borders), strict=False)
+    }

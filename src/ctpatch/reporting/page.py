@@ -41,12 +41,7 @@ def render_page(windows: AllWindows, gallery: Gallery, notes: Sequence[str] = ()
     """The whole page, UTF-8.
 
     All text from data goes through Jinja's escaping, or through JSON and then into text nodes; a content security
-    policy names the page's own programs by digest and forbids all others, and every connection.
-
-    Args:
-        windows: all windows.
-        gallery: what is shown of pixels.
-        notes: what the reader must know before all else.
+    policy names the page's own programs by digest and forbids all others, and every connection. `notes` stand first.
     """
     import jinja2  # noqa: PLC0415
 
