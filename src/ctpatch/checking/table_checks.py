@@ -12,7 +12,7 @@ import polars as pl
 import xxhash
 
 from ctpatch.checking.findings import Finding
-from ctpatch.core.grid import PADDING_MODES, make_grid
+from ctpatch.core.grid import PADDING_MODES, Grid, make_grid
 from ctpatch.core.rules import compile_rules
 from ctpatch.core.statistics.columns import STATISTICS, Limits
 from ctpatch.errors import CtPatchError
@@ -119,6 +119,11 @@ def _check_counts(ps: PatchSet) -> Iterator[Finding]:
             yield Finding("counts", SLICE_MANIFEST, at + 2, message)
 
 
+def _grid_on(ps: PatchSet, height: int | None, width: int | None) -> Grid | None:
+    """The grid on a slice of this shape; None where no slice has such a shape."""
+    return make_grid(height, width, ps.config) if height and width and min(height, width) > 0 else None
+
+
 def _check_slices(ps: PatchSet, table: _Table) -> Iterator[Finding]:
     """What is on record of a slice fits its grid and its status, and its extremes fit those of its windows."""
     slices = table.frame
@@ -128,7 +133,8 @@ def _check_slices(ps: PatchSet, table: _Table) -> Iterator[Finding]:
     for at, (height, width, windows, status) in enumerate(shapes):
         if status != STATUS_OK:
             continue
-        expected = len(make_grid(height, width, ps.config)) if height and width and min(height, width) > 0 else -1
+        grid = _grid_on(ps, height, width)
+        expected = -1 if grid is None else len(grid)
         if expected != windows:
             message = f"num_windows is {windows}, a grid on {height}x{width} has {expected}"
             yield Finding("windows", SLICE_MANIFEST, at + 2, message)
@@ -145,7 +151,7 @@ def _check_slices(ps: PatchSet, table: _Table) -> Iterator[Finding]:
     extremes = windows.group_by("slice_index").agg(pl.col("min").min().alias("low"), pl.col("max").max().alias("high"))
     joined = slices.join(extremes, on="slice_index", how="left", maintain_order="left")
     covered = [
-        bool(windows) and min(height, width) > 0 and make_grid(height, width, ps.config).coverage == 1
+        bool(windows and (grid := _grid_on(ps, height, width)) and grid.coverage == 1)
         for height, width, windows in joined.select("height", "width", "num_windows").iter_rows()
     ]
     whole, some = pl.Series(covered), joined["low"].is_not_null() & good
@@ -162,8 +168,8 @@ def _check_derived(ps: PatchSet) -> Iterator[Finding]:
     for record in slices.iter_rows(named=True):
         digests = [record[digest_column(array)] for array in ps.arrays]
         sources.update(source_line(record["slice_index"], [each for each in digests if each is not None]))
-        if record["status"] == STATUS_OK and min(record["height"] or 0, record["width"] or 0) > 0:
-            grid = make_grid(record["height"], record["width"], ps.config)
+        grid = _grid_on(ps, record["height"], record["width"])
+        if record["status"] == STATUS_OK and grid is not None:
             covered, pixels = covered + grid.covered_pixels(), pixels + record["height"] * record["width"]
     files = ps.layout.pixel_files(ps.manifest, slices, meta.arrays, ps.patch_size)
     wanted = {
@@ -211,9 +217,9 @@ def _check_coordinates(ps: PatchSet, table: _Table) -> Iterator[Finding]:
     inside = np.zeros(frame.height, dtype=bool)
     heights, widths = (joined[side].fill_null(0).to_numpy() for side in ("height", "width"))
     rows, cols = (frame[side].fill_null(-1).to_numpy() for side in ("row", "col"))
-    for height, width in joined.select("height", "width").drop_nulls().unique().iter_rows():
-        if min(height, width) > 0:
-            grid = make_grid(height, width, ps.config)
+    for height, width in joined.select("height", "width").unique().iter_rows():
+        grid = _grid_on(ps, height, width)
+        if grid is not None:
             here = (heights == height) & (widths == width)
             inside |= here & np.isin(rows, grid.row_starts) & np.isin(cols, grid.col_starts)
     yield from table.rows("coordinates", "patch_id", pl.Series(~inside), "wanted a window of the slice's grid")

@@ -4,6 +4,7 @@ import json
 import os
 from collections import Counter
 from collections.abc import Sequence
+from contextlib import suppress
 from pathlib import Path
 
 from ctpatch.checking.audit.base import AuditedSplit
@@ -82,17 +83,12 @@ def _read(place: Path, data_root: Path | None) -> AuditedSplit:
 
 def _refuse_without_meta(folder: Path) -> None:
     """Raise where a set of ours has lost its meta: by its tables alone it would be taken for one made elsewhere."""
-    if (folder / PATCH_META).exists():
-        return
-    try:
-        ours = all(_is_our_table(folder, name) for name in TABLES)
-    except OSError:
-        return
-    if ours:
-        raise FormatError(
-            f"{folder.name}: {PATCH_META} is gone, and without it the tables beside it are no patch set; restore it "
-            "from a copy, or build the set again"
-        )
+    with suppress(OSError):
+        if not (folder / PATCH_META).exists() and all(_is_our_table(folder, name) for name in TABLES):
+            raise FormatError(
+                f"{folder.name}: {PATCH_META} is gone, and without it the tables beside it are no patch set; restore "
+                "it from a copy, or build the set again"
+            )
 
 
 def _is_our_table(folder: Path, name: str) -> bool:

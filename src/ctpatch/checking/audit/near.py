@@ -27,8 +27,8 @@ class NearMatch(NamedTuple):
     others: int
 
 
-_BEST = np.dtype([("correlation", "f4"), ("detail", "f4"), ("first", "i8"), ("symmetry", "i8"), ("count", "i8")])
-"""The best match so far of a slice of the second split, and how many match."""
+_BEST = np.dtype([("first", "i8"), ("symmetry", "i8"), ("correlation", "f4"), ("detail", "f4"), ("others", "i8")])
+"""What `NearMatch` says of a slice of the second split, so far; `others` is -1 where none matches."""
 
 
 def near_matches(
@@ -51,20 +51,14 @@ def near_matches(
     rows = np.flatnonzero(wanted)
     columns = np.flatnonzero(first.usable)
     best = np.zeros(len(second.usable), _BEST)
-    best["correlation"] = -np.inf
+    best["correlation"], best["others"] = -np.inf, -1
     alike = 0
     for block in _blocks(rows, _SECOND_BLOCK):
         for other in _blocks(columns, _FIRST_BLOCK):
             alike += _compare(first, second, other, block, threshold, detail_threshold, best)
         advance(len(block))
-    found = np.flatnonzero(best["count"])
-    matches = [
-        NearMatch(at, first_at, symmetry, correlation, detail, count - 1)
-        for at, (correlation, detail, first_at, symmetry, count) in zip(
-            found.tolist(), best[found].tolist(), strict=True
-        )
-    ]
-    return matches, alike
+    found = np.flatnonzero(best["others"] >= 0)
+    return [NearMatch(at, *match) for at, match in zip(found.tolist(), best[found].tolist(), strict=True)], alike
 
 
 def _blocks(numbers: NDArray[np.intp], size: int) -> Iterator[NDArray[np.intp]]:
@@ -101,7 +95,7 @@ def _compare(
         alike |= hits
     if not alike.any():
         return 0
-    best["count"][rows] += near.sum(axis=1)
+    best["others"][rows] += near.sum(axis=1)
     return int((alike & ~near).sum())
 
 

@@ -109,16 +109,14 @@ def read_patch_set(path: Path, folder: str, data_root: Path | None) -> AuditedSp
     ps = open_set(path, data_root)
     arrays = tuple(array for array, info in ps.meta.arrays.items() if not info.labels)
     packed = ps.layout.holds_patches
-    windows = ps.manifest.with_row_index("line", 2).with_columns(
-        pl.col("line").cast(pl.Int64), pl.col("patch_id").alias("id"), pl.col("patch_path").alias("path")
-    )
+    line = pl.int_range(2, pl.len() + 2, dtype=pl.Int64).alias("line")  # the header is line 1
+    windows = ps.manifest.with_columns(line, pl.col("patch_id").alias("id"), pl.col("patch_path").alias("path"))
     # A slice of which no patch was kept is in nobody's training.
     slices = (
-        ps.slices.with_row_index("line", 2)
+        ps.slices.with_columns(line)
         .filter(pl.col("status") == STATUS_OK)
-        .join(windows.select("slice_index").unique(), on="slice_index", how="semi", maintain_order="left")
+        .join(windows, on="slice_index", how="semi", maintain_order="left")
         .with_columns(
-            pl.col("line").cast(pl.Int64),
             ("slice " + pl.col("slice_index").cast(pl.String)).alias("id"),
             pl.col("src_path").alias("path"),
             pl.col("patient_id").str.strip_chars().replace("", None),
@@ -129,9 +127,7 @@ def read_patch_set(path: Path, folder: str, data_root: Path | None) -> AuditedSp
     if slices["slice_index"].is_duplicated().any():
         raise FormatError(f"{ps.folder.name}/{SLICE_MANIFEST} has two rows of one slice_index; run ctpatch verify")
     numbers = slices.select("slice_index", pl.int_range(pl.len(), dtype=pl.Int64).alias("at"))
-    patches = windows.join(numbers, on="slice_index", how="inner", maintain_order="left").sort(
-        "at", maintain_order=True
-    )
+    patches = windows.join(numbers, on="slice_index", maintain_order="left").sort("at", maintain_order=True)
     if patches.height != windows.height:
         raise FormatError(
             f"{ps.folder.name}/{PATCH_MANIFEST} has {windows.height - patches.height} rows of slices that are not in "
