@@ -43,8 +43,8 @@ def title_of(windows: AllWindows) -> str:
     return ", ".join(each.name for each in windows.sets)
 
 
-def page_facts(windows: AllWindows, gallery: Gallery) -> dict[str, Any]:
-    """Everything the template needs, save styles, programs and numbers."""
+def page_facts(windows: AllWindows, gallery: Gallery, notes: Sequence[str]) -> dict[str, Any]:
+    """Everything the template needs, save styles, programs and numbers; `notes` come before those found here."""
     return {
         "title": title_of(windows),
         "version": __version__,
@@ -54,7 +54,7 @@ def page_facts(windows: AllWindows, gallery: Gallery) -> dict[str, Any]:
         "compared": compared(),
         "funnel": funnel(windows),
         "details": [(each.name, _details(each)) for each in windows.sets],
-        "notes": [*_set_notes(windows), *_patient_notes(windows), *_pixel_notes(gallery)],
+        "notes": [*notes, *_set_notes(windows), *_patient_notes(windows), *_pixel_notes(gallery)],
         "has_pairs": bool(gallery.pairs),
         "partner": gallery.partner,
         "labels": gallery.labels,
@@ -186,11 +186,10 @@ def other_options(config: PatchConfig) -> list[str]:
     """The options of a build, other than rules, that are not as they are by default."""
     found, default = [], PatchConfig().options()
     for name, value in config.options().items():
-        if name == "drop" or value == default[name]:
-            continue
-        values = dict.fromkeys(value) if isinstance(value, tuple) else [value]  # a pair of equal sides is one number
-        text = (" " if name == "value_range" else "x").join(map(str, values))
-        found.append(f"--{name.replace('_', '-')} {text}")
+        if name != "drop" and value != default[name]:
+            values = dict.fromkeys(value) if isinstance(value, tuple) else [value]  # equal sides are one number
+            text = (" " if name == "value_range" else "x").join(map(str, values))
+            found.append(f"--{name.replace('_', '-')} {text}")
     return found
 
 

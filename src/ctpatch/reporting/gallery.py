@@ -252,11 +252,9 @@ def tiles(starts: Iterable[int], size: int, length: int) -> dict[int, tuple[floa
     """
     origins = sorted(set(starts))
     centres = [start + size / 2 for start in origins]
-    borders = [(before + after) / 2 for before, after in pairwise(centres)]
-    if borders:
-        borders = [2 * centres[0] - borders[0], *borders, 2 * centres[-1] - borders[-1]]
-    else:
-        borders = [-math.inf, math.inf]
+    between = [(before + after) / 2 for before, after in pairwise(centres)]
+    ends = (2 * centres[0] - between[0], 2 * centres[-1] - between[-1]) if between else (-math.inf, math.inf)
+    borders = (ends[0], *between, ends[1])
     return {
         start: (max(min(max(start, begin), length - 1), 0.0), max(min(start + size, end, float(length)), 0.0))
         for start, (begin, end) in zip(origins, pairwise(borders), strict=False)

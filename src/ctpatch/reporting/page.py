@@ -52,8 +52,6 @@ def render_page(windows: AllWindows, gallery: Gallery, notes: Sequence[str] = ()
         trim_blocks=True,
         lstrip_blocks=True,
     )
-    facts = page_facts(windows, gallery)
-    facts["notes"] = [*notes, *facts["notes"]]
     styles = "\n".join(_asset(name) for name in _STYLES)
     licence = f"/* uPlot\n{_asset('vendor/uPlot.LICENSE')}*/"
     programs = "\n".join([licence, *(_asset(name) for name in _PROGRAMS)])
@@ -63,7 +61,7 @@ def render_page(windows: AllWindows, gallery: Gallery, notes: Sequence[str] = ()
     page = (
         environment.get_template("page.html.j2")
         .render(
-            **facts,
+            **page_facts(windows, gallery, notes),
             still=still,
             as_built=_as_built(windows),
             policy=_policy(styles, programs),
