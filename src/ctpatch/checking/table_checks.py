@@ -168,8 +168,8 @@ def _check_derived(ps: PatchSet) -> Iterator[Finding]:
     for record in slices.iter_rows(named=True):
         digests = [record[digest_column(array)] for array in ps.arrays]
         sources.update(source_line(record["slice_index"], [each for each in digests if each is not None]))
-        grid = _grid_on(ps, record["height"], record["width"])
-        if record["status"] == STATUS_OK and grid is not None:
+        grid = _grid_on(ps, record["height"], record["width"]) if record["status"] == STATUS_OK else None
+        if grid is not None:
             covered, pixels = covered + grid.covered_pixels(), pixels + record["height"] * record["width"]
     files = ps.layout.pixel_files(ps.manifest, slices, meta.arrays, ps.patch_size)
     wanted = {

@@ -2,6 +2,7 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from operator import attrgetter
 from typing import Any
 
 import numpy as np
@@ -205,11 +206,8 @@ def _set_notes(windows: AllWindows) -> list[str]:
         ("value range", ["value_range"]),
         ("array the rules judge", ["rules_on"]),
     ):
-        differ = [
-            each.name
-            for each in others
-            if any(getattr(each.ps.config, name) != getattr(first.ps.config, name) for name in names)
-        ]
+        values = attrgetter(*names)
+        differ = [each.name for each in others if values(each.ps.config) != values(first.ps.config)]
         if differ:
             notes.append(f"{_listed(differ)}: other {what} than {first.name}.")
             if what == "rules":

@@ -87,8 +87,6 @@ class Gallery:
     """All that is shown of pixels.
 
     Attributes:
-        slices, groups, pairs: what is shown; a group with its patches.
-        tones: how pixels become pictures.
         partner, labels: the array beside `image` in pairs, and whether it holds labels.
         pixel_rows, pixel_counts: windows of whole slices, and for each how often its pixels fall into each of
             `PIXEL_BARS` bars between the lowest and the highest pixel shown.
@@ -244,7 +242,7 @@ def _count_pixels(
 def tiles(starts: Iterable[int], size: int, length: int) -> dict[int, tuple[float, float]]:
     """For each origin along an axis, where the tile of its window begins and ends.
 
-    A tile reaches from midway to the window before to midway to the window behind, by their centres, so it lies in
+    A tile reaches from midway to the window before to midway to the window after, by their centres, so it lies in
     the middle of its window; the outermost are as long on both sides. Nothing reaches beyond the slice.
 
     >>> tiles([0, 64, 128], 128, 362)

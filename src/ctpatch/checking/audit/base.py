@@ -117,7 +117,7 @@ class AuditedSplit:
     slices: pl.DataFrame
     pixels: SplitPixels
     ps: PatchSet | None = None
-    patch_table: str | None = None
+    patch_table: str = ""
     patches: pl.DataFrame | None = None
     slice_level: bool = True
     not_checked: list[NotChecked] = field(default_factory=list)
@@ -130,7 +130,6 @@ class AuditedSplit:
     def patch_ref(self, number: int) -> RowRef:
         """The row of a patch."""
         assert self.patches is not None
-        assert self.patch_table is not None
         return self._ref(self.patch_table, self.patches, number)
 
     def _ref(self, table: str, frame: pl.DataFrame, number: int) -> RowRef:

@@ -76,9 +76,9 @@ def _read(place: Path, data_root: Path | None) -> AuditedSplit:
     if place.name in {PATCH_MANIFEST, PLAIN_MANIFEST}:
         split = folder.name
     dataset = folder.parent.name if folder.name == split else folder.name
-    foreign = place.name == PATCH_MANIFEST or "patch_path" in read_csv(place).columns
-    reader = read_foreign if foreign else read_prepared
-    return reader(place, split, dataset or "dataset", shown, data_root)
+    rows = read_csv(place)
+    reader = read_foreign if place.name == PATCH_MANIFEST or "patch_path" in rows.columns else read_prepared
+    return reader(place, rows, f"{dataset or 'dataset'}/{split}", shown, data_root)
 
 
 def _refuse_without_meta(folder: Path) -> None:

@@ -22,9 +22,6 @@ _RUN_SLICES = 64
 _FLAT = 1e-4
 """Block means further apart than this share of the largest are no constant slice's: its pixels need no second look."""
 
-LookTask = tuple[tuple[SplitPixels, tuple[str, ...]], ...]
-"""What all runs share: for each split its pixels and the arrays to look at."""
-
 
 @dataclass(slots=True)
 class Looked:
@@ -32,8 +29,7 @@ class Looked:
 
     Attributes:
         vectors: of `image`, for each slice.
-        slices: a row of `SLICES` for each slice and array; digest and key are None where it could not be seen whole.
-        patches: a row of `PATCHES` for each patch that was looked at.
+        slices, patches: rows of `SLICES` and `PATCHES`; digest and key are None of what could not be seen whole.
         faults, patch_faults: number of the slice or patch, and what is wrong with it.
         unseen: how many slices have no pixels, for each array and reason.
         pasted: how many slices were put together from patches.
@@ -48,9 +44,9 @@ class Looked:
     pasted: int = 0
 
 
-def look_at(task: LookTask, run: Run) -> Looked:
-    """Look at the slices of a run, and at their patches where no digest of them is on record."""
-    begin, arrays = task[run.split]
+def look_at(splits: tuple[tuple[SplitPixels, tuple[str, ...]], ...], run: Run) -> Looked:
+    """Look at the slices of a run of a split (its pixels, its arrays), and at patches without a digest on record."""
+    begin, arrays = splits[run.split]
     pixels = begin(run)
     count = run.slices.height
     blocks = np.full((count, FINE, FINE), np.nan, np.float32)

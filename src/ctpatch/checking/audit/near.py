@@ -47,8 +47,7 @@ def near_matches(
     the second split that has one, in their order (of equals the first slice and symmetry), and the number of pairs that
     are alike by the correlation alone.
     """
-    wanted = second.usable if leave_out is None else second.usable & ~leave_out
-    rows = np.flatnonzero(wanted)
+    rows = np.flatnonzero(second.usable if leave_out is None else second.usable & ~leave_out)
     columns = np.flatnonzero(first.usable)
     best = np.zeros(len(second.usable), _BEST)
     best["correlation"], best["others"] = -np.inf, -1

@@ -64,16 +64,16 @@ class SetRun(RunPixels):
         windows = self._run.patches[int(rows[0]) : int(rows[-1]) + 1]
         judged = array == self._ps.meta.rules_on
         found: list[PatchSeen] = []
-        columns = (windows[name].to_list() for name in ("row", "col", "constant"))
-        for number, row, col, constant in zip(rows.tolist(), *columns, strict=True):
+        places = windows.select("row", "col", "constant").iter_rows()
+        for number, (row, col, constant) in zip(rows.tolist(), places, strict=True):
             known = row is not None and col is not None
             patch = window_of(image, row, col, self._ps.patch_size, self._ps.config.pad_mode) if known else None
             if patch is None:
                 fault = f"no window of {image.shape[0]}x{image.shape[1]} pixels begins at ({row}, {col})"
                 found.append((number, None, None, fault))
-                continue
-            flat = None if judged and constant is not None else is_constant(patch)
-            found.append((number, array_digest(patch), flat, None))
+            else:
+                flat = None if judged and constant is not None else is_constant(patch)
+                found.append((number, array_digest(patch), flat, None))
         return found
 
     def _from_patches(self, place: int, array: str, record: dict[str, Any]) -> Seen:

@@ -68,14 +68,18 @@ class PreparedRun(RunPixels):
         return Seen(image)
 
 
-def read_prepared(manifest: Path, split: str, dataset: str, folder: str, data_root: Path | None) -> AuditedSplit:
-    """A split of prepared slices; SourceManifestError where it cannot be read, or has no column `path`."""
-    raw = read_csv(manifest)
+def no_column(manifest: Path, raw: pl.DataFrame, column: str, needed: str) -> SourceManifestError:
+    """The error of a manifest without a column, of which each row needs what is `needed`."""
+    return SourceManifestError(
+        f"{manifest.parent.name}/{manifest.name} has no column '{column}' (it has "
+        f"{', '.join(raw.columns[1:])[:200]}); each row needs {needed}"
+    )
+
+
+def read_prepared(manifest: Path, raw: pl.DataFrame, name: str, folder: str, data_root: Path | None) -> AuditedSplit:
+    """A split of prepared slices; SourceManifestError where their manifest has no column `path`."""
     if "path" not in raw.columns:
-        raise SourceManifestError(
-            f"{manifest.parent.name}/{manifest.name} has no column 'path' (it has "
-            f"{', '.join(raw.columns[1:])[:200]}); each row needs the path of a slice, relative to the data root"
-        )
+        raise no_column(manifest, raw, "path", "the path of a slice, relative to the data root")
     columns = {"image": "path"} | {
         column.removesuffix(_ARRAY_SUFFIX): column
         for column in raw.columns
@@ -85,15 +89,13 @@ def read_prepared(manifest: Path, split: str, dataset: str, folder: str, data_ro
     index = stripped_texts(raw, "index")
     slices = raw.select("line").with_columns(
         pl.Series("id", [f"slice {at if own is None else own}" for at, own in enumerate(index)], dtype=pl.String),
-        stripped_texts(raw, "patient_id"),
-        stripped_texts(raw, "source_digest"),
-        *(stripped_texts(raw, column) for column in compared.values()),
+        *(stripped_texts(raw, column) for column in ("patient_id", "source_digest", *compared.values())),
         *(pl.lit(None, pl.String).alias(known_digest(array)) for array in compared),
         pl.lit(None, pl.Boolean).alias("constant"),
     )
     root = data_root or guess_root(manifest.parent, "prepared", slices["path"])
     found = AuditedSplit(
-        name=f"{dataset}/{split}",
+        name=name,
         folder=folder,
         kind="prepared",
         arrays=tuple(compared),
