@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 
 from ctpatch.core.patches import window_of
 from ctpatch.errors import CtPatchError
-from ctpatch.events import Listener, WorkAdvanced, WorkFinished, WorkStarted
+from ctpatch.events import Listener, WorkAdvanced, working
 from ctpatch.format.tables import patch_id
 from ctpatch.reading.patchset import AnySet
 from ctpatch.reporting.choose import ChosenPatches, ChosenSlice, choose_pairs, choose_patches, choose_slices
@@ -169,8 +169,8 @@ def make_gallery(windows: AllWindows, slices: int, seed: int, listener: Listener
         return patches
 
     task = "report"
-    listener(WorkStarted(task, len(chosen) + sum(len(group.rows) for group in groups) + len(pair_rows), "pictures"))
-    try:
+    total = len(chosen) + sum(len(group.rows) for group in groups) + len(pair_rows)
+    with working(listener, task, total, "pictures"):
         shown, full = [], []
         for each in chosen:
             made, image = _slice(each, windows, pixels[id(each.owner)])
@@ -179,8 +179,6 @@ def make_gallery(windows: AllWindows, slices: int, seed: int, listener: Listener
             listener(WorkAdvanced(task, 1))
         drawn = [(group, read(group.rows, ["image"])) for group in groups]
         pairs = read(pair_rows, [name for name in ("image", partner) if name])
-    finally:
-        listener(WorkFinished(task))
     images = [each.image for each in shown if each.image is not None]
     tones = make_tones(images or [patch.arrays["image"] for _, some in drawn for patch in some if patch.arrays])
     rows, counts = _count_pixels(shown, full, tones)

@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 from ctpatch.checking.audit.base import AuditedSplit, Run, Seen, SplitPixels, known_digest
 from ctpatch.checking.audit.fingerprint import FINE, Vectors, block_means, is_constant, pixel_key, vectors_of
 from ctpatch.checking.audit.report import Fault
-from ctpatch.events import Listener, WorkAdvanced, WorkFinished, WorkStarted
+from ctpatch.events import Listener, WorkAdvanced, working
 from ctpatch.files.digest import array_digest
 from ctpatch.work.executors.base import Done, Failed
 from ctpatch.work.executors.choose import local_executor
@@ -168,8 +168,7 @@ def look_at_all(splits: Sequence[AuditedSplit], workers: int, listener: Listener
     runs = (run for number, split in enumerate(splits) for run in split.runs(number, _RUN_SLICES))
     task = tuple((split.pixels, split.arrays) for split in splits)
     name = "read slices"
-    listener(WorkStarted(name, sum(split.slices.height for split in splits), "slices"))
-    try:
+    with working(listener, name, sum(split.slices.height for split in splits), "slices"):
         for outcome in local_executor(workers).run(look_at, task, runs):
             if isinstance(outcome, Done):
                 found[outcome.item.split].add(outcome.item, outcome.result)
@@ -179,8 +178,6 @@ def look_at_all(splits: Sequence[AuditedSplit], workers: int, listener: Listener
                 split, message = splits[outcome.item.split], "the process that read from here on was ended"
                 split.faults.append(Fault(split.slice_ref(outcome.item.start), f"{message}; these were not checked"))
             listener(WorkAdvanced(name, outcome.item.slices.height))
-    finally:
-        listener(WorkFinished(name))
     for each in found:
         each.finish()
     return found
