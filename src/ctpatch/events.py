@@ -1,6 +1,7 @@
 """What happens during long work, as typed records; progress bars and logs are listeners."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 
 
@@ -44,3 +45,13 @@ Listener = Callable[[Event], None]
 
 def ignore(_event: Event) -> None:
     """The listener of those who do not want to know."""
+
+
+@contextmanager
+def working(listener: Listener, task: str, total: int | None, unit: str) -> Iterator[None]:
+    """Tell that work begins, and at the end of the block that it is over, whatever came of it."""
+    listener(WorkStarted(task, total, unit))
+    try:
+        yield
+    finally:
+        listener(WorkFinished(task))

@@ -296,6 +296,7 @@ FORGERIES: dict[str, tuple[Callable[[Forged], None], bool]] = {
         False,
     ),
     "height": (cell(SLICES, 1, "height", "17"), False),
+    "a height blanked": (cell(SLICES, 1, "height", ""), True),
     "width of one without windows": (cell(SLICES, 3, "width", "21"), True),
     "a reason for a good slice": (cell(SLICES, 0, "reason", "it looked odd"), True),
     "status unknown": (cell(SLICES, 0, "status", "fine"), True),

@@ -36,19 +36,17 @@ class SlicesToCheck:
 
 def check_pixels(ps: PatchSet, item: SlicesToCheck) -> list[Finding]:
     """Everything wrong with the pixels of these slices."""
-    return list(_check(ps, item))
-
-
-def _check(ps: PatchSet, item: SlicesToCheck) -> Iterator[Finding]:
+    findings: list[Finding] = []
     readers = {array: ps.reader_for(item.patches, array) for array in ps.arrays}
     starts = item.patches["slice_index"].to_numpy()
     for record in item.slices.iter_rows(named=True):
         which = np.flatnonzero(starts == record["slice_index"])
         if not ps.layout.holds_patches and len(which):
-            yield from _check_stored_slice(ps, record, item.patches.row(int(which[0]), named=True))
+            findings += _check_stored_slice(ps, record, item.patches.row(int(which[0]), named=True))
         for start in range(0, len(which), _BLOCK):
             for array, reader in readers.items():
-                yield from _check_patches(ps, item.patches, which[start : start + _BLOCK], array, reader)
+                findings += _check_patches(ps, item.patches, which[start : start + _BLOCK], array, reader)
+    return findings
 
 
 def _check_stored_slice(ps: PatchSet, record: dict[str, Any], first: dict[str, Any]) -> Iterator[Finding]:

@@ -40,20 +40,10 @@ _ENDED = "its process was ended twice"
 
 @dataclass(frozen=True, slots=True)
 class RebuildPart(SlicesToCheck):
-    """One part, with the rows of its slices on record.
-
-    Attributes:
-        part: what is to be cut.
-        rejected: their rows of the rejected patches, as those of the other tables.
-    """
+    """One part, with the rows of its slices on record, here also those of the rejected patches."""
 
     part: Part
     rejected: pl.DataFrame
-
-    @property
-    def stored(self) -> dict[str, pl.DataFrame]:
-        """The rows of each table."""
-        return {PATCH_MANIFEST: self.patches, REJECTED_PATCHES: self.rejected, SLICE_MANIFEST: self.slices}
 
     @property
     def first(self) -> str:
@@ -66,15 +56,7 @@ Rebuilt = tuple[CutReceipt, list[Finding], bool]
 
 
 class Rebuild:
-    """A set that is built again from its sources, in thought.
-
-    Args:
-        ps: the set.
-        source: the source manifest; None takes the one on record, below the data root.
-
-    Raises:
-        CtPatchError: there is no source manifest, or it cannot be read.
-    """
+    """A set that is built again from its sources, in thought; CtPatchError where their manifest cannot be read."""
 
     def __init__(self, ps: PatchSet, source: str | os.PathLike[str] | None = None) -> None:
         self._ps = ps
@@ -108,25 +90,19 @@ class Rebuild:
         planned = list(self.plan.parts(layout.name))
         firsts = self._ps.manifest.unique("slice_index", keep="first").select("slice_index", path_column("image"))
         shards: dict[int, str] = dict(firsts.iter_rows()) if layout.packed else {}
-        numbers: dict[int, str] = {}
-        recorded = [
+        pairs = {
             (part.shards.get(task.shape, -1), shards[task.slice_index])
             for part in planned
             for task in part.tasks
             if task.slice_index in shards
-        ]
-        same = all(numbers.setdefault(number, path) == path for number, path in recorded)
-        if same and len(set(numbers.values())) == len(numbers):
+        }
+        numbers, paths = {number for number, _ in pairs}, {path for _, path in pairs}
+        if len(pairs) == len(numbers) == len(paths):
             return iter(planned)
         return self._parts_on_record(layout, shards)
 
     def _parts_on_record(self, layout: Layout, shards: dict[int, str]) -> Iterator[Part]:
-        """The parts that the shards tell of: another version may have made them larger or smaller.
-
-        Args:
-            layout: one with shards.
-            shards: for each slice the file of its image.
-        """
+        """The parts that the shards (a slice's file) tell of: another version may have made them larger or smaller."""
         held: dict[tuple[int, int], str] = {}
 
         def begins(task: SliceTask) -> bool:
@@ -142,8 +118,7 @@ class Rebuild:
 
         for part in self.plan.parts(layout.name, begins):
             # A part of which no patch is kept takes a number and has no file, so numbers are taken as they are.
-            kept = [task for task in part.tasks if task.slice_index in shards]
-            found = {task.shape: shard_number(shards[task.slice_index]) for task in kept}
+            found = {t.shape: shard_number(shards[t.slice_index]) for t in part.tasks if t.slice_index in shards}
             known = {shape: number for shape, number in found.items() if number is not None}
             yield replace(part, shards={**part.shards, **known})
 
@@ -193,34 +168,25 @@ def rebuild_part(job: Job, item: RebuildPart) -> Rebuilt:
     """Cut a part again and compare all of it with what is there; nothing is written."""
     disk = ComparingDisk()
     rows, writer, _ = write_part(job, item.part, cut_slices(job, item.part), disk)
-    frames = rows.frames()
-    receipt = rows.receipt(writer.bytes_written, {})
-    # Slices that were cut and cannot be cut again to the same: their sources, and what is wrong with each.
+    built = rows.frames()
+    findings: list[Finding] = []
+    # Slices that were cut and cannot be cut again to the same.
+    lost: list[int] = []
     cut_then = {row["slice_index"]: row for row in item.slices.iter_rows(named=True) if row["status"] == STATUS_OK}
-    faults = {
-        row["slice_index"]: _source_faults(job, cut_then[row["slice_index"]], row)
-        for row in frames[SLICE_MANIFEST].iter_rows(named=True)
-        if row["slice_index"] in cut_then
-    }
-    lost = {index: found for index, found in faults.items() if found}
-    return receipt, list(_compared(job, item, frames, lost, disk)), not lost
-
-
-def _compared(
-    job: Job,
-    item: RebuildPart,
-    built: dict[str, pl.DataFrame],
-    lost: dict[int, list[tuple[str, str]]],
-    disk: ComparingDisk,
-) -> Iterator[Finding]:
-    for index, faults in lost.items():
-        concerned = int((item.patches["slice_index"] == index).sum())
-        yield from (Finding("source", path, None, fault, patches=concerned) for path, fault in faults)
+    for row in built[SLICE_MANIFEST].iter_rows(named=True):
+        index = row["slice_index"]
+        faults = _source_faults(job, cut_then[index], row) if index in cut_then else []
+        if faults:
+            lost.append(index)
+            concerned = int((item.patches["slice_index"] == index).sum())
+            findings += (Finding("source", path, None, fault, patches=concerned) for path, fault in faults)
     # All else that differs of these slices follows from that.
-    here = ~pl.col("slice_index").is_in(pl.Series(list(lost), dtype=pl.Int64).implode())
+    here = ~pl.col("slice_index").is_in(pl.Series(lost, dtype=pl.Int64).implode())
+    stored = {PATCH_MANIFEST: item.patches, REJECTED_PATCHES: item.rejected, SLICE_MANIFEST: item.slices}
     for table, frame in built.items():
-        yield from _compare_table(table, frame.filter(here), item.stored[table].filter(here), job)
-    yield from _compare_pixels(job, built[PATCH_MANIFEST].filter(here), item.patches, disk)
+        findings += _compare_table(table, frame.filter(here), stored[table].filter(here), job)
+    findings += _compare_pixels(job, built[PATCH_MANIFEST].filter(here), item.patches, disk)
+    return rows.receipt(writer.bytes_written, {}), findings, not lost
 
 
 def _source_faults(job: Job, before: dict[str, Any], now: dict[str, Any]) -> list[tuple[str, str]]:

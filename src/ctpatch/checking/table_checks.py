@@ -12,7 +12,7 @@ import polars as pl
 import xxhash
 
 from ctpatch.checking.findings import Finding
-from ctpatch.core.grid import PADDING_MODES, make_grid
+from ctpatch.core.grid import PADDING_MODES, Grid, make_grid
 from ctpatch.core.rules import compile_rules
 from ctpatch.core.statistics.columns import STATISTICS, Limits
 from ctpatch.errors import CtPatchError
@@ -111,13 +111,17 @@ def _check_counts(ps: PatchSet) -> Iterator[Finding]:
         count = ps.rejected.filter(pl.col("rule") == rule.name).height
         if count != rule.dropped:
             yield Finding("counts", PATCH_META, None, f"rule {rule.name} dropped {rule.dropped}, the table has {count}")
-    per_slice = ps.manifest.group_by("slice_index").len().rename({"len": "found"})
+    per_slice = ps.manifest.group_by("slice_index").len("found")
     joined = ps.slices.join(per_slice, on="slice_index", how="left", maintain_order="left")
-    counts = enumerate(joined.select("num_patches", pl.col("found").fill_null(0)).iter_rows())
-    for at, (stated, found) in counts:
+    for at, (stated, found) in enumerate(joined.select("num_patches", pl.col("found").fill_null(0)).iter_rows()):
         if stated != found:
             message = f"num_patches is {stated}, the manifest has {found} rows of this slice"
             yield Finding("counts", SLICE_MANIFEST, at + 2, message)
+
+
+def _grid_on(ps: PatchSet, height: int | None, width: int | None) -> Grid | None:
+    """The grid on a slice of this shape; None where no slice has such a shape."""
+    return make_grid(height, width, ps.config) if height and width and min(height, width) > 0 else None
 
 
 def _check_slices(ps: PatchSet, table: _Table) -> Iterator[Finding]:
@@ -129,7 +133,8 @@ def _check_slices(ps: PatchSet, table: _Table) -> Iterator[Finding]:
     for at, (height, width, windows, status) in enumerate(shapes):
         if status != STATUS_OK:
             continue
-        expected = len(make_grid(height, width, ps.config)) if height and width and min(height, width) > 0 else -1
+        grid = _grid_on(ps, height, width)
+        expected = -1 if grid is None else len(grid)
         if expected != windows:
             message = f"num_windows is {windows}, a grid on {height}x{width} has {expected}"
             yield Finding("windows", SLICE_MANIFEST, at + 2, message)
@@ -146,7 +151,7 @@ def _check_slices(ps: PatchSet, table: _Table) -> Iterator[Finding]:
     extremes = windows.group_by("slice_index").agg(pl.col("min").min().alias("low"), pl.col("max").max().alias("high"))
     joined = slices.join(extremes, on="slice_index", how="left", maintain_order="left")
     covered = [
-        bool(windows) and min(height, width) > 0 and make_grid(height, width, ps.config).coverage == 1
+        bool(windows and (grid := _grid_on(ps, height, width)) and grid.coverage == 1)
         for height, width, windows in joined.select("height", "width", "num_windows").iter_rows()
     ]
     whole, some = pl.Series(covered), joined["low"].is_not_null() & good
@@ -163,8 +168,8 @@ def _check_derived(ps: PatchSet) -> Iterator[Finding]:
     for record in slices.iter_rows(named=True):
         digests = [record[digest_column(array)] for array in ps.arrays]
         sources.update(source_line(record["slice_index"], [each for each in digests if each is not None]))
-        if record["status"] == STATUS_OK and min(record["height"] or 0, record["width"] or 0) > 0:
-            grid = make_grid(record["height"], record["width"], ps.config)
+        grid = _grid_on(ps, record["height"], record["width"]) if record["status"] == STATUS_OK else None
+        if grid is not None:
             covered, pixels = covered + grid.covered_pixels(), pixels + record["height"] * record["width"]
     files = ps.layout.pixel_files(ps.manifest, slices, meta.arrays, ps.patch_size)
     wanted = {
@@ -184,10 +189,8 @@ def _check_order(table: _Table, slices: pl.DataFrame) -> Iterator[Finding]:
     name, frame = table
     places = slices.select("slice_index").with_row_index("place").unique("slice_index", keep="first")
     joined = frame.join(places, on="slice_index", how="left", maintain_order="left").select("place", "row", "col")
-    ordered = joined.sort("place", "row", "col", maintain_order=True)
-    if not joined.equals(ordered):
-        same = (joined["place"].eq_missing(ordered["place"])) & (joined["row"] == ordered["row"])
-        at = (~(same & (joined["col"] == ordered["col"]))).fill_null(value=True).arg_true()[0]
+    order = joined.with_row_index("at").sort("place", "row", "col", maintain_order=True)["at"]
+    for at in (order != order.sort()).arg_true()[:1]:
         message = f"{frame['patch_id'][at]!r} is not in its place: rows are in another order"
         yield Finding("order", name, at + 2, message)
 
@@ -211,17 +214,14 @@ def _check_coordinates(ps: PatchSet, table: _Table) -> Iterator[Finding]:
     yield from table.rows("slices", "slice_index", unknown, f"wanted a slice of {SLICE_MANIFEST}")
     other = joined["src_path"] != joined["listed_path"]
     yield from table.rows("paths", "src_path", other, f"wanted that of {SLICE_MANIFEST}")
-    grids = {
-        (height, width): make_grid(height, width, ps.config)
-        for height, width in joined.select("height", "width").drop_nulls().unique().iter_rows()
-        if min(height, width) > 0
-    }
     inside = np.zeros(frame.height, dtype=bool)
     heights, widths = (joined[side].fill_null(0).to_numpy() for side in ("height", "width"))
     rows, cols = (frame[side].fill_null(-1).to_numpy() for side in ("row", "col"))
-    for (height, width), grid in grids.items():
-        here = (heights == height) & (widths == width)
-        inside |= here & np.isin(rows, grid.row_starts) & np.isin(cols, grid.col_starts)
+    for height, width in joined.select("height", "width").unique().iter_rows():
+        grid = _grid_on(ps, height, width)
+        if grid is not None:
+            here = (heights == height) & (widths == width)
+            inside |= here & np.isin(rows, grid.row_starts) & np.isin(cols, grid.col_starts)
     yield from table.rows("coordinates", "patch_id", pl.Series(~inside), "wanted a window of the slice's grid")
 
 
@@ -288,13 +288,8 @@ def check_unlisted(ps: PatchSet) -> Iterator[Finding]:
     folders = {path.rpartition("/")[0] for path in listed} | {"", *names_of}
     start = f"{ps.meta.split}_"
     for folder in sorted(folders):
-        where = ps.folder / folder
-        if not where.is_dir():
-            continue
-        with os.scandir(where) as entries:
-            names = sorted(entry.name for entry in entries)
-        pattern = names_of.get(folder)
-        for name in names:
+        where, pattern = ps.folder / folder, names_of.get(folder)
+        for name in sorted(os.listdir(where)) if where.is_dir() else []:
             path = f"{folder}/{name}".lstrip("/")
             ours = (name.startswith(start) and name.endswith(".npy")) or (pattern and pattern.fullmatch(name))
             if ours and path not in listed:

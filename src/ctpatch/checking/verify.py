@@ -13,7 +13,7 @@ from ctpatch.checking.pixel_checks import SlicesToCheck, check_pixels
 from ctpatch.checking.rebuild import Rebuild, rebuild_part
 from ctpatch.checking.table_checks import check_files, check_tables, check_unlisted
 from ctpatch.errors import CtPatchError, FormatError, IncompleteError, UsageError
-from ctpatch.events import Listener, WorkAdvanced, WorkFinished, WorkStarted, ignore
+from ctpatch.events import Listener, WorkAdvanced, ignore, working
 from ctpatch.format.meta import PATCH_META
 from ctpatch.format.tables import PATCH_MANIFEST, TABLES
 from ctpatch.reading.patchset import PatchSet, open_set
@@ -110,29 +110,23 @@ def _run(
     note: Callable[[Any], None],
     seen: Path,
 ) -> bool:
-    """Run a check on all items and note what it returns of each; returns whether none was lost.
-
-    All workers must see the file `seen`.
-    """
+    """Run a check on all items, in sight of `seen`, and note what it returns; returns whether none was lost."""
     whole = True
-    listener(WorkStarted(task, report.num_slices, "slices"))
-    try:
-        with (
-            in_sight(executor, [seen], listener) as guard,
-            ending(executor.run(guard(function), shared, items)) as outcomes,
-        ):
-            for outcome in outcomes:
-                if isinstance(outcome, Done):
-                    note(outcome.result)
-                elif isinstance(outcome, Failed):
-                    raise outcome.error
-                else:
-                    whole = False
-                    message = "the process that checked from here on was ended"
-                    report.add([Finding("worker-lost", outcome.item.first, None, message)])
-                listener(WorkAdvanced(task, outcome.item.slices.height, outcome.item.patches.height))
-    finally:
-        listener(WorkFinished(task))
+    with (
+        working(listener, task, report.num_slices, "slices"),
+        in_sight(executor, [seen], listener) as guard,
+        ending(executor.run(guard(function), shared, items)) as outcomes,
+    ):
+        for outcome in outcomes:
+            if isinstance(outcome, Done):
+                note(outcome.result)
+            elif isinstance(outcome, Failed):
+                raise outcome.error
+            else:
+                whole = False
+                message = "the process that checked from here on was ended"
+                report.add([Finding("worker-lost", outcome.item.first, None, message)])
+            listener(WorkAdvanced(task, outcome.item.slices.height, outcome.item.patches.height))
     return whole
 
 

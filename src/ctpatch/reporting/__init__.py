@@ -97,11 +97,7 @@ def report_along(
 
 
 def check_installed(kind: ReportFormat = "html") -> None:
-    """Refuse where the libraries of a report are missing.
-
-    Raises:
-        UsageError: names what is missing, and how to install it.
-    """
+    """Raise a UsageError where libraries of a report are missing; it says how to install them."""
     missing = [name for name in _NEEDED[kind] if find_spec(name) is None]
     if missing:
         raise UsageError(f"a report needs {' and '.join(missing)}: pip install 'ctpatch[report]'")

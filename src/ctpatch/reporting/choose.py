@@ -67,10 +67,8 @@ def _slices_of(owner: SetWindows, count: int, seed: int) -> list[ChosenSlice]:
     for at in np.argsort(chance, kind="stable").tolist():
         if len(reasons) < count:
             reasons.setdefault(at, "by chance")
-    return [
-        ChosenSlice(owner, int(index), owner.start + start, windows, dropped, why)
-        for (index, start, windows, dropped), why in ((table.row(at), why) for at, why in sorted(reasons.items()))
-    ]
+    found = ((*table.row(at), why) for at, why in sorted(reasons.items()))
+    return [ChosenSlice(owner, int(index), owner.start + start, *more) for index, start, *more in found]
 
 
 def choose_patches(windows: AllWindows, seed: int) -> list[ChosenPatches]:

@@ -2,6 +2,7 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from operator import attrgetter
 from typing import Any
 
 import numpy as np
@@ -43,8 +44,8 @@ def title_of(windows: AllWindows) -> str:
     return ", ".join(each.name for each in windows.sets)
 
 
-def page_facts(windows: AllWindows, gallery: Gallery) -> dict[str, Any]:
-    """Everything the template needs, save styles, programs and numbers."""
+def page_facts(windows: AllWindows, gallery: Gallery, notes: Sequence[str]) -> dict[str, Any]:
+    """Everything the template needs, save styles, programs and numbers; `notes` come before those found here."""
     return {
         "title": title_of(windows),
         "version": __version__,
@@ -54,7 +55,7 @@ def page_facts(windows: AllWindows, gallery: Gallery) -> dict[str, Any]:
         "compared": compared(),
         "funnel": funnel(windows),
         "details": [(each.name, _details(each)) for each in windows.sets],
-        "notes": [*_set_notes(windows), *_patient_notes(windows), *_pixel_notes(gallery)],
+        "notes": [*notes, *_set_notes(windows), *_patient_notes(windows), *_pixel_notes(gallery)],
         "has_pairs": bool(gallery.pairs),
         "partner": gallery.partner,
         "labels": gallery.labels,
@@ -186,11 +187,10 @@ def other_options(config: PatchConfig) -> list[str]:
     """The options of a build, other than rules, that are not as they are by default."""
     found, default = [], PatchConfig().options()
     for name, value in config.options().items():
-        if name == "drop" or value == default[name]:
-            continue
-        values = dict.fromkeys(value) if isinstance(value, tuple) else [value]  # a pair of equal sides is one number
-        text = (" " if name == "value_range" else "x").join(map(str, values))
-        found.append(f"--{name.replace('_', '-')} {text}")
+        if name != "drop" and value != default[name]:
+            values = dict.fromkeys(value) if isinstance(value, tuple) else [value]  # equal sides are one number
+            text = (" " if name == "value_range" else "x").join(map(str, values))
+            found.append(f"--{name.replace('_', '-')} {text}")
     return found
 
 
@@ -206,11 +206,8 @@ def _set_notes(windows: AllWindows) -> list[str]:
         ("value range", ["value_range"]),
         ("array the rules judge", ["rules_on"]),
     ):
-        differ = [
-            each.name
-            for each in others
-            if any(getattr(each.ps.config, name) != getattr(first.ps.config, name) for name in names)
-        ]
+        values = attrgetter(*names)
+        differ = [each.name for each in others if values(each.ps.config) != values(first.ps.config)]
         if differ:
             notes.append(f"{_listed(differ)}: other {what} than {first.name}.")
             if what == "rules":

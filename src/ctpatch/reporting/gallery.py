@@ -1,5 +1,6 @@
 """The slices and patches that are shown, with their pixels from wherever they still are."""
 
+import math
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property, lru_cache
@@ -12,7 +13,7 @@ from numpy.typing import NDArray
 
 from ctpatch.core.patches import window_of
 from ctpatch.errors import CtPatchError
-from ctpatch.events import Listener, WorkAdvanced, WorkFinished, WorkStarted
+from ctpatch.events import Listener, WorkAdvanced, working
 from ctpatch.format.tables import patch_id
 from ctpatch.reading.patchset import AnySet
 from ctpatch.reporting.choose import ChosenPatches, ChosenSlice, choose_pairs, choose_patches, choose_slices
@@ -34,8 +35,6 @@ class GallerySlice:
     """A slice as it is shown.
 
     Attributes:
-        chosen: which slice it is.
-        shape: its height and width in pixels.
         image: its pixels, shrunk where it is large; None where there are none.
         whole: whether they are the slice itself, not put together from its kept patches.
         patient, path: of its source.
@@ -88,8 +87,6 @@ class Gallery:
     """All that is shown of pixels.
 
     Attributes:
-        slices, groups, pairs: what is shown; a group with its patches.
-        tones: how pixels become pictures.
         partner, labels: the array beside `image` in pairs, and whether it holds labels.
         pixel_rows, pixel_counts: windows of whole slices, and for each how often its pixels fall into each of
             `PIXEL_BARS` bars between the lowest and the highest pixel shown.
@@ -141,11 +138,7 @@ class ShownPixels:
         return {}, False
 
     def patch(self, record: Mapping[str, Any]) -> Arrays:
-        """The pixels of a window, kept or dropped, for each array; empty where they are nowhere.
-
-        Args:
-            record: a row of the table of windows.
-        """
+        """The pixels of a window (a row of their table), kept or dropped, by array; empty where they are nowhere."""
         if record["at"] is not None:
             try:
                 read = self._ps.read([int(record["at"])], arrays=self._ps.arrays)
@@ -162,14 +155,7 @@ class ShownPixels:
 
 
 def make_gallery(windows: AllWindows, slices: int, seed: int, listener: Listener) -> Gallery:
-    """Choose, and read the pixels. Pixels that are gone are left out and told of in `faults`.
-
-    Args:
-        windows: all windows.
-        slices: how many slices to show, of all sets together.
-        seed: decides what is left to chance.
-        listener: is told of progress.
-    """
+    """Choose `slices` slices of all sets, and patches, and read the pixels; `faults` tells of those that are gone."""
     chosen = choose_slices(windows, slices, seed)
     groups = choose_patches(windows, seed)
     paired = next((each for each in windows.sets if len(each.ps.arrays) > 1 and each.ps.meta.num_patches), None)
@@ -183,8 +169,8 @@ def make_gallery(windows: AllWindows, slices: int, seed: int, listener: Listener
         return patches
 
     task = "report"
-    listener(WorkStarted(task, len(chosen) + sum(len(group.rows) for group in groups) + len(pair_rows), "pictures"))
-    try:
+    total = len(chosen) + sum(len(group.rows) for group in groups) + len(pair_rows)
+    with working(listener, task, total, "pictures"):
         shown, full = [], []
         for each in chosen:
             made, image = _slice(each, windows, pixels[id(each.owner)])
@@ -193,8 +179,6 @@ def make_gallery(windows: AllWindows, slices: int, seed: int, listener: Listener
             listener(WorkAdvanced(task, 1))
         drawn = [(group, read(group.rows, ["image"])) for group in groups]
         pairs = read(pair_rows, [name for name in ("image", partner) if name])
-    finally:
-        listener(WorkFinished(task))
     images = [each.image for each in shown if each.image is not None]
     tones = make_tones(images or [patch.arrays["image"] for _, some in drawn for patch in some if patch.arrays])
     rows, counts = _count_pixels(shown, full, tones)
@@ -256,7 +240,7 @@ def _count_pixels(
 def tiles(starts: Iterable[int], size: int, length: int) -> dict[int, tuple[float, float]]:
     """For each origin along an axis, where the tile of its window begins and ends.
 
-    A tile reaches from midway to the window before to midway to the window behind, by their centres, so it lies in
+    A tile reaches from midway to the window before to midway to the window after, by their centres, so it lies in
     the middle of its window; the outermost are as long on both sides. Nothing reaches beyond the slice.
 
     >>> tiles([0, 64, 128], 128, 362)
@@ -265,16 +249,9 @@ def tiles(starts: Iterable[int], size: int, length: int) -> dict[int, tuple[floa
     origins = sorted(set(starts))
     centres = [start + size / 2 for start in origins]
     between = [(before + after) / 2 for before, after in pairwise(centres)]
-    found = {}
-    for at, (start, centre) in enumerate(zip(origins, centres, strict=True)):
-        before = between[at - 1] if at else None
-        after = between[at] if at < len(between) else None
-        reach = size / 2
-        if before is None and after is not None:
-            reach = min(reach, after - centre)
-        elif after is None and before is not None:
-            reach = min(reach, centre - before)
-        begin = max(start, centre - reach if before is None else before)
-        end = min(start + size, centre + reach if after is None else after)
-        found[start] = (max(min(begin, length - 1), 0.0), max(min(end, float(length)), 0.0))
-    return found
+    ends = (2 * centres[0] - between[0], 2 * centres[-1] - between[-1]) if between else (-math.inf, math.inf)
+    borders = (ends[0], *between, ends[1])
+    return {
+        start: (max(min(max(start, begin), length - 1), 0.0), max(min(start + size, end, float(length)), 0.0))
+        for start, (begin, end) in zip(origins, pairwise(borders), strict=False)
+    }

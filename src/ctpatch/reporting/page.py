@@ -41,12 +41,7 @@ def render_page(windows: AllWindows, gallery: Gallery, notes: Sequence[str] = ()
     """The whole page, UTF-8.
 
     All text from data goes through Jinja's escaping, or through JSON and then into text nodes; a content security
-    policy names the page's own programs by digest and forbids all others, and every connection.
-
-    Args:
-        windows: all windows.
-        gallery: what is shown of pixels.
-        notes: what the reader must know before all else.
+    policy names the page's own programs by digest and forbids all others, and every connection. `notes` stand first.
     """
     import jinja2  # noqa: PLC0415
 
@@ -57,8 +52,6 @@ def render_page(windows: AllWindows, gallery: Gallery, notes: Sequence[str] = ()
         trim_blocks=True,
         lstrip_blocks=True,
     )
-    facts = page_facts(windows, gallery)
-    facts["notes"] = [*notes, *facts["notes"]]
     styles = "\n".join(_asset(name) for name in _STYLES)
     licence = f"/* uPlot\n{_asset('vendor/uPlot.LICENSE')}*/"
     programs = "\n".join([licence, *(_asset(name) for name in _PROGRAMS)])
@@ -68,7 +61,7 @@ def render_page(windows: AllWindows, gallery: Gallery, notes: Sequence[str] = ()
     page = (
         environment.get_template("page.html.j2")
         .render(
-            **facts,
+            **page_facts(windows, gallery, notes),
             still=still,
             as_built=_as_built(windows),
             policy=_policy(styles, programs),

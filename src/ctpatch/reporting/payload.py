@@ -4,6 +4,7 @@ import base64
 import json
 import zlib
 from collections.abc import Sequence
+from dataclasses import asdict
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -96,8 +97,10 @@ def _payload(
     ends = {name: (float(each.values[0]), float(each.values[-1])) for name, each in stops.items()}
     every = [*rules, *offered_rules(rules, ends)] if most else []
     fixed = {part.condition: part for rule in rules for part in fixed_of(rule.root)}
-    bits = {name: np.packbits(decide(part, windows.columns), bitorder="little") for name, part in fixed.items()}
-    fixed_content = [{"condition": condition, "bits": blob.add(each)} for condition, each in bits.items()]
+    fixed_content = [
+        {"condition": name, "bits": blob.add(np.packbits(decide(part, windows.columns), bitorder="little"))}
+        for name, part in fixed.items()
+    ]
     sliders: list[dict[str, Any]] = []
     content = {
         "rows": len(windows.hits),
@@ -119,22 +122,14 @@ def _payload(
             {
                 "name": name,
                 "title": _PLACES.get(name) or STATISTICS[name].title,
-                "first": each.first,
-                "count": each.count,
-                "step": each.step,
-                "exponent": each.exponent,
-                "extra": each.extra,
+                **asdict(each),
                 "barEvery": -(-(each.count - 1) // _BARS),
                 "codes": blob.add(each.codes(windows.columns[name])),
             }
             for name, each in stops.items()
         ],
         "rules": [
-            {
-                "name": rule.name,
-                "condition": rule.condition,
-                "root": _node_content(rule.root, sliders, number, stops),
-            }
+            {"name": rule.name, "condition": rule.condition, "root": _node_content(rule.root, sliders, number, stops)}
             for number, rule in enumerate(every)
         ],
         "sliders": sliders,

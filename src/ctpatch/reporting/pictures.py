@@ -57,10 +57,9 @@ def make_tones(images: Sequence[NDArray[Any]]) -> Tones:
         if len(values):
             picked.append(np.array([values.min(), values.max()]))
     sample = np.sort(np.concatenate(picked)) if picked else np.empty(0)
-    if not len(sample) or sample[0] == sample[-1]:
-        low = float(sample[0]) if len(sample) else 0.0
+    low, high = (float(sample[0]), float(sample[-1])) if len(sample) else (0.0, 0.0)
+    if low == high:
         return Tones(even_tones(low, low).levels, sample)
-    low, high = float(sample[0]), float(sample[-1])
     places = np.linspace(low, high, 16 * 1024)
     frequency = np.searchsorted(sample, places, side="right") / len(sample)
     share = _BY_FREQUENCY * frequency + (1 - _BY_FREQUENCY) * (places - low) / (high - low)
@@ -95,11 +94,13 @@ def display_windows(tones: Tones, value_range: tuple[float, float], air_level: f
     inside = sample[sample > air_level]
     inside = inside if len(inside) else sample
     low, high = (float(each) for each in np.quantile(inside, [0.005, 0.995]))
-    found: list[dict[str, Any]] = [{"name": "Most pixels", "low": min(float(sample[0]), low), "high": high}]
     width = (value_range[1] - value_range[0]) / 10
     counts, edges = np.histogram(inside[(inside >= low) & (inside <= high)], 64)
     at = int(counts.argmax())
     centre = float(edges[at] + edges[at + 1]) / 2
-    found.append({"name": "Commonest tissue", "low": centre - width / 2, "high": centre + width / 2})
-    found.append({"name": "Value range", "low": value_range[0], "high": value_range[1]})
-    return [each for each in found if each["high"] > each["low"]]
+    found = (
+        ("Most pixels", min(float(sample[0]), low), high),
+        ("Commonest tissue", centre - width / 2, centre + width / 2),
+        ("Value range", *value_range),
+    )
+    return [{"name": name, "low": start, "high": end} for name, start, end in found if end > start]

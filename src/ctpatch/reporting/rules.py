@@ -82,13 +82,7 @@ Node = Threshold | Fixed | Joined
 
 @dataclass(frozen=True, slots=True)
 class TunableRule:
-    """A rule as a tree.
-
-    Attributes:
-        name: the rule's name.
-        condition: as it is written in the set; empty for a rule that is only offered.
-        root: the same as a tree.
-    """
+    """A rule as a tree; the condition is as it is written in the set, and empty for a rule that is only offered."""
 
     name: str
     condition: str
@@ -96,12 +90,7 @@ class TunableRule:
 
 
 def tunable_rule(rule: Rule, columns: Columns) -> TunableRule:
-    """A rule of a set as a tree that decides every window as the rule does.
-
-    Args:
-        rule: a rule that `compile_rules` understands.
-        columns: the windows, by which tree and rule are held against each other.
-    """
+    """A rule of a set as a tree that decides every window, in `columns`, as the rule does."""
     tree = sqlglot.parse_one(rule.condition)
     assert isinstance(tree, exp.Expression)
     root, whole = _node(tree), Fixed(rule.condition)
@@ -230,11 +219,7 @@ class Stops:
         return np.unique(np.concatenate([self.regular, np.asarray(self.extra, np.float64)]))
 
     def number_of(self, value: float) -> int:
-        """The position of a stop.
-
-        Raises:
-            ValueError: it is none.
-        """
+        """The position of a stop; ValueError where it is none."""
         at = int(np.searchsorted(self.values, value))
         if at == len(self.values) or self.values[at] != value:
             raise ValueError(f"{value} is no stop")
@@ -250,14 +235,9 @@ class Stops:
 def make_stops(
     low: float, high: float, extra: Iterable[float], *, most: int = MOST_STOPS, whole: bool = False
 ) -> Stops:
-    """Stops from `low` to `high` at round decimal distances.
+    """At most about `most` stops at round decimal distances, and those that must be stops too.
 
-    Args:
-        low: finite; the first stop lies at or below it.
-        high: finite, `low` or more; the last stop at equal distances lies at or above it.
-        extra: values that must be stops too.
-        most: at most about so many at equal distances.
-        whole: only whole numbers.
+    The first lies at or below `low`, the last at or above `high`; both are finite. `whole`: only whole numbers.
     """
     span = high - low if high > low else max(abs(low), 1.0) * 1e-3
     least = max(span / most, max(abs(low), abs(high)) / _LARGEST_WHOLE, 1.0 if whole else _LEAST_STEP)

@@ -80,12 +80,7 @@ class AllWindows:
 
 
 def gather(sets: Sequence[AnySet]) -> AllWindows:
-    """The windows of sets.
-
-    Raises:
-        UsageError: there is no set, or not a single window.
-        FormatError: a table is damaged, or does not follow from the rules on record.
-    """
+    """The windows of sets; FormatError where a table is damaged, or does not follow from the rules on record."""
     found: list[SetWindows] = []
     start = 0
     for ps in sets:

@@ -2,13 +2,14 @@
 
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
-from typing import Any, Literal, Protocol
+from typing import Any, Literal
 
 import numpy as np
 import polars as pl
 from numpy.typing import NDArray
 
 from ctpatch.checking.audit.report import Fault, NotChecked, RowRef
+from ctpatch.errors import CtPatchError, SystemFailureError
 from ctpatch.reading.patchset import PatchSet
 
 Kind = Literal["prepared", "patches", "foreign patches"]
@@ -24,12 +25,9 @@ class Run:
     """Consecutive slices of a split and the rows of their patches: what a worker is given.
 
     Attributes:
-        split: number of the split.
-        start: number of the first slice.
-        slices: rows of `AuditedSplit.slices`.
-        patches: rows of `AuditedSplit.patches`, in order of their slices; empty where the split has none.
-        first_patch: number of the first of them.
-        offsets: where the rows of each slice begin and end, `(n + 1,)`.
+        split, start, first_patch: numbers of the split, and in it of the first slice and patch.
+        slices, patches: rows of the tables of `AuditedSplit`; no patches where the split has none.
+        offsets: where the patches of each slice begin and end, `(n + 1,)`.
     """
 
     split: int
@@ -67,16 +65,25 @@ PatchSeen = tuple[int, str | None, bool | None, str | None]
 """Number of a patch within the run, its digest, whether it is constant (None where that is on record), its fault."""
 
 
-class RunPixels(Protocol):
+class RunPixels:
     """The pixels of one run."""
 
     def image(self, place: int, array: str) -> Seen:
         """A slice of the run."""
-        ...
+        try:
+            return self._image(place, array)
+        except SystemFailureError:
+            raise
+        except CtPatchError as error:
+            return Seen(fault=error.message)
 
-    def patches(self, place: int, array: str, image: NDArray[Any] | None) -> list[PatchSeen]:
+    def _image(self, place: int, array: str) -> Seen:
+        """The same, by the kind of the split; an error is the slice's fault."""
+        raise NotImplementedError
+
+    def patches(self, place: int, array: str, image: NDArray[Any] | None) -> list[PatchSeen]:  # noqa: ARG002
         """The patches of a slice, where their digests are not on record; else none. `image` is the slice."""
-        ...
+        return []
 
 
 SplitPixels = Callable[[Run], RunPixels]
@@ -95,14 +102,11 @@ class AuditedSplit:
         slice_table: name of the file whose rows stand for slices.
         slices: a row for each slice: `line` (Int64), `id`, `path` (String), `patient_id` (String or null),
             `digest:<array>` (String or null), `constant` (Boolean or null), and what is needed to read its pixels.
-        pixels: reads its pixels.
         ps: the patch set of ours that holds them.
         patch_table: name of the file whose rows stand for patches.
         patches: a row for each patch, in order of its slice: `at` (number of its slice), `line`, `id`,
             `digest:<array>`, `constant`, and what is needed to read its pixels. None for prepared slices.
         slice_level: whether rows of `slices` are slices; else each stands for a patch, for want of anything better.
-        not_checked: what cannot be checked, and why.
-        faults: rows that could not be used.
     """
 
     name: str
@@ -113,7 +117,7 @@ class AuditedSplit:
     slices: pl.DataFrame
     pixels: SplitPixels
     ps: PatchSet | None = None
-    patch_table: str | None = None
+    patch_table: str = ""
     patches: pl.DataFrame | None = None
     slice_level: bool = True
     not_checked: list[NotChecked] = field(default_factory=list)
@@ -126,7 +130,6 @@ class AuditedSplit:
     def patch_ref(self, number: int) -> RowRef:
         """The row of a patch."""
         assert self.patches is not None
-        assert self.patch_table is not None
         return self._ref(self.patch_table, self.patches, number)
 
     def _ref(self, table: str, frame: pl.DataFrame, number: int) -> RowRef:
@@ -143,11 +146,10 @@ class AuditedSplit:
 
     def _run(self, number: int, start: int, length: int) -> Run:
         slices = self.slices[start : start + length]
-        if self.patches is None:
-            return Run(number, start, slices, pl.DataFrame(), 0, np.zeros(slices.height + 1, np.int64))
-        bounds = np.searchsorted(self.patches["at"].to_numpy(), np.arange(start, start + slices.height + 1))
+        patches = pl.DataFrame(schema={"at": pl.Int64}) if self.patches is None else self.patches
+        bounds = np.searchsorted(patches["at"].to_numpy(), np.arange(start, start + slices.height + 1)).astype(np.int64)
         first = int(bounds[0])
-        return Run(number, start, slices, self.patches[first : int(bounds[-1])], first, bounds.astype(np.int64) - first)
+        return Run(number, start, slices, patches[first : int(bounds[-1])], first, bounds - first)
 
     def whole_slice(self, at: int, array: str) -> NDArray[Any] | None:
         """A copy of the pixels of a slice, where all of them can be read."""

@@ -1,6 +1,7 @@
 """The checks: on two splits, and within one."""
 
 from collections.abc import Iterator
+from itertools import islice
 from typing import Any
 
 import numpy as np
@@ -22,14 +23,12 @@ def shared_patients(first: SeenSplit, second: SeenSplit) -> Iterator[Leak]:
     """Patients of both splits, in the order of the first."""
     mine, theirs = (_firsts(_numbered(seen, "patient_id"), "patient_id") for seen in (first, second))
     for row in mine.join(theirs, on="patient_id", how="inner", maintain_order="left").iter_rows(named=True):
-        yield Leak(
-            "patient",
-            first.split.slice_ref(row["at"]),
-            second.split.slice_ref(row["at_right"]),
+        refs = first.split.slice_ref(row["at"]), second.split.slice_ref(row["at_right"])
+        message = (
             f"patient {row['patient_id']!r} has {counted(row['count'], 'slice', 'slices')} in {first.split.name} and "
-            f"{counted(row['count_right'], 'slice', 'slices')} in {second.split.name}",
-            others=row["count"] - 1,
+            f"{counted(row['count_right'], 'slice', 'slices')} in {second.split.name}"
         )
+        yield Leak("patient", *refs, message, others=row["count"] - 1)
 
 
 def _numbered(seen: SeenSplit, column: str) -> pl.DataFrame:
@@ -49,13 +48,9 @@ def same_sources(first: SeenSplit, second: SeenSplit) -> Iterator[Leak]:
         return
     mine, theirs = _firsts(_numbered(first, "source_digest"), "source_digest"), _numbered(second, "source_digest")
     for row in theirs.join(mine, on="source_digest", how="inner", maintain_order="left").iter_rows(named=True):
-        yield Leak(
-            "same-source",
-            first.split.slice_ref(row["at_right"]),
-            second.split.slice_ref(row["at"]),
-            f"both were made from the source with the digest {row['source_digest'][:64]}",
-            others=row["count"] - 1,
-        )
+        refs = first.split.slice_ref(row["at_right"]), second.split.slice_ref(row["at"])
+        message = f"both were made from the source with the digest {row['source_digest'][:64]}"
+        yield Leak("same-source", *refs, message, others=row["count"] - 1)
 
 
 def identical_slices(first: SeenSplit, second: SeenSplit) -> Iterator[tuple[int, Leak]]:
@@ -63,14 +58,12 @@ def identical_slices(first: SeenSplit, second: SeenSplit) -> Iterator[tuple[int,
     mine = _firsts(_varied(first.slices, "digest"), "digest")
     theirs = _varied(second.slices, "digest").sort("at", maintain_order=True)
     for row in theirs.join(mine, on="digest", how="inner", maintain_order="left").iter_rows(named=True):
-        leak = Leak(
-            "identical-slice",
-            first.split.slice_ref(row["at_right"]),
-            second.split.slice_ref(row["at"]),
-            f"the same pixels{_of_arrays(row['array_right'], row['array'])} (digest {row['digest']})",
-            others=row["count"] - 1,
-        )
-        yield row["at"], leak
+        refs = first.split.slice_ref(row["at_right"]), second.split.slice_ref(row["at"])
+        yield row["at"], Leak("identical-slice", *refs, _same_pixels(row), others=row["count"] - 1)
+
+
+def _same_pixels(row: dict[str, Any]) -> str:
+    return f"the same pixels{_of_arrays(row['array_right'], row['array'])} (digest {row['digest']})"
 
 
 def _of_arrays(first: str, second: str) -> str:
@@ -85,21 +78,15 @@ def mirrored_slices(first: SeenSplit, second: SeenSplit) -> Iterator[tuple[int, 
     groups = _varied(first.slices, "key").unique(["key", "digest"], keep="first", maintain_order=True)
     groups = groups.group_by("key", maintain_order=True).agg(pl.col("at", "array", "digest"))
     for row in theirs.join(groups, on="key", how="inner", maintain_order="left").iter_rows(named=True):
-        candidates = zip(row["at_right"], row["array_right"], row["digest_right"], strict=True)
         if row["digest"] in row["digest_right"]:
             # An identical slice, and told as such.
             continue
-        for at, array, _digest in list(candidates)[:_MOST_CANDIDATES]:
+        for at, array in islice(zip(row["at_right"], row["array_right"], strict=True), _MOST_CANDIDATES):
             symmetry = _symmetry(first, at, array, second, row["at"], row["array"])
             if symmetry:
-                leak = Leak(
-                    "mirrored-slice",
-                    first.split.slice_ref(at),
-                    second.split.slice_ref(row["at"]),
-                    f"the same pixels{_of_arrays(array, row['array'])}, {SYMMETRIES[symmetry]}",
-                    symmetry=SYMMETRIES[symmetry],
-                )
-                yield row["at"], leak
+                refs, how = (first.split.slice_ref(at), second.split.slice_ref(row["at"])), SYMMETRIES[symmetry]
+                message = f"the same pixels{_of_arrays(array, row['array'])}, {how}"
+                yield row["at"], Leak("mirrored-slice", *refs, message, symmetry=how)
                 break
 
 
@@ -117,20 +104,11 @@ def near_slices(first: SeenSplit, second: SeenSplit, **options: Any) -> tuple[li
     """Near-duplicates, and the number of pairs that are alike by the correlation alone; see `near_matches`."""
     matches, alike = near_matches(first.vectors, second.vectors, **options)
     leaks = []
-    for match in matches:
-        symmetry = SYMMETRIES[match.symmetry] if match.symmetry else None
-        leaks.append(
-            Leak(
-                "near-slice",
-                first.split.slice_ref(match.first),
-                second.split.slice_ref(match.second),
-                f"correlation {match.correlation:.4f}, detail {match.detail:.3f}{f', {symmetry}' if symmetry else ''}",
-                correlation=round(match.correlation, 4),
-                detail=round(match.detail, 3),
-                symmetry=symmetry,
-                others=match.others,
-            )
-        )
+    for at, other, symmetry, correlation, detail, others in matches:
+        how = SYMMETRIES[symmetry] if symmetry else None
+        refs = first.split.slice_ref(other), second.split.slice_ref(at)
+        message = f"correlation {correlation:.4f}, detail {detail:.3f}{f', {how}' if how else ''}"
+        leaks.append(Leak("near-slice", *refs, message, round(correlation, 4), round(detail, 3), how, others))
     return leaks, alike
 
 
@@ -154,15 +132,8 @@ def identical_patches(first: SeenSplit, second: SeenSplit, explained: NDArray[np
         if len(leaks) >= MAX_KEPT:
             more += 1
             continue
-        leaks.append(
-            Leak(
-                "identical-patch",
-                first.split.patch_ref(row["number_right"]),
-                second.split.patch_ref(row["number"]),
-                f"the same pixels{_of_arrays(row['array_right'], row['array'])} (digest {row['digest']})",
-                others=row["count"] - 1,
-            )
-        )
+        refs = first.split.patch_ref(row["number_right"]), second.split.patch_ref(row["number"])
+        leaks.append(Leak("identical-patch", *refs, _same_pixels(row), others=row["count"] - 1))
     return leaks, more, implied
 
 

@@ -4,6 +4,7 @@ import json
 import os
 from collections import Counter
 from collections.abc import Sequence
+from contextlib import suppress
 from pathlib import Path
 
 from ctpatch.checking.audit.base import AuditedSplit
@@ -75,24 +76,19 @@ def _read(place: Path, data_root: Path | None) -> AuditedSplit:
     if place.name in {PATCH_MANIFEST, PLAIN_MANIFEST}:
         split = folder.name
     dataset = folder.parent.name if folder.name == split else folder.name
-    foreign = place.name == PATCH_MANIFEST or "patch_path" in read_csv(place).columns
-    reader = read_foreign if foreign else read_prepared
-    return reader(place, split, dataset or "dataset", shown, data_root)
+    rows = read_csv(place)
+    reader = read_foreign if place.name == PATCH_MANIFEST or "patch_path" in rows.columns else read_prepared
+    return reader(place, rows, f"{dataset or 'dataset'}/{split}", shown, data_root)
 
 
 def _refuse_without_meta(folder: Path) -> None:
     """Raise where a set of ours has lost its meta: by its tables alone it would be taken for one made elsewhere."""
-    if (folder / PATCH_META).exists():
-        return
-    try:
-        ours = all(_is_our_table(folder, name) for name in TABLES)
-    except OSError:
-        return
-    if ours:
-        raise FormatError(
-            f"{folder.name}: {PATCH_META} is gone, and without it the tables beside it are no patch set; restore it "
-            "from a copy, or build the set again"
-        )
+    with suppress(OSError):
+        if not (folder / PATCH_META).exists() and all(_is_our_table(folder, name) for name in TABLES):
+            raise FormatError(
+                f"{folder.name}: {PATCH_META} is gone, and without it the tables beside it are no patch set; restore "
+                "it from a copy, or build the set again"
+            )
 
 
 def _is_our_table(folder: Path, name: str) -> bool:

@@ -175,13 +175,10 @@ def pixel_key(image: NDArray[Any]) -> str:
 
 def symmetry_between(image: NDArray[Any], other: NDArray[Any]) -> int | None:
     """The first symmetry that makes `image`, to the bit, of `other`; None where there is none."""
-    for symmetry in range(len(SYMMETRIES)):
-        candidate = turned(other, symmetry)
-        if candidate.shape == image.shape and candidate.dtype == image.dtype:
-            bits = f"u{image.dtype.itemsize}"
-            if np.array_equal(np.ascontiguousarray(candidate).view(bits), np.ascontiguousarray(image).view(bits)):
-                return symmetry
-    return None
+    if image.dtype != other.dtype:
+        return None
+    wanted, bits = (np.ascontiguousarray(each).view(f"u{each.dtype.itemsize}") for each in (image, other))
+    return next((each for each in range(len(SYMMETRIES)) if np.array_equal(turned(bits, each), wanted)), None)
 
 
 def is_constant(image: NDArray[Any]) -> bool:

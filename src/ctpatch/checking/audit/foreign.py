@@ -10,19 +10,19 @@ import numpy as np
 import polars as pl
 from numpy.typing import NDArray
 
-from ctpatch.checking.audit.base import AuditedSplit, PatchSeen, Run, Seen, known_digest
+from ctpatch.checking.audit.base import AuditedSplit, PatchSeen, Run, RunPixels, Seen, known_digest
 from ctpatch.checking.audit.fingerprint import is_constant
 from ctpatch.checking.audit.patchset import from_patches
-from ctpatch.checking.audit.prepared import guess_root, read_csv
+from ctpatch.checking.audit.prepared import guess_root, no_column
 from ctpatch.config import MAX_PIXELS_PER_AXIS
-from ctpatch.errors import CtPatchError, NpyError, SourceManifestError, SystemFailureError
+from ctpatch.errors import CtPatchError, FormatError, NpyError, SystemFailureError
 from ctpatch.files.digest import array_digest
 from ctpatch.files.npy import SliceBuffer
 from ctpatch.files.paths import PathError, Root
 from ctpatch.format.source_manifest import stripped_texts
 
 
-class ForeignRun:
+class ForeignRun(RunPixels):
     """One run of patches that lie one in a file, and slices put together from them.
 
     The manifest is in `folder`, its paths are relative to `root`, as far as can be told; `placed` says whether `row`
@@ -34,26 +34,28 @@ class ForeignRun:
         self._buffer = SliceBuffer()
         self._stacks: dict[int, list[NDArray[Any] | str]] = {}
 
-    def image(self, place: int, array: str) -> Seen:  # noqa: ARG002 - there is only `image`
+    def _image(self, place: int, array: str) -> Seen:  # noqa: ARG002 - there is only `image`
         """A slice put together from its patches, as far as they reach; or its source, where that is at hand."""
         if not self._placed:
             return Seen(why="the manifest does not say where in which slice a patch lies")
-        patches = [patch for patch in self._patches(place) if not isinstance(patch, str)]
+        numbered = zip(self._run.rows_of(place).tolist(), self._patches(place), strict=True)
+        found = {number: patch for number, patch in numbered if not isinstance(patch, str)}
+        patches = list(found.values())
         if not patches:
             return Seen(why="none of its patches can be read")
         if len({(patch.shape, patch.dtype) for patch in patches}) > 1:
             return Seen(why="its patches are not of one shape and dtype")
-        rows, cols = self._origins(place)
+        rows, cols = (self._run.patches[name][list(found)].to_numpy() for name in ("row", "col"))
         if rows.dtype.kind != "i" or cols.dtype.kind != "i":
-            return Seen(fault="row or col of one of its patches is no whole number")
+            raise FormatError("row or col of one of its patches is no whole number")
         source = self._source(place, patches[0], int(rows[0]), int(cols[0]))
         if source is not None:
             return Seen(source)
         height, width = patches[0].shape
         shape = (int(rows.max()) + height, int(cols.max()) + width)
         if min(int(rows.min()), int(cols.min())) < 0 or max(shape) > MAX_PIXELS_PER_AXIS:
-            fault = f"its windows begin at row {rows.min()}, col {cols.min()} and end at {shape}, which no slice does"
-            return Seen(fault=fault)
+            begin = f"row {rows.min()}, col {cols.min()}"
+            raise FormatError(f"its windows begin at {begin} and end at {shape}, which no slice does")
         if len(patches) * height * width * 4 < shape[0] * shape[1]:
             return Seen(why="its source slice is not there, and its patches cover less than a quarter of it")
         seen = from_patches(shape, rows, cols, np.stack(patches))
@@ -91,12 +93,6 @@ class ForeignRun:
                 return full
         return self._folder.resolve((path or "").replace("\\", "/").rpartition("/")[2])
 
-    def _origins(self, place: int) -> tuple[NDArray[Any], NDArray[Any]]:
-        """Where the patches that could be read begin."""
-        rows = self._run.rows_of(place)
-        good = rows[[not isinstance(patch, str) for patch in self._patches(place)]]
-        return self._run.patches["row"][good].to_numpy(), self._run.patches["col"][good].to_numpy()
-
     def _source(self, place: int, first: NDArray[Any], row: int, col: int) -> NDArray[Any] | None:
         """The source slice, where it is there and holds the first patch where it should."""
         path = self._run.slices["path"][place]
@@ -109,15 +105,11 @@ class ForeignRun:
         return image if same else None
 
 
-def read_foreign(manifest: Path, split: str, dataset: str, folder: str, data_root: Path | None) -> AuditedSplit:
-    """A split that is a patch set made elsewhere; SourceManifestError where it cannot be read, or names no files."""
-    raw = read_csv(manifest)
+def read_foreign(manifest: Path, raw: pl.DataFrame, name: str, folder: str, data_root: Path | None) -> AuditedSplit:
+    """A split that is a patch set made elsewhere; SourceManifestError where its manifest names no files."""
     paths = next((column for column in ("patch_path", "path") if column in raw.columns), None)
     if paths is None:
-        raise SourceManifestError(
-            f"{manifest.parent.name}/{manifest.name} has no column 'patch_path' (it has "
-            f"{', '.join(raw.columns[1:])[:200]}); each row needs its file"
-        )
+        raise no_column(manifest, raw, "patch_path", "its file")
     group = next((column for column in ("src_path", "slice_index") if column in raw.columns), None)
     origins = (stripped_texts(raw, column).cast(pl.Float64, strict=False) for column in ("row", "col"))
     placed = group is not None and {"row", "col"} <= set(raw.columns)
@@ -129,9 +121,7 @@ def read_foreign(manifest: Path, split: str, dataset: str, folder: str, data_roo
         keys.alias("key"),
         pl.Series("id", names, dtype=pl.String),
         stripped_texts(raw, paths).alias("path"),
-        stripped_texts(raw, "src_path"),
-        stripped_texts(raw, "slice_index"),
-        stripped_texts(raw, "patient_id"),
+        *(stripped_texts(raw, column) for column in ("src_path", "slice_index", "patient_id")),
         *(series.cast(pl.Int64, strict=False) for series in origins),
         pl.lit(None, pl.Boolean).alias("constant"),
         pl.lit(None, pl.String).alias(known_digest("image")),
@@ -142,7 +132,7 @@ def read_foreign(manifest: Path, split: str, dataset: str, folder: str, data_roo
     shown = pl.when(pl.col("slice_index").is_not_null()).then("slice " + pl.col("slice_index")).otherwise("id")
     root = data_root or guess_root(manifest.parent, "patches", table["path"])
     found = AuditedSplit(
-        name=f"{dataset}/{split}",
+        name=name,
         folder=folder,
         kind="foreign patches",
         arrays=("image",),

@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 from ctpatch.checking.audit.base import AuditedSplit, Run, Seen, SplitPixels, known_digest
 from ctpatch.checking.audit.fingerprint import FINE, Vectors, block_means, is_constant, pixel_key, vectors_of
 from ctpatch.checking.audit.report import Fault
-from ctpatch.events import Listener, WorkAdvanced, WorkFinished, WorkStarted
+from ctpatch.events import Listener, WorkAdvanced, working
 from ctpatch.files.digest import array_digest
 from ctpatch.work.executors.base import Done, Failed
 from ctpatch.work.executors.choose import local_executor
@@ -23,18 +23,13 @@ _FLAT = 1e-4
 """Block means further apart than this share of the largest are no constant slice's: its pixels need no second look."""
 
 
-LookTask = tuple[tuple[SplitPixels, tuple[str, ...]], ...]
-"""What all runs share: for each split its pixels and the arrays to look at."""
-
-
 @dataclass(slots=True)
 class Looked:
     """What was seen of a run.
 
     Attributes:
         vectors: of `image`, for each slice.
-        slices: a row of `SLICES` for each slice and array; digest and key are None where it could not be seen whole.
-        patches: a row of `PATCHES` for each patch that was looked at.
+        slices, patches: rows of `SLICES` and `PATCHES`; digest and key are None of what could not be seen whole.
         faults, patch_faults: number of the slice or patch, and what is wrong with it.
         unseen: how many slices have no pixels, for each array and reason.
         pasted: how many slices were put together from patches.
@@ -49,9 +44,9 @@ class Looked:
     pasted: int = 0
 
 
-def look_at(task: LookTask, run: Run) -> Looked:
-    """Look at the slices of a run, and at their patches where no digest of them is on record."""
-    begin, arrays = task[run.split]
+def look_at(splits: tuple[tuple[SplitPixels, tuple[str, ...]], ...], run: Run) -> Looked:
+    """Look at the slices of a run of a split (its pixels, its arrays), and at patches without a digest on record."""
+    begin, arrays = splits[run.split]
     pixels = begin(run)
     count = run.slices.height
     blocks = np.full((count, FINE, FINE), np.nan, np.float32)
@@ -95,67 +90,60 @@ def _constant(seen: Seen, means: NDArray[np.float32]) -> bool:
 
 @dataclass(slots=True)
 class SeenSplit:
-    """A split after all its pixels were seen.
+    """A split and what is seen of its pixels; complete when all runs have been added and it is finished.
 
     Attributes:
         split: what it is.
+        vectors: of `image`.
         slices: a row for each slice and array: `at` (Int64), `array`, `digest`, `key` (String or null), `constant`
             (Boolean); constant ones are left out of all comparisons.
         patches: a row for each patch and array: `number` (Int64, of the row in `split.patches`), `at`, `array`,
             `digest` (String or null), `constant` (Boolean or null).
-        vectors: of `image`.
+        unseen: as in `Looked`.
         from_patches: slices that were put together from patches.
     """
 
     split: AuditedSplit
-    slices: pl.DataFrame
-    patches: pl.DataFrame
     vectors: Vectors
-    from_patches: int
-
-
-@dataclass(slots=True)
-class _Gathered:
-    """Everything that was seen of a split, as it comes."""
-
-    split: AuditedSplit
-    vectors: Vectors
-    slices: list[pl.DataFrame] = field(default_factory=lambda: [pl.DataFrame(schema=SLICES)])
-    patches: list[pl.DataFrame] = field(default_factory=lambda: [pl.DataFrame(schema=PATCHES)])
+    slices: pl.DataFrame = field(default_factory=lambda: pl.DataFrame(schema=SLICES))
+    patches: pl.DataFrame = field(default_factory=lambda: pl.DataFrame(schema=PATCHES))
     unseen: Counter[tuple[str, str]] = field(default_factory=Counter)
-    pasted: int = 0
+    from_patches: int = 0
 
     def add(self, run: Run, looked: Looked) -> None:
+        """Note what was seen of a run."""
         inside = slice(run.start, run.start + run.slices.height)
         self.vectors.coarse[inside] = looked.vectors.coarse
         self.vectors.detail[inside] = looked.vectors.detail
         self.vectors.usable[inside] = looked.vectors.usable
-        self.pasted += looked.pasted
+        self.from_patches += looked.pasted
         self.unseen += looked.unseen
-        self.slices.append(pl.DataFrame(looked.slices, schema=SLICES, orient="row"))
-        self.patches.append(pl.DataFrame(looked.patches, schema=PATCHES, orient="row"))
+        self.slices.vstack(pl.DataFrame(looked.slices, schema=SLICES, orient="row"), in_place=True)
+        self.patches.vstack(pl.DataFrame(looked.patches, schema=PATCHES, orient="row"), in_place=True)
         self.split.faults += [Fault(self.split.slice_ref(at), message) for at, message in looked.faults]
         self.split.faults += [Fault(self.split.patch_ref(number), message) for number, message in looked.patch_faults]
 
-    def finish(self) -> SeenSplit:
+    def finish(self) -> None:
+        """Join what was seen with what is on record, and note what was not to be seen."""
         split = self.split
+        split.faults.sort(key=lambda fault: (fault.row.row, fault.message))
         for (array, why), count in sorted(self.unseen.items()):
             split.add_not_checked(f"near-duplicates and mirrored copies of {array}", why, count)
-        if self.pasted:
+        if self.from_patches:
             split.add_not_checked(
                 "mirrored copies",
                 "the source slices are not there, and their patches do not cover them; near-duplicates are looked for "
                 "in what they cover",
-                self.pasted,
+                self.from_patches,
             )
         at, number = (pl.int_range(pl.len(), dtype=pl.Int64).alias(name) for name in ("at", "number"))
-        slices = self._known(split.slices, self.slices, at).with_columns(pl.col("constant").fill_null(value=False))
-        patches = pl.DataFrame(schema=PATCHES | {"at": pl.Int64})
-        if split.patches is not None:
-            patches = self._known(split.patches, self.patches, number, "at")
-        return SeenSplit(split, slices, patches, self.vectors, self.pasted)
+        self.slices = self._known(split.slices, self.slices, at).with_columns(pl.col("constant").fill_null(value=False))
+        if split.patches is None:
+            self.patches = pl.DataFrame(schema=PATCHES | {"at": pl.Int64})
+        else:
+            self.patches = self._known(split.patches, self.patches, number, "at")
 
-    def _known(self, frame: pl.DataFrame, seen: list[pl.DataFrame], number: pl.Expr, *more: str) -> pl.DataFrame:
+    def _known(self, frame: pl.DataFrame, seen: pl.DataFrame, number: pl.Expr, *more: str) -> pl.DataFrame:
         """A row for each row of a table and each array: what is on record, and what was seen of it."""
         known = pl.concat(
             frame.select(
@@ -168,7 +156,7 @@ class _Gathered:
             for array in self.split.arrays
         )
         keys = [known.columns[0], "array"]
-        both = known.join(pl.concat(seen), on=keys, how="left", suffix="_seen", maintain_order="left")
+        both = known.join(seen, on=keys, how="left", suffix="_seen", maintain_order="left")
         return both.with_columns(
             pl.coalesce("digest", "digest_seen"), pl.coalesce("constant_seen", "constant").alias("constant")
         ).drop("digest_seen", "constant_seen")
@@ -176,23 +164,20 @@ class _Gathered:
 
 def look_at_all(splits: Sequence[AuditedSplit], workers: int, listener: Listener) -> list[SeenSplit]:
     """Look at every slice of all splits."""
-    gathered = [_Gathered(split, Vectors.empty(split.slices.height)) for split in splits]
+    found = [SeenSplit(split, Vectors.empty(split.slices.height)) for split in splits]
     runs = (run for number, split in enumerate(splits) for run in split.runs(number, _RUN_SLICES))
     task = tuple((split.pixels, split.arrays) for split in splits)
     name = "read slices"
-    listener(WorkStarted(name, sum(split.slices.height for split in splits), "slices"))
-    try:
+    with working(listener, name, sum(split.slices.height for split in splits), "slices"):
         for outcome in local_executor(workers).run(look_at, task, runs):
             if isinstance(outcome, Done):
-                gathered[outcome.item.split].add(outcome.item, outcome.result)
+                found[outcome.item.split].add(outcome.item, outcome.result)
             elif isinstance(outcome, Failed):
                 raise outcome.error
             else:
                 split, message = splits[outcome.item.split], "the process that read from here on was ended"
                 split.faults.append(Fault(split.slice_ref(outcome.item.start), f"{message}; these were not checked"))
             listener(WorkAdvanced(name, outcome.item.slices.height))
-    finally:
-        listener(WorkFinished(name))
-    for split in splits:
-        split.faults.sort(key=lambda fault: (fault.row.row, fault.message))
-    return [each.finish() for each in gathered]
+    for each in found:
+        each.finish()
+    return found

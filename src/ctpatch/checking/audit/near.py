@@ -1,8 +1,7 @@
 """Near-duplicates between two splits: all pairs, as blocked matrix products."""
 
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -14,15 +13,10 @@ _FIRST_BLOCK = 4096
 """1024 x 4096 correlations are 16 MB: large enough for the matrix product, small enough for the cache's sake."""
 
 
-@dataclass(frozen=True, slots=True)
-class NearMatch:
-    """A slice of the second split and the slice of the first that is most like it.
+class NearMatch(NamedTuple):
+    """A slice of the second split and the slice of the first that is most like it, under one of the symmetries.
 
-    Attributes:
-        second, first: numbers of the two slices.
-        symmetry: number of the symmetry that makes them alike.
-        correlation, detail: how much.
-        others: how many further slices of the first split are near-duplicates of it.
+    `others` is how many further slices of the first split are near-duplicates of it.
     """
 
     second: int
@@ -33,8 +27,8 @@ class NearMatch:
     others: int
 
 
-_BEST = np.dtype([("correlation", "f4"), ("detail", "f4"), ("first", "i8"), ("symmetry", "i8"), ("count", "i8")])
-"""The best match so far of a slice of the second split, and how many match."""
+_BEST = np.dtype([("first", "i8"), ("symmetry", "i8"), ("correlation", "f4"), ("detail", "f4"), ("others", "i8")])
+"""What `NearMatch` says of a slice of the second split, so far; `others` is -1 where none matches."""
 
 
 def near_matches(
@@ -53,24 +47,17 @@ def near_matches(
     the second split that has one, in their order (of equals the first slice and symmetry), and the number of pairs that
     are alike by the correlation alone.
     """
-    wanted = second.usable if leave_out is None else second.usable & ~leave_out
-    rows = np.flatnonzero(wanted)
+    rows = np.flatnonzero(second.usable if leave_out is None else second.usable & ~leave_out)
     columns = np.flatnonzero(first.usable)
     best = np.zeros(len(second.usable), _BEST)
-    best["correlation"] = -np.inf
+    best["correlation"], best["others"] = -np.inf, -1
     alike = 0
     for block in _blocks(rows, _SECOND_BLOCK):
         for other in _blocks(columns, _FIRST_BLOCK):
             alike += _compare(first, second, other, block, threshold, detail_threshold, best)
         advance(len(block))
-    found = np.flatnonzero(best["count"])
-    matches = [
-        NearMatch(at, first_at, symmetry, correlation, detail, count - 1)
-        for at, (correlation, detail, first_at, symmetry, count) in zip(
-            found.tolist(), best[found].tolist(), strict=True
-        )
-    ]
-    return matches, alike
+    found = np.flatnonzero(best["others"] >= 0)
+    return [NearMatch(at, *match) for at, match in zip(found.tolist(), best[found].tolist(), strict=True)], alike
 
 
 def _blocks(numbers: NDArray[np.intp], size: int) -> Iterator[NDArray[np.intp]]:
@@ -89,8 +76,7 @@ def _compare(
     """Compare two blocks; returns the number of pairs that are alike by the correlation alone."""
     wanted = first.coarse[columns].T
     some = second.coarse[rows]
-    near: NDArray[np.bool_] | None = None
-    alike: NDArray[np.bool_] | None = None
+    near, alike = np.zeros((2, len(rows), len(columns)), dtype=bool)
     for symmetry in range(len(SYMMETRIES)):
         # The first split's slice is the one that is turned: permuting both sides of a product is permuting one back.
         correlation = some[:, _inverse(symmetry, COARSE)] @ wanted
@@ -104,13 +90,11 @@ def _compare(
         detail = turned @ first.detail[columns[down]].astype(np.float32).T
         good = hits[inner] & (detail >= detail_threshold)
         _improve(best, rows[across], columns[down], symmetry, np.where(good, correlation[inner], -np.inf), detail)
-        if near is None or alike is None:
-            near, alike = np.zeros_like(hits), np.zeros_like(hits)
         near[inner] |= good
         alike |= hits
-    if near is None or alike is None:
+    if not alike.any():
         return 0
-    best["count"][rows] += near.sum(axis=1)
+    best["others"][rows] += near.sum(axis=1)
     return int((alike & ~near).sum())
 
 

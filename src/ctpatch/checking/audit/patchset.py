@@ -8,7 +8,7 @@ import numpy as np
 import polars as pl
 from numpy.typing import NDArray
 
-from ctpatch.checking.audit.base import AuditedSplit, PatchSeen, Run, Seen, known_digest
+from ctpatch.checking.audit.base import AuditedSplit, PatchSeen, Run, RunPixels, Seen, known_digest
 from ctpatch.checking.audit.fingerprint import is_constant
 from ctpatch.config import MAX_PIXELS_PER_AXIS
 from ctpatch.core.patches import paste, window_of
@@ -32,35 +32,29 @@ def from_patches(shape: tuple[int, int], rows: NDArray[Any], cols: NDArray[Any],
     return Seen(canvas, None if whole else covered, whole)
 
 
-class SetRun:
+class SetRun(RunPixels):
     """One run of a set's slices: those it holds, or its sources, or slices put together from patches."""
 
     def __init__(self, ps: PatchSet, has_root: bool, run: Run) -> None:
         self._ps, self._has_root, self._run = ps, has_root, run
         self._readers: dict[str, ArrayReader] = {}
 
-    def image(self, place: int, array: str) -> Seen:
-        """A slice of the run."""
+    def _image(self, place: int, array: str) -> Seen:
         record = self._run.slices.row(place, named=True)
         layout = self._ps.layout
-        try:
-            if layout.holds_slices:
-                row = self._run.patches.row(int(self._run.offsets[place]), named=True)
-                return _checked(self._ps.stored_slice(row, array), record, array, row[columns.path_column(array)])
-            if self._has_root:
-                try:
-                    return Seen(self._ps.sources.read(record, array))
-                except CtPatchError as error:
-                    # Patches of its own make up for a source that is gone, or no longer what was cut.
-                    if layout.reads_sources or isinstance(error, SystemFailureError):
-                        raise
-            elif layout.reads_sources:
-                return Seen(why="where the source slices are cannot be told; give the data root (--data-root)")
-            return self._from_patches(place, array, record)
-        except SystemFailureError:
-            raise
-        except CtPatchError as error:
-            return Seen(fault=error.message)
+        if layout.holds_slices:
+            row = self._run.patches.row(int(self._run.offsets[place]), named=True)
+            return _checked(self._ps.stored_slice(row, array), record, array, row[columns.path_column(array)])
+        if self._has_root:
+            try:
+                return Seen(self._ps.sources.read(record, array))
+            except CtPatchError as error:
+                # Patches of its own make up for a source that is gone, or no longer what was cut.
+                if layout.reads_sources or isinstance(error, SystemFailureError):
+                    raise
+        elif layout.reads_sources:
+            return Seen(why="where the source slices are cannot be told; give the data root (--data-root)")
+        return self._from_patches(place, array, record)
 
     def patches(self, place: int, array: str, image: NDArray[Any] | None) -> list[PatchSeen]:
         """The digests of a slice's patches, where its layout has none on record: they are cut from the slice."""
@@ -70,16 +64,16 @@ class SetRun:
         windows = self._run.patches[int(rows[0]) : int(rows[-1]) + 1]
         judged = array == self._ps.meta.rules_on
         found: list[PatchSeen] = []
-        columns = (windows[name].to_list() for name in ("row", "col", "constant"))
-        for number, row, col, constant in zip(rows.tolist(), *columns, strict=True):
+        places = windows.select("row", "col", "constant").iter_rows()
+        for number, (row, col, constant) in zip(rows.tolist(), places, strict=True):
             known = row is not None and col is not None
             patch = window_of(image, row, col, self._ps.patch_size, self._ps.config.pad_mode) if known else None
             if patch is None:
                 fault = f"no window of {image.shape[0]}x{image.shape[1]} pixels begins at ({row}, {col})"
                 found.append((number, None, None, fault))
-                continue
-            flat = None if judged and constant is not None else is_constant(patch)
-            found.append((number, array_digest(patch), flat, None))
+            else:
+                flat = None if judged and constant is not None else is_constant(patch)
+                found.append((number, array_digest(patch), flat, None))
         return found
 
     def _from_patches(self, place: int, array: str, record: dict[str, Any]) -> Seen:
@@ -115,16 +109,14 @@ def read_patch_set(path: Path, folder: str, data_root: Path | None) -> AuditedSp
     ps = open_set(path, data_root)
     arrays = tuple(array for array, info in ps.meta.arrays.items() if not info.labels)
     packed = ps.layout.holds_patches
-    windows = ps.manifest.with_row_index("line", 2).with_columns(
-        pl.col("line").cast(pl.Int64), pl.col("patch_id").alias("id"), pl.col("patch_path").alias("path")
-    )
+    line = pl.int_range(2, pl.len() + 2, dtype=pl.Int64).alias("line")  # the header is line 1
+    windows = ps.manifest.with_columns(line, pl.col("patch_id").alias("id"), pl.col("patch_path").alias("path"))
     # A slice of which no patch was kept is in nobody's training.
     slices = (
-        ps.slices.with_row_index("line", 2)
+        ps.slices.with_columns(line)
         .filter(pl.col("status") == STATUS_OK)
-        .join(windows.select("slice_index").unique(), on="slice_index", how="semi", maintain_order="left")
+        .join(windows, on="slice_index", how="semi", maintain_order="left")
         .with_columns(
-            pl.col("line").cast(pl.Int64),
             ("slice " + pl.col("slice_index").cast(pl.String)).alias("id"),
             pl.col("src_path").alias("path"),
             pl.col("patient_id").str.strip_chars().replace("", None),
@@ -135,9 +127,7 @@ def read_patch_set(path: Path, folder: str, data_root: Path | None) -> AuditedSp
     if slices["slice_index"].is_duplicated().any():
         raise FormatError(f"{ps.folder.name}/{SLICE_MANIFEST} has two rows of one slice_index; run ctpatch verify")
     numbers = slices.select("slice_index", pl.int_range(pl.len(), dtype=pl.Int64).alias("at"))
-    patches = windows.join(numbers, on="slice_index", how="inner", maintain_order="left").sort(
-        "at", maintain_order=True
-    )
+    patches = windows.join(numbers, on="slice_index", maintain_order="left").sort("at", maintain_order=True)
     if patches.height != windows.height:
         raise FormatError(
             f"{ps.folder.name}/{PATCH_MANIFEST} has {windows.height - patches.height} rows of slices that are not in "

@@ -11,9 +11,9 @@ from pathlib import Path
 
 import polars as pl
 
-from ctpatch.checking.audit.base import AuditedSplit, PatchSeen, Run, Seen, known_digest
+from ctpatch.checking.audit.base import AuditedSplit, Run, RunPixels, Seen, known_digest
 from ctpatch.checking.audit.report import Fault
-from ctpatch.errors import CtPatchError, SourceManifestError, SystemFailureError
+from ctpatch.errors import SourceManifestError
 from ctpatch.files.npy import SliceBuffer
 from ctpatch.files.paths import PathError, Root
 from ctpatch.format.source_manifest import is_labels, stripped_texts
@@ -24,11 +24,7 @@ _GUESSES = 4
 
 
 def read_csv(path: Path) -> pl.DataFrame:
-    """A CSV of texts, names of columns stripped, with a column `line`: where a row stands, the header being line 1.
-
-    Raises:
-        SourceManifestError: it cannot be read, or is no CSV with a header and rows.
-    """
+    """A CSV of texts, names of columns stripped, with a column `line`: where a row stands, the header being line 1."""
     name = f"{path.parent.name}/{path.name}"
     try:
         content = path.read_bytes()
@@ -57,39 +53,33 @@ def guess_root(folder: Path, name: str, paths: pl.Series) -> Path:
     return folder
 
 
-class PreparedRun:
+class PreparedRun(RunPixels):
     """One run of prepared slices, one in a file; `columns` has the column of each array's paths."""
 
     def __init__(self, root: Path, columns: dict[str, str], run: Run) -> None:
         self._root, self._columns, self._run = Root(root), columns, run
         self._buffer = SliceBuffer()
 
-    def image(self, place: int, array: str) -> Seen:
-        """A slice of the run."""
+    def _image(self, place: int, array: str) -> Seen:
         path = self._run.slices[self._columns[array]][place]
-        try:
-            image, _dtype = self._buffer.read(self._root.resolve(path), path, integers_allowed=True)
-        except SystemFailureError:
-            raise
-        except CtPatchError as error:
-            return Seen(fault=error.message)
+        image, _dtype = self._buffer.read(self._root.resolve(path), path, integers_allowed=True)
         if array != "image" and image.dtype.kind != "f":
             return Seen(why="whole numbers are labels, which are not compared")
         return Seen(image)
 
-    def patches(self, place: int, array: str, image: object) -> list[PatchSeen]:  # noqa: ARG002 - there are none
-        """There are none."""
-        return []
+
+def no_column(manifest: Path, raw: pl.DataFrame, column: str, needed: str) -> SourceManifestError:
+    """The error of a manifest without a column, of which each row needs what is `needed`."""
+    return SourceManifestError(
+        f"{manifest.parent.name}/{manifest.name} has no column '{column}' (it has "
+        f"{', '.join(raw.columns[1:])[:200]}); each row needs {needed}"
+    )
 
 
-def read_prepared(manifest: Path, split: str, dataset: str, folder: str, data_root: Path | None) -> AuditedSplit:
-    """A split of prepared slices; SourceManifestError where it cannot be read, or has no column `path`."""
-    raw = read_csv(manifest)
+def read_prepared(manifest: Path, raw: pl.DataFrame, name: str, folder: str, data_root: Path | None) -> AuditedSplit:
+    """A split of prepared slices; SourceManifestError where their manifest has no column `path`."""
     if "path" not in raw.columns:
-        raise SourceManifestError(
-            f"{manifest.parent.name}/{manifest.name} has no column 'path' (it has "
-            f"{', '.join(raw.columns[1:])[:200]}); each row needs the path of a slice, relative to the data root"
-        )
+        raise no_column(manifest, raw, "path", "the path of a slice, relative to the data root")
     columns = {"image": "path"} | {
         column.removesuffix(_ARRAY_SUFFIX): column
         for column in raw.columns
@@ -99,15 +89,13 @@ def read_prepared(manifest: Path, split: str, dataset: str, folder: str, data_ro
     index = stripped_texts(raw, "index")
     slices = raw.select("line").with_columns(
         pl.Series("id", [f"slice {at if own is None else own}" for at, own in enumerate(index)], dtype=pl.String),
-        stripped_texts(raw, "patient_id"),
-        stripped_texts(raw, "source_digest"),
-        *(stripped_texts(raw, column) for column in compared.values()),
+        *(stripped_texts(raw, column) for column in ("patient_id", "source_digest", *compared.values())),
         *(pl.lit(None, pl.String).alias(known_digest(array)) for array in compared),
         pl.lit(None, pl.Boolean).alias("constant"),
     )
     root = data_root or guess_root(manifest.parent, "prepared", slices["path"])
     found = AuditedSplit(
-        name=f"{dataset}/{split}",
+        name=name,
         folder=folder,
         kind="prepared",
         arrays=tuple(compared),

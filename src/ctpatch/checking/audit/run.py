@@ -20,7 +20,7 @@ from ctpatch.checking.audit.find import find_audited
 from ctpatch.checking.audit.look import SeenSplit, look_at_all
 from ctpatch.checking.audit.report import AuditReport
 from ctpatch.errors import ConfigError, UsageError
-from ctpatch.events import Listener, WorkAdvanced, WorkFinished, WorkStarted, ignore
+from ctpatch.events import Listener, WorkAdvanced, ignore, working
 from ctpatch.files.atomic import given_path
 
 THRESHOLD = 0.98
@@ -96,8 +96,7 @@ def _compare(first: SeenSplit, second: SeenSplit, report: AuditReport, listener:
             told[at] = True
             report.add([leak])
     task = f"compare {second.split.name} with {first.split.name}"
-    listener(WorkStarted(task, int((second.vectors.usable & ~told).sum()), "slices"))
-    try:
+    with working(listener, task, int((second.vectors.usable & ~told).sum()), "slices"):
         leaks, alike = near_slices(
             first,
             second,
@@ -106,8 +105,6 @@ def _compare(first: SeenSplit, second: SeenSplit, report: AuditReport, listener:
             leave_out=told,
             advance=lambda slices: listener(WorkAdvanced(task, slices)),
         )
-    finally:
-        listener(WorkFinished(task))
     report.alike += alike
     report.add(leaks)
     leaks, more, implied = identical_patches(first, second, told)
