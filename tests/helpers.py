@@ -3,11 +3,10 @@
 import csv
 import json
 import os
-import signal
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 import pytest
@@ -15,17 +14,9 @@ import xxhash
 from numpy.typing import DTypeLike, NDArray
 
 import ctpatch
-from ctpatch.cutting.cut import complete_part, cut_slices
-from ctpatch.cutting.job import Job
-from ctpatch.cutting.plan import Part
-from ctpatch.cutting.receipt import CutReceipt, trusted_receipt
-from ctpatch.cutting.rows import CutSlice
 from ctpatch.errors import CtPatchError
 from ctpatch.events import Event, Notice
 from ctpatch.layouts.base import PartLimits
-
-if TYPE_CHECKING:
-    import pytest
 
 EPOCH = "1700000000"
 CREATED = "2023-11-14T22:13:20Z"
@@ -86,7 +77,7 @@ class Prepared:
         return self.root / self.paths[array][number]
 
 
-def small_parts(patch: "pytest.MonkeyPatch", **limits: int) -> None:
+def small_parts(patch: pytest.MonkeyPatch, **limits: int) -> None:
     """Let plans from here on have parts of at most so much; see `ctpatch.layouts.base.PartLimits`."""
     patch.setattr("ctpatch.cutting.plan.LIMITS", PartLimits(**limits))
 
@@ -324,37 +315,3 @@ def assert_bits(found: Any, wanted: Image) -> None:
     assert isinstance(found, np.ndarray)
     assert (found.shape, found.dtype) == (wanted.shape, wanted.dtype)
     assert found.tobytes() == wanted.tobytes()
-
-
-# Work for executors; here, because a spawned process must be able to import it by name.
-
-POISONED = "poisoned.txt"
-"""Below the data root: the path of a slice that ends the process that cuts it, every time."""
-WOUNDED = "wounded.txt"
-"""Below the data root: the same, the first time only."""
-
-
-def run_part_or_die(job: Job, part: Part) -> CutReceipt:
-    """As `run_part`, in the middle of which a process may be ended: pixels are written, the receipt is not."""
-    return trusted_receipt(job, part, check_sources=True) or complete_part(job, part, _cut(job, part))
-
-
-def probe_or_die(job: Job, part: Part) -> int:
-    """As a build looks for the slice that ends its process."""
-    return sum(1 for _ in _cut(job, part))
-
-
-def _cut(job: Job, part: Part) -> Iterator[CutSlice]:
-    for piece in cut_slices(job, part):
-        for name, once in ((POISONED, False), (WOUNDED, True)):
-            mark = job.data_root / name
-            if piece.reason is None and mark.exists() and mark.read_text() == piece.task.name:
-                if once:
-                    mark.unlink()
-                os.kill(os.getpid(), signal.SIGKILL)
-        yield piece
-
-
-def run_part_anew(job: Job, part: Part) -> CutReceipt:
-    """Do a part whether it was done or not."""
-    return complete_part(job, part, cut_slices(job, part))

@@ -48,7 +48,7 @@ def check_name(name: str, what: str) -> str:
 
 
 class _Frozen(BaseModel):
-    model_config = ConfigDict(frozen=True, extra="forbid", strict=False, arbitrary_types_allowed=False)
+    model_config = ConfigDict(frozen=True, extra="forbid")
 
     def __init__(self, /, **values: Any) -> None:
         try:
@@ -212,7 +212,7 @@ class PatchConfig(_Frozen):
 
     def options(self) -> dict[str, Any]:
         """The options by name, as they were checked."""
-        return {name: getattr(self, name) for name in type(self).model_fields}
+        return dict(self)
 
 
 def min_std_rule(threshold: float) -> Rule:

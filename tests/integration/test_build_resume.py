@@ -16,6 +16,7 @@ from ctpatch.errors import IncompleteError, OutputConflictError, RangeError, Sou
 from ctpatch.events import Event, WorkAdvanced, WorkFinished
 from ctpatch.testing.executors import DEADLINE, wait_until
 from helpers import (
+    EPOCH,
     LAYOUTS,
     SMALL,
     Heard,
@@ -91,9 +92,19 @@ def undisturbed(tmp_path: Path, **options: Any) -> dict[str, bytes]:
     return tree_bytes(prepared.out)
 
 
+@pytest.fixture(scope="module")
+def whole(tmp_path_factory: pytest.TempPathFactory) -> dict[str, dict[str, bytes]]:
+    """The files of each layout as a build leaves them that nothing disturbs."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("SOURCE_DATE_EPOCH", EPOCH)
+        small_parts(patch, slices=2, shard_bytes=2)
+        return {layout: undisturbed(tmp_path_factory.mktemp(layout), layout=layout) for layout in LAYOUTS}
+
+
 @pytest.mark.parametrize(("layout", "workers"), [*((layout, 1) for layout in LAYOUTS), ("files", 2), ("slices", 2)])
-def test_goes_on_and_ends_in_the_same_bytes(tmp_path: Path, layout: Any, workers: int) -> None:
-    wanted = undisturbed(tmp_path / "whole", layout=layout)
+def test_goes_on_and_ends_in_the_same_bytes(
+    tmp_path: Path, whole: dict[str, dict[str, bytes]], layout: Any, workers: int
+) -> None:
     prepared = interrupted(tmp_path / "cut", layout=layout, workers=workers)
     assert not (prepared.out / "patch_meta.json").exists()
     assert ctpatch.verify(prepared.out).status == "incomplete"
@@ -104,7 +115,7 @@ def test_goes_on_and_ends_in_the_same_bytes(tmp_path: Path, layout: Any, workers
     reused = [event.steps for event in heard.events if isinstance(event, WorkAdvanced) and event.reused]
     assert result.outcome == "resumed"
     assert sum(reused) >= 2
-    assert_same_tree(tree_bytes(prepared.out), wanted)
+    assert_same_tree(tree_bytes(prepared.out), whole[layout])
 
 
 @pytest.mark.parametrize("layout", LAYOUTS)
@@ -136,8 +147,9 @@ def test_reused_outputs_are_not_written_again(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("layout", ["files", "shards", "slices"])
 @pytest.mark.parametrize("damage", ["flip", "cut", "remove", "lengthen"])
-def test_a_damaged_output_of_a_finished_part_is_made_again(tmp_path: Path, layout: Any, damage: str) -> None:
-    wanted = undisturbed(tmp_path / "whole", layout=layout)
+def test_a_damaged_output_of_a_finished_part_is_made_again(
+    tmp_path: Path, whole: dict[str, dict[str, bytes]], layout: Any, damage: str
+) -> None:
     prepared = interrupted(tmp_path / "cut", layout=layout)
     victim = min(prepared.out.rglob("train_*.npy"))
     content = bytearray(victim.read_bytes())
@@ -151,13 +163,14 @@ def test_a_damaged_output_of_a_finished_part_is_made_again(tmp_path: Path, layou
     else:
         victim.unlink()
     assert build_one(prepared, layout=layout).outcome == "resumed"
-    assert_same_tree(tree_bytes(prepared.out), wanted)
+    assert_same_tree(tree_bytes(prepared.out), whole[layout])
 
 
 @pytest.mark.parametrize("name", ["000000.receipt.json", "000000.patch_manifest.csv", "000001.slice_manifest.csv"])
 @pytest.mark.parametrize("damage", ["flip", "cut", "remove"])
-def test_damaged_receipts_and_rows_are_not_trusted(tmp_path: Path, name: str, damage: str) -> None:
-    wanted = undisturbed(tmp_path / "whole")
+def test_damaged_receipts_and_rows_are_not_trusted(
+    tmp_path: Path, whole: dict[str, dict[str, bytes]], name: str, damage: str
+) -> None:
     prepared = interrupted(tmp_path / "cut")
     victim = prepared.out / ".ctpatch" / name
     content = bytearray(victim.read_bytes())
@@ -171,7 +184,7 @@ def test_damaged_receipts_and_rows_are_not_trusted(tmp_path: Path, name: str, da
     heard = Heard()
     assert build_one(prepared, listener=heard).outcome == "resumed"
     assert [event.reused for event in heard.events if isinstance(event, WorkAdvanced)].count(True) == 1
-    assert_same_tree(tree_bytes(prepared.out), wanted)
+    assert_same_tree(tree_bytes(prepared.out), whole["files"])
 
 
 def test_an_interrupted_build_refuses_other_options(tmp_path: Path) -> None:
@@ -185,7 +198,7 @@ def test_an_interrupted_build_refuses_other_options(tmp_path: Path) -> None:
     assert_same_tree(tree_bytes(prepared.out), before)
 
 
-def test_an_interrupted_build_notices_a_changed_source(tmp_path: Path) -> None:
+def test_an_interrupted_build_notices_a_changed_source(tmp_path: Path, whole: dict[str, dict[str, bytes]]) -> None:
     prepared = interrupted(tmp_path)
     original = prepared.images["image"][1]
     changed = original.copy()
@@ -196,10 +209,10 @@ def test_an_interrupted_build_notices_a_changed_source(tmp_path: Path) -> None:
     assert prepared.paths["image"][1] in error.value.message
     np.save(prepared.file(1), original)
     assert build_one(prepared).outcome == "resumed"
-    assert_same_tree(tree_bytes(prepared.out), undisturbed(tmp_path / "whole"))
+    assert_same_tree(tree_bytes(prepared.out), whole["files"])
 
 
-def test_a_bad_slice_stops_and_its_repair_resumes(tmp_path: Path) -> None:
+def test_a_bad_slice_stops_and_its_repair_resumes(tmp_path: Path, whole: dict[str, dict[str, bytes]]) -> None:
     prepared = make_split(tmp_path / "cut", [(40, 50)] * 8, arrays={"mask": np.uint8})
     original = prepared.images["image"][6].copy()
     bad = original.copy()
@@ -210,10 +223,10 @@ def test_a_bad_slice_stops_and_its_repair_resumes(tmp_path: Path) -> None:
     assert ctpatch.verify(prepared.out).status == "incomplete"
     np.save(prepared.file(6), original)
     assert build_one(prepared).outcome == "resumed"
-    assert_same_tree(tree_bytes(prepared.out), undisturbed(tmp_path / "whole"))
+    assert_same_tree(tree_bytes(prepared.out), whole["files"])
 
 
-def test_a_cut_off_after_the_last_part_resumes(tmp_path: Path) -> None:
+def test_a_cut_off_after_the_last_part_resumes(tmp_path: Path, whole: dict[str, dict[str, bytes]]) -> None:
     prepared = make_split(tmp_path / "cut", [(40, 50)] * 8, arrays={"mask": np.uint8})
 
     def listener(event: Event) -> None:
@@ -223,7 +236,7 @@ def test_a_cut_off_after_the_last_part_resumes(tmp_path: Path) -> None:
     with pytest.raises(CutOffError):
         build_one(prepared, listener=listener)
     assert build_one(prepared).outcome == "resumed"
-    assert_same_tree(tree_bytes(prepared.out), undisturbed(tmp_path / "whole"))
+    assert_same_tree(tree_bytes(prepared.out), whole["files"])
 
 
 @pytest.mark.parametrize("layout", LAYOUTS)

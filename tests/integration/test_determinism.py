@@ -1,8 +1,11 @@
 """The same input gives the same bytes, whoever builds, wherever, in however many processes."""
 
 import json
+import multiprocessing
 import os
 import shutil
+from collections.abc import Iterator
+from concurrent.futures import ProcessPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -15,16 +18,25 @@ from helpers import LAYOUTS, SMALL, assert_same_tree, build_one, make_split, sma
 # `ctpatch.plan` is the function; the module of that name holds the sizes of parts.
 
 
+@pytest.fixture(scope="module")
+def four() -> Iterator[ProcessPoolExecutor]:
+    """Four processes, which take a second to start, for all layouts."""
+    with ProcessPoolExecutor(4, multiprocessing.get_context("spawn")) as pool:
+        yield pool
+
+
 @pytest.mark.parametrize("layout", LAYOUTS)
-def test_one_worker_and_four_write_the_same_tree(tmp_path: Path, layout: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_one_worker_and_four_write_the_same_tree(
+    tmp_path: Path, layout: Any, four: ProcessPoolExecutor, monkeypatch: pytest.MonkeyPatch
+) -> None:
     small_parts(monkeypatch, slices=3, packed_windows=60)
     shapes = [(40, 50), (24, 24), (40, 50), (40, 50), (8, 8)] * 4
     config = SMALL.with_rules(ctpatch.Rule.parse("airy: air_fraction > 0.3"))
     trees = []
-    for workers in (1, 4):
-        prepared = make_split(tmp_path / str(workers), shapes, arrays={"mask": np.uint8, "target": np.float32})
+    for name, executor in (("one", None), ("four", four)):
+        prepared = make_split(tmp_path / name, shapes, arrays={"mask": np.uint8, "target": np.float32})
         assert len(list(ctpatch.plan(prepared.folder, config=config)[0].parts(layout))) >= 4
-        result = build_one(prepared, config, layout=layout, workers=workers)
+        result = build_one(prepared, config, layout=layout, executor=executor)
         assert result.outcome == "built"
         trees.append(tree_bytes(prepared.out))
     assert_same_tree(trees[1], trees[0])

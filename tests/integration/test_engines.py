@@ -27,18 +27,15 @@ from ctpatch.work.executors.choose import as_executor, engine_executor
 from ctpatch.work.executors.futures import FuturesExecutor
 from ctpatch.work.executors.processes import ProcessExecutor
 from ctpatch.work.executors.serial import SerialExecutor
+from deadly_work import POISONED, WOUNDED, probe_or_die, run_part_or_die
 from helpers import (
     LAYOUTS,
-    POISONED,
     SMALL,
-    WOUNDED,
     Heard,
     Prepared,
     assert_same_tree,
     build_one,
     make_split,
-    probe_or_die,
-    run_part_or_die,
     small_parts,
     tree_bytes,
 )

@@ -2,6 +2,8 @@
 
 import importlib
 import multiprocessing
+import os
+import signal
 from collections import Counter
 from collections.abc import Iterator
 from concurrent.futures import ProcessPoolExecutor, ThreadPoolExecutor
@@ -11,10 +13,11 @@ from typing import Any
 import pytest
 
 from ctpatch.testing.executors import (
+    DEADLY,
     ExecutorContract,
     die_at_one_item,
-    die_at_two_items,
     die_once,
+    note,
     noted,
     plus_double,
     wait_until,
@@ -24,6 +27,13 @@ from ctpatch.work.executors.choose import as_executor, engine_executor
 from ctpatch.work.executors.futures import FuturesExecutor
 from ctpatch.work.executors.processes import ProcessExecutor
 from ctpatch.work.executors.serial import SerialExecutor
+
+
+def die_at_two_items(shared: str, item: int) -> int:
+    note(shared, "begun", item)
+    if item in {2, DEADLY}:
+        os.kill(os.getpid(), signal.SIGKILL)
+    return 2 * item
 
 
 class TestSerial(ExecutorContract):

@@ -20,6 +20,7 @@ from ctpatch.events import ignore
 from ctpatch.files.atomic import write_atomic, write_once
 from ctpatch.testing.executors import DEADLINE
 from ctpatch.work.executors.base import Done
+from deadly_work import run_part_anew
 from helpers import (
     LAYOUTS,
     SMALL,
@@ -27,7 +28,6 @@ from helpers import (
     assert_same_tree,
     build_one,
     make_split,
-    run_part_anew,
     small_parts,
     tree_bytes,
 )

@@ -42,7 +42,6 @@ _BLOCK_BYTES = 32 << 20
 KEEP = "keep"
 """Name of the rule that `--keep` adds: it drops what the condition does not hold for."""
 
-
 ConvertJob = tuple[Job, PatchSet]
 
 
@@ -87,10 +86,8 @@ def convert(
     folder = given_path(out).resolve()
     if folder == ps.folder or folder.is_relative_to(ps.folder) or ps.folder.is_relative_to(folder):
         raise UsageError(f"{str(out)!r} overlaps the set that is converted; choose another folder")
-    chosen = layout or ps.meta.layout
-    plan = _plan(ps, keep)
-    options = BuildConfig(layout=chosen, workers=workers, overwrite=overwrite)
-    work = ConvertWork(plan, folder, options, ps)
+    options = BuildConfig(layout=layout or ps.meta.layout, workers=workers, overwrite=overwrite)
+    work = ConvertWork(_plan(ps, keep), folder, options, ps)
     return make_set(work, as_executor(executor, workers), listener, overwrite=overwrite)
 
 
@@ -135,15 +132,17 @@ def _plan(ps: PatchSet, keep: str | None) -> SplitPlan:
         rule = opposite(Rule(name=name, condition=keep))
         compile_rules([rule]).all_hits(rule_values(ps.manifest.head(1)))  # refuses a column that the set lacks
         config = config.with_rules(rule)
-    root = _root(ps)
+    try:
+        root = ps.data_root
+    except UsageError:  # it cannot be told: new paths are relative to the new set
+        root = ps.folder
     source = SplitSource(ps.meta.dataset, ps.meta.split, root / ps.meta.source_manifest, root)
     frame = ps.slices.select(
         "slice_index",
         "src_path",
         *map(source_column, ps.arrays[1:]),
         "patient_id",
-        pl.lit(None, dtype=pl.Float64).alias("stated_min"),
-        pl.lit(None, dtype=pl.Float64).alias("stated_max"),
+        *(pl.lit(None, dtype=pl.Float64).alias(name) for name in ("stated_min", "stated_max")),
         "height",
         "width",
         "src_dtype",
@@ -152,19 +151,10 @@ def _plan(ps: PatchSet, keep: str | None) -> SplitPlan:
     return SplitPlan(source, config, frame, dict(ps.meta.arrays))
 
 
-def _root(ps: PatchSet) -> Path:
-    """The data root; where it cannot be told the old set's folder, so that new paths are relative to the new set."""
-    try:
-        return ps.data_root
-    except UsageError:
-        return ps.folder
-
-
 def _pieces(job: Job, ps: PatchSet, part: Part) -> Iterator[CutSlice]:
     indices = pl.Series([task.slice_index for task in part.tasks], dtype=pl.Int64).implode()
     mine = pl.col("slice_index").is_in(indices)
-    kept = ps.manifest.with_row_index("at").filter(mine)
-    dropped = ps.rejected.filter(mine)
+    kept, dropped = ps.manifest.with_row_index("at").filter(mine), ps.rejected.filter(mine)
     records = {record["slice_index"]: record for record in ps.slices.filter(mine).iter_rows(named=True)}
     for task in part.tasks:
         record = records[task.slice_index]

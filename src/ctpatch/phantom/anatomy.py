@@ -3,10 +3,12 @@
 Everything is in millimetres: `(row, col)` from the middle of the body, z down from the top of the lungs.
 """
 
+import csv
 import math
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
 from functools import lru_cache
+from importlib.resources import files
 
 import numpy as np
 from numpy.typing import NDArray
@@ -16,7 +18,7 @@ Triple = tuple[float, float, float]  # row, col, z in mm: from the middle of the
 
 FIELD_OF_VIEW_MM = 400.0
 SLICE_SPACING_MM = 6.0
-AIR, LUNG, FAT, SOFT, MUSCLE, BLOOD, MARROW, BONE = -1000.0, -865.0, -100.0, 35.0, 60.0, 165.0, 190.0, 700.0
+AIR, FAT, SOFT, MUSCLE, MARROW, BONE = -1000.0, -100.0, 35.0, 60.0, 190.0, 700.0
 
 _GAS_SHARE = 0.4  # of the loops of bowel
 _TORSO_MM = 330.0  # from the top of the lungs to the lower end of the kidneys
@@ -135,62 +137,24 @@ def _tree(rng: np.random.Generator, organ: Organ, hu: float, root: Triple, count
     )
 
 
-_LUNG_RIGHT = Organ(LUNG, (-2, -66, 122), (92, 58, 132), square=0.75, blunt=True, texture=22)
-_LUNG_LEFT = replace(_LUNG_RIGHT, centre=(-2, 66, 118))
-_LIVER = Organ(112, (-4, -62, 262), (93, 72, 92), square=0.4)
-_STOMACH = Organ(70, (-36, 54, 246), (36, 42, 48), tilt=-0.4)
-_CHEST = (
-    _LUNG_RIGHT,
-    _LUNG_LEFT,
-    Organ(FAT, (-4, 0, 92), (56, 32, 115), square=0.5, blunt=True),  # between the lungs
-    Organ(FAT, (-24, 20, 169), (52, 62, 58), tilt=0.5),  # around the heart
-    Organ(MUSCLE + 25, (-24, 20, 169), (46, 56, 50), tilt=0.5),
-    Organ(BLOOD, (-16, 36, 170), (22, 30, 38), tilt=0.6),  # its chambers
-    Organ(BLOOD - 10, (-36, -4, 170), (23, 26, 38), tilt=0.4),
-    Organ(BLOOD, (11, 4, 154), (15, 30, 25)),
-    Organ(BLOOD + 20, (-22, -10, 105), (15, 15, 58)),  # aorta: upwards, arch, to the head
-    Organ(BLOOD + 20, (4, 8, 66), (40, 12, 15), tilt=-0.45),
-    Organ(BLOOD + 20, (-14, -7, 20), (5, 5.5, 50), blunt=True),
-    Organ(BLOOD + 20, (-6, 9, 20), (5, 5.5, 50), blunt=True),
-    Organ(BLOOD + 20, (4, 17, 20), (5, 5.5, 50), blunt=True),
-    Organ(BLOOD + 60, (-14, -23, 75), (9, 8, 90), blunt=True),  # upper vena cava
-    Organ(BLOOD + 35, (-18, 20, 112), (15, 14, 24), tilt=0.5),  # arteries of the lungs
-    Organ(BLOOD + 35, (4, 0, 116), (9, 46, 15)),
-    Organ(SOFT, (13, -2, 50), (11, 11, 75), blunt=True),  # windpipe and its branches
-    Organ(AIR, (13, -2, 50), (8.5, 9, 72), blunt=True, texture=0),
-    Organ(AIR, (14, -22, 122), (6, 13, 14), texture=0),
-    Organ(AIR, (16, 20, 126), (5.5, 14, 14), texture=0),
-    Organ(SOFT + 10, (27, 3, 90), (6, 8, 140), blunt=True),  # gullet
-)
-_BELLY = (
-    _LIVER,
-    Organ(112, (-46, -4, 248), (32, 62, 56), tilt=-0.15),  # its left lobe
-    Organ(FAT, (2, -24, 268), (5, 22, 30), tilt=0.5),
-    Organ(15, (-40, -52, 288), (20, 15, 26), tilt=0.3, texture=1),  # gall bladder
-    _STOMACH,
-    replace(_STOMACH, hu=22, radii=(32, 38, 45), texture=14),
-    replace(_STOMACH, hu=AIR, radii=(32, 38, 45), texture=0, level=-45),
-    Organ(128, (32, 96, 240), (46, 27, 54), tilt=-0.25),  # spleen
-    Organ(98, (-6, 14, 272), (11, 44, 26), tilt=-0.35, texture=16),  # pancreas
-    Organ(MUSCLE, (58, -34, 330), (17, 14, 60)),  # psoas
-    Organ(MUSCLE, (58, 34, 330), (17, 14, 60)),
-    Organ(190, (43, -62, 298), (31, 26, 50), tilt=0.5),  # kidney: cortex, marrow, fat, vein
-    Organ(135, (43, -62, 298), (21, 15, 38), tilt=0.5),
-    Organ(FAT, (40, -52, 298), (9, 13, 24), tilt=0.3),
-    Organ(BLOOD, (34, -34, 294), (4, 18, 9), tilt=0.3),
-    Organ(190, (43, 62, 288), (31, 26, 50), tilt=-0.5),
-    Organ(135, (43, 62, 288), (21, 15, 38), tilt=-0.5),
-    Organ(FAT, (40, 52, 288), (9, 13, 24), tilt=-0.3),
-    Organ(BLOOD, (34, 34, 284), (4, 18, 9), tilt=-0.3),
-)
-_BACK_VESSELS = (
-    Organ(BLOOD + 15, (34, 16, 200), (11, 11, 150), blunt=True),  # aorta, downwards
-    Organ(BLOOD - 25, (20, -17, 270), (9, 12, 110), blunt=True),  # lower vena cava
-)
+def _read_organs() -> list[tuple[str, Organ]]:
+    """The organs of `organs.csv` with their names, in the order of painting."""
+    lines = files("ctpatch.phantom").joinpath("organs.csv").read_text(encoding="utf-8").splitlines()[1:]
+    organs = []
+    for name, *cells in csv.reader(lines):
+        hu, row, col, z, row_radius, col_radius, z_radius, tilt, square, blunt, texture, level = map(float, cells)
+        radii = row_radius, col_radius, z_radius
+        organs.append((name, Organ(hu, (row, col, z), radii, tilt, square, bool(blunt), texture, level)))
+    return organs
+
+
+_ORGANS = _read_organs()
+_AFTER_BOWEL = 2
+"""The last organs of the table, the vessels along the back, are painted after the loops of bowel."""
 _TREES = {  # vessels grown in the organ they are painted after: HU, root, how many, width in mm
-    _LUNG_RIGHT: (30.0, (4.0, -30.0, 120.0), 44, 4.2),
-    _LUNG_LEFT: (30.0, (4.0, 30.0, 122.0), 44, 4.2),
-    _LIVER: (160.0, (2.0, -30.0, 256.0), 9, 6.0),
+    "right lung": (30.0, (4.0, -30.0, 120.0), 44, 4.2),
+    "left lung": (30.0, (4.0, 30.0, 122.0), 44, 4.2),
+    "liver": (160.0, (2.0, -30.0, 256.0), 9, 6.0),
 }
 
 
@@ -231,12 +195,13 @@ def make_patient(seed: int, number: int) -> Patient:
     fat, spine_phase = rng.uniform(9, 24), rng.uniform(0, 26)
     organs: list[Organ | Tree] = []
     moves: dict[Triple, Triple] = {}  # by place: what is nested in an organ moves with it
-    for organ in (*_CHEST, *_BELLY, *_bowel(rng), *_BACK_VESSELS):
+    bowel = [("bowel", loop) for loop in _bowel(rng)]
+    for name, organ in (*_ORGANS[:-_AFTER_BOWEL], *bowel, *_ORGANS[-_AFTER_BOWEL:]):
         row, col, z = np.clip(rng.normal(0, 3, 3), -6, 6).tolist()
         varied = _vary(organ, scale, moves.setdefault(organ.centre, (row, col, z)))
         organs.append(varied)
-        if organ in _TREES:
-            organs.append(_tree(rng, varied, *_TREES[organ]))
+        if name in _TREES:
+            organs.append(_tree(rng, varied, *_TREES[name]))
     # Multiples of the golden ratio spread the patients evenly: a few of them show chest, heart and belly.
     start = (number * 0.6180339887 % 1.0) * (_TORSO_MM - 50.0) + 20.0
     return Patient(scale, fat, start, spine_phase, tuple(organs))

@@ -86,13 +86,6 @@ def die_when_the_earlier_ones_are_back(shared: str, item: int) -> int:
     return 2 * item
 
 
-def die_at_two_items(shared: str, item: int) -> int:
-    note(shared, "begun", item)
-    if item in {2, DEADLY}:
-        os.kill(os.getpid(), signal.SIGKILL)
-    return 2 * item
-
-
 def number_of_the_process(_shared: None, _item: int) -> int:
     return os.getpid()
 
@@ -123,11 +116,12 @@ def noted(shared: str | Path, what: str) -> Counter[int]:
 def note(shared: str, what: str, item: int) -> None:
     """Write down that an item has begun, or ended."""
     # One write of a few bytes at the end of a file comes out whole, whoever else writes.
-    fd = os.open(Path(shared, "log"), os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o666)
-    try:
-        os.write(fd, f"{what} {item}\n".encode())
-    finally:
-        os.close(fd)
+    with open(Path(shared, "log"), "ab", buffering=0) as log:
+        log.write(f"{what} {item}\n".encode())
+
+
+def _item(outcome: Done[int, Any] | Failed[int] | Lost[int]) -> int:
+    return outcome.item
 
 
 class ExecutorContract:
@@ -161,11 +155,8 @@ class ExecutorContract:
     # Every item comes back.
 
     def test_every_item_comes_back_once(self, executor: Executor) -> None:
-        outcomes = list(executor.run(plus_double, 100, range(30)))
-        assert sorted((each.item, each.result) for each in outcomes if isinstance(each, Done)) == [
-            (item, 100 + 2 * item) for item in range(30)
-        ]
-        assert len(outcomes) == 30
+        outcomes = sorted(executor.run(plus_double, 100, range(30)), key=_item)
+        assert outcomes == [Done(item, 100 + 2 * item) for item in range(30)]
 
     def test_no_items(self, executor: Executor) -> None:
         assert list(executor.run(plus_double, 100, [])) == []
@@ -180,21 +171,18 @@ class ExecutorContract:
             assert processes == {os.getpid()}
 
     def test_an_error_is_of_its_item_and_the_data_are_asked_once(self, executor: Executor, shared: str) -> None:
-        outcomes = {each.item: each for each in executor.run(raise_one_of_three, shared, range(3))}
-        assert sorted(outcomes) == [0, 1, 2]
-        errors = [each.error for _, each in sorted(outcomes.items()) if isinstance(each, Failed)]
-        assert [(type(error), str(error)) for error in errors] == [
-            (SliceError, "of the data"),
-            (SystemFailureError, "of the system"),
-            (ValueError, "a mistake"),
+        outcomes = sorted(executor.run(raise_one_of_three, shared, range(3)), key=_item)
+        assert [(each.item, type(each.error), str(each.error)) for each in outcomes if isinstance(each, Failed)] == [
+            (0, SliceError, "of the data"),
+            (1, SystemFailureError, "of the system"),
+            (2, ValueError, "a mistake"),
         ]
+        assert len(outcomes) == 3
         assert noted(shared, "begun") == {0: 1, 1: self.tries, 2: self.tries}
 
     def test_a_result_that_cannot_travel_is_a_failure_of_its_item(self, executor: Executor) -> None:
-        outcomes = {each.item: each for each in executor.run(return_what_cannot_travel, 4, range(6))}
-        assert sorted(outcomes) == list(range(6))
-        kinds = {item: type(each) for item, each in outcomes.items()}
-        assert kinds == {item: Failed if item == 4 and self.apart else Done for item in range(6)}
+        kinds = sorted((each.item, type(each)) for each in executor.run(return_what_cannot_travel, 4, range(6)))
+        assert kinds == [(item, Failed if item == 4 and self.apart else Done) for item in range(6)]
 
     # Items are taken as they are needed.
 
@@ -227,8 +215,7 @@ class ExecutorContract:
     def test_items_are_worked_on_at_the_same_time(self, executor: Executor, shared: str) -> None:
         if self.workers == 1:
             pytest.skip("works on one item after the other")
-        outcomes = list(executor.run(wait_for_each_other, shared, range(2)))
-        assert sorted(each.result for each in outcomes if isinstance(each, Done)) == [0, 1]
+        assert sorted(executor.run(wait_for_each_other, shared, range(2)), key=_item) == [Done(0, 0), Done(1, 1)]
 
     # The end.
 
@@ -267,19 +254,19 @@ class ExecutorContract:
                     back.append(outcome)
                     if len(back) == DEADLY:
                         Path(shared, "gate").touch()
-            assert sorted(back, key=lambda each: each.item) == [Done(item, 2 * item) for item in range(DEADLY)]
+            assert sorted(back, key=_item) == [Done(item, 2 * item) for item in range(DEADLY)]
             return
-        outcomes = {each.item: each for each in executor.run(die_at_one_item, shared, range(8))}
-        assert outcomes == {item: Lost(item) if item == DEADLY else Done(item, 2 * item) for item in range(8)}
+        outcomes = sorted(executor.run(die_at_one_item, shared, range(8)), key=_item)
+        assert outcomes == [Lost(item) if item == DEADLY else Done(item, 2 * item) for item in range(8)]
         assert noted(shared, "begun")[DEADLY] >= 2  # it is not given up at once
 
     def test_a_worker_that_dies_once_costs_nothing(self, executor: Executor, shared: str) -> None:
         self._need_deaths()
         if self.deaths == "ends":
             pytest.skip("ends at the first death")
-        outcomes = {each.item: each for each in executor.run(die_once, shared, range(12))}
+        outcomes = sorted(executor.run(die_once, shared, range(12)), key=_item)
         assert Path(shared, "died").exists()
-        assert outcomes == {item: Done(item, 2 * item) for item in range(12)}
+        assert outcomes == [Done(item, 2 * item) for item in range(12)]
 
     def _need_deaths(self) -> None:
         if self.deaths is None:

@@ -5,19 +5,17 @@ are to blame for is final; what the system is to blame for is tried twice more.
 """
 
 import signal
-import threading
 import time
 import uuid
-from collections import Counter
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import CancelledError
 from contextlib import suppress
 from functools import lru_cache
-from itertools import islice
+from itertools import count, islice
 from queue import Empty, SimpleQueue
 from typing import Any
 
-from distributed import Client, Future, KilledWorker
+from distributed import Client, Future, KilledWorker, Worker
 from distributed.protocol.pickle import dumps, loads
 
 from ctpatch.errors import CtPatchError, SystemFailureError
@@ -26,10 +24,8 @@ from ctpatch.work.executors.base import Done, Failed, Item, Lost, Result, Shared
 _RETRIES = 2
 _PATIENCE = 600.0  # seconds without any worker after which the run ends
 _FAREWELL = 30.0  # seconds that items under way are given to end when the run is stopped
-_ITEMS_AHEAD = 2
-_FEWEST_AHEAD = 4
-_LOOK_AGAIN = 2.0
-_SOON = 0.1
+_ITEMS_AHEAD, _FEWEST_AHEAD = 2, 4  # for each thread of the workers, and in all
+_LOOK_AGAIN, _SOON = 2.0, 0.1  # seconds
 _GONE = (
     "the connection to the Dask scheduler was lost, or it dropped the work; parts that were done are kept: run the "
     "same command again to go on"
@@ -52,14 +48,14 @@ class DaskExecutor:
         Raises:
             SystemFailureError: the scheduler is gone, or has had no worker for too long.
         """
-        run, work = uuid.uuid4().hex, dumps((function, shared))
-        queue, suspects = iter(items), list[Item]()
+        run, work = f"ctpatch-{uuid.uuid4().hex}", dumps((function, shared))
+        queue, suspects, numbers = iter(items), list[Item](), count()
         under_way: dict[Future[Any], Item] = {}
         ready: SimpleQueue[Future[Any]] = SimpleQueue()
 
         def submit(several: Iterable[Item]) -> None:
             for item in several:
-                key = f"ctpatch-{uuid.uuid4().hex}"
+                key = f"{run}-{next(numbers)}"
                 future = self._client.submit(_work_on, run, work, item, key=key, retries=_RETRIES, pure=False)
                 future.add_done_callback(ready.put)
                 under_way[future] = item
@@ -130,47 +126,40 @@ class DaskExecutor:
     def _stop(self, run: str, futures: list[Future[Any]]) -> None:
         """Let nothing of the run begin any more, and wait until what is at work has ended."""
         with suppress(OSError, TimeoutError, ValueError, RuntimeError):  # the scheduler may be what is gone
-            self._client.run(_stop_run, run)
+            self._client.run(_stop_here, run)
             self._client.cancel(futures, force=True)
             end = time.monotonic() + _FAREWELL
-            while time.monotonic() < end and any(self._client.run(_at_work, run).values()):
+            while time.monotonic() < end and any(self._client.run(_stop_here, run).values()):
                 time.sleep(0.05)
 
 
 def _outcome(item: Item, future: Future[Any]) -> Done[Item, Any] | Failed[Item] | Lost[Item]:
     try:
-        error, result = future.result()
+        result = future.result()
     except KilledWorker:
         return Lost(item)
     except CancelledError:
         raise SystemFailureError(_GONE) from None
-    except Exception as raised:  # noqa: BLE001 - handed on, never swallowed
-        return Failed(item, raised)
-    return Done(item, result) if error is None else Failed(item, error)
+    except Exception as error:  # noqa: BLE001 - handed on, never swallowed
+        return Failed(item, error)
+    return Failed(item, result) if isinstance(result, CtPatchError) else Done(item, result)
 
 
-# In a worker's process: what runs there, and what is to run no more.
-_lock = threading.Lock()
-_running: Counter[str] = Counter()
+# In a worker's process.
 _stopped: set[str] = set()
 
 
-def _work_on(run: str, work: bytes, item: Any) -> tuple[CtPatchError | None, Any]:
-    """An item's error, where it would be the same again, or its result."""
-    with _lock:
-        if run in _stopped:
-            return None, None
-        _running[run] += 1
+def _work_on(run: str, work: bytes, item: Any) -> Any:
+    """An item's result, or the error that would be the same again: only what is raised is tried again."""
+    if run in _stopped:
+        return None
     try:
         function, shared = _unpacked(work)
-        return None, function(shared, item)
+        return function(shared, item)
     except SystemFailureError:
         raise
     except CtPatchError as error:
-        return error, None
-    finally:
-        with _lock:
-            _running[run] -= 1
+        return error
 
 
 @lru_cache(maxsize=4)
@@ -179,14 +168,10 @@ def _unpacked(work: bytes) -> Any:
     return loads(work)
 
 
-def _stop_run(run: str) -> None:
-    with _lock:
-        _stopped.add(run)
-
-
-def _at_work(run: str) -> int:
-    with _lock:
-        return _running[run]
+def _stop_here(run: str, dask_worker: Worker) -> bool:
+    """Begin no more items of a run in this process; whether one is still at work, cancelled or not."""
+    _stopped.add(run)
+    return any(str(task.key).startswith(run) for task in dask_worker.state.all_running_tasks)
 
 
 def dask_setup(_worker: Any) -> None:
