@@ -66,12 +66,9 @@ class Geometry:
         return self.crop or resampled, after
 
     def apply(self, image: NDArray[Any], spacing: Pair | None, *, labels: bool) -> NDArray[Any]:
-        """Resample, then crop.
+        """Resample an image `(H, W)` with that `(row, col)` spacing in mm, then crop it.
 
-        Args:
-            image: `(H, W)`.
-            spacing: of its pixels, `(row, col)` in mm.
-            labels: take the nearest pixel, so that no value arises that was not there.
+        With `labels`, the nearest pixel is taken, so that no value arises that was not there.
         """
         if self.spacing_mm is not None:
             shape, _ = self.resampled((image.shape[0], image.shape[1]), spacing)
@@ -108,11 +105,7 @@ def _resize(image: NDArray[Any], shape: tuple[int, int], *, labels: bool) -> NDA
 
 
 def whole_numbers(image: NDArray[Any], name: str) -> NDArray[np.int16]:
-    """Labels as int16, unchanged.
-
-    Raises:
-        SliceError: a value is no whole number, or does not fit.
-    """
+    """Labels as int16, unchanged; SliceError where a value is no whole number, or does not fit."""
     limits = np.iinfo(np.int16)
     with np.errstate(invalid="ignore"):
         wrong = ~((image == np.rint(image)) & (image >= limits.min) & (image <= limits.max))

@@ -127,11 +127,7 @@ def common_options(out: SourcePath, dataset: str, given: CommonKeywords) -> Comm
 
 
 def refuse_unknown(given: Iterable[str], known: Iterable[str]) -> None:
-    """Refuse an option that is not known.
-
-    Raises:
-        ConfigError: names it, and those that are.
-    """
+    """Raise ConfigError for an option that is not known; it names those that are."""
     unknown = sorted(set(given) - set(known))
     if unknown:
         raise ConfigError(f"there is no option {unknown[0]!r}; options are {', '.join(known)}")

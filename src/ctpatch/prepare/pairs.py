@@ -36,16 +36,10 @@ def of_series(slices: Sequence[RawSlice], pattern: str | None) -> list[RawSlice]
 
 
 def match(images: Sequence[RawSlice], others: Sequence[RawSlice], by: MatchBy) -> Matching:
-    """Find for each slice the one that shows the same place of the same patient.
+    """Find for each slice the one that shows the same place, with the same shape, spacing and place in the plane.
 
-    Args:
-        images: the slices.
-        others: what their partners are among.
-        by: `position`: the same patient and place along the normal, to 0.1 mm; `path`: the same path in its tree;
-            `order`: the same series and place in it.
-
-    Returns:
-        The partners, one for each; shapes, spacing and place in the plane agree.
+    `by` is `position`: the same patient and place along the normal, to 0.1 mm; `path`: the same path in its tree; or
+    `order`: the same series and place in it.
     """
     found = Matching()
     candidates = _by_position(others) if by == "position" else _by_key(others, by)

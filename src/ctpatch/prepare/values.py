@@ -31,14 +31,7 @@ class Mapping:
     high_hu: float
 
     def apply(self, hu: NDArray[Any]) -> NDArray[np.float32]:
-        """Map an image.
-
-        Args:
-            hu: `(H, W)`, in HU (under `stored`: in [0, 1]).
-
-        Returns:
-            `(H, W)` float32 in [0, 1].
-        """
+        """Map an image `(H, W)` in HU (under `stored`: in [0, 1]) to float32 in [0, 1]."""
         values = hu.astype(np.float64)
         if self.kind == "window":
             values -= self.low_hu
@@ -77,11 +70,7 @@ level and width."""
 
 
 def choose_mapping(window: tuple[float, float] | None, preset: str | None) -> Mapping:
-    """The mapping that is meant; -1024 to 3072 HU where nothing is said.
-
-    Raises:
-        ConfigError: both are given, the preset is unknown, or the window is none.
-    """
+    """The mapping that is meant, -1024 to 3072 HU where nothing is said; ConfigError where it makes no sense."""
     if window is not None and preset is not None:
         raise ConfigError(f"window {window} and preset {preset!r} are both given; give one of them")
     if preset is not None:

@@ -55,22 +55,13 @@ class DicomReader:
     name: str = "dicom"
 
     def scan(self, root: Path, advance: Callable[[int], None]) -> Scan:
-        """Find the slices below a folder.
-
-        Raises:
-            UsageError: no such folder, or pydicom is not installed.
-            SystemFailureError: a folder cannot be listed.
-        """
+        """Find the slices below a folder by the headers of its files."""
         import_pydicom()
         files, left_out = find_files(root)
-        found = Scan(left_out=left_out)
         root = source_folder(root)
-        headers: list[CtHeader] = []
-        for result in self._look(root, files, advance):
-            if isinstance(result, LeftOut):
-                found.left_out.append(result)
-            else:
-                headers.append(result)
+        looked = list(self._look(root, files, advance))
+        headers = [each for each in looked if isinstance(each, CtHeader)]
+        found = Scan(left_out=[*left_out, *(each for each in looked if isinstance(each, LeftOut))])
         placed = (place(header, keep_orientation=self.keep_orientation) for header in headers)
         for name, series in into_series(placed, self.group_by).items():
             kept = self._without_duplicates(root, name, series, found)
@@ -81,11 +72,7 @@ class DicomReader:
         return found
 
     def read(self, root: Path, slices: Iterable[RawSlice]) -> Iterator[NDArray[np.float32]]:
-        """Read slices: `(H, W)` float32 in HU, upright unless their orientation is kept.
-
-        Raises:
-            SliceError: a file is damaged, lies about its size, or is no longer what it was.
-        """
+        """Read slices: `(H, W)` float32 in HU, upright unless their orientation is kept."""
         root = source_folder(root)
         for each in slices:
             try:
@@ -103,7 +90,7 @@ class DicomReader:
 
     def _look(self, root: Path, files: list[str], advance: Callable[[int], None]) -> Iterator[CtHeader | LeftOut]:
         executor = local_executor(self.workers if len(files) > _FILES_AT_ONCE else 1)
-        batches = [tuple(files[start : start + _FILES_AT_ONCE]) for start in range(0, len(files), _FILES_AT_ONCE)]
+        batches = [files[start : start + _FILES_AT_ONCE] for start in range(0, len(files), _FILES_AT_ONCE)]
         while batches:
             lost: list[str] = []
             for outcome in executor.run(_look_at_all, (str(root), self.allow_deflated), batches):
@@ -118,34 +105,33 @@ class DicomReader:
                     yield LeftOut(outcome.item[0], "ends-process", _ENDS_PROCESS, fault=True)
                 advance(len(outcome.item))
             # Which file of a batch it was shows when each is looked at alone.
-            executor, batches = ProcessExecutor(1), [(file,) for file in lost]
+            executor, batches = ProcessExecutor(1), [[file] for file in lost]
 
     def _without_duplicates(self, root: Path, name: str, series: list[Placed], found: Scan) -> list[Placed]:
         """The series without slices that lie where another one lies and have its pixels."""
-        surplus: set[str] = set()
+        surplus: dict[str, LeftOut] = {}
         others = 0
         for run in same_position(series):
             seen: set[str] = set()
-            for each in run:
+            for file in (each.header.file for each in run):
                 try:
-                    digest = array_digest(self._read(root, each.header.file))
+                    digest = array_digest(self._read(root, file))
                 except FileProblemError as problem:
-                    surplus.add(each.header.file)
-                    found.left_out.append(problem.left_out(each.header.file))
+                    surplus[file] = problem.left_out(file)
                     continue
                 if digest in seen:
-                    surplus.add(each.header.file)
                     reason = "another slice of its series lies at the same place and has the same pixels"
-                    found.left_out.append(LeftOut(each.header.file, "duplicate", reason))
+                    surplus[file] = LeftOut(file, "duplicate", reason)
                 seen.add(digest)
             others += max(len(seen) - 1, 0)
         if others:
             message = f"{others} slices lie where another one lies and have other pixels; all are kept"
             found.notes.append(SeriesNote("same-position", name, message))
+        found.left_out.extend(surplus.values())
         return [each for each in series if each.header.file not in surplus]
 
 
-def _look_at_all(shared: tuple[str, bool], files: tuple[str, ...]) -> list[CtHeader | LeftOut]:
+def _look_at_all(shared: tuple[str, bool], files: list[str]) -> list[CtHeader | LeftOut]:
     root, allow_deflated = shared
     return [look_at(root, file, allow_deflated=allow_deflated) for file in files]
 

@@ -37,12 +37,7 @@ _NAMES = re.compile(r"'[^']*'|\"[^\"]*\"|\S*[/\\]\S*")
 
 
 class HdfArray:
-    """An array whose bytes all lie in its own file.
-
-    Attributes:
-        name: what messages call the file.
-        shape: rows first.
-    """
+    """An array whose bytes all lie in its own file, which messages call `name`; its `shape` has rows first."""
 
     def __init__(self, name: str, data: Any, rows_together: int) -> None:
         self.name = name
@@ -52,11 +47,7 @@ class HdfArray:
         self._start, self._block = 0, np.empty((0,), np.float32)
 
     def rows(self, start: int, stop: int) -> NDArray[np.float32]:
-        """Read rows `start` to `stop - 1`, as float32.
-
-        Raises:
-            SliceError: the file is damaged there.
-        """
+        """Read rows `start` to `stop - 1`, as float32; SliceError where the file is damaged there."""
         with _library_errors(self.name):
             block: NDArray[np.float32] = self._data[start:stop].astype(np.float32, copy=False)
         if block.shape[0] != stop - start:
@@ -64,11 +55,7 @@ class HdfArray:
         return block
 
     def row(self, number: int) -> NDArray[np.float32]:
-        """Read a row, with those that lie in the same chunks: where rows come in order, each chunk is read once.
-
-        Raises:
-            SliceError: there is no such row, or the file is damaged there.
-        """
+        """Read a row, with those that lie in the same chunks: where rows come in order, each chunk is read once."""
         if not 0 <= number < self.shape[0]:
             raise SliceError(f"{self.name} has {self.shape[0]} rows, row {number} is wanted; it changed meanwhile")
         if not self._start <= number < self._start + len(self._block):
@@ -102,11 +89,8 @@ def looks_like_hdf5(path: str | os.PathLike[str]) -> bool:
 def open_array(path: str | os.PathLike[str], name: str, key: str, wanted: Sequence[int | None]) -> Iterator[HdfArray]:
     """Open one array of a file for reading, after looking at all that could lead elsewhere or fill the memory.
 
-    Args:
-        path: the file.
-        name: what messages call it.
-        key: the array's name, in the file's root group.
-        wanted: the shape, None for an axis of any length up to 128 (LoDoPaB-CT's rows in a file).
+    `name` is what messages call the file, `key` the array's name in its root group, and `wanted` its shape: None for
+    an axis of any length up to 128 (LoDoPaB-CT's rows in a file).
 
     Raises:
         SliceError: the file is no HDF5 or damaged; the array is missing, behind a link, virtual, stored elsewhere,
@@ -205,8 +189,7 @@ def _check_stored(data: Any, filters: list[int], nominal: int, name: str) -> Non
 
 
 def _check_inflated(stored: bytes, most: int, name: str) -> None:
-    stream, size = zlib.decompressobj(), 0
-    rest = stored
+    stream, size, rest = zlib.decompressobj(), 0, stored
     while rest and not stream.eof:
         try:
             size += len(stream.decompress(rest, _INFLATE_STEP))

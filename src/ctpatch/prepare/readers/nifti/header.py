@@ -62,11 +62,7 @@ class NiftiHeader:
 
 
 def kind_of(start: bytes) -> str | None:
-    """Tell what a file is by its first 540 bytes.
-
-    Returns:
-        `nifti-1`, `nifti-2`, `pair` (a header whose voxels lie in another file), or None.
-    """
+    """`nifti-1`, `nifti-2`, `pair` (a header whose voxels lie in another file), or None, by the first 540 bytes."""
     if start[4:12] == b"n+2\0\r\n\x1a\n":
         return "nifti-2"
     if start[4:8] == b"ni2\0" or start[344:348] == b"ni1\0":
@@ -75,11 +71,7 @@ def kind_of(start: bytes) -> str | None:
 
 
 def parse_header(start: bytes, name: str) -> NiftiHeader:
-    """Read and check the header of a single-file NIfTI-1 or NIfTI-2.
-
-    Args:
-        start: the first 540 bytes.
-        name: what messages call the file.
+    """Read and check the header of a single-file NIfTI-1 or NIfTI-2 in its first 540 bytes.
 
     Raises:
         SliceError: a field makes no sense, the voxels are no real numbers, or there are too many of them.
@@ -97,7 +89,7 @@ def parse_header(start: bytes, name: str) -> NiftiHeader:
     except SliceError:
         raise
     except Exception as error:  # noqa: BLE001 - nibabel raises many kinds on rubbish
-        reason = str(error).splitlines()[0][:120] if str(error) else type(error).__name__
+        reason = (str(error).splitlines() or [type(error).__name__])[0][:120]
         raise SliceError(f"{name} has a damaged header ({reason}); copy it again") from None
 
 
@@ -214,11 +206,7 @@ class AxialGrid:
 
 
 def axial_grid(header: NiftiHeader) -> AxialGrid:
-    """Find the axes of the file that come closest to back, left and head.
-
-    Raises:
-        SliceError: they cannot be told apart.
-    """
+    """Find the axes of the file that come closest to back, left and head; SliceError where that is unclear."""
     import nibabel as nib  # noqa: PLC0415
 
     found = nib.io_orientation(header.affine)
