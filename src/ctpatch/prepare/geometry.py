@@ -40,14 +40,11 @@ class Geometry:
             return "too-large", f"it has {shape[0]}x{shape[1]} pixels, wanted at most {MAX_RAW_PIXELS} on a side"
         if self.spacing_mm is not None and spacing is None:
             return "no-spacing", "it does not say its pixel spacing, so it cannot be resampled"
-        resampled, _ = self.resampled(shape, spacing)
-        if max(resampled) > MAX_PIXELS_PER_AXIS:
-            return "too-large", f"at the spacing wanted it has {resampled[0]}x{resampled[1]} pixels"
-        if self.crop is not None and (resampled[0] < self.crop[0] or resampled[1] < self.crop[1]):
-            return (
-                "smaller-than-crop",
-                f"it has {resampled[0]}x{resampled[1]} pixels, the crop wants {self.crop[0]}x{self.crop[1]}",
-            )
+        (rows, cols), _ = self.resampled(shape, spacing)
+        if max(rows, cols) > MAX_PIXELS_PER_AXIS:
+            return "too-large", f"at the spacing wanted it has {rows}x{cols} pixels"
+        if self.crop is not None and (rows < self.crop[0] or cols < self.crop[1]):
+            return "smaller-than-crop", f"it has {rows}x{cols} pixels, the crop wants {self.crop[0]}x{self.crop[1]}"
         return None
 
     def resampled(self, shape: tuple[int, int], spacing: Pair | None) -> tuple[tuple[int, int], Pair | None]:

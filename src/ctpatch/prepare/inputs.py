@@ -34,8 +34,7 @@ class Found:
 def find(arrays: Sequence[ArraySource], match_by: MatchBy, listener: Listener) -> Found:
     """Scan each source once, then give every slice its partners.
 
-    Raises:
-        UsageError: a pattern fits nothing, or two arrays are the same slices.
+    UsageError is raised where a pattern fits nothing, or two arrays are the same slices.
     """
     scans: dict[tuple[Path, Reader], Scan] = {}
     found = Found()
@@ -103,7 +102,7 @@ def refuse_faults(found: Found, on_error: OnError) -> None:
 
 def nothing_found(arrays: Sequence[ArraySource], found: Found) -> str:
     """What to say where there is nothing to prepare: of the array that has no slice, else of all."""
-    meant = found.empty[:1] or list(arrays)
+    meant = found.empty[:1] or arrays
     names = [source.array for source in meant]
     kinds = Counter(left.kind for array, left in found.left_out if array in names)
     seen = ", ".join(f"{count} {kind}" for kind, count in sorted(kinds.items())) or "no files"

@@ -58,10 +58,7 @@ class ArraySource:
 
 @dataclass(frozen=True, slots=True)
 class PrepareJob:
-    """What all parts share: the absolute folders of the data set and of its receipts, and what decides the slices.
-
-    `path_prefix` stands before a slice's path in the manifests.
-    """
+    """What all parts share: the absolute folders of the set and of its receipts, and what decides slices and paths."""
 
     folder: Path
     state: Path
@@ -116,12 +113,7 @@ class PrepareReceipt(Receipt):
 
 
 def run_part(job: PrepareJob, part: PreparePart) -> PrepareReceipt:
-    """Do one part, or find that it is done.
-
-    Raises:
-        SliceError: a slice cannot be used, and faulty slices are not to be skipped.
-        SystemFailureError: the system refused a read or a write.
-    """
+    """Do one part, or find that it is done; SliceError where a slice cannot be used and is not to be skipped."""
     done = _trusted(job, part)
     if done is not None:
         return done

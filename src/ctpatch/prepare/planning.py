@@ -20,13 +20,11 @@ Row = tuple[RawSlice, ...]
 
 @dataclass(slots=True)
 class PreparePlan:
-    """What is to be done.
+    """What is to be done: the slices of each split, in the order of their numbers, and what goes on record with them.
 
     Attributes:
-        tasks: the slices of each split, in the order of their numbers.
         options: what decides the result, by name, as plain values.
         left_out: pseudonym of the file, array, kind and reason of what is left out before any slice is read.
-        notes: what a user should know of a series.
         digest: of options and slices.
     """
 
@@ -63,11 +61,7 @@ def fitting_rows(rows: Sequence[Row], geometry: Geometry) -> tuple[list[Row], li
 
 
 def given_splits(rows: Sequence[Row]) -> dict[str, str] | None:
-    """The split of each group where the source itself says it; None where it does not.
-
-    Raises:
-        SourceManifestError: a group is in two splits.
-    """
+    """The split of each group where the source itself says it, else None; SourceManifestError where it says two."""
     splits: dict[str, str] = {}
     for row in rows:
         if row[0].split is None:

@@ -13,8 +13,6 @@ from ctpatch.errors import ConfigError
 AIR_HU = -1024.0
 """What stands for pixels that are no tissue, before any mapping."""
 
-MappingKind = Literal["window", "lodopab", "stored"]
-
 
 @dataclass(frozen=True, slots=True)
 class Mapping:
@@ -26,7 +24,7 @@ class Mapping:
         low_hu, high_hu: the window; under `lodopab` what 0 and 1 stand for.
     """
 
-    kind: MappingKind
+    kind: Literal["window", "lodopab", "stored"]
     low_hu: float
     high_hu: float
 
@@ -56,14 +54,13 @@ class Mapping:
 
 
 STORED = Mapping("stored", 0.0, 1.0)
-_LODOPAB = Mapping("lodopab", -MU_WATER / MU_PER_HU, MAX_HU)
 PRESETS: dict[str, Mapping] = {
     "full": Mapping("window", -1024.0, 3072.0),
     "abdomen": Mapping("window", -160.0, 240.0),
     "lung": Mapping("window", -1350.0, 150.0),
     "liver": Mapping("window", -150.0, 250.0),
     "brain": Mapping("window", 0.0, 80.0),
-    "lodopab": _LODOPAB,
+    "lodopab": Mapping("lodopab", -MU_WATER / MU_PER_HU, MAX_HU),
 }
 """Windows that radiologists use, lowest and highest HU: abdomen 40/400, lung -600/1500, liver 50/400 and brain 40/80 as
 level and width."""

@@ -36,13 +36,12 @@ _ENDS_PROCESS = "it ended the process that looked at it, twice"
 
 @dataclass(frozen=True, slots=True)
 class DicomReader:
-    """Finds CT slices by content and reads them as HU, upright.
+    """Finds CT slices by content and reads them as HU, upright or, with `keep_orientation`, as they are stored.
 
     Attributes:
         group_by: what must not be divided between splits; where it is blank, the next in the order patient, study,
             series, folder counts. `top-folder` is the first folder below the source.
         allow_deflated: read deflated files, within bounds.
-        keep_orientation: leave prone and decubitus slices as they are stored.
         labels: the files are masks: padding is left as it is.
         workers: processes that look at headers.
     """

@@ -79,8 +79,8 @@ def place(header: CtHeader, *, keep_orientation: bool) -> Placed:
             corner += along_cols * (spacing[1] * (shape[1] - 1) * turn.flip_cols)
             corner += along_rows * (spacing[0] * (shape[0] - 1) * turn.flip_rows)
             origin = (float(corner[0]), float(corner[1]), float(corner[2]))
-        signs = (-1.0 if turn.flip_cols else 1.0, -1.0 if turn.flip_rows else 1.0)
-        a, b = (along_cols * signs[0]).tolist(), (along_rows * signs[1]).tolist()
+        a = (-along_cols if turn.flip_cols else along_cols).tolist()
+        b = (-along_rows if turn.flip_rows else along_rows).tolist()
         axes = (a[0], a[1], a[2], b[0], b[1], b[2])
     position = header.location_mm
     if origin is not None and axes is not None:

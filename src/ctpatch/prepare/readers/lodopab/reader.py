@@ -118,22 +118,20 @@ class LodopabReader:
         files = found.files[self.kind]
         if not files:
             return
-        kept = 0
+        before = len(scan.slices)
+        ends = PUBLISHED_LENGTHS[split] if found.patients is None else len(found.patients)
+        no_patient = ("no-patient", f"the list of patients ends after {ends} rows; copy the list again")
         for number, file in sorted(files.items()):
             try:
                 rows = self._valid_rows(root, split, number, found, scan)
             except SliceError as error:
                 scan.left_out.append(LeftOut(file, "damaged", str(error).removeprefix(file).lstrip(": "), fault=True))
                 continue
-            for row in range(rows):
-                sample = number * ROWS_IN_A_FILE + row
-                if found.patients is not None and sample >= len(found.patients):
-                    reason = f"the list of patients ends after {len(found.patients)} rows; copy the list again"
-                    scan.left_out.append(LeftOut(f"{file}[{row}]", "no-patient", reason, fault=True))
-                    continue
-                scan.slices.append(_slice(split, file, row, sample, found.patients))
-                kept += 1
-        scan.notes += _notes(split, sorted(files), found, kept)
+            first = number * ROWS_IN_A_FILE
+            listed = min(rows, max(ends - first, 0))
+            scan.slices += (_slice(split, file, row, first + row, found.patients) for row in range(listed))
+            scan.left_out += (LeftOut(f"{file}[{row}]", *no_patient, fault=True) for row in range(listed, rows))
+        scan.notes += _notes(split, sorted(files), found, len(scan.slices) - before)
 
     def _valid_rows(self, root: Path, split: str, number: int, found: _Split, scan: Scan) -> int:
         """Count the rows of a file that are slices, and note those that are fill."""

@@ -98,25 +98,14 @@ def _checked(header: Any, header_bytes: int, name: str) -> NiftiHeader:
     dtype = header.get_data_dtype()
     if dtype.kind not in "iuf" or dtype.itemsize > 8:  # noqa: PLR2004
         raise SliceError(f"{name} holds {_voxels(dtype)}, wanted whole numbers or float32 or float64")
-    offset = float(header["vox_offset"])
     least = header_bytes + 4  # four bytes say whether extensions follow
-    if offset == 0:
-        offset = least
+    offset = float(header["vox_offset"]) or least
     if not math.isfinite(offset) or offset < least or offset != int(offset):
         raise SliceError(f"{name} says its voxels begin at byte {offset:g}, wanted {least} or more; copy it again")
     slope, inter = header.get_slope_inter()
-    affine, orientation, disagreement = _affine(header, name)
-    return NiftiHeader(
-        shape=shape,
-        volumes=volumes,
-        dtype=dtype,
-        offset=int(offset),
-        slope=1.0 if slope is None else float(slope),
-        inter=0.0 if inter is None else float(inter),
-        affine=affine,
-        orientation=orientation,
-        disagreement=disagreement,
-    )
+    if slope is None:
+        slope, inter = 1.0, 0.0
+    return NiftiHeader(shape, volumes, dtype, int(offset), slope, inter, *_affine(header, name))
 
 
 def _shape(header: Any, name: str) -> tuple[tuple[int, int, int], int]:
@@ -162,10 +151,9 @@ def _affine(header: Any, name: str) -> tuple[NDArray[np.float64], str, bool]:
         raise SliceError(f"{name} has voxels of {stated} mm, wanted {_SMALLEST_MM} to {_LARGEST_MM:g} mm")
     if abs(np.linalg.det(affine[:3, :3] / edges)) < _SMALLEST_VOLUME:
         raise SliceError(f"{name} has axes that lie in one plane; write its header again")
-    both = sform is not None and qform is not None
-    disagreement = both and nib.aff2axcodes(sform) != nib.aff2axcodes(qform)
-    source = "sform" if sform is not None else "qform" if qform is not None else "none"
-    return affine, source, disagreement
+    if sform is None:
+        return affine, "none" if qform is None else "qform", False
+    return affine, "sform", qform is not None and nib.aff2axcodes(sform) != nib.aff2axcodes(qform)
 
 
 @dataclass(frozen=True, slots=True)
@@ -206,7 +194,7 @@ class AxialGrid:
 
 
 def axial_grid(header: NiftiHeader) -> AxialGrid:
-    """Find the axes of the file that come closest to back, left and head; SliceError where that is unclear."""
+    """Find the axes of the file that come closest to back, left and head; SliceError where none do."""
     import nibabel as nib  # noqa: PLC0415
 
     found = nib.io_orientation(header.affine)
@@ -214,16 +202,13 @@ def axial_grid(header: NiftiHeader) -> AxialGrid:
         raise SliceError("its axes cannot be told apart; write its header again")
     axis_of = {int(world): (axis, direction > 0) for axis, (world, direction) in enumerate(found)}
     # Rows grow to the back and columns to the left, against the world's axes; slices to the head, along it.
-    chosen = [axis_of[FRONT], axis_of[RIGHT], axis_of[HEAD]]
-    axes = (chosen[0][0], chosen[1][0], chosen[2][0])
-    turned = (chosen[0][1], chosen[1][1], not chosen[2][1])
+    (rows, to_front), (cols, to_right), (planes, to_head) = axis_of[FRONT], axis_of[RIGHT], axis_of[HEAD]
+    axes, turned = (rows, cols, planes), (to_front, to_right, not to_head)
+    counts = (header.shape[rows], header.shape[cols], header.shape[planes])
     first = np.ones(4)
-    steps = []
-    for axis, reverse in zip(axes, turned, strict=True):
-        first[axis] = header.shape[axis] - 1 if reverse else 0
-        steps.append(header.affine[:3, axis] * (-1 if reverse else 1))
+    first[list(axes)] = np.where(turned, np.subtract(counts, 1), 0)
     to_dicom = np.array([-1.0, -1.0, 1.0])
-    down, across, ahead = (step * to_dicom for step in steps)
+    down, across, ahead = (header.affine[:3, list(axes)] * np.where(turned, -1.0, 1.0)).T * to_dicom
     # Headers hold float32: 0.9 mm is to read as 0.9.
     spacing = (round(float(np.linalg.norm(down)), 6), round(float(np.linalg.norm(across)), 6))
     down_unit, across_unit = down / np.linalg.norm(down), across / np.linalg.norm(across)
@@ -233,7 +218,7 @@ def axial_grid(header: NiftiHeader) -> AxialGrid:
     return AxialGrid(
         axes=axes,
         reversed_=turned,
-        counts=(header.shape[axes[0]], header.shape[axes[1]], header.shape[axes[2]]),
+        counts=counts,
         spacing_mm=spacing,
         origin_mm=_three(origin),
         step_mm=_three(ahead),

@@ -1,6 +1,7 @@
 """NIfTI volumes to axial slices: the front on top, the patient's right on the left, from the feet to the head."""
 
 import re
+from collections import Counter
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, field
 from itertools import groupby
@@ -158,13 +159,10 @@ def _notes(series: str, header: NiftiHeader, grid: AxialGrid) -> Iterator[Series
 
 
 def _note_groups(scan: Scan) -> None:
-    files: dict[str, set[str]] = {}
-    for one in scan.slices:
-        if one.group_kind == "folder":
-            files.setdefault(one.group, set()).add(one.file)
-    many = sorted(group for group, found in files.items() if len(found) > 1)
+    files = {(one.group, one.file) for one in scan.slices if one.group_kind == "folder"}
+    many = sum(count > 1 for count in Counter(group for group, _ in files).values())
     if many:
-        folders = "1 folder has" if len(many) == 1 else f"{len(many)} folders have"
+        folders = "1 folder has" if many == 1 else f"{many} folders have"
         scan.notes.append(
             f"{folders} several files, which count as one patient, who is in one split alone; use --group-by file "
             "where each is another patient"

@@ -8,7 +8,7 @@ import stat
 import zlib
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from itertools import groupby
+from itertools import groupby, islice
 from pathlib import Path
 from typing import Any
 
@@ -100,23 +100,14 @@ def read_planes(
     The file is gone through once for each `BLOCK_BYTES` of planes, in its own order, as a compressed file allows
     no other; SliceError where it ends early or is damaged.
 
-    Args:
-        stream: as `open_nifti` gives it.
-        header: of the file.
-        name: what messages call it.
-        axis: 0, 1 or 2: the axis that a plane has one number of.
-        wanted: `(volume, number along the axis)`, in the order to be given.
-
-    Yields:
-        As stored, the file's other axes in the order `(later, earlier)`: `(k, j)`, `(k, i)` or `(j, i)`.
+    `axis` is 0, 1 or 2; `wanted` are `(volume, number along the axis)`, in the order to be given. A plane is as
+    stored, the file's other axes in the order `(later, earlier)`: `(k, j)`, `(k, i)` or `(j, i)`.
     """
     k, j, i = header.shape[::-1]
     plane_shape = ((k, j), (k, i), (j, i))[axis]
     together = max(1, BLOCK_BYTES // (plane_shape[0] * plane_shape[1] * header.dtype.itemsize))
     for volume, places in groupby(wanted, key=lambda place: place[0]):
-        numbers = [number for _, number in places]
-        for start in range(0, len(numbers), together):
-            several = numbers[start : start + together]
+        while several := [number for _, number in islice(places, together)]:
             block = np.empty((len(several), *plane_shape), header.dtype)
             _fill(block, stream, header, name, (volume, axis), several)
             yield from block
