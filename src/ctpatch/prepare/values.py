@@ -68,14 +68,13 @@ level and width."""
 
 def choose_mapping(window: tuple[float, float] | None, preset: str | None) -> Mapping:
     """The mapping that is meant, -1024 to 3072 HU where nothing is said; ConfigError where it makes no sense."""
-    if window is not None and preset is not None:
-        raise ConfigError(f"window {window} and preset {preset!r} are both given; give one of them")
-    if preset is not None:
-        if preset not in PRESETS:
-            raise ConfigError(f"preset: {preset!r} is not known, wanted one of {', '.join(PRESETS)}")
-        return PRESETS[preset]
     if window is None:
-        return PRESETS["full"]
+        name = "full" if preset is None else preset
+        if name not in PRESETS:
+            raise ConfigError(f"preset: {preset!r} is not known, wanted one of {', '.join(PRESETS)}")
+        return PRESETS[name]
+    if preset is not None:
+        raise ConfigError(f"window {window} and preset {preset!r} are both given; give one of them")
     low, high = (float(value) for value in window)
     if not (math.isfinite(low) and math.isfinite(high) and low < high):
         raise ConfigError(f"window: {low:g} {high:g}, wanted the lowest and then a higher HU, such as -1024 3072")

@@ -85,7 +85,7 @@ class LodopabReader:
         """Find the slices of all splits, in the order of their sample numbers."""
         names, left_out = find_files(root)
         scan = Scan(left_out=left_out)
-        splits = self._splits(root, names, scan, advance)
+        splits = _splits(root, names, scan, advance)
         for split, found in sorted(splits.items()):
             self._scan_split(root, split, found, scan)
         if not any(found.files[self.kind] for found in splits.values()):
@@ -93,26 +93,6 @@ class LodopabReader:
                 f"no {self.kind} file of LoDoPaB-CT was found; wanted {self.kind}_<split>_<number>.hdf5, unpacked"
             )
         return scan
-
-    def _splits(self, root: Path, names: list[str], scan: Scan, advance: Callable[[int], None]) -> dict[str, _Split]:
-        splits: dict[str, _Split] = defaultdict(_Split)
-        for name in names:
-            advance(1)
-            base = name.rpartition("/")[2]
-            twice = LeftOut(name, "duplicate", "a file of the same name stands before it")
-            if data := _DATA_NAME.fullmatch(base):
-                if splits[data[2]].files[data[1]].setdefault(int(data[3]), name) != name:
-                    scan.left_out.append(twice)
-            elif listed := _CSV_NAME.fullmatch(base):
-                if splits[listed[1]].patients is not None:
-                    scan.left_out.append(twice)
-                else:
-                    splits[listed[1]].patients = _read_patients(source_folder(root) / name, base)
-            elif base.endswith(".zip"):
-                scan.left_out.append(LeftOut(name, "packed", "it is a zip archive; unpack it first"))
-            else:
-                scan.left_out.append(LeftOut(name, "not-lodopab", "its name is none of the data set"))
-        return splits
 
     def _scan_split(self, root: Path, split: str, found: _Split, scan: Scan) -> None:
         files = found.files[self.kind]
@@ -170,6 +150,27 @@ class LodopabReader:
         else:
             upright = stored.T
         return np.ascontiguousarray(upright.T if self.keep_orientation else upright)
+
+
+def _splits(root: Path, names: list[str], scan: Scan, advance: Callable[[int], None]) -> dict[str, _Split]:
+    splits: dict[str, _Split] = defaultdict(_Split)
+    for name in names:
+        advance(1)
+        base = name.rpartition("/")[2]
+        twice = LeftOut(name, "duplicate", "a file of the same name stands before it")
+        if data := _DATA_NAME.fullmatch(base):
+            if splits[data[2]].files[data[1]].setdefault(int(data[3]), name) != name:
+                scan.left_out.append(twice)
+        elif listed := _CSV_NAME.fullmatch(base):
+            if splits[listed[1]].patients is not None:
+                scan.left_out.append(twice)
+            else:
+                splits[listed[1]].patients = _read_patients(source_folder(root) / name, base)
+        elif base.endswith(".zip"):
+            scan.left_out.append(LeftOut(name, "packed", "it is a zip archive; unpack it first"))
+        else:
+            scan.left_out.append(LeftOut(name, "not-lodopab", "its name is none of the data set"))
+    return splits
 
 
 def _slice(split: str, file: str, row: int, sample: int, patients: list[str] | None) -> RawSlice:
