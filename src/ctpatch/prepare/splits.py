@@ -2,7 +2,7 @@
 
 import hashlib
 import os
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -128,12 +128,12 @@ def assign(
         if table is None or stratify not in table.columns:
             have = "no table is given" if table is None else f"{table.name} has {', '.join(table.columns)}"
             raise ConfigError(f"stratify: {stratify!r} must be a column of the patients' table; {have}")
-        return _stratified(patients, shares, _cells(patients, table, stratify))
-    if table is not None and "split" in table.columns:
-        return {patient: check_name(name, "the split") for patient, name in _cells(patients, table, "split").items()}
-    if table is not None:
+        return _stratified(shares, _cells(patients, table, stratify))
+    if table is None:
+        return {patient: shares.split_at(shares.place(patient)) for patient in patients}
+    if "split" not in table.columns:
         raise ConfigError(f"{table.name} has no column split, and no column of it is named to stratify by")
-    return {patient: shares.split_at(shares.place(patient)) for patient in patients}
+    return {patient: check_name(name, "the split") for patient, name in _cells(patients, table, "split").items()}
 
 
 def _cells(patients: Mapping[str, str], table: PatientTable, column: str) -> dict[str, str]:
@@ -149,11 +149,11 @@ def _cells(patients: Mapping[str, str], table: PatientTable, column: str) -> dic
     return cells
 
 
-def _stratified(patients: Iterable[str], shares: Shares, strata: Mapping[str, str]) -> dict[str, str]:
+def _stratified(shares: Shares, strata: Mapping[str, str]) -> dict[str, str]:
     """Shares held within each stratum: its patients in the order of their hashes, cut at the rounded shares."""
     members: dict[str, list[str]] = {}
-    for patient in patients:
-        members.setdefault(strata[patient], []).append(patient)
+    for patient, stratum in strata.items():
+        members.setdefault(stratum, []).append(patient)
     return {
         patient: shares.split_at((number + 0.5) / len(group))
         for group in members.values()

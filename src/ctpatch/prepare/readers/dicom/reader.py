@@ -89,7 +89,7 @@ class DicomReader:
 
     def _look(self, root: Path, files: list[str], advance: Callable[[int], None]) -> Iterator[CtHeader | LeftOut]:
         executor = local_executor(self.workers if len(files) > _FILES_AT_ONCE else 1)
-        batches = [files[start : start + _FILES_AT_ONCE] for start in range(0, len(files), _FILES_AT_ONCE)]
+        batches = [tuple(files[start : start + _FILES_AT_ONCE]) for start in range(0, len(files), _FILES_AT_ONCE)]
         while batches:
             lost: list[str] = []
             for outcome in executor.run(_look_at_all, (str(root), self.allow_deflated), batches):
@@ -104,7 +104,7 @@ class DicomReader:
                     yield LeftOut(outcome.item[0], "ends-process", _ENDS_PROCESS, fault=True)
                 advance(len(outcome.item))
             # Which file of a batch it was shows when each is looked at alone.
-            executor, batches = ProcessExecutor(1), [[file] for file in lost]
+            executor, batches = ProcessExecutor(1), [(file,) for file in lost]
 
     def _without_duplicates(self, root: Path, name: str, series: list[Placed], found: Scan) -> list[Placed]:
         """The series without slices that lie where another one lies and have its pixels."""
@@ -130,7 +130,7 @@ class DicomReader:
         return [each for each in series if each.header.file not in surplus]
 
 
-def _look_at_all(shared: tuple[str, bool], files: list[str]) -> list[CtHeader | LeftOut]:
+def _look_at_all(shared: tuple[str, bool], files: tuple[str, ...]) -> list[CtHeader | LeftOut]:
     root, allow_deflated = shared
     return [look_at(root, file, allow_deflated=allow_deflated) for file in files]
 

@@ -113,39 +113,34 @@ def open_array(path: str | os.PathLike[str], name: str, key: str, wanted: Sequen
 
 def _checked(h5py: Any, file: Any, name: str, key: str, wanted: Sequence[int | None]) -> Any:
     """Return the data set where nothing is wrong with it."""
+    what = f"{name}: {key!r}"
     link = file.get(key, getlink=True)
     if link is None:
         raise SliceError(f"{name} holds no {key!r}; wanted an HDF5 file of LoDoPaB-CT")
     if not isinstance(link, h5py.HardLink):
-        raise SliceError(
-            f"{name}: {key!r} is a link ({type(link).__name__}), which is not followed; copy the data itself"
-        )
+        raise SliceError(f"{what} is a link ({type(link).__name__}), which is not followed; copy the data itself")
     # By its creation list first: asking a virtual data set for its shape opens the files that it names.
     opened = h5py.h5o.open(file.id, key.encode())
     if not isinstance(opened, h5py.h5d.DatasetID):
-        raise SliceError(f"{name}: {key!r} is no array; wanted an HDF5 file of LoDoPaB-CT")
+        raise SliceError(f"{what} is no array; wanted an HDF5 file of LoDoPaB-CT")
     made = opened.get_create_plist()
     if made.get_layout() == h5py.h5d.VIRTUAL:
-        raise SliceError(f"{name}: {key!r} is a virtual data set, which reads other files; copy the data into one file")
+        raise SliceError(f"{what} is a virtual data set, which reads other files; copy the data into one file")
     if made.get_external_count():
-        raise SliceError(
-            f"{name}: {key!r} keeps its data in another file, which is not read; copy the data into one file"
-        )
+        raise SliceError(f"{what} keeps its data in another file, which is not read; copy the data into one file")
     data = h5py.Dataset(opened)
-    _check_type(data, name, key, wanted)
+    _check_type(data, what, wanted)
     _check_chunks(data, made, name)
     return data
 
 
-def _check_type(data: Any, name: str, key: str, wanted: Sequence[int | None]) -> None:
+def _check_type(data: Any, what: str, wanted: Sequence[int | None]) -> None:
     if data.dtype.kind != "f" or data.dtype.itemsize not in {2, 4, 8}:
-        raise SliceError(f"{name}: {key!r} has dtype {str(data.dtype)[:60]}, wanted float32")
+        raise SliceError(f"{what} has dtype {str(data.dtype)[:60]}, wanted float32")
     fits = data.shape is not None and len(data.shape) == len(wanted)
     if not fits or not all(1 <= a <= 128 if b is None else a == b for a, b in zip(data.shape, wanted, strict=True)):  # noqa: PLR2004
         stated = " x ".join("1 to 128" if side is None else str(side) for side in wanted)
-        raise SliceError(
-            f"{name}: {key!r} has shape {data.shape}, wanted {stated}; only LoDoPaB-CT's own shapes are read"
-        )
+        raise SliceError(f"{what} has shape {data.shape}, wanted {stated}; only LoDoPaB-CT's own shapes are read")
 
 
 def _check_chunks(data: Any, made: Any, name: str) -> None:
