@@ -268,7 +268,6 @@ def _described(
     arrays: Sequence[ArraySource], options: CommonOptions, match_by: MatchBy, pseudonyms: Pseudonyms
 ) -> dict[str, Any]:
     """What decides the result, as plain values. Patterns can hold names: their pseudonyms stand here."""
-    split_by = "table" if options.patients is not None and options.stratify is None else "hash"
     return {
         "source": arrays[0].reader.name,
         "arrays": [source.array for source in arrays],
@@ -277,7 +276,7 @@ def _described(
         "mapping": (arrays[0].mapping or STORED).as_dict(),
         "crop": None if options.crop is None else list(options.crop),
         "spacing_mm": None if options.spacing is None else list(options.spacing),
-        "split_by": split_by,
+        "split_by": "table" if options.patients is not None and options.stratify is None else "hash",
         "split": list(options.split),
         "seed": options.seed,
         "stratified": options.stratify is not None,
