@@ -18,7 +18,7 @@ import ctpatch
 from ctpatch.cli.app import main
 from ctpatch.errors import UsageError
 from ctpatch.events import Event, WorkAdvanced
-from ctpatch.prepare import planning
+from ctpatch.prepare import pipeline
 from ctpatch.work.executors.serial import SerialExecutor
 from dicom_files import write_series
 from helpers import assert_same_tree, tree_bytes
@@ -51,7 +51,7 @@ def executor(request: pytest.FixtureRequest) -> Iterator[Any]:
 
 @pytest.fixture(autouse=True)
 def _small_parts(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(planning, "SLICES_PER_PART", 2)
+    monkeypatch.setattr(pipeline, "SLICES_PER_PART", 2)
 
 
 @pytest.fixture(scope="module")

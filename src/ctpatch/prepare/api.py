@@ -118,19 +118,10 @@ def prepare_dicom(
     allow_deflated: bool = False,
     **options: Unpack[HuKeywords],
 ) -> PrepareResult:
-    """Prepare the CT slices in a tree of DICOM files.
+    """Prepare the CT slices in a tree of DICOM files; see `prepare_raw` for what the options mean and what is raised.
 
-    Args:
-        source: the tree.
-        out: the data root; the set goes to `prepared/<dataset>` in it.
-        dataset: its name.
-        group_by: what must not be divided between splits.
-        keep_orientation: leave prone and decubitus slices as they are stored.
-        allow_deflated: read deflated files, within bounds.
-        **options: as `prepare_raw` takes them; `mask` is a tree of masks that are stored as CT slices.
-
-    Raises:
-        CtPatchError: as `prepare_raw`.
+    `group_by` says what must not be divided between splits. `keep_orientation` leaves prone and decubitus slices as
+    they are stored; `allow_deflated` reads deflated files, within bounds. Masks have to be stored as CT slices.
     """
     return prepare_raw(Dicom(group_by, keep_orientation, allow_deflated), source, out, dataset, **options)
 
@@ -159,17 +150,12 @@ def prepare_lodopab(
     keep_orientation: bool = False,
     **options: Unpack[CommonKeywords],
 ) -> PrepareResult:
-    """Prepare the HDF5 files of LoDoPaB-CT, in the splits they come in.
+    """Prepare the HDF5 files of LoDoPaB-CT, in the splits they come in; see `prepare_raw` for what the options mean.
 
-    Args:
-        source: the folder of the files.
-        out: the data root; the set goes to `prepared/<dataset>` in it.
-        dataset: its name.
-        pairs: filtered back-projections of the observations become `image`, the ground truth `target`.
-        filter_name: of the back-projections: `ramp`, `shepp-logan`, `cosine`, `hamming` or `hann`.
-        frequency_scaling: share of the frequencies that the filter lets pass, above 0 and at most 1.
-        keep_orientation: leave images as they are stored: transposed, the patient on the side.
-        **options: as `prepare_raw` takes them.
+    With `pairs`, filtered back-projections of the observations become `image`, the ground truth `target`. Their filter
+    is `filter_name`: `ramp`, `shepp-logan`, `cosine`, `hamming` or `hann`; `frequency_scaling` is the share of the
+    frequencies that it lets pass, above 0 and at most 1. `keep_orientation` leaves images as they are stored:
+    transposed, the patient on the side.
 
     Raises:
         ConfigError: no such filter or scaling, or one is given and no `pairs` that it could be for.
@@ -182,14 +168,7 @@ def prepare_lodopab(
 def prepare(
     arrays: Sequence[ArraySource], options: CommonOptions, match_by: MatchBy, how: dict[str, Any]
 ) -> PrepareResult:
-    """Prepare what readers find; see `prepare_raw` for what is raised.
-
-    Args:
-        arrays: `image` first, then the arrays beside it.
-        options: what all kinds have in common.
-        match_by: how partners are found.
-        how: what else decides the result, by name, for the record.
-    """
+    """Prepare what readers find, `image` first; `how` goes on record as what else decides the result, by name."""
     started = time.perf_counter()
     listener = options.listener
     geometry = Geometry(options.spacing, options.crop)
@@ -241,18 +220,14 @@ def prepare(
         asked = [name for name, share in shares.splits if share > 0]
         notice_splits(plan, asked if given is None and table is None else [], listener)
         _tell(found.notes, pseudonyms, listener)
-        repeated = repeated_places([row[0] for row in rows]) if len(arrays) == 1 else None
-        if repeated is not None:
+        if len(arrays) == 1 and (repeated := repeated_places([row[0] for row in rows])):
             listener(Notice("repeated-places", repeated))
         work = PrepareWork(plan, folder, options.on_error, names_shown=options.names_shown, begins=keep_key)
         executor = as_executor(options.executor, options.workers)
         made = make(work, executor, listener, overwrite=options.overwrite)
     calling.write_names(rows, found)
-    if made.meta.num_identical:
-        said = (
-            f"{made.meta.num_identical} slices have the raw pixels of another one; source_digest in the manifests "
-            "shows which"
-        )
+    if count := made.meta.num_identical:
+        said = f"{count} slices have the raw pixels of another one; source_digest in the manifests shows which"
         listener(Notice("identical", said))
     return PrepareResult(
         folder,
@@ -272,15 +247,13 @@ def _existing(source: SourcePath, array: str) -> Path:
 
 
 def _refuse_overlap(arrays: Sequence[ArraySource], folder: Path) -> None:
-    output = folder.resolve()
+    output, name = folder.resolve(), folder.name
     for source in arrays:
+        raw = source.root.name
         if output.is_relative_to(source.folder):
-            raise UsageError(
-                f"the output {folder.name} would lie in the source {source.root.name}; choose an --out that is not in "
-                "it"
-            )
+            raise UsageError(f"the output {name} would lie in the source {raw}; choose an --out that is not in it")
         if source.root.is_relative_to(output):
-            raise UsageError(f"the source {source.root.name} lies in the output; raw CT does not belong there")
+            raise UsageError(f"the source {raw} lies in the output; raw CT does not belong there")
 
 
 def _tell(notes: Sequence[SeriesNote], pseudonyms: Pseudonyms, listener: Listener) -> None:
@@ -295,7 +268,6 @@ def _described(
     arrays: Sequence[ArraySource], options: CommonOptions, match_by: MatchBy, pseudonyms: Pseudonyms
 ) -> dict[str, Any]:
     """What decides the result, as plain values. Patterns can hold names: their pseudonyms stand here."""
-    split_by = "table" if options.patients is not None and options.stratify is None else "hash"
     return {
         "source": arrays[0].reader.name,
         "arrays": [source.array for source in arrays],
@@ -304,7 +276,7 @@ def _described(
         "mapping": (arrays[0].mapping or STORED).as_dict(),
         "crop": None if options.crop is None else list(options.crop),
         "spacing_mm": None if options.spacing is None else list(options.spacing),
-        "split_by": split_by,
+        "split_by": "table" if options.patients is not None and options.stratify is None else "hash",
         "split": list(options.split),
         "seed": options.seed,
         "stratified": options.stratify is not None,

@@ -40,14 +40,11 @@ class Geometry:
             return "too-large", f"it has {shape[0]}x{shape[1]} pixels, wanted at most {MAX_RAW_PIXELS} on a side"
         if self.spacing_mm is not None and spacing is None:
             return "no-spacing", "it does not say its pixel spacing, so it cannot be resampled"
-        resampled, _ = self.resampled(shape, spacing)
-        if max(resampled) > MAX_PIXELS_PER_AXIS:
-            return "too-large", f"at the spacing wanted it has {resampled[0]}x{resampled[1]} pixels"
-        if self.crop is not None and (resampled[0] < self.crop[0] or resampled[1] < self.crop[1]):
-            return (
-                "smaller-than-crop",
-                f"it has {resampled[0]}x{resampled[1]} pixels, the crop wants {self.crop[0]}x{self.crop[1]}",
-            )
+        (rows, cols), _ = self.resampled(shape, spacing)
+        if max(rows, cols) > MAX_PIXELS_PER_AXIS:
+            return "too-large", f"at the spacing wanted it has {rows}x{cols} pixels"
+        if self.crop is not None and (rows < self.crop[0] or cols < self.crop[1]):
+            return "smaller-than-crop", f"it has {rows}x{cols} pixels, the crop wants {self.crop[0]}x{self.crop[1]}"
         return None
 
     def resampled(self, shape: tuple[int, int], spacing: Pair | None) -> tuple[tuple[int, int], Pair | None]:
@@ -66,12 +63,9 @@ class Geometry:
         return self.crop or resampled, after
 
     def apply(self, image: NDArray[Any], spacing: Pair | None, *, labels: bool) -> NDArray[Any]:
-        """Resample, then crop.
+        """Resample an image `(H, W)` with that `(row, col)` spacing in mm, then crop it.
 
-        Args:
-            image: `(H, W)`.
-            spacing: of its pixels, `(row, col)` in mm.
-            labels: take the nearest pixel, so that no value arises that was not there.
+        With `labels`, the nearest pixel is taken, so that no value arises that was not there.
         """
         if self.spacing_mm is not None:
             shape, _ = self.resampled((image.shape[0], image.shape[1]), spacing)
@@ -108,11 +102,7 @@ def _resize(image: NDArray[Any], shape: tuple[int, int], *, labels: bool) -> NDA
 
 
 def whole_numbers(image: NDArray[Any], name: str) -> NDArray[np.int16]:
-    """Labels as int16, unchanged.
-
-    Raises:
-        SliceError: a value is no whole number, or does not fit.
-    """
+    """Labels as int16, unchanged; SliceError where a value is no whole number, or does not fit."""
     limits = np.iinfo(np.int16)
     with np.errstate(invalid="ignore"):
         wrong = ~((image == np.rint(image)) & (image >= limits.min) & (image <= limits.max))

@@ -18,14 +18,10 @@ _NAMES_SHOWN = 5
 
 @dataclass(slots=True)
 class Found:
-    """What scanning and matching gave.
+    """What scanning and matching gave: rows of partners, what is odd about series, and what is left out, by array.
 
-    Attributes:
-        rows: slices with their partners.
-        left_out: what is not prepared, each with its array.
-        notes: what is odd about a series.
-        empty: arrays for which there is no slice at all.
-        unpaired_from: where in `left_out` those begin that were slices, and were asked for.
+    `empty` are arrays for which there is no slice at all. From `unpaired_from` on, `left_out` has slices that were
+    asked for.
     """
 
     rows: list[Row] = field(default_factory=list)
@@ -38,8 +34,7 @@ class Found:
 def find(arrays: Sequence[ArraySource], match_by: MatchBy, listener: Listener) -> Found:
     """Scan each source once, then give every slice its partners.
 
-    Raises:
-        UsageError: a pattern fits nothing, or two arrays are the same slices.
+    UsageError is raised where a pattern fits nothing, or two arrays are the same slices.
     """
     scans: dict[tuple[Path, Reader], Scan] = {}
     found = Found()
@@ -54,40 +49,37 @@ def find(arrays: Sequence[ArraySource], match_by: MatchBy, listener: Listener) -
                 found.notes.append(note)
             else:
                 listener(Notice("source", note))
-    chosen = [of_series(scans[source.root, source.reader].slices, source.pattern) for source in arrays]
-    for source, slices in zip(arrays, chosen, strict=True):
+    chosen: list[list[RawSlice]] = []
+    asked: dict[tuple[Path, Reader, str | None], str] = {}
+    taken: dict[tuple[Path, Reader], set[RawSlice]] = {where: set() for where in scans}
+    for source in arrays:
+        where = (source.root, source.reader)
+        slices = of_series(scans[where].slices, source.pattern)
         if source.pattern is not None and not slices:
             raise UsageError(
                 f"no slice of {source.array} fits {source.pattern!r}; patterns are those of a shell: '*B40f*'"
             )
-    asked: dict[tuple[Path, Reader, str | None], str] = {}
-    for source in arrays:
-        first = asked.setdefault((source.root, source.reader, source.pattern), source.array)
+        first = asked.setdefault((*where, source.pattern), source.array)
         if first != source.array:
             raise UsageError(f"{first} and {source.array} are the same slices; name the series that are meant")
-    found.empty = [source for source, slices in zip(arrays, chosen, strict=True) if not slices]
-    for where, scan in scans.items():
-        of_scan = [
-            slices for source, slices in zip(arrays, chosen, strict=True) if (source.root, source.reader) == where
-        ]
-        taken = {raw for slices in of_scan for raw in slices}
-        found.left_out.extend(
-            ("image", LeftOut(raw.file, "other-series", "no pattern that was given fits its series"))
-            for raw in scan.slices
-            if raw not in taken
-        )
+        if not slices:
+            found.empty.append(source)
+        taken[where].update(slices)
+        chosen.append(slices)
+    found.left_out.extend(
+        ("image", LeftOut(raw.file, "other-series", "no pattern that was given fits its series"))
+        for where, scan in scans.items()
+        for raw in scan.slices
+        if raw not in taken[where]
+    )
     found.unpaired_from = len(found.left_out)
-    _pair(arrays, chosen, match_by, found)
-    return found
-
-
-def _pair(arrays: Sequence[ArraySource], chosen: list[list[RawSlice]], match_by: MatchBy, found: Found) -> None:
     found.rows = [(image,) for image in chosen[0]]
     for source, others in zip(arrays[1:], chosen[1:], strict=True):
         matching = match([row[0] for row in found.rows], others, match_by)
         found.left_out.extend(("image", left) for left in matching.images_left)
         found.left_out.extend((source.array, left) for left in matching.others_left)
         found.rows = [(*row, matching.partners[row[0]]) for row in found.rows if row[0] in matching.partners]
+    return found
 
 
 def _scan(source: ArraySource, listener: Listener) -> Scan:
@@ -100,11 +92,7 @@ def _scan(source: ArraySource, listener: Listener) -> Scan:
 
 
 def refuse_faults(found: Found, on_error: OnError) -> None:
-    """Stop where a file cannot be used, unless such are to be skipped.
-
-    Raises:
-        SliceError: names the first of them.
-    """
+    """Raise SliceError with the first files that cannot be used, unless such are to be skipped."""
     faults = [each for _, each in found.left_out if each.fault]
     if faults and on_error == "stop":
         first = "; ".join(f"{each.where}: {each.reason}" for each in faults[:_NAMES_SHOWN])
@@ -114,7 +102,7 @@ def refuse_faults(found: Found, on_error: OnError) -> None:
 
 def nothing_found(arrays: Sequence[ArraySource], found: Found) -> str:
     """What to say where there is nothing to prepare: of the array that has no slice, else of all."""
-    meant = found.empty[:1] or list(arrays)
+    meant = found.empty[:1] or arrays
     names = [source.array for source in meant]
     kinds = Counter(left.kind for array, left in found.left_out if array in names)
     seen = ", ".join(f"{count} {kind}" for kind, count in sorted(kinds.items())) or "no files"

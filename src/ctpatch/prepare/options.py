@@ -109,12 +109,7 @@ def shown_keywords(like: Callable[..., Any]) -> Callable[[_Function], _Function]
 
 
 def common_options(out: SourcePath, dataset: str, given: CommonKeywords) -> CommonOptions:
-    """The options that were given and the usual ones, checked.
-
-    Raises:
-        ConfigError: there is no such option, or its value makes no sense.
-        UsageError: the executor is none.
-    """
+    """The options that were given and the usual ones, checked; ConfigError or UsageError where one makes no sense."""
     refuse_unknown(given, CommonOptions.__slots__)
     options = CommonOptions(out, check_name(dataset, "the dataset"), **given)
     BuildConfig(workers=options.workers, on_error=options.on_error, overwrite=options.overwrite)
@@ -127,11 +122,7 @@ def common_options(out: SourcePath, dataset: str, given: CommonKeywords) -> Comm
 
 
 def refuse_unknown(given: Iterable[str], known: Iterable[str]) -> None:
-    """Refuse an option that is not known.
-
-    Raises:
-        ConfigError: names it, and those that are.
-    """
+    """Raise ConfigError for an option that is not known; it names those that are."""
     unknown = sorted(set(given) - set(known))
     if unknown:
         raise ConfigError(f"there is no option {unknown[0]!r}; options are {', '.join(known)}")

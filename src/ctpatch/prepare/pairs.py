@@ -2,9 +2,10 @@
 
 from bisect import bisect_left, bisect_right
 from collections import Counter, defaultdict
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from fnmatch import fnmatchcase
+from operator import attrgetter
 
 from ctpatch.prepare.readers.base import LeftOut, RawSlice
 from ctpatch.words import MatchBy
@@ -12,16 +13,12 @@ from ctpatch.words import MatchBy
 POSITION_TOLERANCE_MM = 0.1
 _AXES_TOLERANCE = 1e-3
 _SPACING_TOLERANCE = 1e-3
+_position = attrgetter("position_mm")
 
 
 @dataclass(slots=True)
 class Matching:
-    """What came of matching.
-
-    Attributes:
-        partners: for each slice that has one, its partner.
-        images_left, others_left: those without, and why.
-    """
+    """The partner of each slice that has one; and the slices and others that have none, and why."""
 
     partners: dict[RawSlice, RawSlice] = field(default_factory=dict)
     images_left: list[LeftOut] = field(default_factory=list)
@@ -39,20 +36,15 @@ def of_series(slices: Sequence[RawSlice], pattern: str | None) -> list[RawSlice]
 
 
 def match(images: Sequence[RawSlice], others: Sequence[RawSlice], by: MatchBy) -> Matching:
-    """Find for each slice the one that shows the same place of the same patient.
+    """Find for each slice the one that shows the same place, with the same shape, spacing and place in the plane.
 
-    Args:
-        images: the slices.
-        others: what their partners are among.
-        by: `position`: the same patient and place along the normal, to 0.1 mm; `path`: the same path in its tree;
-            `order`: the same series and place in it.
-
-    Returns:
-        The partners, one for each; shapes, spacing and place in the plane agree.
+    `by` is `position`: the same patient and place along the normal, to 0.1 mm; `path`: the same path in its tree; or
+    `order`: the same series and place in it.
     """
     found = Matching()
-    candidates = _by_position(images, others) if by == "position" else _by_key(images, others, by)
-    for image, near in zip(images, candidates, strict=True):
+    candidates = _by_position(others) if by == "position" else _by_key(others, by)
+    for image in images:
+        near = candidates(image)
         fitting = [other for other in near if difference(image, other) is None]
         if len(fitting) == 1:
             found.partners[image] = fitting[0]
@@ -86,33 +78,26 @@ def _left(image: RawSlice, near: list[RawSlice], fitting: list[RawSlice], by: Ma
     return _left_out(image, "unmatched", f"it has no partner of the same {by}")
 
 
-def _by_key(images: Sequence[RawSlice], others: Sequence[RawSlice], by: MatchBy) -> list[list[RawSlice]]:
-    places: dict[tuple[str, int], list[RawSlice]] = {}
+def _by_key(others: Sequence[RawSlice], by: MatchBy) -> Callable[[RawSlice], list[RawSlice]]:
+    key = attrgetter("file", "item") if by == "path" else attrgetter("series", "order")
+    places: dict[tuple[str, int], list[RawSlice]] = defaultdict(list)
     for other in others:
-        places.setdefault(_key(other, by), []).append(other)
-    return [places.get(_key(image, by), []) for image in images]
+        places[key(other)].append(other)
+    return lambda image: places.get(key(image), [])
 
 
-def _key(each: RawSlice, by: MatchBy) -> tuple[str, int]:
-    return (each.file, each.item) if by == "path" else (each.series, each.order)
+def _by_position(others: Sequence[RawSlice]) -> Callable[[RawSlice], list[RawSlice]]:
+    groups: dict[str, list[RawSlice]] = defaultdict(list)
+    for other in sorted((each for each in others if each.position_mm is not None), key=_position):
+        groups[other.group].append(other)
 
-
-def _by_position(images: Sequence[RawSlice], others: Sequence[RawSlice]) -> list[list[RawSlice]]:
-    groups: dict[str, list[tuple[float, int]]] = {}
-    for number, other in enumerate(others):
-        if other.position_mm is not None:
-            groups.setdefault(other.group, []).append((other.position_mm, number))
-    for group in groups.values():
-        group.sort()
-    near: list[list[RawSlice]] = []
-    for image in images:
-        group = groups.get(image.group, [])
+    def near(image: RawSlice) -> list[RawSlice]:
         if image.position_mm is None:
-            near.append([])
-            continue
-        low = bisect_left(group, (image.position_mm - POSITION_TOLERANCE_MM, -1))
-        high = bisect_right(group, (image.position_mm + POSITION_TOLERANCE_MM, len(others)))
-        near.append([others[number] for _, number in group[low:high]])
+            return []
+        group = groups.get(image.group, [])
+        low = bisect_left(group, image.position_mm - POSITION_TOLERANCE_MM, key=_position)
+        return group[low : bisect_right(group, image.position_mm + POSITION_TOLERANCE_MM, key=_position)]
+
     return near
 
 

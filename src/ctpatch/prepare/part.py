@@ -35,9 +35,6 @@ class ArraySource:
     """Where an array's slices come from.
 
     Attributes:
-        array: its name.
-        reader: what reads them.
-        root: the source folder.
         mapping: from HU to [0, 1]; None for a mask, which is kept as it is.
         pattern: which series are meant; None means all.
     """
@@ -61,10 +58,7 @@ class ArraySource:
 
 @dataclass(frozen=True, slots=True)
 class PrepareJob:
-    """What all parts share: the absolute folders of the data set and of its receipts, and what decides the slices.
-
-    `path_prefix` stands before a slice's path in the manifests.
-    """
+    """What all parts share: the absolute folders of the set and of its receipts, and what decides slices and paths."""
 
     folder: Path
     state: Path
@@ -77,12 +71,9 @@ class PrepareJob:
 
 @dataclass(frozen=True, slots=True)
 class PrepareTask:
-    """One slice to prepare: its number in its split, and the raw slice of each array.
+    """One slice to prepare: its number in its split, the raw slice of each array, and the prepared slice's geometry.
 
-    Attributes:
-        shape, spacing_mm: of the prepared slice.
-        patient, series, file: pseudonyms.
-        problem: why it cannot be used; None where nothing is known against it.
+    `patient`, `series` and `file` are pseudonyms; `problem` says why it cannot be used, where that is known.
     """
 
     index: int
@@ -111,12 +102,9 @@ class PreparePart:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class PrepareReceipt(Receipt):
-    """What a finished part did.
+    """What a finished part did: rows of its split's manifest, and digests of the prepared slices, by file.
 
-    Attributes:
-        rows: of its split's manifest.
-        digests: of the prepared slices, by file.
-        left_out: slices that could not be used: pseudonym of the file, and why.
+    `left_out` are slices that could not be used: pseudonym of the file, and why.
     """
 
     rows: list[dict[str, Any]]
@@ -125,12 +113,7 @@ class PrepareReceipt(Receipt):
 
 
 def run_part(job: PrepareJob, part: PreparePart) -> PrepareReceipt:
-    """Do one part, or find that it is done.
-
-    Raises:
-        SliceError: a slice cannot be used, and faulty slices are not to be skipped.
-        SystemFailureError: the system refused a read or a write.
-    """
+    """Do one part, or find that it is done; SliceError where a slice cannot be used and is not to be skipped."""
     done = _trusted(job, part)
     if done is not None:
         return done
@@ -171,21 +154,16 @@ def prepared_images(
     sound = [task for task in part.tasks if task.problem is None]
     readings = [_read_all(source, [task.slices[place] for task in sound]) for place, source in enumerate(job.arrays)]
     for task in part.tasks:
-        if task.problem is not None:
-            yield task, SliceError(task.problem)
-            continue
-        raws = [next(reading) for reading in readings]
-        fault = next((raw for raw in raws if isinstance(raw, SliceError)), None)
-        if fault is not None:
-            yield task, fault
-            continue
-        each = zip(job.arrays, task.slices, raws, strict=True)
         try:
-            images = [
-                (_prepare(job, source, task, one, raw), array_digest(raw))
-                for source, one, raw in each
-                if not isinstance(raw, SliceError)
-            ]
+            if task.problem is not None:
+                raise SliceError(task.problem)
+            raws: list[Image] = []
+            for raw in [next(reading) for reading in readings]:
+                if isinstance(raw, SliceError):
+                    raise raw
+                raws.append(raw)
+            each = zip(job.arrays, task.slices, raws, strict=True)
+            images = [(_prepare(job, source, task, one, raw), array_digest(raw)) for source, one, raw in each]
         except SliceError as error:
             yield task, error
         else:
@@ -197,14 +175,13 @@ def _read_all(source: ArraySource, slices: Sequence[RawSlice]) -> Iterator[Image
     for _, run in groupby(slices, key=lambda each: each.file):
         left = list(run)
         while left:
-            images = iter(source.reader.read(source.root, tuple(left)))
+            asked = tuple(left)
             try:
-                while left:
-                    image = next(images, None)
-                    if image is None:
-                        raise SliceError(f"{left[0].file}: it holds fewer slices than when it was looked at")
+                for _, image in zip(asked, source.reader.read(source.root, asked), strict=False):
                     left.pop(0)
                     yield image
+                if left:
+                    raise SliceError(f"{left[0].file}: it holds fewer slices than when it was looked at")
             except SliceError as error:
                 left.pop(0)
                 yield error
@@ -214,20 +191,19 @@ def _prepare(job: PrepareJob, source: ArraySource, task: PrepareTask, raw_slice:
     if raw.ndim != 2 or not np.isfinite(raw).all():  # noqa: PLR2004
         raise SliceError(f"{raw_slice.file}: item {raw_slice.item} holds values that are not finite")
     labels = source.mapping is None
-    mapping = STORED if raw_slice.unit == "mapped" else source.mapping
     if not labels and raw_slice.unit == "HU":
         # Whatever a scanner puts around its circle, declared as padding or not, is air; before pixels are mixed.
         raw = np.maximum(raw, np.float32(AIR_HU))
     image = job.geometry.apply(raw, raw_slice.spacing_mm, labels=labels)
     if image.shape != task.shape:
         raise SliceError(f"{raw_slice.file}: it becomes {image.shape}, its image {task.shape}")
-    if source.mapping is None or mapping is None:
+    if source.mapping is None:
         return np.ascontiguousarray(whole_numbers(image, raw_slice.file))
-    return np.ascontiguousarray(mapping.apply(image))
+    return np.ascontiguousarray((STORED if raw_slice.unit == "mapped" else source.mapping).apply(image))
 
 
 def _row(job: PrepareJob, task: PrepareTask, images: list[tuple[Image, str]]) -> dict[str, Any]:
-    first, digest = images[0]
+    (first, digest), *others = images
     row_mm, col_mm = task.spacing_mm or (None, None)
     row: dict[str, Any] = {
         "index": task.index,
@@ -241,7 +217,7 @@ def _row(job: PrepareJob, task: PrepareTask, images: list[tuple[Image, str]]) ->
         "spacing_col_mm": col_mm,
         "source_digest": digest,
     }
-    for source, (_, more) in zip(job.arrays[1:], images[1:], strict=True):
+    for source, (_, more) in zip(job.arrays[1:], others, strict=True):
         row[f"{source.array}_path"] = job.path_prefix + slice_name(task.split, source.array, task.index)
         row[f"{source.array}_source_digest"] = more
     return row
@@ -258,13 +234,14 @@ def without_names(message: str, slices: Sequence[RawSlice]) -> str:
 def _trusted(job: PrepareJob, part: PreparePart) -> PrepareReceipt | None:
     """The receipt of an earlier run where all it says still holds, else None: the part is done again."""
     receipt = PrepareReceipt.of_plan(job.state, part.number, job.plan_digest)
-    if receipt is None or receipt.left_out:
-        return None
-    if [row["index"] for row in receipt.rows] != [task.index for task in part.tasks]:
-        return None
-    if any(touched_since(job.arrays, task, receipt.started_ns) for task in part.tasks):
-        return None
-    return receipt if arrays_hold(job.folder, receipt.digests) else None
+    holds = (
+        receipt is not None
+        and not receipt.left_out
+        and [row["index"] for row in receipt.rows] == [task.index for task in part.tasks]
+        and not any(touched_since(job.arrays, task, receipt.started_ns) for task in part.tasks)
+        and arrays_hold(job.folder, receipt.digests)
+    )
+    return receipt if holds else None
 
 
 def touched_since(arrays: Sequence[ArraySource], task: PrepareTask, since_ns: int) -> bool:

@@ -31,6 +31,7 @@ Outcome = Literal["prepared", "resumed", "complete"]
 _LEFT_OUT_SCHEMA = {"file": pl.String, "array": pl.String, "kind": pl.String, "reason": pl.String}
 _RESAMPLED_WITH = ("scipy",)
 _NAMES_SHOWN = 5
+SLICES_PER_PART = 32
 
 
 @dataclass(frozen=True, slots=True)
@@ -87,11 +88,15 @@ class PrepareWork(Work[PreparePart, PrepareJob, PrepareReceipt, PreparedMeta]):
     @property
     def num_tasks(self) -> int:
         """The slices of all splits."""
-        return self._plan.num_slices
+        return sum(map(len, self._plan.tasks.values()))
 
     def parts(self) -> Iterator[PreparePart]:
         """Runs of slices, none across two splits."""
-        return self._plan.parts()
+        number = 0
+        for tasks in self._plan.tasks.values():
+            for start in range(0, len(tasks), SLICES_PER_PART):
+                yield PreparePart(number, tuple(tasks[start : start + SLICES_PER_PART]))
+                number += 1
 
     def shared(self, folder: WorkFolder[PreparedMeta]) -> PrepareJob:
         """The job."""
@@ -140,14 +145,14 @@ class PrepareWork(Work[PreparePart, PrepareJob, PrepareReceipt, PreparedMeta]):
         files = {task.file: task.slices[0].file for task in plan.all_tasks()}
         left_out = list(plan.left_out)
         rows: dict[str, list[dict[str, Any]]] = {split: [] for split in plan.tasks}
-        for part, receipt in receipts_of(folder.state, plan.parts(), PrepareReceipt):
+        for part, receipt in receipts_of(folder.state, self.parts(), PrepareReceipt):
             rows[part.tasks[0].split].extend(receipt.rows)
             for file, reason in receipt.left_out:
                 left_out.append((file, "image", "unusable", reason))
                 faults.append(f"{files[file] if self._names_shown else file}: {reason}")
         splits = {split: self._publish_manifest(folder, split, found) for split, found in rows.items() if found}
         if not splits:
-            raise SliceError(f"none of the {plan.num_slices} slices could be used: {'; '.join(faults[:_NAMES_SHOWN])}")
+            raise SliceError(f"none of the {self.num_tasks} slices could be used: {'; '.join(faults[:_NAMES_SHOWN])}")
         digests = Counter(row["source_digest"] for found in rows.values() for row in found)
         frame = pl.DataFrame(left_out, _LEFT_OUT_SCHEMA, orient="row")
         content = frame.sort(frame.columns).write_csv().encode()

@@ -3,17 +3,16 @@
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
+from itertools import chain
 from typing import Any
 
 from ctpatch.errors import SourceManifestError
 from ctpatch.files.digest import json_digest
 from ctpatch.format.prepared_meta import NoteInfo
 from ctpatch.prepare.geometry import Geometry
-from ctpatch.prepare.part import ArraySource, PreparePart, PrepareTask
+from ctpatch.prepare.part import ArraySource, PrepareTask
 from ctpatch.prepare.privacy.pseudonyms import Pseudonyms
 from ctpatch.prepare.readers.base import LeftOut, RawSlice
-
-SLICES_PER_PART = 32
 
 Row = tuple[RawSlice, ...]
 """A slice and its partners, in the order of the arrays."""
@@ -21,13 +20,11 @@ Row = tuple[RawSlice, ...]
 
 @dataclass(slots=True)
 class PreparePlan:
-    """What is to be done.
+    """What is to be done: the slices of each split, in the order of their numbers, and what goes on record with them.
 
     Attributes:
-        tasks: the slices of each split, in the order of their numbers.
         options: what decides the result, by name, as plain values.
         left_out: pseudonym of the file, array, kind and reason of what is left out before any slice is read.
-        notes: what a user should know of a series.
         digest: of options and slices.
     """
 
@@ -49,21 +46,7 @@ class PreparePlan:
 
     def all_tasks(self) -> Iterator[PrepareTask]:
         """Every slice of every split."""
-        for tasks in self.tasks.values():
-            yield from tasks
-
-    @property
-    def num_slices(self) -> int:
-        """Slices in all splits."""
-        return sum(len(tasks) for tasks in self.tasks.values())
-
-    def parts(self) -> Iterator[PreparePart]:
-        """Runs of slices, none across two splits."""
-        number = 0
-        for tasks in self.tasks.values():
-            for start in range(0, len(tasks), SLICES_PER_PART):
-                yield PreparePart(number, tuple(tasks[start : start + SLICES_PER_PART]))
-                number += 1
+        return chain.from_iterable(self.tasks.values())
 
     def grouped_by(self) -> dict[str, int]:
         """What kept slices together, with the number of slices."""
@@ -72,17 +55,13 @@ class PreparePlan:
 
 def fitting_rows(rows: Sequence[Row], geometry: Geometry) -> tuple[list[Row], list[LeftOut]]:
     """The rows that can be brought to the size and spacing wanted, and why the others cannot."""
-    faults = [geometry.fault(row[0].shape, row[0].spacing_mm) for row in rows]
-    kept = [row for row, fault in zip(rows, faults, strict=True) if fault is None]
-    return kept, [LeftOut(row[0].file, *fault) for row, fault in zip(rows, faults, strict=True) if fault is not None]
+    judged = [(row, geometry.fault(row[0].shape, row[0].spacing_mm)) for row in rows]
+    unfit = [LeftOut(row[0].file, *fault) for row, fault in judged if fault is not None]
+    return [row for row, fault in judged if fault is None], unfit
 
 
 def given_splits(rows: Sequence[Row]) -> dict[str, str] | None:
-    """The split of each group where the source itself says it; None where it does not.
-
-    Raises:
-        SourceManifestError: a group is in two splits.
-    """
+    """The split of each group where the source itself says it, else None; SourceManifestError where it says two."""
     splits: dict[str, str] = {}
     for row in rows:
         if row[0].split is None:
@@ -98,17 +77,10 @@ def given_splits(rows: Sequence[Row]) -> dict[str, str] | None:
 def make_tasks(
     rows: Sequence[Row], splits: Mapping[str, str], order: Sequence[str], geometry: Geometry, pseudonyms: Pseudonyms
 ) -> dict[str, list[PrepareTask]]:
-    """The slices of each split, numbered.
+    """The slices of each split, numbered; splits in the `order` given, then others by name.
 
     They stand in the order of the pseudonyms of patients and series, so that not even the order tells who is who; where
     the source gives splits, in the order of the source.
-
-    Args:
-        rows: slices with their partners.
-        splits: of each group.
-        order: of the splits, where they are named; others follow by name.
-        geometry: gives each its shape and spacing.
-        pseudonyms: what stands for ids.
     """
     by_split: dict[str, list[Row]] = {}
     for row in rows:
@@ -119,12 +91,13 @@ def make_tasks(
         given = raw.split is not None
         return ("", "", 0) if given else (pseudonyms.patient(raw.group), pseudonyms.series(raw.series), raw.order)
 
-    def numbered(split: str) -> Iterator[PrepareTask]:
-        for index, row in enumerate(sorted(by_split[split], key=place)):
-            raw = row[0]
-            shape, spacing = geometry.result(raw.shape, raw.spacing_mm)
-            ids = (pseudonyms.patient(raw.group), pseudonyms.series(raw.series), pseudonyms.file(raw.file))
-            yield PrepareTask(index, split, row, shape, *ids, spacing)
+    def task(index: int, split: str, row: Row) -> PrepareTask:
+        raw = row[0]
+        shape, spacing = geometry.result(raw.shape, raw.spacing_mm)
+        ids = (pseudonyms.patient(raw.group), pseudonyms.series(raw.series), pseudonyms.file(raw.file))
+        return PrepareTask(index, split, row, shape, *ids, spacing)
 
     names = [*(name for name in order if name in by_split), *sorted(set(by_split) - set(order))]
-    return {name: list(numbered(name)) for name in names}
+    return {
+        name: [task(index, name, row) for index, row in enumerate(sorted(by_split[name], key=place))] for name in names
+    }

@@ -2,7 +2,7 @@
 
 import hashlib
 import os
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -32,19 +32,15 @@ class Shares:
 
     @classmethod
     def parse(cls, texts: Sequence[str], seed: int = 0) -> "Shares":
-        """Shares as `train=0.8`, one text for each split.
-
-        Raises:
-            ConfigError: a text cannot be read, a name comes twice, or the shares do not sum to 1.
-        """
+        """Shares as `train=0.8`, one text for each split; ConfigError where a text or their sum is wrong."""
         splits: list[tuple[str, float]] = []
         for text in texts:
-            name, equals, share_text = text.partition("=")
+            name, _, share_text = text.partition("=")
             try:
                 share = float(share_text)
             except ValueError:
                 share = -1.0
-            if not equals or not 0 <= share <= 1:
+            if not 0 <= share <= 1:
                 raise ConfigError(f"split: {text!r}, wanted a name and a share from 0 to 1, such as train=0.8")
             splits.append((check_name(name.strip(), "the split"), share))
         names = [name for name, _ in splits]
@@ -73,13 +69,7 @@ class Shares:
 
 @dataclass(frozen=True, slots=True)
 class PatientTable:
-    """What a user's CSV says of patients.
-
-    Attributes:
-        name: the file's name, for messages.
-        rows: for each patient, as named there, the cells of its row.
-        columns: the table's columns.
-    """
+    """What a user's CSV says of patients: for each, as named there, the cells of its row; `name` is for messages."""
 
     name: str
     rows: dict[str, dict[str, str]]
@@ -87,11 +77,7 @@ class PatientTable:
 
     @classmethod
     def read(cls, path: str | os.PathLike[str]) -> "PatientTable":
-        """Read a CSV with a column `patient_id`.
-
-        Raises:
-            SourceManifestError: it cannot be read, has no such column, or a patient comes twice with other cells.
-        """
+        """Read a CSV with a column `patient_id`; SourceManifestError where a row or all of it is unusable."""
         file = given_path(path)
         frame = _read_csv(file)
         if "patient_id" not in frame.columns:
@@ -142,12 +128,12 @@ def assign(
         if table is None or stratify not in table.columns:
             have = "no table is given" if table is None else f"{table.name} has {', '.join(table.columns)}"
             raise ConfigError(f"stratify: {stratify!r} must be a column of the patients' table; {have}")
-        return _stratified(patients, shares, _cells(patients, table, stratify))
-    if table is not None and "split" in table.columns:
-        return {patient: check_name(name, "the split") for patient, name in _cells(patients, table, "split").items()}
-    if table is not None:
+        return _stratified(shares, _cells(patients, table, stratify))
+    if table is None:
+        return {patient: shares.split_at(shares.place(patient)) for patient in patients}
+    if "split" not in table.columns:
         raise ConfigError(f"{table.name} has no column split, and no column of it is named to stratify by")
-    return {patient: shares.split_at(shares.place(patient)) for patient in patients}
+    return {patient: check_name(name, "the split") for patient, name in _cells(patients, table, "split").items()}
 
 
 def _cells(patients: Mapping[str, str], table: PatientTable, column: str) -> dict[str, str]:
@@ -163,14 +149,13 @@ def _cells(patients: Mapping[str, str], table: PatientTable, column: str) -> dic
     return cells
 
 
-def _stratified(patients: Iterable[str], shares: Shares, strata: Mapping[str, str]) -> dict[str, str]:
+def _stratified(shares: Shares, strata: Mapping[str, str]) -> dict[str, str]:
     """Shares held within each stratum: its patients in the order of their hashes, cut at the rounded shares."""
     members: dict[str, list[str]] = {}
-    for patient in patients:
-        members.setdefault(strata[patient], []).append(patient)
-    split = {}
-    for group in members.values():
-        ordered = sorted(group, key=lambda patient: (shares.place(patient), patient))
-        for number, patient in enumerate(ordered):
-            split[patient] = shares.split_at((number + 0.5) / len(ordered))
-    return split
+    for patient, stratum in strata.items():
+        members.setdefault(stratum, []).append(patient)
+    return {
+        patient: shares.split_at((number + 0.5) / len(group))
+        for group in members.values()
+        for number, patient in enumerate(sorted(group, key=lambda each: (shares.place(each), each)))
+    }

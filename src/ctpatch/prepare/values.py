@@ -13,8 +13,6 @@ from ctpatch.errors import ConfigError
 AIR_HU = -1024.0
 """What stands for pixels that are no tissue, before any mapping."""
 
-MappingKind = Literal["window", "lodopab", "stored"]
-
 
 @dataclass(frozen=True, slots=True)
 class Mapping:
@@ -26,19 +24,12 @@ class Mapping:
         low_hu, high_hu: the window; under `lodopab` what 0 and 1 stand for.
     """
 
-    kind: MappingKind
+    kind: Literal["window", "lodopab", "stored"]
     low_hu: float
     high_hu: float
 
     def apply(self, hu: NDArray[Any]) -> NDArray[np.float32]:
-        """Map an image.
-
-        Args:
-            hu: `(H, W)`, in HU (under `stored`: in [0, 1]).
-
-        Returns:
-            `(H, W)` float32 in [0, 1].
-        """
+        """Map an image `(H, W)` in HU (under `stored`: in [0, 1]) to float32 in [0, 1]."""
         values = hu.astype(np.float64)
         if self.kind == "window":
             values -= self.low_hu
@@ -63,33 +54,27 @@ class Mapping:
 
 
 STORED = Mapping("stored", 0.0, 1.0)
-_LODOPAB = Mapping("lodopab", -MU_WATER / MU_PER_HU, MAX_HU)
 PRESETS: dict[str, Mapping] = {
     "full": Mapping("window", -1024.0, 3072.0),
     "abdomen": Mapping("window", -160.0, 240.0),
     "lung": Mapping("window", -1350.0, 150.0),
     "liver": Mapping("window", -150.0, 250.0),
     "brain": Mapping("window", 0.0, 80.0),
-    "lodopab": _LODOPAB,
+    "lodopab": Mapping("lodopab", -MU_WATER / MU_PER_HU, MAX_HU),
 }
 """Windows that radiologists use, lowest and highest HU: abdomen 40/400, lung -600/1500, liver 50/400 and brain 40/80 as
 level and width."""
 
 
 def choose_mapping(window: tuple[float, float] | None, preset: str | None) -> Mapping:
-    """The mapping that is meant; -1024 to 3072 HU where nothing is said.
-
-    Raises:
-        ConfigError: both are given, the preset is unknown, or the window is none.
-    """
-    if window is not None and preset is not None:
-        raise ConfigError(f"window {window} and preset {preset!r} are both given; give one of them")
-    if preset is not None:
-        if preset not in PRESETS:
-            raise ConfigError(f"preset: {preset!r} is not known, wanted one of {', '.join(PRESETS)}")
-        return PRESETS[preset]
+    """The mapping that is meant, -1024 to 3072 HU where nothing is said; ConfigError where it makes no sense."""
     if window is None:
-        return PRESETS["full"]
+        name = "full" if preset is None else preset
+        if name not in PRESETS:
+            raise ConfigError(f"preset: {preset!r} is not known, wanted one of {', '.join(PRESETS)}")
+        return PRESETS[name]
+    if preset is not None:
+        raise ConfigError(f"window {window} and preset {preset!r} are both given; give one of them")
     low, high = (float(value) for value in window)
     if not (math.isfinite(low) and math.isfinite(high) and low < high):
         raise ConfigError(f"window: {low:g} {high:g}, wanted the lowest and then a higher HU, such as -1024 3072")

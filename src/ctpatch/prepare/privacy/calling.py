@@ -24,10 +24,8 @@ _MAX_QUOTED = 60
 class Calling:
     """How a run speaks of its source.
 
-    Attributes:
-        pseudonyms: what stands for names.
-        names_shown: whether names themselves are said: a terminal is for the user's eyes, a log or a pipe is not.
-        names_file: the user's own list of what stands for whom, readable by the user alone; None writes none.
+    Names themselves are said with `names_shown`: a terminal is for the user's eyes, a log or a pipe is not.
+    `names_file` is the user's own list of what stands for whom, readable by the user alone; None writes none.
     """
 
     pseudonyms: Pseudonyms
@@ -67,11 +65,7 @@ class Calling:
         return names.sub(lambda match: stands_for[match[1]], message)
 
     def write_names(self, rows: Sequence[Row], found: Found) -> None:
-        """Write the user's list, where one is wanted: all slices that are prepared and all files that are not.
-
-        Raises:
-            SystemFailureError: the system refused.
-        """
+        """Write the user's list, where one is wanted: all slices that are prepared and all files that are not."""
         if self.names_file is None:
             return
         given = self.pseudonyms

@@ -20,8 +20,7 @@ _DIGITS = 16
 class Pseudonyms:
     """Keyed pseudonyms: HMAC-SHA256 of kind and name, its first 64 bits in hex.
 
-    Attributes:
-        key: the secret; its holder alone can tell which pseudonym is whose.
+    The key is the secret; its holder alone can tell which pseudonym is whose.
     """
 
     key: bytes
@@ -70,10 +69,8 @@ def load_key(
 ) -> tuple[Pseudonyms, Path, bool]:
     """The user's key, its file, and whether it is new: `save_key` is then still to write it.
 
-    Args:
-        path: the file; None takes that in the user's settings.
-        outside: folders it must not lie in.
-        new_key: whether a key may be new where the user has named its file; in the settings it may always.
+    None takes the key in the user's settings, where it may always be new; in a file that the user has named, only with
+    `new_key`. It must not lie in the folders `outside`.
 
     Raises:
         UsageError: it lies in the output, is not there, or is no key.
@@ -103,12 +100,7 @@ def load_key(
 
 
 def save_key(pseudonyms: Pseudonyms, file: Path) -> None:
-    """Write a new key, readable by the user alone.
-
-    Raises:
-        UsageError: another run has made one there since.
-        SystemFailureError: the system refused.
-    """
+    """Write a new key, readable by the user alone; UsageError where another run has made one there since."""
     with system_errors("making the key", file.name):
         file.parent.mkdir(parents=True, exist_ok=True)
         try:

@@ -13,11 +13,7 @@ READERS = {
 
 
 def raw_format(name: str) -> type[RawFormat]:
-    """The kind of raw CT of a name.
-
-    Raises:
-        UsageError: there is none.
-    """
+    """The kind of raw CT of a name; UsageError where there is none."""
     if name not in READERS:
         raise UsageError(f"there is no raw format {name!r}; wanted one of {', '.join(READERS)}")
     module, _, attribute = READERS[name].partition(":")

@@ -26,6 +26,7 @@ class RawSlice:
     """One slice that could be prepared.
 
     Identifiers stand here as the source has them: they never reach an output file, only keyed pseudonyms of them do.
+    What the source does not say is None.
 
     Attributes:
         file: the file it is in, relative to the source folder, with `/`.
@@ -35,13 +36,13 @@ class RawSlice:
         group_kind: what `group` is: the patient, or, where that is blank, the next wider thing that is known.
         series: what belongs together as one stack.
         order: place in its series, from 0, along the slice normal.
-        position_mm: position along the slice normal; None where the source does not say.
-        spacing_mm: distance of pixel centres along rows and columns, `(row, col)`; None where the source does not say.
+        position_mm: position along the slice normal.
+        spacing_mm: distance of pixel centres along rows and columns, `(row, col)`.
         unit: `HU`, or `mapped` where values are in [0, 1] already.
-        split: the split that the source itself gives; None where it gives none.
+        split: the split that the source itself gives.
         label: what a series is called in the source, for `--series` patterns; never written.
-        origin_mm: centre of the first pixel in the patient; None where the source does not say.
-        axes: directions of the columns' and the rows' numbers in the patient, six cosines; None where unknown.
+        origin_mm: centre of the first pixel in the patient.
+        axes: directions of the columns' and the rows' numbers in the patient, six cosines.
     """
 
     file: str
@@ -108,10 +109,7 @@ class Scan:
 
 
 class Reader(Protocol):
-    """Finds and reads the slices of one format; small, and safe to send to another process.
-
-    `advance` is called with the number of files looked at, for progress.
-    """
+    """Finds and reads the slices of one format; small, and safe to send to another process."""
 
     @property
     def name(self) -> str:
@@ -119,11 +117,24 @@ class Reader(Protocol):
         ...
 
     def scan(self, root: Path, advance: Callable[[int], None]) -> Scan:
-        """Find the slices below a folder (or in a file) without keeping pixels."""
+        """Find the slices below a folder (or in a file) without keeping pixels.
+
+        `advance` is called with the number of files looked at, for progress.
+
+        Raises:
+            UsageError: there is no such folder, or a library is not installed.
+            SourceManifestError: a list that belongs to the files is damaged.
+            SystemFailureError: a folder cannot be listed.
+        """
         ...
 
     def read(self, root: Path, slices: Iterable[RawSlice]) -> "Iterable[NDArray[np.float32]]":
-        """Read slices of one file, in order: `(H, W)` float32 each, in the unit their record says."""
+        """Read slices of one file, in order: `(H, W)` float32 each, in the unit their record says.
+
+        Raises:
+            SliceError: a file is damaged, is not what its header says, or is no longer what it was.
+            RangeError: values are not finite, or not in [0, 1] where they should be.
+        """
         ...
 
 
@@ -173,11 +184,7 @@ class RawFormat(ABC):
 
 
 def library(module: str, needed: str) -> Any:
-    """Import what only some kinds of raw CT need.
-
-    Raises:
-        UsageError: it is not installed; says what needs it, and how to get it.
-    """
+    """Import what only some kinds of raw CT need; UsageError says what needs it where it is not installed."""
     try:
         return importlib.import_module(module)
     except ImportError:

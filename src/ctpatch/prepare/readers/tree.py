@@ -16,11 +16,7 @@ def source_folder(root: Path) -> Path:
 
 
 def source_file(root: Path, file: str) -> Path:
-    """A file below the root by its name there.
-
-    Raises:
-        UsageError: the name leads out of the root.
-    """
+    """A file below the root by its name there; UsageError where the name leads out of the root."""
     folder = source_folder(root)
     if not Root(folder).holds(file):
         raise UsageError(f"{file} leads out of the source folder; copy the file into it")
@@ -28,11 +24,10 @@ def source_file(root: Path, file: str) -> Path:
 
 
 def find_files(root: Path) -> tuple[list[str], list[LeftOut]]:
-    """List the regular files below a folder, or the one file that is given.
+    """List the regular files below a folder, or the one file that is given: relative to the folder, with `/`, sorted.
 
-    Returns:
-        Names relative to the folder, with `/`, sorted; and what was passed over: links out of the folder or to another
-        folder, links to nothing (a fault: a slice may be missing), and what is no regular file.
+    Returns with them what was passed over: links out of the folder or to another folder, links to nothing (a fault: a
+    slice may be missing), and what is no regular file.
 
     Raises:
         UsageError: there is no such folder or file.

@@ -36,13 +36,12 @@ _ENDS_PROCESS = "it ended the process that looked at it, twice"
 
 @dataclass(frozen=True, slots=True)
 class DicomReader:
-    """Finds CT slices by content and reads them as HU, upright.
+    """Finds CT slices by content and reads them as HU, upright or, with `keep_orientation`, as they are stored.
 
     Attributes:
         group_by: what must not be divided between splits; where it is blank, the next in the order patient, study,
             series, folder counts. `top-folder` is the first folder below the source.
         allow_deflated: read deflated files, within bounds.
-        keep_orientation: leave prone and decubitus slices as they are stored.
         labels: the files are masks: padding is left as it is.
         workers: processes that look at headers.
     """
@@ -55,22 +54,13 @@ class DicomReader:
     name: str = "dicom"
 
     def scan(self, root: Path, advance: Callable[[int], None]) -> Scan:
-        """Find the slices below a folder.
-
-        Raises:
-            UsageError: no such folder, or pydicom is not installed.
-            SystemFailureError: a folder cannot be listed.
-        """
+        """Find the slices below a folder by the headers of its files."""
         import_pydicom()
         files, left_out = find_files(root)
-        found = Scan(left_out=left_out)
         root = source_folder(root)
-        headers: list[CtHeader] = []
-        for result in self._look(root, files, advance):
-            if isinstance(result, LeftOut):
-                found.left_out.append(result)
-            else:
-                headers.append(result)
+        looked = list(self._look(root, files, advance))
+        headers = [each for each in looked if isinstance(each, CtHeader)]
+        found = Scan(left_out=[*left_out, *(each for each in looked if isinstance(each, LeftOut))])
         placed = (place(header, keep_orientation=self.keep_orientation) for header in headers)
         for name, series in into_series(placed, self.group_by).items():
             kept = self._without_duplicates(root, name, series, found)
@@ -81,11 +71,7 @@ class DicomReader:
         return found
 
     def read(self, root: Path, slices: Iterable[RawSlice]) -> Iterator[NDArray[np.float32]]:
-        """Read slices: `(H, W)` float32 in HU, upright unless their orientation is kept.
-
-        Raises:
-            SliceError: a file is damaged, lies about its size, or is no longer what it was.
-        """
+        """Read slices: `(H, W)` float32 in HU, upright unless their orientation is kept."""
         root = source_folder(root)
         for each in slices:
             try:
@@ -122,26 +108,25 @@ class DicomReader:
 
     def _without_duplicates(self, root: Path, name: str, series: list[Placed], found: Scan) -> list[Placed]:
         """The series without slices that lie where another one lies and have its pixels."""
-        surplus: set[str] = set()
+        surplus: dict[str, LeftOut] = {}
         others = 0
         for run in same_position(series):
             seen: set[str] = set()
-            for each in run:
+            for file in (each.header.file for each in run):
                 try:
-                    digest = array_digest(self._read(root, each.header.file))
+                    digest = array_digest(self._read(root, file))
                 except FileProblemError as problem:
-                    surplus.add(each.header.file)
-                    found.left_out.append(problem.left_out(each.header.file))
+                    surplus[file] = problem.left_out(file)
                     continue
                 if digest in seen:
-                    surplus.add(each.header.file)
                     reason = "another slice of its series lies at the same place and has the same pixels"
-                    found.left_out.append(LeftOut(each.header.file, "duplicate", reason))
+                    surplus[file] = LeftOut(file, "duplicate", reason)
                 seen.add(digest)
             others += max(len(seen) - 1, 0)
         if others:
             message = f"{others} slices lie where another one lies and have other pixels; all are kept"
             found.notes.append(SeriesNote("same-position", name, message))
+        found.left_out.extend(surplus.values())
         return [each for each in series if each.header.file not in surplus]
 
 

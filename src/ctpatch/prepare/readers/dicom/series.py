@@ -69,9 +69,9 @@ def place(header: CtHeader, *, keep_orientation: bool) -> Placed:
     turn = Turn() if keep_orientation else upright_turn(header.axes) or Turn()
     shape, spacing, origin, axes = header.shape, header.spacing_mm, header.origin_mm, header.axes
     if turn.transpose:
-        shape = (shape[1], shape[0])
-        spacing = None if spacing is None else (spacing[1], spacing[0])
-        axes = None if axes is None else (*axes[3:], *axes[:3])
+        shape = shape[::-1]
+        spacing = spacing and spacing[::-1]
+        axes = axes and (*axes[3:], *axes[:3])
     if axes is not None:
         along_cols, along_rows = np.array(axes[:3]), np.array(axes[3:])
         if origin is not None and spacing is not None:
@@ -79,8 +79,8 @@ def place(header: CtHeader, *, keep_orientation: bool) -> Placed:
             corner += along_cols * (spacing[1] * (shape[1] - 1) * turn.flip_cols)
             corner += along_rows * (spacing[0] * (shape[0] - 1) * turn.flip_rows)
             origin = (float(corner[0]), float(corner[1]), float(corner[2]))
-        signs = (-1.0 if turn.flip_cols else 1.0, -1.0 if turn.flip_rows else 1.0)
-        a, b = (along_cols * signs[0]).tolist(), (along_rows * signs[1]).tolist()
+        a = (-along_cols if turn.flip_cols else along_cols).tolist()
+        b = (-along_rows if turn.flip_rows else along_rows).tolist()
         axes = (a[0], a[1], a[2], b[0], b[1], b[2])
     position = header.location_mm
     if origin is not None and axes is not None:
@@ -94,20 +94,17 @@ def _normal(axes: Axes) -> NDArray[np.float64]:
 
 def group_of(header: CtHeader, group_by: GroupBy) -> tuple[str, GroupKind]:
     """What must not be divided: as asked, or the next that is known."""
-    folder, _, _ = header.file.rpartition("/")
-    top = header.file.partition("/")[0] if "/" in header.file else ""
-    chain: list[tuple[str, GroupKind, str]] = [
-        ("patient", "patient", header.patient),
-        ("study", "study", header.study),
-        ("series", "series", header.series),
-        ("folder", "folder", folder or "."),
-        ("top-folder", "folder", top or "."),
-    ]
-    first = next(at for at, (name, _, _) in enumerate(chain) if name == group_by)
-    for _, kind, name in chain[first:]:
-        if name:
-            return (name if kind == "patient" else f"{kind} {name}"), kind
-    return f"folder {folder}", "folder"
+    folder = header.file.rpartition("/")[0]
+    chain: dict[GroupBy, tuple[GroupKind, str]] = {
+        "patient": ("patient", header.patient),
+        "study": ("study", header.study),
+        "series": ("series", header.series),
+        "folder": ("folder", folder or "."),
+        "top-folder": ("folder", folder.partition("/")[0] or "."),
+    }
+    names = list(chain)[list(chain).index(group_by) :]
+    kind, name = next(chain[each] for each in names if chain[each][1])
+    return (name if kind == "patient" else f"{kind} {name}"), kind
 
 
 def into_series(placed: Iterable[Placed], group_by: GroupBy) -> dict[str, list[Placed]]:
@@ -127,35 +124,27 @@ def into_series(placed: Iterable[Placed], group_by: GroupBy) -> dict[str, list[P
     return {name: sorted(series[name], key=_order) for name in sorted(series)}
 
 
-def _order(each: Placed) -> tuple[float, float, float, str]:
+def _order(each: Placed) -> tuple[bool, float, float, str]:
     """Along the normal; by number where no position is known; by name where nothing else tells."""
-    known = each.position_mm is not None
-    position = each.position_mm if each.position_mm is not None else 0.0
-    number = each.header.number
-    return (0.0 if known else 1.0, position, math.inf if number is None else float(number), each.header.file)
+    position, number = each.position_mm, each.header.number
+    return position is None, position or 0.0, math.inf if number is None else number, each.header.file
 
 
 def same_position(series: list[Placed]) -> list[list[Placed]]:
     """Runs of two and more slices that lie at one place."""
     runs = [[each] for each in series[:1]]
     for one, other in pairwise(series):
-        if _at_one_place(one, other):
+        here, there = one.position_mm, other.position_mm
+        if here is not None and there is not None and abs(here - there) < SAME_POSITION_MM:
             runs[-1].append(other)
         else:
             runs.append([other])
     return [run for run in runs if len(run) > 1]
 
 
-def _at_one_place(one: Placed, other: Placed) -> bool:
-    if one.position_mm is None or other.position_mm is None:
-        return False
-    return abs(one.position_mm - other.position_mm) < SAME_POSITION_MM
-
-
 def oddities(name: str, series: list[Placed]) -> Iterator[SeriesNote]:
     """What a user should know of a series: gaps, mixed spacing, tilt, turned or not axial, no position."""
-    first = series[0]
-    count = len(series)
+    first, count = series[0], len(series)
     if first.turn:
         yield SeriesNote("turned", name, f"the patient lay prone or on a side: slices were made upright ({count})")
     if first.header.axes is not None and upright_turn(first.header.axes) is None:
@@ -173,8 +162,7 @@ def oddities(name: str, series: list[Placed]) -> Iterator[SeriesNote]:
 
 
 def _step_notes(name: str, positions: list[float]) -> Iterator[SeriesNote]:
-    steps = [after - before for before, after in pairwise(positions)]
-    steps = [step for step in steps if step >= SAME_POSITION_MM]
+    steps = [step for before, after in pairwise(positions) if (step := after - before) >= SAME_POSITION_MM]
     if not steps:
         return
     usual = statistics.median(steps)

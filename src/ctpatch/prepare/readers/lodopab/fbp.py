@@ -10,6 +10,7 @@ Formulas: A. C. Kak and M. Slaney, Principles of Computerized Tomographic Imagin
 import math
 from dataclasses import dataclass
 from functools import lru_cache
+from itertools import count
 from typing import get_args
 
 import numpy as np
@@ -60,11 +61,7 @@ class ParallelBeam:
 
 
 def check_filter(name: FilterName, frequency_scaling: float) -> None:
-    """Refuse a filter that is not known, or a scaling that is not in (0, 1].
-
-    Raises:
-        ConfigError: names what is wrong.
-    """
+    """Raise ConfigError for a filter that is not known, or a scaling that is not in (0, 1]."""
     if name not in get_args(FilterName):
         raise ConfigError(f"filter_name: {name!r} is not known, wanted one of {', '.join(get_args(FilterName))}")
     if not 0 < frequency_scaling <= 1:
@@ -73,15 +70,8 @@ def check_filter(name: FilterName, frequency_scaling: float) -> None:
 
 def _fast_length(least: int) -> int:
     """The next even length without a prime factor above 5."""
-    length = least + least % 2
-    while True:
-        rest = length
-        for prime in (2, 3, 5):
-            while rest % prime == 0:
-                rest //= prime
-        if rest == 1:
-            return length
-        length += 2
+    # A number without other primes divides a power of 30 that is high enough.
+    return next(length for length in count(least + least % 2, 2) if pow(30, length.bit_length(), length) == 0)
 
 
 @lru_cache(maxsize=4)

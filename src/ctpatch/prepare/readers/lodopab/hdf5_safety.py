@@ -37,12 +37,7 @@ _NAMES = re.compile(r"'[^']*'|\"[^\"]*\"|\S*[/\\]\S*")
 
 
 class HdfArray:
-    """An array whose bytes all lie in its own file.
-
-    Attributes:
-        name: what messages call the file.
-        shape: rows first.
-    """
+    """An array whose bytes all lie in its own file, which messages call `name`; its `shape` has rows first."""
 
     def __init__(self, name: str, data: Any, rows_together: int) -> None:
         self.name = name
@@ -52,11 +47,7 @@ class HdfArray:
         self._start, self._block = 0, np.empty((0,), np.float32)
 
     def rows(self, start: int, stop: int) -> NDArray[np.float32]:
-        """Read rows `start` to `stop - 1`, as float32.
-
-        Raises:
-            SliceError: the file is damaged there.
-        """
+        """Read rows `start` to `stop - 1`, as float32; SliceError where the file is damaged there."""
         with _library_errors(self.name):
             block: NDArray[np.float32] = self._data[start:stop].astype(np.float32, copy=False)
         if block.shape[0] != stop - start:
@@ -64,11 +55,7 @@ class HdfArray:
         return block
 
     def row(self, number: int) -> NDArray[np.float32]:
-        """Read a row, with those that lie in the same chunks: where rows come in order, each chunk is read once.
-
-        Raises:
-            SliceError: there is no such row, or the file is damaged there.
-        """
+        """Read a row, with those that lie in the same chunks: where rows come in order, each chunk is read once."""
         if not 0 <= number < self.shape[0]:
             raise SliceError(f"{self.name} has {self.shape[0]} rows, row {number} is wanted; it changed meanwhile")
         if not self._start <= number < self._start + len(self._block):
@@ -102,11 +89,8 @@ def looks_like_hdf5(path: str | os.PathLike[str]) -> bool:
 def open_array(path: str | os.PathLike[str], name: str, key: str, wanted: Sequence[int | None]) -> Iterator[HdfArray]:
     """Open one array of a file for reading, after looking at all that could lead elsewhere or fill the memory.
 
-    Args:
-        path: the file.
-        name: what messages call it.
-        key: the array's name, in the file's root group.
-        wanted: the shape, None for an axis of any length up to 128 (LoDoPaB-CT's rows in a file).
+    `name` is what messages call the file, `key` the array's name in its root group, and `wanted` its shape: None for
+    an axis of any length up to 128 (LoDoPaB-CT's rows in a file).
 
     Raises:
         SliceError: the file is no HDF5 or damaged; the array is missing, behind a link, virtual, stored elsewhere,
@@ -129,39 +113,34 @@ def open_array(path: str | os.PathLike[str], name: str, key: str, wanted: Sequen
 
 def _checked(h5py: Any, file: Any, name: str, key: str, wanted: Sequence[int | None]) -> Any:
     """Return the data set where nothing is wrong with it."""
+    what = f"{name}: {key!r}"
     link = file.get(key, getlink=True)
     if link is None:
         raise SliceError(f"{name} holds no {key!r}; wanted an HDF5 file of LoDoPaB-CT")
     if not isinstance(link, h5py.HardLink):
-        raise SliceError(
-            f"{name}: {key!r} is a link ({type(link).__name__}), which is not followed; copy the data itself"
-        )
+        raise SliceError(f"{what} is a link ({type(link).__name__}), which is not followed; copy the data itself")
     # By its creation list first: asking a virtual data set for its shape opens the files that it names.
     opened = h5py.h5o.open(file.id, key.encode())
     if not isinstance(opened, h5py.h5d.DatasetID):
-        raise SliceError(f"{name}: {key!r} is no array; wanted an HDF5 file of LoDoPaB-CT")
+        raise SliceError(f"{what} is no array; wanted an HDF5 file of LoDoPaB-CT")
     made = opened.get_create_plist()
     if made.get_layout() == h5py.h5d.VIRTUAL:
-        raise SliceError(f"{name}: {key!r} is a virtual data set, which reads other files; copy the data into one file")
+        raise SliceError(f"{what} is a virtual data set, which reads other files; copy the data into one file")
     if made.get_external_count():
-        raise SliceError(
-            f"{name}: {key!r} keeps its data in another file, which is not read; copy the data into one file"
-        )
+        raise SliceError(f"{what} keeps its data in another file, which is not read; copy the data into one file")
     data = h5py.Dataset(opened)
-    _check_type(data, name, key, wanted)
+    _check_type(data, what, wanted)
     _check_chunks(data, made, name)
     return data
 
 
-def _check_type(data: Any, name: str, key: str, wanted: Sequence[int | None]) -> None:
+def _check_type(data: Any, what: str, wanted: Sequence[int | None]) -> None:
     if data.dtype.kind != "f" or data.dtype.itemsize not in {2, 4, 8}:
-        raise SliceError(f"{name}: {key!r} has dtype {str(data.dtype)[:60]}, wanted float32")
+        raise SliceError(f"{what} has dtype {str(data.dtype)[:60]}, wanted float32")
     fits = data.shape is not None and len(data.shape) == len(wanted)
     if not fits or not all(1 <= a <= 128 if b is None else a == b for a, b in zip(data.shape, wanted, strict=True)):  # noqa: PLR2004
         stated = " x ".join("1 to 128" if side is None else str(side) for side in wanted)
-        raise SliceError(
-            f"{name}: {key!r} has shape {data.shape}, wanted {stated}; only LoDoPaB-CT's own shapes are read"
-        )
+        raise SliceError(f"{what} has shape {data.shape}, wanted {stated}; only LoDoPaB-CT's own shapes are read")
 
 
 def _check_chunks(data: Any, made: Any, name: str) -> None:
@@ -205,8 +184,7 @@ def _check_stored(data: Any, filters: list[int], nominal: int, name: str) -> Non
 
 
 def _check_inflated(stored: bytes, most: int, name: str) -> None:
-    stream, size = zlib.decompressobj(), 0
-    rest = stored
+    stream, size, rest = zlib.decompressobj(), 0, stored
     while rest and not stream.eof:
         try:
             size += len(stream.decompress(rest, _INFLATE_STEP))

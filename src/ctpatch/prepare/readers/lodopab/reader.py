@@ -21,7 +21,7 @@ from numpy.typing import NDArray
 
 from ctpatch.errors import ConfigError, RangeError, SliceError, SourceManifestError
 from ctpatch.files.atomic import system_errors
-from ctpatch.prepare.readers.base import LeftOut, RawSlice, Scan, SeriesNote
+from ctpatch.prepare.readers.base import GroupKind, LeftOut, RawSlice, Scan, SeriesNote
 from ctpatch.prepare.readers.lodopab import FilterName
 from ctpatch.prepare.readers.lodopab.fbp import ParallelBeam, check_filter, filtered_back_projection
 from ctpatch.prepare.readers.lodopab.hdf5_safety import HdfArray, open_array
@@ -82,15 +82,10 @@ class LodopabReader:
         check_filter(self.filter_name, self.frequency_scaling)
 
     def scan(self, root: Path, advance: Callable[[int], None]) -> Scan:
-        """Find the slices of all splits, in the order of their sample numbers.
-
-        Raises:
-            UsageError: no such folder, or h5py is not installed.
-            SourceManifestError: a list of patients is damaged.
-        """
+        """Find the slices of all splits, in the order of their sample numbers."""
         names, left_out = find_files(root)
         scan = Scan(left_out=left_out)
-        splits = self._splits(root, names, scan, advance)
+        splits = _splits(root, names, scan, advance)
         for split, found in sorted(splits.items()):
             self._scan_split(root, split, found, scan)
         if not any(found.files[self.kind] for found in splits.values()):
@@ -99,60 +94,24 @@ class LodopabReader:
             )
         return scan
 
-    def _splits(self, root: Path, names: list[str], scan: Scan, advance: Callable[[int], None]) -> dict[str, _Split]:
-        splits: dict[str, _Split] = defaultdict(_Split)
-        for name in names:
-            advance(1)
-            base = name.rpartition("/")[2]
-            twice = LeftOut(name, "duplicate", "a file of the same name stands before it")
-            if data := _DATA_NAME.fullmatch(base):
-                if splits[data[2]].files[data[1]].setdefault(int(data[3]), name) != name:
-                    scan.left_out.append(twice)
-            elif listed := _CSV_NAME.fullmatch(base):
-                if splits[listed[1]].patients is not None:
-                    scan.left_out.append(twice)
-                else:
-                    splits[listed[1]].patients = _read_patients(source_folder(root) / name, base)
-            elif base.endswith(".zip"):
-                scan.left_out.append(LeftOut(name, "packed", "it is a zip archive; unpack it first"))
-            else:
-                scan.left_out.append(LeftOut(name, "not-lodopab", "its name is none of the data set"))
-        return splits
-
     def _scan_split(self, root: Path, split: str, found: _Split, scan: Scan) -> None:
         files = found.files[self.kind]
         if not files:
             return
-        kept = 0
+        before = len(scan.slices)
+        ends = PUBLISHED_LENGTHS[split] if found.patients is None else len(found.patients)
+        no_patient = ("no-patient", f"the list of patients ends after {ends} rows; copy the list again")
         for number, file in sorted(files.items()):
             try:
                 rows = self._valid_rows(root, split, number, found, scan)
             except SliceError as error:
                 scan.left_out.append(LeftOut(file, "damaged", str(error).removeprefix(file).lstrip(": "), fault=True))
                 continue
-            for row in range(rows):
-                sample = number * ROWS_IN_A_FILE + row
-                if found.patients is not None and sample >= len(found.patients):
-                    reason = f"the list of patients ends after {len(found.patients)} rows; copy the list again"
-                    scan.left_out.append(LeftOut(f"{file}[{row}]", "no-patient", reason, fault=True))
-                    continue
-                scan.slices.append(self._slice(split, file, row, sample, found.patients))
-                kept += 1
-        scan.notes += _notes(split, sorted(files), found, kept)
-
-    def _slice(self, split: str, file: str, row: int, sample: int, patients: list[str] | None) -> RawSlice:
-        return RawSlice(
-            file=file,
-            item=row,
-            shape=(SIDE, SIDE),
-            group=split if patients is None else patients[sample],
-            group_kind="series" if patients is None else "patient",
-            series=split,
-            order=sample,
-            unit="mapped",
-            split=split,
-            label=split,
-        )
+            first = number * ROWS_IN_A_FILE
+            listed = min(rows, max(ends - first, 0))
+            scan.slices += (_slice(split, file, row, first + row, found.patients) for row in range(listed))
+            scan.left_out += (LeftOut(f"{file}[{row}]", *no_patient, fault=True) for row in range(listed, rows))
+        scan.notes += _notes(split, sorted(files), found, len(scan.slices) - before)
 
     def _valid_rows(self, root: Path, split: str, number: int, found: _Split, scan: Scan) -> int:
         """Count the rows of a file that are slices, and note those that are fill."""
@@ -171,13 +130,8 @@ class LodopabReader:
         return rows
 
     def read(self, root: Path, slices: Iterable[RawSlice]) -> Iterator[Image]:
-        """Read slices, in order: `(362, 362)` float32 in [0, 1] each.
-
-        Raises:
-            SliceError: a file is damaged or not what it should be.
-            RangeError: ground truth outside [0, 1], or values that are not finite.
-        """
-        for file, rows in groupby(list(slices), key=lambda each: each.file):
+        """Read slices, in order: `(362, 362)` float32 in [0, 1] each; ground truth outside it raises RangeError."""
+        for file, rows in groupby(slices, key=lambda each: each.file):
             with _opened(root, file, self.kind) as array:
                 for one in rows:
                     yield self._finish(array.row(one.item), f"{file}[{one.item}]")
@@ -198,6 +152,33 @@ class LodopabReader:
         return np.ascontiguousarray(upright.T if self.keep_orientation else upright)
 
 
+def _splits(root: Path, names: list[str], scan: Scan, advance: Callable[[int], None]) -> dict[str, _Split]:
+    splits: dict[str, _Split] = defaultdict(_Split)
+    for name in names:
+        advance(1)
+        base = name.rpartition("/")[2]
+        twice = LeftOut(name, "duplicate", "a file of the same name stands before it")
+        if data := _DATA_NAME.fullmatch(base):
+            if splits[data[2]].files[data[1]].setdefault(int(data[3]), name) != name:
+                scan.left_out.append(twice)
+        elif listed := _CSV_NAME.fullmatch(base):
+            if splits[listed[1]].patients is not None:
+                scan.left_out.append(twice)
+            else:
+                splits[listed[1]].patients = _read_patients(source_folder(root) / name, base)
+        elif base.endswith(".zip"):
+            scan.left_out.append(LeftOut(name, "packed", "it is a zip archive; unpack it first"))
+        else:
+            scan.left_out.append(LeftOut(name, "not-lodopab", "its name is none of the data set"))
+    return splits
+
+
+def _slice(split: str, file: str, row: int, sample: int, patients: list[str] | None) -> RawSlice:
+    kind: GroupKind = "series" if patients is None else "patient"
+    group = split if patients is None else patients[sample]
+    return RawSlice(file, row, (SIDE, SIDE), group, kind, split, sample, unit="mapped", split=split, label=split)
+
+
 def _opened(root: Path, file: str, kind: Kind) -> AbstractContextManager[HdfArray]:
     return open_array(source_file(root, file), file, "data", (None, *_SHAPES[kind]))
 
@@ -213,28 +194,21 @@ def _observed(root: Path, file: str | None, rows: int) -> int:
         return rows
 
 
-def _notes(split: str, numbers: list[int], found: _Split, kept: int) -> list[str | SeriesNote]:
-    notes: list[str | SeriesNote] = []
+def _notes(split: str, numbers: list[int], found: _Split, kept: int) -> Iterator[SeriesNote]:
     missing = sorted(set(range(numbers[-1])) - set(numbers))
     if missing:
         shown = ", ".join(f"{number:03d}" for number in missing[:10]) + (" …" if len(missing) > 10 else "")  # noqa: PLR2004
-        notes.append(SeriesNote("missing-files", split, f"files {shown} are not there"))
+        yield SeriesNote("missing-files", split, f"files {shown} are not there")
     if kept < PUBLISHED_LENGTHS[split]:
         message = f"{kept} of the {PUBLISHED_LENGTHS[split]} slices published are there"
-        notes.append(SeriesNote("incomplete", split, message))
+        yield SeriesNote("incomplete", split, message)
     if found.patients is None:
         message = "there is no list of its patients, so all of it counts as one group"
-        notes.append(SeriesNote("no-patients", split, message))
-    return notes
+        yield SeriesNote("no-patients", split, message)
 
 
 def _read_patients(path: Path, name: str) -> list[str]:
-    """The number of each sample's patient, without leading zeros: one a line, in the order of the samples.
-
-    Raises:
-        SourceManifestError: a line is no whole number, or the file is too large to be such a list.
-        SystemFailureError: the file cannot be read.
-    """
+    """The number of each sample's patient, without leading zeros: one a line, in the order of the samples."""
     with system_errors("reading", name), path.open("rb") as file:
         content = file.read(_MAX_LIST_BYTES + 1)
     if len(content) > _MAX_LIST_BYTES:

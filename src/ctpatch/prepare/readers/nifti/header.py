@@ -62,11 +62,7 @@ class NiftiHeader:
 
 
 def kind_of(start: bytes) -> str | None:
-    """Tell what a file is by its first 540 bytes.
-
-    Returns:
-        `nifti-1`, `nifti-2`, `pair` (a header whose voxels lie in another file), or None.
-    """
+    """`nifti-1`, `nifti-2`, `pair` (a header whose voxels lie in another file), or None, by the first 540 bytes."""
     if start[4:12] == b"n+2\0\r\n\x1a\n":
         return "nifti-2"
     if start[4:8] == b"ni2\0" or start[344:348] == b"ni1\0":
@@ -75,11 +71,7 @@ def kind_of(start: bytes) -> str | None:
 
 
 def parse_header(start: bytes, name: str) -> NiftiHeader:
-    """Read and check the header of a single-file NIfTI-1 or NIfTI-2.
-
-    Args:
-        start: the first 540 bytes.
-        name: what messages call the file.
+    """Read and check the header of a single-file NIfTI-1 or NIfTI-2 in its first 540 bytes.
 
     Raises:
         SliceError: a field makes no sense, the voxels are no real numbers, or there are too many of them.
@@ -97,7 +89,7 @@ def parse_header(start: bytes, name: str) -> NiftiHeader:
     except SliceError:
         raise
     except Exception as error:  # noqa: BLE001 - nibabel raises many kinds on rubbish
-        reason = str(error).splitlines()[0][:120] if str(error) else type(error).__name__
+        reason = (str(error).splitlines() or [type(error).__name__])[0][:120]
         raise SliceError(f"{name} has a damaged header ({reason}); copy it again") from None
 
 
@@ -106,25 +98,14 @@ def _checked(header: Any, header_bytes: int, name: str) -> NiftiHeader:
     dtype = header.get_data_dtype()
     if dtype.kind not in "iuf" or dtype.itemsize > 8:  # noqa: PLR2004
         raise SliceError(f"{name} holds {_voxels(dtype)}, wanted whole numbers or float32 or float64")
-    offset = float(header["vox_offset"])
     least = header_bytes + 4  # four bytes say whether extensions follow
-    if offset == 0:
-        offset = least
+    offset = float(header["vox_offset"]) or least
     if not math.isfinite(offset) or offset < least or offset != int(offset):
         raise SliceError(f"{name} says its voxels begin at byte {offset:g}, wanted {least} or more; copy it again")
     slope, inter = header.get_slope_inter()
-    affine, orientation, disagreement = _affine(header, name)
-    return NiftiHeader(
-        shape=shape,
-        volumes=volumes,
-        dtype=dtype,
-        offset=int(offset),
-        slope=1.0 if slope is None else float(slope),
-        inter=0.0 if inter is None else float(inter),
-        affine=affine,
-        orientation=orientation,
-        disagreement=disagreement,
-    )
+    if slope is None:
+        slope, inter = 1.0, 0.0
+    return NiftiHeader(shape, volumes, dtype, int(offset), slope, inter, *_affine(header, name))
 
 
 def _shape(header: Any, name: str) -> tuple[tuple[int, int, int], int]:
@@ -170,10 +151,9 @@ def _affine(header: Any, name: str) -> tuple[NDArray[np.float64], str, bool]:
         raise SliceError(f"{name} has voxels of {stated} mm, wanted {_SMALLEST_MM} to {_LARGEST_MM:g} mm")
     if abs(np.linalg.det(affine[:3, :3] / edges)) < _SMALLEST_VOLUME:
         raise SliceError(f"{name} has axes that lie in one plane; write its header again")
-    both = sform is not None and qform is not None
-    disagreement = both and nib.aff2axcodes(sform) != nib.aff2axcodes(qform)
-    source = "sform" if sform is not None else "qform" if qform is not None else "none"
-    return affine, source, disagreement
+    if sform is None:
+        return affine, "none" if qform is None else "qform", False
+    return affine, "sform", qform is not None and nib.aff2axcodes(sform) != nib.aff2axcodes(qform)
 
 
 @dataclass(frozen=True, slots=True)
@@ -214,11 +194,7 @@ class AxialGrid:
 
 
 def axial_grid(header: NiftiHeader) -> AxialGrid:
-    """Find the axes of the file that come closest to back, left and head.
-
-    Raises:
-        SliceError: they cannot be told apart.
-    """
+    """Find the axes of the file that come closest to back, left and head; SliceError where none do."""
     import nibabel as nib  # noqa: PLC0415
 
     found = nib.io_orientation(header.affine)
@@ -226,16 +202,13 @@ def axial_grid(header: NiftiHeader) -> AxialGrid:
         raise SliceError("its axes cannot be told apart; write its header again")
     axis_of = {int(world): (axis, direction > 0) for axis, (world, direction) in enumerate(found)}
     # Rows grow to the back and columns to the left, against the world's axes; slices to the head, along it.
-    chosen = [axis_of[FRONT], axis_of[RIGHT], axis_of[HEAD]]
-    axes = (chosen[0][0], chosen[1][0], chosen[2][0])
-    turned = (chosen[0][1], chosen[1][1], not chosen[2][1])
+    (rows, to_front), (cols, to_right), (planes, to_head) = axis_of[FRONT], axis_of[RIGHT], axis_of[HEAD]
+    axes, turned = (rows, cols, planes), (to_front, to_right, not to_head)
+    counts = (header.shape[rows], header.shape[cols], header.shape[planes])
     first = np.ones(4)
-    steps = []
-    for axis, reverse in zip(axes, turned, strict=True):
-        first[axis] = header.shape[axis] - 1 if reverse else 0
-        steps.append(header.affine[:3, axis] * (-1 if reverse else 1))
+    first[list(axes)] = np.where(turned, np.subtract(counts, 1), 0)
     to_dicom = np.array([-1.0, -1.0, 1.0])
-    down, across, ahead = (step * to_dicom for step in steps)
+    down, across, ahead = (header.affine[:3, list(axes)] * np.where(turned, -1.0, 1.0)).T * to_dicom
     # Headers hold float32: 0.9 mm is to read as 0.9.
     spacing = (round(float(np.linalg.norm(down)), 6), round(float(np.linalg.norm(across)), 6))
     down_unit, across_unit = down / np.linalg.norm(down), across / np.linalg.norm(across)
@@ -245,7 +218,7 @@ def axial_grid(header: NiftiHeader) -> AxialGrid:
     return AxialGrid(
         axes=axes,
         reversed_=turned,
-        counts=(header.shape[axes[0]], header.shape[axes[1]], header.shape[axes[2]]),
+        counts=counts,
         spacing_mm=spacing,
         origin_mm=_three(origin),
         step_mm=_three(ahead),

@@ -1,6 +1,7 @@
 """NIfTI volumes to axial slices: the front on top, the patient's right on the left, from the feet to the head."""
 
 import re
+from collections import Counter
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, field
 from itertools import groupby
@@ -19,6 +20,10 @@ from ctpatch.prepare.readers.tree import find_files, source_file, source_folder
 
 _BIDS_SUBJECT = re.compile(r"(?:^|/)(sub-[A-Za-z0-9]+)(?=[/_.])")
 _NAMED_NIFTI = re.compile(r".*\.nii(\.gz)?", re.IGNORECASE)
+_LEFT_OUT = {
+    "pair": ("pair-of-files", "its voxels lie in a second file (.hdr and .img); write both as one .nii"),
+    None: ("not-nifti", "it is no NIfTI file"),
+}
 _STRAIGHT_DEGREES = 0.1  # below, a slice of 400 mm is off the axial plane by less than a slice's thickness
 
 
@@ -46,11 +51,7 @@ class NiftiReader:
             raise ConfigError(f"group_by: {self.group_by!r} is not known, wanted folder or file")
 
     def scan(self, root: Path, advance: Callable[[int], None]) -> Scan:
-        """Find the axial slices of all volumes; headers alone are read.
-
-        Raises:
-            UsageError: no such folder, or nibabel is not installed.
-        """
+        """Find the axial slices of all volumes; headers alone are read."""
         names, left_out = find_files(root)
         scan = Scan(left_out=left_out)
         for name in names:
@@ -66,14 +67,10 @@ class NiftiReader:
     def _scan_file(self, path: Path, name: str, scan: Scan) -> None:
         start = _first_bytes(path, name)
         kind = kind_of(start)
-        if kind == "pair":
-            reason = "its voxels lie in a second file (.hdr and .img); write both as one .nii"
-            scan.left_out.append(LeftOut(name, "pair-of-files", reason))
-            return
-        if kind is None:
-            if _NAMED_NIFTI.fullmatch(name):
-                raise SliceError(f"{name} is named like NIfTI and is none; copy it again")
-            scan.left_out.append(LeftOut(name, "not-nifti", "it is no NIfTI file"))
+        if kind is None and _NAMED_NIFTI.fullmatch(name):
+            raise SliceError(f"{name} is named like NIfTI and is none; copy it again")
+        if kind in _LEFT_OUT:
+            scan.left_out.append(LeftOut(name, *_LEFT_OUT[kind]))
             return
         header = parse_header(start, name)
         with open_nifti(path, name) as stream:
@@ -109,13 +106,8 @@ class NiftiReader:
         return (folder, "folder") if folder and self.group_by == "folder" else (name, "file")
 
     def read(self, root: Path, slices: Iterable[RawSlice]) -> Iterator[NDArray[np.float32]]:
-        """Read slices, in order: `(H, W)` float32 each, `stored * scl_slope + scl_inter`, which for CT is HU.
-
-        Raises:
-            SliceError: a file is damaged or not what its header says.
-            RangeError: values are not finite.
-        """
-        for file, group in groupby(list(slices), key=lambda each: each.file):
+        """Read slices, in order: `(H, W)` float32 each, `stored * scl_slope + scl_inter`, which for CT is HU."""
+        for file, group in groupby(slices, key=lambda each: each.file):
             rows = list(group)
             path = source_file(root, file)
             header = parse_header(_first_bytes(path, file), file)
@@ -167,13 +159,10 @@ def _notes(series: str, header: NiftiHeader, grid: AxialGrid) -> Iterator[Series
 
 
 def _note_groups(scan: Scan) -> None:
-    files: dict[str, set[str]] = {}
-    for one in scan.slices:
-        if one.group_kind == "folder":
-            files.setdefault(one.group, set()).add(one.file)
-    many = sorted(group for group, found in files.items() if len(found) > 1)
+    files = {(one.group, one.file) for one in scan.slices if one.group_kind == "folder"}
+    many = sum(count > 1 for count in Counter(group for group, _ in files).values())
     if many:
-        folders = "1 folder has" if len(many) == 1 else f"{len(many)} folders have"
+        folders = "1 folder has" if many == 1 else f"{many} folders have"
         scan.notes.append(
             f"{folders} several files, which count as one patient, who is in one split alone; use --group-by file "
             "where each is another patient"

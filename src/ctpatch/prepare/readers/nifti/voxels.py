@@ -8,7 +8,7 @@ import stat
 import zlib
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from itertools import groupby
+from itertools import groupby, islice
 from pathlib import Path
 from typing import Any
 
@@ -31,11 +31,7 @@ _STEP = 2**20
 
 @contextmanager
 def open_nifti(path: str | os.PathLike[str], name: str) -> Iterator[Stream]:
-    """Open a file, and look through gzip where it begins like that.
-
-    Raises:
-        SliceError: it cannot be read, or its compressed data are damaged.
-    """
+    """Open a file, through gzip where it begins like that; SliceError where it cannot be read or is damaged."""
     try:
         fd = os.open(path, os.O_RDONLY | getattr(os, "O_BINARY", 0) | getattr(os, "O_NONBLOCK", 0))
         with os.fdopen(fd, "rb") as raw:
@@ -57,11 +53,7 @@ def open_nifti(path: str | os.PathLike[str], name: str) -> Iterator[Stream]:
 
 
 def check_size(path: Path, stream: Stream, header: NiftiHeader, name: str) -> None:
-    """Refuse a file that does not hold just what its header promises; nothing large is read or allocated.
-
-    Raises:
-        SliceError: the sizes differ.
-    """
+    """Raise SliceError for a file that does not hold just what its header promises, with nothing large read for it."""
     wanted, size = header.total_bytes, path.stat().st_size
     if not isinstance(stream, gzip.GzipFile):
         found = size
@@ -106,29 +98,16 @@ def read_planes(
     """Read planes across one of the file's axes.
 
     The file is gone through once for each `BLOCK_BYTES` of planes, in its own order, as a compressed file allows
-    no other.
+    no other; SliceError where it ends early or is damaged.
 
-    Args:
-        stream: as `open_nifti` gives it.
-        header: of the file.
-        name: what messages call it.
-        axis: 0, 1 or 2: the axis that a plane has one number of.
-        wanted: `(volume, number along the axis)`, in the order to be given.
-
-    Yields:
-        As stored, the file's other axes in the order `(later, earlier)`: `(k, j)`, `(k, i)` or `(j, i)`. An array
-        is valid until the next one is asked for.
-
-    Raises:
-        SliceError: the file ends early or is damaged.
+    `axis` is 0, 1 or 2; `wanted` are `(volume, number along the axis)`, in the order to be given. A plane is as
+    stored, the file's other axes in the order `(later, earlier)`: `(k, j)`, `(k, i)` or `(j, i)`.
     """
     k, j, i = header.shape[::-1]
-    plane_shape = {0: (k, j), 1: (k, i), 2: (j, i)}[axis]
+    plane_shape = ((k, j), (k, i), (j, i))[axis]
     together = max(1, BLOCK_BYTES // (plane_shape[0] * plane_shape[1] * header.dtype.itemsize))
     for volume, places in groupby(wanted, key=lambda place: place[0]):
-        numbers = [number for _, number in places]
-        for start in range(0, len(numbers), together):
-            several = numbers[start : start + together]
+        while several := [number for _, number in islice(places, together)]:
             block = np.empty((len(several), *plane_shape), header.dtype)
             _fill(block, stream, header, name, (volume, axis), several)
             yield from block
