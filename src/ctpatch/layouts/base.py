@@ -105,24 +105,24 @@ class Addresses:
 
 
 class PartWriter(Protocol):
-    """Writes the patches of one part; a new one for each part."""
-
-    def write(self, piece: SliceToWrite) -> Addresses:
-        """Write the kept patches of a slice."""
-        ...
-
-    def finish(self) -> list[str]:
-        """End the part's files; returns them, not yet durable."""
-        ...
-
-    def abandon(self) -> None:
-        """Let go of open files after a fault."""
-        ...
+    """Writes the patches of one part; a new one for each part. What is not `write` is right where it writes nothing."""
 
     @property
     def bytes_written(self) -> int:
         """Bytes written so far."""
-        ...
+        return 0
+
+    @abstractmethod
+    def write(self, piece: SliceToWrite) -> Addresses:
+        """Write the kept patches of a slice."""
+
+    def finish(self) -> list[str]:
+        """End the part's files; returns them, not yet durable."""
+        return []
+
+    def abandon(self) -> None:
+        """Let go of open files after a fault."""
+        return
 
 
 class Layout(ABC):

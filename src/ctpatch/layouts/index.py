@@ -7,24 +7,15 @@ from typing import Any
 import numpy as np
 import polars as pl
 
-from ctpatch.layouts.base import Addresses, Layout, Shape, SliceToWrite, WriterOptions
+from ctpatch.layouts.base import Addresses, Layout, PartWriter, Shape, SliceToWrite, WriterOptions
 
 
-class IndexWriter:
+class IndexWriter(PartWriter):
     """Writes nothing but addresses."""
-
-    bytes_written = 0
 
     def write(self, piece: SliceToWrite) -> Addresses:
         """The addresses of a slice's kept patches: the slice itself."""
         return Addresses([[path] * len(piece.rows) for path in piece.src_paths], None)
-
-    def finish(self) -> list[str]:
-        """No file was written."""
-        return []
-
-    def abandon(self) -> None:
-        """Nothing is open."""
 
 
 class IndexLayout(Layout):

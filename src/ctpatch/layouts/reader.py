@@ -25,7 +25,7 @@ from numpy.typing import NDArray
 from ctpatch.core.patches import window_of
 from ctpatch.errors import FormatError, NpyError
 from ctpatch.files.memory import Slabs, copies_slowly, copy_in_runs
-from ctpatch.files.npy import header_bytes, open_npy, read_exactly, read_header
+from ctpatch.files.npy import READS_VECTORS, header_bytes, open_npy, read_exactly, read_header
 from ctpatch.words import PadMode
 
 _THREADS = 4
@@ -273,7 +273,7 @@ class ArrayReader:
 
     def _read_some(self, todo: list[tuple[int, str]], out: NDArray[Any]) -> None:
         whole = len(self._header) + out[:1].nbytes
-        quick = _READS_VECTORS and out.dtype == self._addresses.dtype and out.dtype.isnative
+        quick = READS_VECTORS and out.dtype == self._addresses.dtype and out.dtype.isnative
         head, behind = bytearray(len(self._header)), bytearray(1)
         for place, path in todo:
             slot = out[place]
@@ -301,6 +301,3 @@ class ArrayReader:
         read_exactly(fd, memoryview(content), header.offset, path)
         order: Any = "F" if header.fortran_order else "C"
         slot[...] = np.frombuffer(content, header.dtype).reshape(header.shape, order=order)
-
-
-_READS_VECTORS = hasattr(os, "readv")
