@@ -196,11 +196,6 @@ class PredictWork(Work[PredictPart, WorkFolder[PredictedMeta], PredictReceipt, P
         """The folder: the rest stays in this process, since a model may live on a device."""
         return folder
 
-    @property
-    def run(self) -> Callable[[WorkFolder[PredictedMeta], PredictPart], PredictReceipt]:
-        """Gives the windows of a part to the model."""
-        return self._run_part
-
     def changed(self, folder: WorkFolder[PredictedMeta], meta: PredictedMeta) -> list[str]:
         """Options, model or set that differ."""
         del folder
@@ -240,7 +235,7 @@ class PredictWork(Work[PredictPart, WorkFolder[PredictedMeta], PredictReceipt, P
         folder.put(PREDICT_META, meta.to_bytes())
         return meta
 
-    def _run_part(self, folder: WorkFolder[PredictedMeta], part: PredictPart) -> PredictReceipt:
+    def run(self, folder: WorkFolder[PredictedMeta], part: PredictPart) -> PredictReceipt:
         """Predict the slices of a part, or find that it is done."""
         place, plan = folder.folder.resolve(), self.begun.plan_digest
         done = PredictReceipt.of_plan(folder.state, part.number, plan)
