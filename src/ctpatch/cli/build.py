@@ -20,6 +20,7 @@ from ctpatch.cli.options import (
     json_text,
     names_of,
     patch_config,
+    result_json,
     sets_meant,
     with_file,
 )
@@ -114,16 +115,12 @@ def merge(
 
 def build_json(result: "BuildResult") -> dict[str, Any]:
     """What a build did, as plain values."""
-    return {
-        "folder": str(result.folder),
-        "outcome": result.outcome,
-        "seconds": result.seconds,
-        "complete": result.complete,
-        "skipped": result.skipped,
-        "covering_stride": result.covering_stride,
-        "slices_without_windows": result.num_without_windows,
-        "meta": result.meta.model_dump(mode="json"),
-    }
+    return result_json(
+        result,
+        skipped=result.skipped,
+        covering_stride=result.covering_stride,
+        slices_without_windows=result.num_without_windows,
+    )
 
 
 def plan(

@@ -16,6 +16,8 @@ from ctpatch.words import LAYOUTS, LayoutName, OnError, PadMode
 
 if TYPE_CHECKING:
     from ctpatch.config import PatchConfig
+    from ctpatch.cutting.work import BuildResult
+    from ctpatch.prepare.pipeline import PrepareResult
 
 Sources = Annotated[str, Parameter(help="A split's folder, a dataset's folder (all its splits), or a manifest.")]
 Sets = Annotated[Path, Parameter(help="A patch set's folder, or a folder of such.")]
@@ -34,11 +36,7 @@ ConfigFile = Annotated[Path | None, Parameter(help="A TOML file with these optio
 
 
 def numbers(text: str, option: str, wanted: str, kind: type[int] | type[float] = int) -> tuple[float, ...]:
-    """One number, or two of rows and columns: `128`, `128x96`.
-
-    Raises:
-        ConfigError: it is neither.
-    """
+    """One number, or two of rows and columns: `128`, `128x96`; ConfigError where it is neither."""
     try:
         found = tuple(kind(part) for part in text.lower().replace(",", "x").split("x"))
     except ValueError:
@@ -259,17 +257,12 @@ def _from_file(path: Path | None) -> dict[str, Any]:
 
 
 def patch_config(options: dict[str, Any]) -> "PatchConfig":
-    """The options that decide the patches.
-
-    Raises:
-        ConfigError: an option makes no sense; names it.
-    """
+    """The options that decide the patches; ConfigError names one that makes no sense."""
     from ctpatch.config import PatchConfig, Rule, min_std_rule  # noqa: PLC0415
 
     values = {name: options[name] for name in names_of(PatchOptions) if options.get(name) is not None}
     drop = values.pop("drop", [])
-    if isinstance(drop, str):
-        drop = [drop]
+    drop = [drop] if isinstance(drop, str) else drop
     if not isinstance(drop, list | tuple) or not all(isinstance(rule, str) for rule in drop):
         raise ConfigError(f"drop: {drop!r}, wanted rules as 'name: condition'")
     rules = [Rule.parse(rule) for rule in drop]
@@ -295,12 +288,7 @@ def with_file(config: Path | None, *groups: OptionGroup) -> dict[str, Any]:
 def executor_from(options: dict[str, Any]) -> Iterator[dict[str, Any]]:
     """What a function with the arguments `workers` and `executor` is to be given, while it runs.
 
-    Args:
-        options: by name, those of `EngineOptions` among others; what is missing was not chosen.
-
-    Raises:
-        ConfigError: the options do not fit together.
-        UsageError: Dask is not installed, or no scheduler answers.
+    `options` are those of `EngineOptions`, among others; what is missing was not chosen.
     """
     from ctpatch.work.executors.choose import engine_executor  # noqa: PLC0415 - the help is quick without it
 
@@ -312,6 +300,18 @@ def executor_from(options: dict[str, Any]) -> Iterator[dict[str, Any]]:
 def json_text(value: Any) -> str:
     """A result as JSON, for programs."""
     return json.dumps(value, indent=2, ensure_ascii=False, allow_nan=False, default=str)
+
+
+def result_json(result: "BuildResult | PrepareResult", **own: Any) -> dict[str, Any]:
+    """What a run did, as plain values; `own` is what only such runs have."""
+    return {
+        "folder": str(result.folder),
+        "outcome": result.outcome,
+        "seconds": result.seconds,
+        "complete": result.complete,
+        **own,
+        "meta": result.meta.model_dump(mode="json"),
+    }
 
 
 def sets_meant(paths: tuple[Path, ...]) -> list[Path]:
