@@ -5,6 +5,7 @@ give a constant slice, borders included. Sums are float64: with weights from 1e-
 result is off by less than 1e-7 of that size, before it is rounded to float32.
 """
 
+from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
@@ -40,21 +41,20 @@ def window_weights(size: tuple[int, int], window: WindowName) -> NDArray[np.floa
     Raises:
         ValueError: there is no window of that name.
     """
-    sides = []
-    for length in size:
-        at = np.arange(length, dtype=np.float64)
-        if window == "uniform":
-            side = np.ones(length)
-        elif window == "hann":
-            side = np.sin(np.pi * (at + 0.5) / length) ** 2
-        elif window == "gaussian":
-            side = np.exp(-(((at - (length - 1) / 2) / (GAUSSIAN_SIGMA * length)) ** 2) / 2)
-        else:
-            raise ValueError(f"window {window!r} is not known; windows are {', '.join(WINDOWS)}")
-        sides.append(side)
-    weights = np.multiply.outer(sides[0], sides[1])
+    weights = np.multiply.outer(_side_weights(size[0], window), _side_weights(size[1], window))
     weights.flags.writeable = False
     return weights
+
+
+def _side_weights(length: int, window: WindowName) -> NDArray[np.float64]:
+    at = np.arange(length, dtype=np.float64)
+    if window == "uniform":
+        return np.ones(length)
+    if window == "hann":
+        return np.sin(np.pi * (at + 0.5) / length) ** 2
+    if window == "gaussian":
+        return np.exp(-(((at - (length - 1) / 2) / (GAUSSIAN_SIGMA * length)) ** 2) / 2)
+    raise ValueError(f"window {window!r} is not known; windows are {', '.join(WINDOWS)}")
 
 
 @lru_cache(maxsize=8)
@@ -116,7 +116,7 @@ def reassemble(
             of the slice (padding), which is cut off.
         shape: height and width of the slice.
         window: how a patch's pixels weigh where patches overlap: `hann`, `gaussian` or `uniform`.
-        fill: what pixels get that no patch covers; `uncovered_pixels` counts them.
+        fill: what pixels get that no patch covers.
 
     Returns:
         The slice, `shape`, float32 (float64 where the patches are).
@@ -140,14 +140,6 @@ def reassemble(
     for patch, (row, col) in zip(stack, origins, strict=True):
         canvas.add(patch, row, col)
     return canvas.image(fill)[0]
-
-
-def uncovered_pixels(coords: Iterable[tuple[int, int]], shape: tuple[int, int], patch_size: tuple[int, int]) -> int:
-    """How many pixels of a slice no patch at these origins covers."""
-    covered = np.zeros(shape, dtype=bool)
-    for row, col in coords:
-        covered[row : row + patch_size[0], col : col + patch_size[1]] = True
-    return int(covered.size - np.count_nonzero(covered))
 
 
 def _checked_patches(patches: ArrayLike) -> NDArray[Any]:
@@ -240,15 +232,13 @@ class Reassembler:
         self._size, self._window, self._fill, self._names = patch_size, window, fill, names
         self._open: dict[int, _Canvas] = {}
         self._added = np.zeros(len(self._slices), dtype=bool)
+        self._left = Counter(self._slices.tolist())
         self._check_windows()
-        indices, counts = np.unique(self._slices, return_counts=True)
-        self._left = dict(zip(indices.tolist(), counts.tolist(), strict=True))
         window_weights(patch_size, window)
 
     def _check_windows(self) -> None:
-        for index in np.unique(self._slices).tolist():
-            if index not in self._shapes:
-                raise ReassemblyError(f"the shape of slice {index} is not given")
+        if unknown := self._left.keys() - self._shapes:
+            raise ReassemblyError(f"the shape of slice {min(unknown)} is not given")
         keys = np.stack([self._slices, self._rows, self._cols], axis=1)
         unique, first, counts = np.unique(keys, axis=0, return_index=True, return_counts=True)
         if len(unique) < len(keys):

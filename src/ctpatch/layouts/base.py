@@ -202,12 +202,12 @@ class Layout(ABC):
             dtypes: one for each array.
             shards: counts the numbers that `shards` gives in all parts.
         """
-        content = sum(
+        heads = shards() * len(dtypes) * self.data_offset if self.data_offset else 0
+        return heads + sum(
             slices * self.slice_bytes(shape, windows, patch_size, dtype)
             for slices, shape, windows in counts
             for dtype in dtypes
         )
-        return content + (shards() * len(dtypes) * self.data_offset if self.data_offset else 0)
 
     # Writing and reading.
 
@@ -216,11 +216,7 @@ class Layout(ABC):
         """A new writer for one part."""
 
     def addresses(self, rows: pl.DataFrame, array: str, dtype: str) -> ArrayAddresses:
-        """The addresses in rows of the manifest.
-
-        Raises:
-            FormatError: a path or an item is missing where the layout needs one.
-        """
+        """The addresses in rows of the manifest; FormatError where one that the layout needs is missing."""
         column = path_column(array)
         windows = not self.holds_patches
         items = rows["patch_index"]
