@@ -2,7 +2,7 @@
 
 from collections.abc import Iterator
 
-from ctpatch.checking.audit.report import CHECKS, AuditReport, Leak, SplitSummary
+from ctpatch.checking.audit.report import CHECKS, AuditReport, SplitSummary
 from ctpatch.checking.findings import counted
 from ctpatch.cli.screen import printable
 
@@ -23,7 +23,8 @@ def _lines(report: AuditReport, show: int) -> Iterator[str]:
         yield f"{title}: {count:,}"
         shown = [leak for leak in report.findings if leak.check == check][:show]
         for leak in shown:
-            yield from _leak_lines(leak)
+            others = f", and {leak.others:,} more of {leak.first.split}" if leak.others and check != "patient" else ""
+            yield from (f"  {leak.message}{others}", f"    {leak.first}", f"    {leak.second}")
         if count > len(shown):
             yield f"  and {count - len(shown):,} more" + ("" if show else " (--show 10)")
     if report.implied_patches:
@@ -63,13 +64,6 @@ def _split_lines(split: SplitSummary) -> Iterator[str]:
         (split.from_patches, "slices were put together from their patches"),
     )
     yield from (f"  {count:,} {what}" for count, what in repeats if count)
-
-
-def _leak_lines(leak: Leak) -> Iterator[str]:
-    others = f", and {leak.others:,} more of {leak.first.split}" if leak.others and leak.check != "patient" else ""
-    yield f"  {leak.message}{others}"
-    yield f"    {leak.first}"
-    yield f"    {leak.second}"
 
 
 def _verdict(report: AuditReport) -> str:

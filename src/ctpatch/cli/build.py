@@ -140,17 +140,11 @@ def plan(
     cfg = patch_config(options)
     mode: OnError = options.get("on_error", "stop")
     plans = make_plan(sources, config=cfg, data_root=options.get("data_root"), skip_faulty=mode == "skip")
-    shown = []
-    failed = False
+    how = {"workers": options.get("workers", 1), "on_error": mode}
     with ConsoleListener(quiet=json_output) as listener:
-        for each in plans:
-            preview = None
-            if cfg.drop:
-                preview = preview_rules(each, workers=options.get("workers", 1), on_error=mode, listener=listener)
-            failed = failed or each.num_faulty > 0 or bool(preview and preview.skipped)
-            shown.append((each, preview))
+        shown = [(each, preview_rules(each, listener=listener, **how) if cfg.drop else None) for each in plans]
     if json_output:
         print_out(json_text([{**each.summary(), "rules": seen.as_dict() if seen else None} for each, seen in shown]))
     else:
         print_out("\n".join(plan_text(each, seen, options.get("layout", "files")) for each, seen in shown))
-    return EXIT_DATA if failed else EXIT_DONE
+    return EXIT_DATA if any(each.num_faulty or (seen and seen.skipped) for each, seen in shown) else EXIT_DONE

@@ -35,15 +35,25 @@ Workers = Annotated[int | None, Parameter(help="Processes that work. [1]")]
 ConfigFile = Annotated[Path | None, Parameter(help="A TOML file with these options; the command line overrides it.")]
 
 
-def numbers(text: str, option: str, wanted: str, kind: type[int] | type[float] = int) -> tuple[float, ...]:
-    """One number, or two of rows and columns: `128`, `128x96`; ConfigError where it is neither."""
+_SIZES: dict[str, tuple[type[int] | type[float], str]] = {
+    "patch_size": (int, "pixels as 128, or rows and cols as 128x96"),
+    "stride": (int, "pixels as 128, or rows and cols as 128x96"),
+    "crop": (int, "pixels as 362, or 362x362"),
+    "spacing": (float, "millimetres as 0.8, or 0.8x0.8"),
+}
+"""The options of rows and columns: what kind of number they are, and how they are written."""
+
+
+def _size(option: str, text: str) -> tuple[float, float]:
+    """A size of rows and columns, from one number or two: `128`, `128x96`."""
+    kind, wanted = _SIZES[option]
     try:
-        found = tuple(kind(part) for part in text.lower().replace(",", "x").split("x"))
+        found = [kind(part) for part in text.lower().replace(",", "x").split("x")]
     except ValueError:
-        found = ()
+        found = []
     if len(found) not in {1, 2}:
         raise ConfigError(f"{option}: {text!r}, wanted {wanted}")
-    return found
+    return found[0], found[-1]
 
 
 @dataclass(frozen=True)
@@ -54,8 +64,9 @@ class OptionGroup:
     """
 
     def given(self) -> dict[str, Any]:
-        """The options that were given or have a usual value, by name."""
-        return {name: value for name in names_of(type(self)) if (value := getattr(self, name)) is not None}
+        """The options that were given or have a usual value, by name; ConfigError where a size is none."""
+        found = {name: value for name in names_of(type(self)) if (value := getattr(self, name)) is not None}
+        return {name: _size(name, value) if name in _SIZES else value for name, value in found.items()}
 
 
 def names_of(*groups: type[OptionGroup]) -> list[str]:
@@ -89,14 +100,6 @@ class PatchOptions(OptionGroup):
     value_range: tuple[float, float] | None = None
     air_level: float | None = None
     rules_on: str | None = None
-
-    def given(self) -> dict[str, Any]:
-        """The options that were given; sizes as one number, or as rows and columns."""
-        options = super().given()
-        for name in {"patch_size", "stride"} & set(options):
-            found = numbers(options[name], name, "pixels as 128, or rows and cols as 128x96")
-            options[name] = found if len(found) > 1 else found[0]
-        return options
 
 
 @Parameter(name="*")
@@ -182,17 +185,6 @@ class SizeOptions(OptionGroup):
     crop: str | None = None
     spacing: str | None = None
 
-    def given(self) -> dict[str, Any]:
-        """The options that were given, as pairs of rows and columns."""
-        options: dict[str, Any] = {}
-        if self.crop is not None:
-            found = numbers(self.crop, "crop", "pixels as 362, or 362x362")
-            options["crop"] = (found[0], found[-1])
-        if self.spacing is not None:
-            found = numbers(self.spacing, "spacing", "millimetres as 0.8, or 0.8x0.8", float)
-            options["spacing"] = (found[0], found[-1])
-        return options
-
 
 @Parameter(name="*", group="Splits")
 @dataclass(frozen=True)
@@ -265,14 +257,12 @@ def patch_config(options: dict[str, Any]) -> "PatchConfig":
     drop = [drop] if isinstance(drop, str) else drop
     if not isinstance(drop, list | tuple) or not all(isinstance(rule, str) for rule in drop):
         raise ConfigError(f"drop: {drop!r}, wanted rules as 'name: condition'")
-    rules = [Rule.parse(rule) for rule in drop]
+    rules: list[str | Rule] = list(drop)
     min_std = values.pop("min_std", None)
     if min_std is not None:
         if isinstance(min_std, bool) or not isinstance(min_std, int | float):
             raise ConfigError(f"min_std: {min_std!r}, wanted a number")
         rules.append(min_std_rule(float(min_std)))
-    if "value_range" in values:
-        values["value_range"] = tuple(values["value_range"])
     return PatchConfig(**values, drop=tuple(rules))
 
 

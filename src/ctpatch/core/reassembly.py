@@ -6,7 +6,7 @@ result is off by less than 1e-7 of that size, before it is rounded to float32.
 """
 
 from collections import Counter
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
 from typing import Any, Literal
@@ -135,7 +135,7 @@ def reassemble(
     if len(origins) != len(stack):
         raise ReassemblyError(f"there are {len(stack)} patches and {len(origins)} origins; each patch needs its own")
     _check_origins(origins, shape)
-    _refuse_not_finite(stack, [f"the patch at {origin}" for origin in origins])
+    _refuse_not_finite(stack, lambda at: f"the patch at {origins[at]}")
     canvas = _Canvas(shape, (stack.shape[1], stack.shape[2]), window, stack.dtype)
     for patch, (row, col) in zip(stack, origins, strict=True):
         canvas.add(patch, row, col)
@@ -163,20 +163,19 @@ def _check_origins(origins: Sequence[tuple[int, int]], shape: tuple[int, int]) -
         seen.add(origin)
 
 
-def _refuse_not_finite(stack: NDArray[Any], names: Sequence[str]) -> None:
+def _refuse_not_finite(stack: NDArray[Any], name_of: Callable[[int], str]) -> None:
     if stack.dtype.kind != "f":
         return
     # A sum is finite only where all are, and much quicker than isfinite; where it overflows, they are looked at.
     with np.errstate(invalid="ignore", over="ignore"):
         if np.isfinite(stack.sum(dtype=np.promote_types(stack.dtype, np.float32))):
             return
-    for patch, name in zip(stack, names, strict=True):
-        wrong = np.argwhere(~np.isfinite(patch))
-        if len(wrong):
-            row, col = wrong[0].tolist()
-            raise ReassemblyError(
-                f"{name} holds {patch[row, col]} at its pixel ({row}, {col}); check the model's output"
-            )
+    wrong = np.argwhere(~np.isfinite(stack)).tolist()
+    if wrong:
+        at, row, col = wrong[0]
+        raise ReassemblyError(
+            f"{name_of(at)} holds {stack[at, row, col]} at its pixel ({row}, {col}); check the model's output"
+        )
 
 
 @dataclass(frozen=True, slots=True)
@@ -305,7 +304,7 @@ class Reassembler:
         twice = unique[(counts > 1) | self._added[unique]]
         if len(twice):
             raise ReassemblyError(f"{self._name(int(twice[0]))} was given twice")
-        _refuse_not_finite(stack, [self._name(int(number)) for number in numbers])
+        _refuse_not_finite(stack, lambda at: self._name(int(numbers[at])))
 
     def finish(self) -> None:
         """Make sure that every patch has come.

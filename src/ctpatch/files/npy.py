@@ -207,7 +207,15 @@ class SliceBuffer:
         with _open_slice(path, name, integers_allowed=integers_allowed) as (fd, header):
             raw = self._buffer(header.shape[::-1] if header.fortran_order else header.shape, header.dtype, "raw")
             read_exactly(fd, memoryview(raw.data).cast("B"), header.offset, name)
-        return self._convert(raw.T if header.fortran_order else raw, integers_allowed=integers_allowed), header.dtype
+        array = raw.T if header.fortran_order else raw
+        keeps_dtype = integers_allowed and array.dtype.kind != "f"
+        wanted = array.dtype.newbyteorder("=") if keeps_dtype else np.dtype(np.float32)
+        if array.dtype == wanted and array.flags.c_contiguous:
+            return array, header.dtype
+        out = self._buffer(array.shape, wanted, "converted")
+        with np.errstate(over="ignore", invalid="ignore"):
+            np.copyto(out, array, casting="same_kind")
+        return out, header.dtype
 
     def _buffer(self, shape: tuple[int, ...], dtype: np.dtype[Any], use: str) -> NDArray[Any]:
         key = (shape, dtype.str + use)
@@ -216,15 +224,6 @@ class SliceBuffer:
                 self._buffers.clear()
             self._buffers[key] = np.empty(shape, dtype)
         return self._buffers[key]
-
-    def _convert(self, array: NDArray[Any], *, integers_allowed: bool) -> NDArray[Any]:
-        wanted = array.dtype.newbyteorder("=") if integers_allowed and array.dtype.kind != "f" else np.dtype(np.float32)
-        if array.dtype == wanted and array.dtype.isnative and array.flags.c_contiguous:
-            return array
-        out = self._buffer(array.shape, wanted, "converted")
-        with np.errstate(over="ignore", invalid="ignore"):
-            np.copyto(out, array, casting="same_kind")
-        return out
 
 
 def read_exactly(fd: int, view: memoryview, offset: int, name: str) -> None:

@@ -7,6 +7,7 @@ from typing import Any
 import numpy as np
 import polars as pl
 
+from ctpatch.format.columns import source_column
 from ctpatch.layouts.base import Addresses, Layout, PartWriter, Shape, SliceToWrite, WriterOptions
 
 
@@ -41,9 +42,7 @@ class IndexLayout(Layout):
     def wanted_paths(self, rows: pl.DataFrame, slices: pl.DataFrame, array: str, prefix: str) -> pl.Series:
         """The source slice."""
         del prefix
-        known = slices.unique("slice_index").select(
-            "slice_index", wanted="src_path" if array == "image" else f"{array}_path"
-        )
+        known = slices.unique("slice_index").select("slice_index", wanted=source_column(array))
         return rows.join(known, on="slice_index", how="left", maintain_order="left")["wanted"]
 
 
