@@ -13,9 +13,9 @@ from cyclopts import App, CycloptsError, Parameter
 
 from ctpatch._version import __version__
 from ctpatch.cli.build import build, build_json, merge, plan
-from ctpatch.cli.options import DataRoot, EngineOptions, Json, Overwrite, Sets, executor_from, json_text, sets_meant
+from ctpatch.cli.options import DataRoot, EngineOptions, Json, Overwrite, Sets, executor_from, json_text
 from ctpatch.cli.prepare import prepare_app
-from ctpatch.errors import EXIT_DATA, EXIT_DONE, EXIT_INTERRUPTED, EXIT_USAGE, CtPatchError, UsageError
+from ctpatch.errors import EXIT_DATA, EXIT_DONE, EXIT_INTERRUPTED, EXIT_USAGE, CtPatchError, IncompleteError, UsageError
 from ctpatch.words import LAYOUTS, LayoutName
 
 app = App(
@@ -91,12 +91,13 @@ def verify(
     """Check sets: every table, every file, every pixel; with --deep against the sources."""
     from ctpatch.checking.verify import verify as run_verify  # noqa: PLC0415
     from ctpatch.cli.screen import ConsoleListener, print_out, verify_text  # noqa: PLC0415
+    from ctpatch.format.splits import find_sets  # noqa: PLC0415
 
-    reports = []
     with ConsoleListener(quiet=json_output) as listener, executor_from(engines.given()) as work:
-        for folder in sets_meant(patches):
-            found = run_verify(folder, deep=deep, data_root=data_root, source=source, listener=listener, **work)
-            reports.append((found, folder))
+        reports = [
+            (run_verify(folder, deep=deep, data_root=data_root, source=source, listener=listener, **work), folder)
+            for folder in find_sets(patches)
+        ]
     if json_output:
         print_out(json_text([found.as_dict() for found, _ in reports]))
     else:
@@ -111,13 +112,13 @@ def info(
     """Say what sets are, also unfinished ones."""
     from ctpatch.cli.screen import info_text, print_out  # noqa: PLC0415
     from ctpatch.cutting.output import PATCH_SET  # noqa: PLC0415
-    from ctpatch.errors import IncompleteError  # noqa: PLC0415
+    from ctpatch.format.splits import find_sets  # noqa: PLC0415
     from ctpatch.reading.patchset import open_set  # noqa: PLC0415
     from ctpatch.work.folder import unfinished  # noqa: PLC0415
 
     texts: list[str] = []
     values: list[Any] = []
-    for folder in sets_meant(patches):
+    for folder in find_sets(patches):
         try:
             ps = open_set(folder)
         except IncompleteError as error:
@@ -180,11 +181,12 @@ def report_command(
 ) -> int:
     """Show sets on one page without a network, and try other rules on it by eye."""
     from ctpatch.cli.screen import ConsoleListener, print_out, shown_path  # noqa: PLC0415
+    from ctpatch.format.splits import find_sets  # noqa: PLC0415
     from ctpatch.reporting import report  # noqa: PLC0415
 
     with ConsoleListener() as listener:
         page = report(
-            sets_meant(patches), out, format=format_, slices=slices, seed=seed, data_root=data_root, listener=listener
+            find_sets(patches), out, format=format_, slices=slices, seed=seed, data_root=data_root, listener=listener
         )
     print_out(f"report: {shown_path(page.resolve())}")
     return EXIT_DONE

@@ -1,6 +1,7 @@
 """The commands `plan`, `build` and `merge`: from prepared slices to patch sets."""
 
 from dataclasses import asdict
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -21,7 +22,6 @@ from ctpatch.cli.options import (
     names_of,
     patch_config,
     result_json,
-    sets_meant,
     with_file,
 )
 from ctpatch.errors import EXIT_DATA, EXIT_DONE, ConfigError
@@ -105,10 +105,11 @@ def merge(
     """Make the shares of a build one set; names the shares that are missing."""
     from ctpatch.cli.screen import ConsoleListener  # noqa: PLC0415
     from ctpatch.cutting.shares import merge as run_merge  # noqa: PLC0415
+    from ctpatch.format.splits import find_sets  # noqa: PLC0415
 
     with ConsoleListener(quiet=json_output) as listener:
         results = [
-            run_merge(folder, source=source, data_root=data_root, listener=listener) for folder in sets_meant(patches)
+            run_merge(folder, source=source, data_root=data_root, listener=listener) for folder in find_sets(patches)
         ]
     return show_builds(results, as_json=json_output)
 
@@ -140,9 +141,9 @@ def plan(
     cfg = patch_config(options)
     mode: OnError = options.get("on_error", "stop")
     plans = make_plan(sources, config=cfg, data_root=options.get("data_root"), skip_faulty=mode == "skip")
-    how = {"workers": options.get("workers", 1), "on_error": mode}
+    preview = partial(preview_rules, workers=options.get("workers", 1), on_error=mode)
     with ConsoleListener(quiet=json_output) as listener:
-        shown = [(each, preview_rules(each, listener=listener, **how) if cfg.drop else None) for each in plans]
+        shown = [(each, preview(each, listener=listener) if cfg.drop else None) for each in plans]
     if json_output:
         print_out(json_text([{**each.summary(), "rules": seen.as_dict() if seen else None} for each, seen in shown]))
     else:

@@ -302,10 +302,3 @@ def result_json(result: "BuildResult | PrepareResult", **own: Any) -> dict[str, 
         **own,
         "meta": result.meta.model_dump(mode="json"),
     }
-
-
-def sets_meant(paths: tuple[Path, ...]) -> list[Path]:
-    """The sets that are meant: each folder itself, or the sets in it where it is none."""
-    from ctpatch.format.splits import find_sets  # noqa: PLC0415
-
-    return find_sets(paths)

@@ -1,7 +1,6 @@
 """What layouts with shards share: a .npy file of many items that is written as they come, its name and its size."""
 
 import re
-from abc import ABC
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -29,7 +28,7 @@ def shard_number(path: str) -> int | None:
     return None if found is None else int(found[1])
 
 
-class PackedLayout(Layout, ABC):
+class PackedLayout(Layout):
     """Many items in numbered files, whose data begin at a page."""
 
     packed = True
