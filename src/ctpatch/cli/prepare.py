@@ -18,6 +18,7 @@ from ctpatch.cli.options import (
     SplitOptions,
     executor_from,
     json_text,
+    result_json,
 )
 from ctpatch.errors import EXIT_DATA, EXIT_DONE
 from ctpatch.prepare.readers import READERS, raw_format
@@ -69,7 +70,8 @@ def _add_command(name: str) -> None:
             options["workers"] = engines.workers
         with ConsoleListener(quiet=json_output) as listener, executor_from(engines.given()) as work:
             result = prepare_raw(raw, source, out, dataset, **options | work, listener=listener)
-        print_out(json_text(_as_dict(result)) if json_output else summary(result))
+        as_json = result_json(result, faults=result.faults, left_out=result.left_out)
+        print_out(json_text(as_json) if json_output else summary(result))
         return EXIT_DONE if result.complete else EXIT_DATA
 
     prepare_app.command(command, name=name, help=f"{kind.title}; {_GOES_ON}")
@@ -96,25 +98,12 @@ for _name in READERS:
     _add_command(_name)
 
 
-def _as_dict(result: "PrepareResult") -> dict[str, Any]:
-    return {
-        "folder": str(result.folder),
-        "outcome": result.outcome,
-        "seconds": result.seconds,
-        "complete": result.complete,
-        "faults": result.faults,
-        "left_out": result.left_out,
-        "meta": result.meta.model_dump(mode="json"),
-    }
-
-
 def summary(result: "PrepareResult") -> str:
     """What a preparation did, as text."""
     from ctpatch.checking.findings import counted  # noqa: PLC0415
-    from ctpatch.cli.screen import lines, shown_path  # noqa: PLC0415
+    from ctpatch.cli.screen import OUTCOMES, lines, shown_path  # noqa: PLC0415
 
     meta = result.meta
-    verb = {"prepared": "prepared", "resumed": "gone on with and finished", "complete": "is complete; nothing to do"}
     rows = []
     for name, info in meta.splits.items():
         slices = counted(info.num_slices, "slice", "slices")
@@ -130,7 +119,7 @@ def summary(result: "PrepareResult") -> str:
     if result.outcome != "complete":
         rows.append(("time", f"{result.seconds:.1f} s"))
     rows.append(("next", f"ctpatch build {shown_path(result.folder)}"))
-    return lines(f"{meta.dataset} {verb[result.outcome]}: {shown_path(result.folder)}", rows)
+    return lines(f"{meta.dataset} {OUTCOMES[result.outcome]}: {shown_path(result.folder)}", rows)
 
 
 def _values(mapping: dict[str, Any]) -> str:

@@ -84,8 +84,7 @@ class Root:
     def holds(self, path: str) -> bool:
         """Whether a plain path leads below the root on disk. Only links are looked at: the file need not be there."""
         folder = path.rpartition("/")[0]
-        held = self._folders.get(folder)
-        if not (self.holds_folder(folder) if held is None else held):
+        if not (self._folders.get(folder) or self.holds_folder(folder)):
             return False
         full = f"{self._inside}{path}"
         return not os.path.islink(full) or (self._links and os.path.realpath(full).startswith(self._inside))
@@ -97,9 +96,8 @@ class Root:
                 self._folders.clear()
             full = os.path.normpath(self._inside + folder)
             real = os.path.realpath(full)
-            self._folders[folder] = (real == self._real or real.startswith(self._inside)) and (
-                self._links or real == full
-            )
+            below = real == self._real or real.startswith(self._inside)
+            self._folders[folder] = below and (self._links or real == full)
         return self._folders[folder]
 
     def resolve(self, text: str | None) -> str:

@@ -25,7 +25,7 @@ from numpy.typing import NDArray
 from ctpatch.core.patches import window_of
 from ctpatch.errors import FormatError, NpyError
 from ctpatch.files.memory import Slabs, copies_slowly, copy_in_runs
-from ctpatch.files.npy import header_bytes, open_npy, read_exactly, read_header
+from ctpatch.files.npy import READS_VECTORS, header_bytes, open_npy, read_exactly, read_header
 from ctpatch.words import PadMode
 
 _THREADS = 4
@@ -108,13 +108,13 @@ class MappedFiles:
             if self.slabs is not None:
                 flat = self.slabs.make((math.prod(header.shape),), header.dtype)
                 read_exactly(fd, flat.view(np.uint8).data, header.offset, path)
-                return flat.reshape(header.shape, order="F" if header.fortran_order else "C")
-            mapped = mmap.mmap(fd, 0, access=mmap.ACCESS_READ)
+            else:
+                mapped = mmap.mmap(fd, 0, access=mmap.ACCESS_READ)
+                flat = np.frombuffer(mapped, header.dtype, offset=header.offset)
         except OSError as error:
             raise NpyError(f"{path} cannot be read into memory: {error.strerror}") from None
         finally:
             os.close(fd)
-        flat = np.frombuffer(mapped, header.dtype, offset=header.offset)
         return flat.reshape(header.shape, order="F" if header.fortran_order else "C")
 
     def close(self) -> None:
@@ -219,17 +219,15 @@ class ArrayReader:
 
     def _stack(self, path: str) -> NDArray[Any]:
         """The items of a file, `(n, H, W)`, of a dtype that can be read as the array's."""
-        array = self._files.get(path)
-        shape = array.shape
-        if self._single_images:
-            array = array[np.newaxis]
+        stored = self._files.get(path)
+        array = stored[np.newaxis] if self._single_images else stored
         holds_patches = self._addresses.rows is None
         if (
             array.ndim != 3  # noqa: PLR2004
             or (holds_patches and array.shape[1:] != self._size)
             or not np.can_cast(array.dtype, self._addresses.dtype, "same_kind")
         ):
-            raise self._misfit(path, shape, array.dtype)
+            raise self._misfit(path, stored.shape, stored.dtype)
         return array
 
     def _misfit(self, path: str, shape: tuple[int, ...], dtype: np.dtype[Any]) -> FormatError:
@@ -273,7 +271,7 @@ class ArrayReader:
 
     def _read_some(self, todo: list[tuple[int, str]], out: NDArray[Any]) -> None:
         whole = len(self._header) + out[:1].nbytes
-        quick = _READS_VECTORS and out.dtype == self._addresses.dtype and out.dtype.isnative
+        quick = READS_VECTORS and out.dtype == self._addresses.dtype and out.dtype.isnative
         head, behind = bytearray(len(self._header)), bytearray(1)
         for place, path in todo:
             slot = out[place]
@@ -301,6 +299,3 @@ class ArrayReader:
         read_exactly(fd, memoryview(content), header.offset, path)
         order: Any = "F" if header.fortran_order else "C"
         slot[...] = np.frombuffer(content, header.dtype).reshape(header.shape, order=order)
-
-
-_READS_VECTORS = hasattr(os, "readv")

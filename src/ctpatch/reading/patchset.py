@@ -20,14 +20,7 @@ from ctpatch.files.memory import Slabs, empty_buffer, require_memory
 from ctpatch.files.paths import Root, not_plain
 from ctpatch.format.columns import path_column
 from ctpatch.format.meta import PATCH_META
-from ctpatch.format.tables import (
-    PATCH_MANIFEST,
-    REJECTED_PATCHES,
-    SLICE_MANIFEST,
-    STATUS_OK,
-    read_table,
-    schema_of,
-)
+from ctpatch.format.tables import PATCH_MANIFEST, REJECTED_PATCHES, SLICE_MANIFEST, STATUS_OK, read_table, schema_of
 from ctpatch.layouts import layout_of
 from ctpatch.layouts.base import Layout
 from ctpatch.layouts.reader import ArrayReader, MappedFiles
@@ -102,11 +95,8 @@ class PatchSet(Generic[Pixels_co]):
         return self.meta.num_patches
 
     def __getstate__(self) -> dict[str, Any]:
-        state = self.__dict__.copy()
-        for name in ("_lock", "_files", "manifest", "slices", "rejected"):
-            state.pop(name, None)
-        state["_readers"] = {}
-        return state
+        stays = {"_lock", "_files", "manifest", "slices", "rejected"}
+        return {name: value for name, value in self.__dict__.items() if name not in stays} | {"_readers": {}}
 
     def __setstate__(self, state: dict[str, Any]) -> None:
         self.__dict__.update(state)
@@ -194,11 +184,7 @@ class PatchSet(Generic[Pixels_co]):
         return self.layout.files(self.resolve_patch, Slabs() if self._in_memory else None)
 
     def stored_slice(self, row: dict[str, Any], array: str) -> NDArray[Any]:
-        """The whole slice that a patch's address points into, in the array's dtype; not where it points at a patch.
-
-        Raises:
-            NpyError, FormatError: the file is missing or damaged, lies outside the set, or has no such item.
-        """
+        """The whole slice that a patch's address points into; NpyError or FormatError where that is damaged."""
         path = row[path_column(array)]
         self._refuse_outside(pl.Series([path], dtype=pl.String), pl.Series([row["patch_id"]]))
         stored = self._files.item(path, row["patch_index"])
@@ -231,11 +217,7 @@ class PatchSet(Generic[Pixels_co]):
     @overload
     def read(self, indices: Indices, out: ArraysByName | None = None, *, arrays: Names) -> ArraysByName: ...
     def read(
-        self,
-        indices: Indices,
-        out: OneArray | ArraysByName | None = None,
-        *,
-        arrays: str | Sequence[str] | None = None,
+        self, indices: Indices, out: OneArray | ArraysByName | None = None, *, arrays: str | Sequence[str] | None = None
     ) -> Any:
         """Patches in the order asked.
 
@@ -254,18 +236,19 @@ class PatchSet(Generic[Pixels_co]):
             NpyError, FormatError: a file is missing or damaged.
         """
         which = checked_indices(indices, len(self))
-        names = named_arrays(arrays, self.selected, self.arrays)
-        single = self._means_one(arrays) or isinstance(out, np.ndarray)
+        names, single = self._asked(arrays)
         result = buffers_for(out, self._dtypes(names), (len(which), *self.patch_size))
         for name, buffer in result.items():
             self._reader(name).read_into(which, buffer)
-        return result[names[0]] if single else result
+        return result[names[0]] if single or isinstance(out, np.ndarray) else result
 
     def _dtypes(self, names: Iterable[str]) -> dict[str, np.dtype[Any]]:
         return {name: np.dtype(self.meta.arrays[name].dtype) for name in names}
 
-    def _means_one(self, arrays: str | Sequence[str] | None) -> bool:
-        return self.reads_one if arrays is None else isinstance(arrays, str)
+    def _asked(self, arrays: str | Sequence[str] | None) -> tuple[tuple[str, ...], bool]:
+        """The arrays that a call reads, and whether it gives them as one array."""
+        single = self.reads_one if arrays is None else isinstance(arrays, str)
+        return named_arrays(arrays, self.selected, self.arrays), single
 
     @overload
     def slice(self, slice_index: int, *, arrays: None = None) -> Pixels_co: ...
@@ -288,21 +271,19 @@ class PatchSet(Generic[Pixels_co]):
         record = self._slice_row(slice_index)
         if record["status"] != STATUS_OK:
             raise NpyError(f"slice {slice_index} was left out of the set: {record['reason']}")
-        names = named_arrays(arrays, self.selected, self.arrays)
-        images = {array: self._slice_array(record, array) for array in names}
-        return images[names[0]] if self._means_one(arrays) else images
+        names, single = self._asked(arrays)
+        if self.layout.holds_slices and record["num_patches"]:
+            row = self.manifest.filter(pl.col("slice_index") == slice_index).row(0, named=True)
+            images = {array: self.stored_slice(row, array) for array in names}
+        else:
+            images = {array: self.sources.read(record, array) for array in names}
+        return images[names[0]] if single else images
 
     def _slice_row(self, slice_index: int) -> dict[str, Any]:
         found = self.slices.filter(pl.col("slice_index") == slice_index)
         if found.height == 0:
             raise KeyError(f"there is no slice {slice_index} in {self.meta.dataset}/{self.meta.split}")
         return found.row(0, named=True)
-
-    def _slice_array(self, record: dict[str, Any], array: str) -> NDArray[Any]:
-        if self.layout.holds_slices and record["num_patches"]:
-            row = self.manifest.filter(pl.col("slice_index") == record["slice_index"]).row(0, named=True)
-            return self.stored_slice(row, array)
-        return self.sources.read(record, array)
 
     def reassemble(
         self,
@@ -359,7 +340,7 @@ class PatchSet(Generic[Pixels_co]):
     ) -> BatchLoader[Array]:
         """Batches in memory of another kind; `batches` gives NumPy arrays."""
         try:
-            names = named_arrays(None if options.arrays in ([], ()) else options.arrays, self.selected, self.arrays)
+            names, _ = self._asked(None if options.arrays in ([], ()) else options.arrays)
         except ValueError as error:
             raise ConfigError(f"arrays: {error}") from None
         source = LoaderSource(self._dtypes(names), self.patch_size, self.manifest, self.slices, self._reader)
