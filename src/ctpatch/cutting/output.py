@@ -8,7 +8,7 @@ from typing import Any
 from ctpatch.errors import FormatError, OutputConflictError
 from ctpatch.files.paths import not_plain
 from ctpatch.format.columns import path_column
-from ctpatch.format.meta import PATCH_META, PatchMeta, read_meta
+from ctpatch.format.meta import PATCH_META, STATE_FOLDER, PatchMeta, read_meta
 from ctpatch.format.tables import PATCH_MANIFEST, SLICE_MANIFEST, TABLES, read_table, schema_of
 from ctpatch.layouts import layout_of
 from ctpatch.work.product import Product
@@ -42,10 +42,11 @@ class PatchSetFiles(Product[PatchMeta]):
         """How pixel files are called, for each folder."""
         return layout_of(names["layout"]).names(names["split"], names["arrays"])
 
-    def recorded(self, where: Path, meta: PatchMeta, tables: Path) -> Iterator[Path]:
+    def recorded(self, where: Path, meta: PatchMeta) -> Iterator[Path]:
         """The pixel files that the manifest lists."""
-        table = tables / PATCH_MANIFEST
-        if layout_of(meta.layout).reads_sources or not table.exists():
+        places = (where / PATCH_MANIFEST, where / STATE_FOLDER / PATCH_MANIFEST)
+        table = next((place for place in places if place.exists()), None)
+        if layout_of(meta.layout).reads_sources or table is None:
             return
         try:
             rows = read_table(table, schema_of(PATCH_MANIFEST, tuple(meta.arrays)))

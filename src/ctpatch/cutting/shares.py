@@ -26,9 +26,9 @@ from ctpatch.format.splits import PATCHES, PREPARED, SourcePath, SplitSource
 from ctpatch.words import LayoutName, OnError
 from ctpatch.work.executors.base import Executor
 from ctpatch.work.executors.choose import AnyExecutor, as_executor
-from ctpatch.work.folder import WorkFolder, differences
+from ctpatch.work.folder import WorkFolder
 from ctpatch.work.product import Begun
-from ctpatch.work.run import refuse_other_product, refuse_other_run, run_parts
+from ctpatch.work.run import run_parts
 from ctpatch.work.share import Share
 
 _MAX_NAMED = 20
@@ -116,19 +116,19 @@ def _build_share(
     started = time.perf_counter()
     work = CutWork(plan, folder, options)
     output = WorkFolder(folder, PATCH_SET, listener)
-    totals, complete = Totals(), False
+    totals = Totals()
     with output.held(share):
-        if output.is_clearing():
+        found = output.look()
+        if found.clearing:
             raise OutputConflictError(
                 f"{folder.name}: removing the set that was here was cut off; finish it with the same command without "
                 "--share and with --overwrite, or remove the folder yourself"
             )
-        finished = output.finished()
-        if finished is not None:
-            refuse_other_product(work, output, finished)
-            complete = True
+        complete = found.finished is not None
+        if found.finished is not None:
+            work.refuse_other_product(output, found.finished)
         else:
-            refuse_other_run(work, output.begin_share(work.begun, share))
+            work.refuse_other_run(output.begin_share(work.begun, found, share))
             run_parts(work, output, executor, listener, share, totals.add)
     return ShareResult(
         folder,
@@ -176,17 +176,18 @@ def merge(
     if not (folder / STATE_FOLDER).is_dir() and not (folder / PATCH_META).exists():
         raise UsageError(nothing)
     with output.held(beside_shares=True):
-        finished, begun = output.finished(), output.begun()
-        if finished is not None:
-            totals = totals_of_set(folder, finished)
+        found = output.look()
+        begun = found.begun
+        if found.finished is not None:
+            totals = totals_of_set(folder, found.finished)
             output.end()
-            return result_of(None, folder, finished, "complete", started, totals)
+            return result_of(None, folder, found.finished, "complete", started, totals)
         if begun is None:
             raise UsageError(nothing)
         plan = _plan_again(begun, folder, source, data_root)
         work = CutWork(plan, folder, BuildConfig(layout=begun.names["layout"], on_error="skip"))
         if work.begun.plan_digest != begun.plan_digest:
-            changed = differences(begun.options, work.begun.options) or ["its slices are others"]
+            changed = work.begun.changes_since(begun.options) or ["its slices are others"]
             raise SourceChangedError(
                 f"{begun.options['source_manifest']} is not what the shares were cut from: {'; '.join(changed)}; "
                 "restore it, or build anew into another folder"

@@ -19,7 +19,7 @@ from ctpatch.format.meta import ArrayInfo, PatchMeta
 from ctpatch.layouts import layout_of
 from ctpatch.words import LayoutName
 from ctpatch.work.executors.base import Executor
-from ctpatch.work.folder import WorkFolder, differences
+from ctpatch.work.folder import WorkFolder
 from ctpatch.work.product import Begun
 from ctpatch.work.run import Work, make
 
@@ -125,7 +125,7 @@ class CutWork(Work[Part, Any, CutReceipt, PatchMeta]):
     def changed(self, folder: WorkFolder[PatchMeta], meta: PatchMeta) -> list[str]:
         """Options that differ, else slices that are no longer what was cut."""
         was = _described(meta.patch_config(), meta.layout, meta.arrays, meta.source_manifest, meta.dataset, meta.split)
-        return differences(was, self.begun.options) or self.changed_sources(folder.folder, meta)
+        return self.begun.changes_since(was) or self.changed_sources(folder.folder, meta)
 
     def changed_sources(self, folder: Path, meta: PatchMeta) -> list[str]:
         """Slices that are no longer what was cut."""

@@ -22,7 +22,7 @@ from ctpatch.prepare.part import PrepareJob, PreparePart, PrepareReceipt, probe_
 from ctpatch.prepare.planning import PreparePlan
 from ctpatch.prepare.readers import READERS, raw_format
 from ctpatch.words import OnError
-from ctpatch.work.folder import WorkFolder, differences
+from ctpatch.work.folder import WorkFolder
 from ctpatch.work.product import Begun
 from ctpatch.work.receipt import receipts_of
 from ctpatch.work.run import Work
@@ -112,7 +112,7 @@ class PrepareWork(Work[PreparePart, PrepareJob, PrepareReceipt, PreparedMeta]):
     def changed(self, folder: WorkFolder[PreparedMeta], meta: PreparedMeta) -> list[str]:
         """Options that differ, slices that are others, or files whose pixels are."""
         if meta.plan_digest != self._plan.digest:
-            return differences(meta.options, self.begun.options) or [self.others]
+            return self.begun.changes_since(meta.options) or [self.others]
         return _changed_sources(folder.folder, self._plan)
 
     def advanced(self, receipt: PrepareReceipt) -> WorkAdvanced:

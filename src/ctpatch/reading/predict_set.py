@@ -30,7 +30,7 @@ from ctpatch.format.prepared_meta import FORMAT_VERSION, PREDICT_META, Predicted
 from ctpatch.format.splits import PREPARED
 from ctpatch.format.tables import STATUS_OK
 from ctpatch.reading.patchset import AnySet
-from ctpatch.work.folder import WorkFolder, differences
+from ctpatch.work.folder import WorkFolder
 from ctpatch.work.product import Begun, Product
 from ctpatch.work.receipt import Receipt, arrays_hold, receipts_of
 from ctpatch.work.run import Work
@@ -206,7 +206,7 @@ class PredictWork(Work[PredictPart, WorkFolder[PredictedMeta], PredictReceipt, P
         del folder
         if meta.plan_digest == self._digest and self._model is not None:
             return []
-        return differences(meta.options, self.begun.options) or [self.others]
+        return self.begun.changes_since(meta.options) or [self.others]
 
     def advanced(self, receipt: PredictReceipt) -> WorkAdvanced:
         """A part's slices."""

@@ -7,37 +7,43 @@ left. It is gone when the meta stands.
 import json
 import os
 import re
-import shutil
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Generic
 
-from ctpatch.errors import FormatError, OutputConflictError, OutputLockedError
+from ctpatch.errors import OutputConflictError, OutputLockedError
 from ctpatch.events import Listener
-from ctpatch.files.atomic import (
-    explain_os_error,
-    read_regular,
-    remove_file,
-    sync_folder,
-    system_errors,
-    write_atomic,
-    write_file,
-    write_once,
-)
+from ctpatch.files.atomic import Clearing, publish, ready_folder, remove_all, system_errors, write_atomic, write_file
+from ctpatch.files.atomic import write_once
 from ctpatch.format.meta import STATE_FOLDER
 from ctpatch.work.lock import LOCK, OWNER, Hold
-from ctpatch.work.product import Begun, MetaT, Product
+from ctpatch.work.product import CLEARING, Begun, MetaT, Product
 from ctpatch.work.receipt import RECEIPT_SUFFIX
 from ctpatch.work.share import Share
 
-_LOCK_FILES = frozenset({LOCK, OWNER})
-"""What stays in the state folder until it is let go."""
-_CLEARING = "clearing.json"
+_STAYS = frozenset({LOCK, OWNER, CLEARING})
+"""What stays in the state folder while the rest is removed."""
 _WAS_HERE = "begun"
 """In a share's folder: it stays when the share is let go, so that a merge can name the shares that are missing."""
-_MAX_RECORD_BYTES = 16 << 20
-_SHOWN_CHARACTERS = 200
+
+
+@dataclass(frozen=True, slots=True)
+class Found(Generic[MetaT]):
+    """What earlier runs left in a folder, read once, when it is held.
+
+    Attributes:
+        finished: the meta of what is complete.
+        begun: what was begun and not finished; None beside a finished one that is to stay.
+        clearing: whether a run was cut off while it removed what was here.
+        has_receipts: whether a part of what was begun is done.
+    """
+
+    finished: MetaT | None
+    begun: Begun | None
+    clearing: bool
+    has_receipts: bool
 
 
 class WorkFolder(Generic[MetaT]):
@@ -74,19 +80,13 @@ class WorkFolder(Generic[MetaT]):
         existed = self.folder.exists()
         with system_errors("making the folder", self.folder.name):
             self.folder.mkdir(parents=True, exist_ok=True)
-        self._refuse_link(STATE_FOLDER)
+        self.product.refuse_links(self.folder, [STATE_FOLDER])
         try:
             yield
         finally:
             if not existed:
                 with suppress(OSError):
                     self.folder.rmdir()
-
-    def _refuse_link(self, name: str) -> None:
-        if (self.folder / name).is_symlink():
-            raise OutputConflictError(
-                f"{self.folder.name}/{name} is a link, which is not followed; remove it, or {self.product.elsewhere}"
-            )
 
     def _refuse_others(self, share: Share | None) -> None:
         held = self.shares_held() if share is None else {None: self._hold(None).holder()}
@@ -119,146 +119,80 @@ class WorkFolder(Generic[MetaT]):
         found = (re.fullmatch(r"share-(\d{1,6})-of-(\d{1,6})", name) for name in names)
         return [Share(int(each[1]), int(each[2])) for each in found if each]
 
-    def finished(self) -> MetaT | None:
-        """The meta of what is complete in the folder, or None where nothing is; refuses one that is not ours."""
-        try:
-            return self.product.read_meta(self.folder / self.product.meta)
-        except FileNotFoundError:
-            return None
-        except FormatError as error:
-            raise OutputConflictError(
-                f"{self.folder.name}: {error.message.partition('; ')[0]}; "
-                f"{self.product.elsewhere}, or remove the folder yourself"
-            ) from None
+    def look(self, *, anew: bool = False) -> Found[MetaT]:
+        """Read what is here; all of it where it is to be made anew. Refuses what was not written by ctpatch."""
+        clearing = (self.state / CLEARING).exists()
+        finished = self.product.finished(self.folder)
+        begun = self.product.begun(self.folder) if finished is None or clearing or anew else None
+        return Found(finished, begun, clearing, any(self.state.glob(f"*{RECEIPT_SUFFIX}")))
 
-    def begun(self) -> Begun | None:
-        """What was begun in the folder and not finished, or None; refuses a damaged record of it."""
-        return self._record(self.product.record)
+    def resume(self, begun: Begun) -> None:
+        """Make the folders that its files go to, where one is gone."""
+        self._ready(begun)
 
-    def _record(self, name: str) -> Begun | None:
-        try:
-            content = json.loads(read_regular(self.state / name, _MAX_RECORD_BYTES))
-            if content == {}:
-                return None
-            names = {each: content[each] for each in self.product.name_fields}
-            return Begun(dict(content["options"]), str(content["plan_digest"]), names)
-        except FileNotFoundError:
-            return None
-        except OSError as error:
-            raise explain_os_error(error, "reading", f"{STATE_FOLDER}/{name}") from None
-        except (ValueError, TypeError, KeyError, RecursionError):
-            raise OutputConflictError(
-                f"{self.folder.name}: the record of an unfinished {self.product.noun} ({STATE_FOLDER}/{name}) is "
-                f"damaged; remove the folder, or {self.product.elsewhere}"
-            ) from None
+    def begin(self, begun: Begun, found: Found[MetaT]) -> None:
+        """Start anew: what earlier runs put here goes, and nothing else; also where that was cut off before.
 
-    def begin(self, begun: Begun) -> None:
-        """Start in a folder that holds nothing of ours; refuses files under names that would be written."""
-        self._refuse_foreign(begun, set())
-        write_atomic(self.state / self.product.record, begun.to_bytes())
-        self.make_folders(begun)
+        Refuses files that are not ours under names that would be written.
+        """
+        clearing, ours = None, set[Path]()
+        if found.finished is not None or found.begun is not None or found.clearing:
+            clearing = self._clearing(found)
+            ours = {*clearing.files, *(self.folder / name for name in (self.product.meta, *self.product.tables))}
+        self.product.refuse_foreign(self.folder, begun.names, ours)
+        self._ready(begun, clearing, record=True)
 
-    def begin_share(self, now: Begun, share: Share) -> Begun:
+    def _ready(self, begun: Begun, clearing: Clearing | None = None, *, record: bool = False) -> None:
+        names = self.product.folders(begun.names)
+        self.product.refuse_links(self.folder, names)
+        written = (self.state / self.product.record, begun.to_bytes()) if record else None
+        ready_folder(self.folder, clearing, written, [self.folder / name for name in names])
+
+    def begin_share(self, now: Begun, found: Found[MetaT], share: Share) -> Begun:
         """Start, as `begin`, what other shares may start at the same time; returns the one that was begun first."""
-        begun = self.begun()
+        product, begun = self.product, found.begun
         if begun is None:
             try:
-                self._refuse_foreign(now, set())
+                product.refuse_foreign(self.folder, now.names)
             except OutputConflictError:
                 # What lies here may be what another share has just begun to write.
-                if self.begun() is None:
+                if product.begun(self.folder) is None:
                     raise
-            write_once(self.state / self.product.record, now.to_bytes())
-            begun = self.begun()
+            write_once(self.state / product.record, now.to_bytes())
+            begun = product.begun(self.folder)
         if begun is not None and begun.to_bytes() == now.to_bytes():
-            self.make_folders(now)
+            self.resume(now)
             with system_errors("writing", self._place(share).name):
                 write_file(str(self._place(share) / _WAS_HERE), [b""])
         return begun or now
 
-    def _refuse_foreign(self, begun: Begun, ours: set[Path]) -> None:
-        for name in self.product.named_like(self.folder, begun.names):
-            if self.folder / name not in ours:
-                raise OutputConflictError(
-                    f"{self.folder.name} holds {name}, which this {self.product.noun} would write and ctpatch did not "
-                    f"put there; move it away, or {self.product.elsewhere}"
-                )
-
-    def make_folders(self, begun: Begun) -> None:
-        """Make the folders that its files go to."""
-        for name in self.product.folders(begun.names):
-            self._refuse_link(name)
-            with system_errors("making the folder", name):
-                (self.folder / name).mkdir(exist_ok=True)
-        with system_errors("making durable", self.folder.name):
-            sync_folder(self.folder)
-
-    def is_clearing(self) -> bool:
-        """Whether an earlier run was cut off while it removed what was here."""
-        return (self.state / _CLEARING).exists()
-
-    def has_receipts(self) -> bool:
-        """Whether an unfinished run has finished any part."""
-        return any(self.state.glob(f"*{RECEIPT_SUFFIX}"))
-
-    def clear(self, then: Begun) -> None:
-        """Remove what an earlier run put here and nothing else; resumes where an earlier clearing was cut off.
-
-        Refuses what was not written by ctpatch, and what stands in the way of what is to be made `then`.
-        """
-        marker = self.state / _CLEARING
-        if not marker.exists():
-            finished, begun = self.finished(), self.begun()
-            if finished is None and begun is None:
-                return
-            if finished is not None and begun is None:
-                tables = {self.folder / name for name in (self.product.meta, *self.product.tables)}
-                self._refuse_foreign(then, tables | set(self.product.recorded(self.folder, finished, self.folder)))
-            write_atomic(marker, b"{}")
-        # It stops being complete before its first file goes; what leads to the others is kept until they are gone.
-        # A clearing that was cut off may have moved none of them, or some: what it moved is no longer here.
-        for name in self.product.withdrawn:
-            with system_errors("removing", name), suppress(FileNotFoundError):
-                os.replace(self.folder / name, self.state / name)
-        with system_errors("removing", self.folder.name):
-            sync_folder(self.folder)
-            folders = set()
-            for path, names in self._ours():
-                folders.update(self.product.folders(names))
-                if path is not None:
-                    remove_file(path)
-            for name in self.product.tables:
-                remove_file(self.folder / name)
-            for name in folders:
-                with suppress(OSError):
-                    (self.folder / name).rmdir()
-            self._forget({*_LOCK_FILES, _CLEARING})
-            sync_folder(self.folder)
-            remove_file(marker)
-
-    def _ours(self) -> Iterator[tuple[Path | None, dict[str, Any]]]:
-        """The files that are ours to remove, each with the names of the run that wrote it."""
-        for begun in (self.begun(), self._record(_CLEARING)):
+    def _clearing(self, found: Found[MetaT]) -> Clearing:
+        """What earlier runs put here: all that is called as the files of one that was begun, or that a meta lists."""
+        product, folder, state = self.product, self.folder, self.state
+        last = {product.meta, *product.tables}
+        files: list[Path] = []
+        folders: set[str] = set()
+        for begun in (found.begun, product.begun(folder, CLEARING)):
             if begun is not None:
-                yield None, begun.names
-                kept = {self.product.meta, *self.product.tables}
-                for name in list(self.product.named_like(self.folder, begun.names)):
-                    if name not in kept and not (self.folder / name).is_dir():
-                        yield self.folder / name, begun.names
-        withdrawn = self.state / self.product.meta
-        if withdrawn.exists():
-            meta = self.product.read_meta(withdrawn)
-            names = self.product.names_of(meta)
-            yield None, names
-            for path in list(self.product.recorded(self.folder, meta, self.state)):
-                yield path, names
+                folders.update(product.folders(begun.names))
+                named = (folder / name for name in product.named_like(folder, begun.names) if name not in last)
+                files.extend(path for path in named if not path.is_dir())
+        # A clearing that was cut off may have put aside none of those that lead to the others, or some.
+        aside = [(folder / name, state / name) for name in product.withdrawn]
+        meta = found.finished
+        if meta is None and (state / product.meta).exists():
+            meta = product.read_meta(state / product.meta)
+        if meta is not None:
+            folders.update(product.folders(product.names_of(meta)))
+            files.extend(product.recorded(folder, meta))
+        files.extend(folder / name for name in product.tables)
+        return Clearing(state / CLEARING, aside, files, [folder / name for name in folders], _STAYS)
 
     def publish(self, name: str) -> None:
         """Give a finished table or the meta, ready in the state folder, its place; `name` may lead to a subfolder."""
         path = self.folder / name
         with system_errors("writing", name):
-            os.replace(self.state / path.name, path)
-            sync_folder(path.parent)
+            publish(self.state / path.name, path)
 
     def put(self, name: str, content: bytes) -> None:
         """Put a file in place, whole and durably; what a run that is cut off leaves of it lies in the state folder."""
@@ -269,26 +203,7 @@ class WorkFolder(Generic[MetaT]):
     def end(self) -> None:
         """It is complete: remove all that was needed to get there, save the lock."""
         with system_errors("removing what was needed to make", self.folder.name):
-            self._forget(_LOCK_FILES)
-
-    def _forget(self, but: set[str] | frozenset[str]) -> None:
-        for entry in list(self.state.iterdir()) if self.state.is_dir() else []:
-            if entry.name in but:
-                continue
-            if entry.is_dir() and not entry.is_symlink():
-                shutil.rmtree(entry)
-            else:
-                remove_file(entry)
-
-
-def differences(before: dict[str, Any], now: dict[str, Any]) -> list[str]:
-    """What differs between two sets of options, one line each."""
-    names = [name for name in now if before.get(name) != now[name]]
-    return [f"{name} was {_shown(before.get(name))}, now {_shown(now[name])}" for name in names]
-
-
-def _shown(value: Any) -> str:
-    return json.dumps(value)[:_SHOWN_CHARACTERS]
+            remove_all(self.state, but=_STAYS)
 
 
 def unfinished(folder: Path, record: str) -> dict[str, Any]:

@@ -13,7 +13,7 @@ from ctpatch.words import OnError
 from ctpatch.work.executors.base import Done, Executor, Failed, ending
 from ctpatch.work.executors.processes import ProcessExecutor
 from ctpatch.work.executors.visible import in_sight
-from ctpatch.work.folder import WorkFolder, differences
+from ctpatch.work.folder import Found, WorkFolder
 from ctpatch.work.product import Begun, MetaT, Product
 from ctpatch.work.receipt import Numbered, Receipt
 from ctpatch.work.share import Share
@@ -136,6 +136,38 @@ class Work(ABC, Generic[PartT, SharedT, ReceiptT, MetaT]):
     def starts(self) -> None:
         """Called when nothing of an earlier run is there and this one begins."""
 
+    def resumes(self, found: Found[MetaT]) -> bool:
+        """Whether this run resumes an unfinished one; refuses one with other options, where any part of it is done."""
+        if found.begun is None:
+            return False
+        # Where it came to nothing, no work is lost by starting anew.
+        if found.has_receipts:
+            self.refuse_other_run(found.begun)
+        return found.begun.plan_digest == self.begun.plan_digest
+
+    def refuse_other_run(self, earlier: Begun) -> None:
+        """Raise where an unfinished run is not the one that this run resumes."""
+        if earlier.plan_digest != self.begun.plan_digest:
+            changed = self.begun.changes_since(earlier.options) or [self.others]
+            raise OutputConflictError(
+                f"{self.folder.name} holds an unfinished {self.product.noun} that was made otherwise: "
+                f"{'; '.join(changed)}; {self.product.anew} starts anew, the same options as before resume it, or "
+                f"{self.product.elsewhere}"
+            )
+
+    def refuse_other_product(self, folder: WorkFolder[MetaT], meta: MetaT) -> None:
+        """Raise where what is complete in the folder is not what this run would make."""
+        holds = f"{self.folder.name} holds a finished set"
+        if changed := self.changed(folder, meta):
+            raise OutputConflictError(
+                f"{holds} {self.product.made} otherwise: {'; '.join(changed)}; {self.product.anew} makes it anew, or "
+                f"{self.product.elsewhere}"
+            )
+        if damage := self.damage(folder, meta):
+            raise OutputConflictError(
+                f"{holds} that is damaged: {damage}; restore the file, or make the set anew with {self.product.anew}"
+            )
+
 
 @dataclass(frozen=True, slots=True)
 class Made(Generic[MetaT]):
@@ -159,55 +191,21 @@ def make(
     """
     folder = WorkFolder(work.folder, work.product, listener)
     with folder.held():
-        if folder.is_clearing() or overwrite:
-            folder.clear(work.begun)
-        finished = folder.finished()
-        if finished is not None:
-            refuse_other_product(work, folder, finished)
-            folder.end()
-            return Made("complete", finished)
-        earlier = folder.begun()
-        if earlier is not None and earlier.plan_digest != work.begun.plan_digest and not folder.has_receipts():
-            # What was begun with other options came to nothing: no work is lost by starting anew.
-            folder.clear(work.begun)
-            earlier = None
-        if earlier is None:
-            folder.begin(work.begun)
-            work.starts()
+        found = folder.look(anew=overwrite)
+        anew = overwrite or found.clearing
+        if found.finished is not None and not anew:
+            work.refuse_other_product(folder, found.finished)
+            made = Made("complete", found.finished)
         else:
-            refuse_other_run(work, earlier)
-            folder.make_folders(work.begun)
-        reused = run_parts(work, folder, executor, listener)
-        meta = work.finish(folder)
+            if anew or not work.resumes(found):
+                folder.begin(work.begun, found)
+                work.starts()
+            else:
+                folder.resume(work.begun)
+            reused = run_parts(work, folder, executor, listener)
+            made = Made("resumed" if reused else "made", work.finish(folder))
         folder.end()
-        return Made("resumed" if reused else "made", meta)
-
-
-def refuse_other_product(work: Work[Any, Any, Any, MetaT], folder: WorkFolder[MetaT], meta: MetaT) -> None:
-    """Raise where what is complete in the folder is not what this run would make."""
-    changed, product = work.changed(folder, meta), work.product
-    if changed:
-        raise OutputConflictError(
-            f"{work.folder.name} holds a finished set {product.made} otherwise: {'; '.join(changed)}; "
-            f"{product.anew} makes it anew, or {product.elsewhere}"
-        )
-    damage = work.damage(folder, meta)
-    if damage is not None:
-        raise OutputConflictError(
-            f"{work.folder.name} holds a finished set that is damaged: {damage}; restore the file, or make the set "
-            f"anew with {product.anew}"
-        )
-
-
-def refuse_other_run(work: Work[Any, Any, Any, Any], earlier: Begun) -> None:
-    """Raise where the unfinished run in the folder is not the one that this run resumes."""
-    if earlier.plan_digest == work.begun.plan_digest:
-        return
-    changed = differences(earlier.options, work.begun.options) or [work.others]
-    raise OutputConflictError(
-        f"{work.folder.name} holds an unfinished {work.product.noun} that was made otherwise: {'; '.join(changed)}; "
-        f"{work.product.anew} starts anew, the same options as before resume it, or {work.product.elsewhere}"
-    )
+        return made
 
 
 def run_parts(
