@@ -16,17 +16,18 @@ from ctpatch.cutting.api import plan_outputs
 from ctpatch.cutting.output import PATCH_SET
 from ctpatch.cutting.plan import SplitPlan, plan_split
 from ctpatch.cutting.receipt import CutReceipt
-from ctpatch.cutting.tables import Totals, totals_of_set
-from ctpatch.cutting.work import BuildResult, CutWork, result_of
+from ctpatch.cutting.result import BuildResult, Totals, result_of
+from ctpatch.cutting.work import CutWork
 from ctpatch.errors import ConfigError, IncompleteError, OutputConflictError, SourceChangedError, UsageError
 from ctpatch.events import Listener, ignore
 from ctpatch.files.atomic import given_path
 from ctpatch.format.meta import PATCH_META, STATE_FOLDER, PatchMeta
 from ctpatch.format.splits import PATCHES, PREPARED, SourcePath, SplitSource
+from ctpatch.format.tables import SLICE_MANIFEST, read_table, schema_of
 from ctpatch.words import LayoutName, OnError
 from ctpatch.work.executors.base import Executor
 from ctpatch.work.executors.choose import AnyExecutor, as_executor
-from ctpatch.work.folder import WorkFolder
+from ctpatch.work.folder import WorkFolder, differences
 from ctpatch.work.product import Begun
 from ctpatch.work.run import run_parts
 from ctpatch.work.share import Share
@@ -126,9 +127,9 @@ def _build_share(
             )
         complete = found.finished is not None
         if found.finished is not None:
-            work.refuse_other_product(output, found.finished)
+            work.check_finished(output, found.finished)
         else:
-            work.refuse_other_run(output.begin_share(work.begun, found, share))
+            output.refuse_other_run(output.begin_share(work.begun, found, share), work.begun, work.others)
             run_parts(work, output, executor, listener, share, totals.add)
     return ShareResult(
         folder,
@@ -179,7 +180,9 @@ def merge(
         found = output.look()
         begun = found.begun
         if found.finished is not None:
-            totals = totals_of_set(folder, found.finished)
+            totals = Totals.of_finished(
+                read_table(folder / SLICE_MANIFEST, schema_of(SLICE_MANIFEST, tuple(found.finished.arrays)))
+            )
             output.end()
             return result_of(None, folder, found.finished, "complete", started, totals)
         if begun is None:
@@ -187,14 +190,13 @@ def merge(
         plan = _plan_again(begun, folder, source, data_root)
         work = CutWork(plan, folder, BuildConfig(layout=begun.names["layout"], on_error="skip"))
         if work.begun.plan_digest != begun.plan_digest:
-            changed = work.begun.changes_since(begun.options) or ["its slices are others"]
+            changed = differences(begun.options, work.begun.options) or ["its slices are others"]
             raise SourceChangedError(
                 f"{begun.options['source_manifest']} is not what the shares were cut from: {'; '.join(changed)}; "
                 "restore it, or build anew into another folder"
             )
         _refuse_missing(work, output)
         meta = work.finish(output)
-        output.end()
         return result_of(plan, folder, meta, "merged", started, work.totals)
 
 

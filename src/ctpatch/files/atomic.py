@@ -246,6 +246,20 @@ def remove_file(path: Path) -> None:
         path.unlink()
 
 
+@contextmanager
+def made_folder(folder: Path) -> Iterator[None]:
+    """Make a folder; remove it again where it is empty in the end and was not there before."""
+    existed = folder.exists()
+    with system_errors("making the folder", folder.name):
+        folder.mkdir(parents=True, exist_ok=True)
+    try:
+        yield
+    finally:
+        if not existed:
+            with suppress(OSError):
+                folder.rmdir()
+
+
 def remove_all(folder: Path, *, but: Collection[str]) -> None:
     """Remove everything that is in a folder except some names; a folder that is not there holds nothing."""
     for entry in list(folder.iterdir()) if folder.is_dir() else []:
@@ -277,7 +291,10 @@ class Clearing:
 
 
 def ready_folder(
-    folder: Path, clearing: Clearing | None, record: tuple[Path, bytes] | None, folders: Sequence[Path]
+    folder: Path,
+    folders: Sequence[Path],
+    record: tuple[Path, bytes] | None = None,
+    clearing: Clearing | None = None,
 ) -> None:
     """Make a folder ready for new files: old ones go, then a record is written, then folders are made.
 

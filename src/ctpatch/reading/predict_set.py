@@ -30,7 +30,7 @@ from ctpatch.format.prepared_meta import FORMAT_VERSION, PREDICT_META, Predicted
 from ctpatch.format.splits import PREPARED
 from ctpatch.format.tables import STATUS_OK
 from ctpatch.reading.patchset import AnySet
-from ctpatch.work.folder import WorkFolder
+from ctpatch.work.folder import WorkFolder, differences
 from ctpatch.work.product import Begun, Product
 from ctpatch.work.receipt import Receipt, arrays_hold, receipts_of
 from ctpatch.work.run import Work
@@ -201,12 +201,10 @@ class PredictWork(Work[PredictPart, WorkFolder[PredictedMeta], PredictReceipt, P
         """Gives the windows of a part to the model."""
         return self._run_part
 
-    def changed(self, folder: WorkFolder[PredictedMeta], meta: PredictedMeta) -> list[str]:
-        """Options, model or set that differ."""
-        del folder
-        if meta.plan_digest == self._digest and self._model is not None:
-            return []
-        return self.begun.changes_since(meta.options) or [self.others]
+    def check_finished(self, folder: WorkFolder[PredictedMeta], meta: PredictedMeta) -> None:
+        """Refuse other options, another model or another set."""
+        if meta.plan_digest != self._digest or self._model is None:
+            folder.refuse_changed(differences(meta.options, self.begun.options) or [self.others])
 
     def advanced(self, receipt: PredictReceipt) -> WorkAdvanced:
         """A part's slices."""
@@ -237,7 +235,7 @@ class PredictWork(Work[PredictPart, WorkFolder[PredictedMeta], PredictReceipt, P
             manifest_digest=bytes_digest(content),
             plan_digest=self._digest,
         )
-        folder.put(PREDICT_META, meta.to_bytes())
+        folder.complete(meta.to_bytes())
         return meta
 
     def _run_part(self, folder: WorkFolder[PredictedMeta], part: PredictPart) -> PredictReceipt:

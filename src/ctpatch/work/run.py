@@ -6,14 +6,14 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, Generic, Literal, Protocol, TypeVar
 
-from ctpatch.errors import OutputConflictError, SliceError, SourceChangedError, SystemFailureError, WorkerLostError
+from ctpatch.errors import SliceError, SourceChangedError, SystemFailureError, WorkerLostError
 from ctpatch.events import Listener, Notice, WorkAdvanced, WorkFinished, WorkStarted
 from ctpatch.files.atomic import explain_os_error
 from ctpatch.words import OnError
 from ctpatch.work.executors.base import Done, Executor, Failed, ending
 from ctpatch.work.executors.processes import ProcessExecutor
 from ctpatch.work.executors.visible import in_sight
-from ctpatch.work.folder import Found, WorkFolder
+from ctpatch.work.folder import WorkFolder
 from ctpatch.work.product import Begun, MetaT, Product
 from ctpatch.work.receipt import Numbered, Receipt
 from ctpatch.work.share import Share
@@ -58,7 +58,7 @@ class Work(ABC, Generic[PartT, SharedT, ReceiptT, MetaT]):
         on_fault: what is added to the message of a slice that cannot be used.
         others: what is said where only the slices differ from those of an earlier run.
         on_error: whether a task that cannot be done stops the run.
-        num_tasks: in all parts.
+        software: packages, beside the core's, whose version can decide the bytes.
     """
 
     product: Product[MetaT]
@@ -70,6 +70,7 @@ class Work(ABC, Generic[PartT, SharedT, ReceiptT, MetaT]):
     on_fault = ""
     others: str
     on_error: OnError
+    software: Sequence[str] = ()
 
     @property
     @abstractmethod
@@ -95,13 +96,8 @@ class Work(ABC, Generic[PartT, SharedT, ReceiptT, MetaT]):
         return None
 
     @abstractmethod
-    def changed(self, folder: WorkFolder[MetaT], meta: MetaT) -> list[str]:
-        """What makes the finished one in the folder another one than this; nothing where it is the same."""
-
-    def damage(self, folder: WorkFolder[MetaT], meta: MetaT) -> str | None:
-        """What is broken of the finished one in the folder, as far as a quick look tells; None where nothing is."""
-        del folder, meta
-        return None
+    def check_finished(self, folder: WorkFolder[MetaT], meta: MetaT) -> None:
+        """Refuse the finished one in the folder where it is another one than this, or damaged as a quick look tells."""
 
     def notices(self, receipt: ReceiptT) -> Iterable[Notice]:
         """What the user should be told of a part, each thing once."""
@@ -125,48 +121,12 @@ class Work(ABC, Generic[PartT, SharedT, ReceiptT, MetaT]):
         """Files that every worker, on whichever machine, must see."""
         return []
 
-    def to_have(self) -> list[str]:
-        """Packages, beside the core's, whose version can decide the bytes."""
-        return []
-
     def span(self, part: PartT) -> str:
         """A part, as messages call it."""
         return f"part {part.number} of {self.task}, from {part.tasks[0].name} to {part.tasks[-1].name}"
 
     def starts(self) -> None:
         """Called when nothing of an earlier run is there and this one begins."""
-
-    def resumes(self, found: Found[MetaT]) -> bool:
-        """Whether this run resumes an unfinished one; refuses one with other options, where any part of it is done."""
-        if found.begun is None:
-            return False
-        # Where it came to nothing, no work is lost by starting anew.
-        if found.has_receipts:
-            self.refuse_other_run(found.begun)
-        return found.begun.plan_digest == self.begun.plan_digest
-
-    def refuse_other_run(self, earlier: Begun) -> None:
-        """Raise where an unfinished run is not the one that this run resumes."""
-        if earlier.plan_digest != self.begun.plan_digest:
-            changed = self.begun.changes_since(earlier.options) or [self.others]
-            raise OutputConflictError(
-                f"{self.folder.name} holds an unfinished {self.product.noun} that was made otherwise: "
-                f"{'; '.join(changed)}; {self.product.anew} starts anew, the same options as before resume it, or "
-                f"{self.product.elsewhere}"
-            )
-
-    def refuse_other_product(self, folder: WorkFolder[MetaT], meta: MetaT) -> None:
-        """Raise where what is complete in the folder is not what this run would make."""
-        holds = f"{self.folder.name} holds a finished set"
-        if changed := self.changed(folder, meta):
-            raise OutputConflictError(
-                f"{holds} {self.product.made} otherwise: {'; '.join(changed)}; {self.product.anew} makes it anew, or "
-                f"{self.product.elsewhere}"
-            )
-        if damage := self.damage(folder, meta):
-            raise OutputConflictError(
-                f"{holds} that is damaged: {damage}; restore the file, or make the set anew with {self.product.anew}"
-            )
 
 
 @dataclass(frozen=True, slots=True)
@@ -192,20 +152,14 @@ def make(
     folder = WorkFolder(work.folder, work.product, listener)
     with folder.held():
         found = folder.look(anew=overwrite)
-        anew = overwrite or found.clearing
-        if found.finished is not None and not anew:
-            work.refuse_other_product(folder, found.finished)
-            made = Made("complete", found.finished)
-        else:
-            if anew or not work.resumes(found):
-                folder.begin(work.begun, found)
-                work.starts()
-            else:
-                folder.resume(work.begun)
-            reused = run_parts(work, folder, executor, listener)
-            made = Made("resumed" if reused else "made", work.finish(folder))
-        folder.end()
-        return made
+        if found.finished is not None and not found.anew:
+            work.check_finished(folder, found.finished)
+            folder.end()
+            return Made("complete", found.finished)
+        if folder.begin(found, work.begun, work.others):
+            work.starts()
+        reused = run_parts(work, folder, executor, listener)
+        return Made("resumed" if reused else "made", work.finish(folder))
 
 
 def run_parts(
@@ -226,7 +180,7 @@ def run_parts(
         number = sum(len(part.tasks) for part in work.parts() if share.takes(part.number))
         task = f"{work.task} {share}"
     run = _Run(work, work.shared(folder), task, listener, done)
-    seen = in_sight(executor, work.to_see(), listener, folder=folder.state.resolve(), software=work.to_have())
+    seen = in_sight(executor, work.to_see(), listener, folder=folder.state.resolve(), software=work.software)
     listener(WorkStarted(task, number, "slices"))
     try:
         with seen as guard, ending(executor.run(guard(work.run), run.shared, parts)) as outcomes:
