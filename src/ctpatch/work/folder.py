@@ -213,8 +213,7 @@ class WorkFolder(Generic[MetaT]):
             write_once(self.state / self.product.record, now.to_bytes())
             begun = self._begun()
         if begun is not None and begun.to_bytes() == now.to_bytes():
-            folders = self._folders(now)
-            ready_folder(self.folder, folders)
+            ready_folder(self.folder, self._folders(now))
             with system_errors("writing", self._place(share).name):
                 write_file(str(self._place(share) / _WAS_HERE), [b""])
         return begun or now
@@ -262,16 +261,14 @@ class WorkFolder(Generic[MetaT]):
         product, folder, state = self.product, self.folder, self.state
         last = {folder / name for name in (product.meta, *product.tables)}
         runs = [begun.names for begun in (found.begun, self._begun(_CLEARING)) if begun is not None]
-        folders = {name for names in runs for name in product.folders(names)}
         meta = found.finished
         if meta is None and (state / product.meta).exists():  # a clearing that was cut off had put it aside
             meta = product.read_meta(state / product.meta)
+        made = [] if meta is None else [product.names_of(meta)]
+        folders = {name for names in (*runs, *made) for name in product.folders(names)}
         listed = None if meta is None else product.recorded(folder, meta)
-        if meta is not None:
-            names = product.names_of(meta)
-            folders.update(product.folders(names))
-            if listed is None:
-                runs.append(names)
+        if listed is None:
+            runs += made
         named = (path for names in runs for path in self._named_like(names) if path not in last and not path.is_dir())
         return Clearing(
             marker=state / _CLEARING,
