@@ -120,12 +120,11 @@ def _build_share(
     totals = Totals()
     with output.held(share):
         found = output.look()
-        if found.clearing:
+        if found.anew:
             raise OutputConflictError(
                 f"{folder.name}: removing the set that was here was cut off; finish it with the same command without "
                 "--share and with --overwrite, or remove the folder yourself"
             )
-        complete = found.finished is not None
         if found.finished is not None:
             work.check_finished(output, found.finished)
         else:
@@ -140,7 +139,7 @@ def _build_share(
         totals.num_patches,
         totals.num_skipped,
         totals.skipped,
-        complete,
+        found.finished is not None,
         time.perf_counter() - started,
     )
 

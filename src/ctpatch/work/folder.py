@@ -50,13 +50,11 @@ class Found(Generic[MetaT]):
     Attributes:
         finished: the meta of what is complete.
         begun: what was begun and not finished.
-        clearing: whether a run was cut off while it removed what was here.
-        anew: whether all of it is to go.
+        anew: whether all of it is to go: it is made anew, or a run was cut off while it removed what was here.
     """
 
     finished: MetaT | None
     begun: Begun | None
-    clearing: bool
     anew: bool
 
 
@@ -118,10 +116,9 @@ class WorkFolder(Generic[MetaT]):
 
         Refuses what was not written by ctpatch, and a damaged record.
         """
-        clearing = (self.state / _CLEARING).exists()
-        anew = anew or clearing
+        anew = anew or (self.state / _CLEARING).exists()
         finished = self._finished()
-        return Found(finished, self._begun() if finished is None or anew else None, clearing, anew)
+        return Found(finished, self._begun() if finished is None or anew else None, anew)
 
     def _finished(self) -> MetaT | None:
         try:
@@ -256,9 +253,9 @@ class WorkFolder(Generic[MetaT]):
 
     def _clearing(self, found: Found[MetaT]) -> Clearing | None:
         """What earlier runs put here: all that is called as the files of one that was begun, or that a meta lists."""
-        if found.finished is None and found.begun is None and not found.clearing:
-            return None
         product, folder, state = self.product, self.folder, self.state
+        if found.finished is None and found.begun is None and not (state / _CLEARING).exists():
+            return None
         last = {folder / name for name in (product.meta, *product.tables)}
         runs = [begun.names for begun in (found.begun, self._begun(_CLEARING)) if begun is not None]
         meta = found.finished
