@@ -15,7 +15,7 @@ from ctpatch._version import __version__
 # Imported when first used: `import ctpatch` costs next to nothing, and nobody pays for what they do not need.
 _HOMES = {
     "AuditReport": "checking.audit",
-    "BuildResult": "cutting.work",
+    "BuildResult": "cutting.result",
     "CtPatchError": "errors",
     "PatchConfig": "config",
     "PatchSet": "reading.patchset",

@@ -17,7 +17,8 @@ from ctpatch.cutting.cut import cut_slices, write_part
 from ctpatch.cutting.job import Job
 from ctpatch.cutting.plan import Part, SliceTask, plan_split
 from ctpatch.cutting.receipt import CutReceipt
-from ctpatch.cutting.tables import Totals, meta_of
+from ctpatch.cutting.result import Totals
+from ctpatch.cutting.tables import meta_of
 from ctpatch.cutting.work import CutWork
 from ctpatch.files.atomic import given_path
 from ctpatch.format.columns import digest_column, path_column, source_column

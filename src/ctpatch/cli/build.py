@@ -28,7 +28,7 @@ from ctpatch.errors import EXIT_DATA, EXIT_DONE, ConfigError
 from ctpatch.words import OnError
 
 if TYPE_CHECKING:
-    from ctpatch.cutting.work import BuildResult
+    from ctpatch.cutting.result import BuildResult
 
 
 def build(

@@ -16,7 +16,7 @@ from ctpatch.words import LAYOUTS, LayoutName, OnError, PadMode
 
 if TYPE_CHECKING:
     from ctpatch.config import PatchConfig
-    from ctpatch.cutting.work import BuildResult
+    from ctpatch.cutting.result import BuildResult
     from ctpatch.prepare.pipeline import PrepareResult
 
 Sources = Annotated[str, Parameter(help="A split's folder, a dataset's folder (all its splits), or a manifest.")]

@@ -12,8 +12,8 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TaskID, TextC
 from ctpatch.checking.findings import VerifyReport, counted
 from ctpatch.cutting.plan import SplitPlan
 from ctpatch.cutting.preview import RulePreview
+from ctpatch.cutting.result import BuildResult
 from ctpatch.cutting.shares import ShareResult
-from ctpatch.cutting.work import BuildResult
 from ctpatch.events import Event, WorkAdvanced, WorkFinished, WorkStarted
 from ctpatch.format.meta import PatchMeta
 from ctpatch.words import LAYOUTS, human_bytes

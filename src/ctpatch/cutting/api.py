@@ -6,11 +6,12 @@ from pathlib import Path
 
 from ctpatch.config import BuildConfig, PatchConfig
 from ctpatch.cutting.plan import SplitPlan, plan_split
-from ctpatch.cutting.work import BuildResult, CutWork, make_set
+from ctpatch.cutting.result import BuildResult
+from ctpatch.cutting.work import CutWork, make_set
 from ctpatch.errors import UsageError
 from ctpatch.events import Listener, Notice, ignore
 from ctpatch.files.atomic import given_path
-from ctpatch.format.splits import PATCHES, SourcePath, SplitSource, as_sources, find_splits
+from ctpatch.format.splits import SourcePath, as_sources, find_splits
 from ctpatch.words import LayoutName, OnError
 from ctpatch.work.executors.choose import AnyExecutor, as_executor
 
@@ -83,29 +84,13 @@ def plan_outputs(
     # Whether the user named a single split rather than a dataset that happens to have one.
     first = Path(sources[0])
     one = len(splits) == 1 and (first.is_file() or splits[0].manifest.parent == first.resolve())
-    folders = _output_folders(splits, out, one=one)
-    skip = options.on_error == "skip"
+    base = None if out is None else given_path(out).resolve()
+    folders = [each.patches() if base is None else base if one else base / each.split for each in splits]
+    if len(set(folders)) < len(folders):
+        raise UsageError("two splits would be written into one folder; build them one by one with an --out each")
     for each, folder in zip(splits, folders, strict=True):
         if folder.resolve() == each.manifest.parent:
             raise UsageError(f"--out is the folder of the slices of {each.name}; choose another one for the patches")
-    plans = [plan_split(each, config or PatchConfig(), skip_faulty=skip) for each in splits]
+    skip, patch_config = options.on_error == "skip", config or PatchConfig()
+    plans = [plan_split(each, patch_config, skip_faulty=skip) for each in splits]
     return list(zip(plans, folders, strict=True))
-
-
-def _output_folders(splits: list[SplitSource], out: str | os.PathLike[str] | None, *, one: bool) -> list[Path]:
-    folders = []
-    for source in splits:
-        if out is not None:
-            base = given_path(out).resolve()
-            folders.append(base if one else base / source.split)
-            continue
-        wanted = source.data_root / PATCHES / source.dataset / source.split
-        if not wanted.resolve().is_relative_to(source.data_root.resolve()):
-            raise UsageError(
-                f"{PATCHES}/{source.name} leaves the data root through a link; "
-                "name the folder you mean with --out, or remove the link"
-            )
-        folders.append(wanted)
-    if len(set(folders)) < len(folders):
-        raise UsageError("two splits would be written into one folder; build them one by one with an --out each")
-    return folders

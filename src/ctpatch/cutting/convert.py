@@ -20,8 +20,9 @@ from ctpatch.cutting.cut import complete_part
 from ctpatch.cutting.job import Job
 from ctpatch.cutting.plan import Part, SliceTask, SplitPlan
 from ctpatch.cutting.receipt import CutReceipt, trusted_receipt
+from ctpatch.cutting.result import BuildResult
 from ctpatch.cutting.rows import CutSlice, Images
-from ctpatch.cutting.work import BuildResult, CutWork, make_set
+from ctpatch.cutting.work import CutWork, make_set
 from ctpatch.errors import FormatError, UsageError
 from ctpatch.events import Listener, ignore
 from ctpatch.files.atomic import given_path

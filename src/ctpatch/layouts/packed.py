@@ -57,14 +57,14 @@ class PackedFile:
             self._file = disk.grow(str(path), PAGE_BYTES)
         self.size = PAGE_BYTES
 
-    def append(self, items: NDArray[Any]) -> int:
+    def add_items(self, items: NDArray[Any]) -> int:
         """Write items `(n, *item_shape)`; returns the number of the first."""
         if items.shape[1:] != self._item_shape:
             raise ValueError(f"items of shape {items.shape[1:]} do not fit a file of {self._item_shape}")
         first = self.items
         content = np.ascontiguousarray(items, dtype=self._dtype)
         with system_errors("writing", self.path.name):
-            self.size += self._file.append(content)
+            self.size += self._file.add_items(content)
         self.items += len(items)
         return first
 

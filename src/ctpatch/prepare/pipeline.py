@@ -80,6 +80,10 @@ class PrepareWork(Work[PreparePart, PrepareJob, PrepareReceipt, PreparedMeta]):
         self.on_error = on_error
         names = {"splits": list(plan.tasks), "arrays": [source.array for source in plan.arrays]}
         self.begun = Begun(plan.options, plan.digest, names)
+        kinds = [source.reader.name for source in plan.arrays]
+        read_with = [name for kind in kinds if kind in READERS for name in raw_format(kind).packages]
+        resampled_with = _RESAMPLED_WITH if plan.geometry.spacing_mm else ()
+        self.software = list(dict.fromkeys([*read_with, *resampled_with]))
         self.faults: list[str] = []
         self._plan = plan
         self._names_shown = names_shown
@@ -114,11 +118,11 @@ class PrepareWork(Work[PreparePart, PrepareJob, PrepareReceipt, PreparedMeta]):
         """Keep what must not be lost from here on: the key of the pseudonyms."""
         self._begins()
 
-    def changed(self, folder: WorkFolder[PreparedMeta], meta: PreparedMeta) -> list[str]:
-        """Options that differ, slices that are others, or files whose pixels are."""
+    def check_finished(self, folder: WorkFolder[PreparedMeta], meta: PreparedMeta) -> None:
+        """Refuse other options, slices that are others, and files whose pixels are."""
         if meta.plan_digest != self._plan.digest:
-            return differences(meta.options, self.begun.options) or [self.others]
-        return _changed_sources(folder.folder, self._plan)
+            folder.refuse_changed(differences(meta.options, self.begun.options) or [self.others])
+        folder.refuse_changed(_changed_sources(folder.folder, self._plan))
 
     def advanced(self, receipt: PrepareReceipt) -> WorkAdvanced:
         """A part's slices."""
@@ -132,12 +136,6 @@ class PrepareWork(Work[PreparePart, PrepareJob, PrepareReceipt, PreparedMeta]):
         """One raw file of each array."""
         first = next(self._plan.all_tasks())
         return [source.folder / raw.file for source, raw in zip(self._plan.arrays, first.slices, strict=True)]
-
-    def to_have(self) -> list[str]:
-        """What reads and resamples."""
-        kinds = [source.reader.name for source in self._plan.arrays]
-        names = [name for kind in kinds if kind in READERS for name in raw_format(kind).packages]
-        return list(dict.fromkeys([*names, *(_RESAMPLED_WITH if self._plan.geometry.spacing_mm else ())]))
 
     def finish(self, folder: WorkFolder[PreparedMeta]) -> PreparedMeta:
         """Publish the tables, then the meta."""
@@ -176,7 +174,7 @@ class PrepareWork(Work[PreparePart, PrepareJob, PrepareReceipt, PreparedMeta]):
             plan_digest=plan.digest,
         )
         meta = meta.model_validate_json(meta.to_bytes())
-        folder.put(PREPARE_META, meta.to_bytes())
+        folder.complete(meta.to_bytes())
         return meta
 
     def _publish_manifest(

@@ -197,12 +197,10 @@ class PredictWork(Work[PredictPart, WorkFolder[PredictedMeta], PredictReceipt, P
         """The folder: the rest stays in this process, since a model may live on a device."""
         return folder
 
-    def changed(self, folder: WorkFolder[PredictedMeta], meta: PredictedMeta) -> list[str]:
-        """Options, model or set that differ."""
-        del folder
-        if meta.plan_digest == self._digest and self._model is not None:
-            return []
-        return differences(meta.options, self.begun.options) or [self.others]
+    def check_finished(self, folder: WorkFolder[PredictedMeta], meta: PredictedMeta) -> None:
+        """Refuse other options, another model or another set."""
+        if meta.plan_digest != self._digest or self._model is None:
+            folder.refuse_changed(differences(meta.options, self.begun.options) or [self.others])
 
     def advanced(self, receipt: PredictReceipt) -> WorkAdvanced:
         """A part's slices."""
@@ -233,7 +231,7 @@ class PredictWork(Work[PredictPart, WorkFolder[PredictedMeta], PredictReceipt, P
             manifest_digest=bytes_digest(content),
             plan_digest=self._digest,
         )
-        folder.put(PREDICT_META, meta.to_bytes())
+        folder.complete(meta.to_bytes())
         return meta
 
     def run(self, folder: WorkFolder[PredictedMeta], part: PredictPart) -> PredictReceipt:
