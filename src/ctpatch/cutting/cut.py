@@ -32,8 +32,8 @@ _STATED_TOLERANCE = 1e-6
 Grids = dict[tuple[int, int], Grid]
 
 _RUN_SLICES = 4
-_RUN_PIXELS = 1 << 20
-"""A run of slices has at most so many, unless one slice alone has more: three runs are in memory."""
+_RUN_PIXELS = 2 << 20
+"""A run of slices has at most so many, unless one slice alone has more: two runs are in memory."""
 
 
 class ReadSlice(NamedTuple):
@@ -104,30 +104,28 @@ def cut_slices(job: Job, part: Part) -> Iterator[CutSlice]:
 
 
 def _read_ahead(job: Job, part: Part, grids: Grids) -> Iterator[tuple[SliceTask, ReadSlice | Exception]]:
-    """The slices of a part; a thread reads the next runs of them into other buffers while one run is cut.
+    """The slices of a part; while a run of them is cut, a thread reads the next run into the other set of buffers.
 
-    Where that thread has not come as far as the run that is wanted, this one reads the run behind it meanwhile.
+    Where that thread has not come to the end of the run that is wanted, this one reads the next run meanwhile.
     """
     runs = list(_runs(part.tasks))
     longest = max(len(run) for run in runs)
-    buffers = [[[SliceBuffer() for _ in job.arrays] for _ in range(longest)] for _ in range(3)]
+    buffers = [[[SliceBuffer() for _ in job.arrays] for _ in range(longest)] for _ in range(2)]
 
     def read(number: int) -> list[ReadSlice | Exception]:
-        return [
-            _read_slice(job, task, mine, grids) for task, mine in zip(runs[number], buffers[number % 3], strict=False)
-        ]
+        mine = zip(runs[number], buffers[number % 2], strict=False)
+        return [_read_slice(job, task, each, grids) for task, each in mine]
 
     with ThreadPoolExecutor(1, "ctpatch-reader") as reader:
-        ahead = {number: reader.submit(read, number) for number in range(min(2, len(runs)))}
-        for number, run in enumerate(runs):
-            here, after = ahead.pop(number), ahead.get(number + 1)
-            if after and not here.done() and after.cancel():
-                ahead[number + 1] = after = Future()
-                after.set_result(read(number + 1))
-            found = here.result()
-            if number + 2 < len(runs):
-                ahead[number + 2] = reader.submit(read, number + 2)
-            yield from zip(run, found, strict=True)
+        following = reader.submit(read, 0)
+        for number, run in enumerate(runs, 1):
+            here = following
+            if number < len(runs):
+                following = reader.submit(read, number)
+                if not here.done() and following.cancel():
+                    following = Future()
+                    following.set_result(read(number))
+            yield from zip(run, here.result(), strict=True)
 
 
 def _runs(tasks: Sequence[SliceTask]) -> Iterator[list[SliceTask]]:
