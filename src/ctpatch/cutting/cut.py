@@ -31,7 +31,7 @@ from ctpatch.layouts.disk import Disk
 _STATED_TOLERANCE = 1e-6
 Grids = dict[tuple[int, int], Grid]
 
-_RUN_SLICES = 4
+_RUN_SLICES = 8
 _RUN_PIXELS = 2 << 20
 """A run of slices has at most so many, unless one slice alone has more: two runs are in memory."""
 
