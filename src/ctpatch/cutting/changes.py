@@ -48,8 +48,9 @@ def source_changed(
     compared when its header was read. Where its times leave a doubt, or with `strict`, its pixels are read and their
     digest decides, so that a file that was only copied or touched is no change.
     """
+    place = f"{data_root}/{path}"
     try:
-        status = os.stat(data_root / path)
+        status = os.stat(place)
     except FileNotFoundError:
         return True
     except OSError as error:
@@ -58,7 +59,7 @@ def source_changed(
     if not strict and _touched_ns(status) < since_ns <= time.time_ns():
         return False
     try:
-        image, _dtype = SliceBuffer().read(str(data_root / path), path, integers_allowed=integers_allowed)
+        image, _dtype = SliceBuffer().read(place, path, integers_allowed=integers_allowed)
     except SystemFailureError:
         raise
     except CtPatchError:

@@ -199,11 +199,14 @@ class SplitPlan:
             begins: says which slices begin a part; None: those that would make the part before them too large.
         """
         kind = layout_of(layout)
+        costs = {}
+        for each in self.shapes:
+            count = len(each.grid)
+            costs[each.grid.shape] = count, kind.slice_bytes(each.grid.shape, count, self.config.patch_size, _FLOAT32)
         pending: list[SliceTask] = []
         windows = size = number = shard = 0
         for task in self.tasks():
-            more_windows = len(self.grid(task.shape)) if task.problem is None else 0
-            more_bytes = kind.slice_bytes(task.shape, more_windows, self.config.patch_size, _FLOAT32)
+            more_windows, more_bytes = costs[task.shape] if task.problem is None else (0, 0)
             if begins is None:
                 new = kind.is_full(len(pending) + 1, windows + more_windows, size + more_bytes, self.limits)
             else:
@@ -219,8 +222,8 @@ class SplitPlan:
             yield self._part(number, pending, kind, shard)
 
     def _part(self, number: int, tasks: Sequence[SliceTask], layout: Layout, shard: int) -> Part:
-        shapes = dict.fromkeys(task.shape for task in tasks if task.problem is None and len(self.grid(task.shape)))
-        return Part(number, tuple(tasks), layout.shards(list(shapes), shard))
+        shapes = dict.fromkeys(task.shape for task in tasks if task.problem is None)
+        return Part(number, tuple(tasks), layout.shards([shape for shape in shapes if len(self.grid(shape))], shard))
 
     def digest(self) -> str:
         """Digest of all that decides the work, save the pixels: resume compares it."""
