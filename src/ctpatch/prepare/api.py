@@ -24,6 +24,7 @@ from ctpatch.prepare.pairs import repeated_places
 from ctpatch.prepare.part import ArraySource
 from ctpatch.prepare.pipeline import PrepareResult, PrepareWork, notice_splits
 from ctpatch.prepare.planning import PreparePlan, fitting_rows, given_splits, make_tasks
+from ctpatch.prepare.plausibility import doubt_messages, refuse_doubts
 from ctpatch.prepare.privacy.calling import Calling, written_reason
 from ctpatch.prepare.privacy.pseudonyms import Pseudonyms, lies_in, load_key, save_key
 from ctpatch.prepare.readers import raw_format
@@ -79,6 +80,7 @@ def prepare_raw(
     Raises:
         ConfigError, UsageError: the call makes no sense; nothing was written.
         SliceError: a slice cannot be used (with `on_error="stop"`).
+        DoubtfulValuesError: the values of a series are hardly HU (with `strict=True`).
         SourceManifestError: the table of patients breaks the rules.
         OutputConflictError: the output holds something else.
         OutputLockedError: another process writes it.
@@ -244,10 +246,21 @@ def prepare(
         repeated = repeated_places([row[0] for row in rows]) if len(arrays) == 1 else None
         if repeated is not None:
             listener(Notice("repeated-places", repeated))
-        work = PrepareWork(plan, folder, options.on_error, names_shown=options.names_shown, begins=keep_key)
+        work = PrepareWork(
+            plan,
+            folder,
+            options.on_error,
+            strict=options.strict,
+            names_shown=options.names_shown,
+            begins=keep_key,
+        )
         executor = as_executor(options.executor, options.workers)
         made = make(work, executor, listener, overwrite=options.overwrite)
     calling.write_names(rows, found)
+    if options.strict:
+        refuse_doubts(made.meta.notes)
+    for message in doubt_messages(made.meta.notes):
+        listener(Notice("doubtful-values", message))
     if made.meta.num_identical:
         said = (
             f"{made.meta.num_identical} slices have the raw pixels of another one; source_digest in the manifests "

@@ -10,10 +10,10 @@ from numpy.typing import NDArray
 
 from ctpatch.errors import SliceError
 from ctpatch.files.digest import array_digest
-from ctpatch.prepare.readers.base import LeftOut, RawSlice, Scan, SeriesNote
+from ctpatch.prepare.readers.base import LeftOut, Observed, RawSlice, Scan, SeriesNote
 from ctpatch.prepare.readers.dicom import GroupBy
 from ctpatch.prepare.readers.dicom.header import CtHeader, FileProblemError, import_pydicom, look_at
-from ctpatch.prepare.readers.dicom.pixels import read_hu
+from ctpatch.prepare.readers.dicom.pixels import read_pixels
 from ctpatch.prepare.readers.dicom.series import (
     Placed,
     Turn,
@@ -86,20 +86,29 @@ class DicomReader:
         Raises:
             SliceError: a file is damaged, lies about its size, or is no longer what it was.
         """
+        return (each.image for each in self.observe(root, slices))
+
+    def observe(self, root: Path, slices: Iterable[RawSlice]) -> Iterator[Observed]:
+        """Read slices as `read` does, with their padding and what is odd about their bits.
+
+        Raises:
+            SliceError: as `read`.
+        """
         root = source_folder(root)
         for each in slices:
             try:
-                image = self._read(root, each.file)
+                seen = self._read(root, each.file)
             except FileProblemError as problem:
                 raise SliceError(f"{each.file}: {problem}") from None
-            if image.shape != each.shape:
-                raise SliceError(f"{each.file}: it has shape {image.shape}, when it was found it had {each.shape}")
-            yield image
+            if seen.image.shape != each.shape:
+                raise SliceError(f"{each.file}: it has shape {seen.image.shape}, when it was found it had {each.shape}")
+            yield seen
 
-    def _read(self, root: Path, file: str) -> NDArray[np.float32]:
-        image, axes = read_hu(str(root), file, allow_deflated=self.allow_deflated, raw=self.labels)
-        turn = Turn() if self.keep_orientation else upright_turn(axes) or Turn()
-        return np.ascontiguousarray(turn.apply(image))
+    def _read(self, root: Path, file: str) -> Observed:
+        pixels = read_pixels(str(root), file, allow_deflated=self.allow_deflated, raw=self.labels)
+        turn = Turn() if self.keep_orientation else upright_turn(pixels.axes) or Turn()
+        padding = None if pixels.padding is None else turn.apply(pixels.padding)
+        return Observed(np.ascontiguousarray(turn.apply(pixels.hu)), padding, pixels.padding_hu, pixels.remarks)
 
     def _look(self, root: Path, files: list[str], advance: Callable[[int], None]) -> Iterator[CtHeader | LeftOut]:
         executor = local_executor(self.workers if len(files) > _FILES_AT_ONCE else 1)
@@ -128,7 +137,7 @@ class DicomReader:
             seen: set[str] = set()
             for each in run:
                 try:
-                    digest = array_digest(self._read(root, each.header.file))
+                    digest = array_digest(self._read(root, each.header.file).image)
                 except FileProblemError as problem:
                     surplus.add(each.header.file)
                     found.left_out.append(problem.left_out(each.header.file))
