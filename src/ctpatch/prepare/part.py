@@ -124,7 +124,7 @@ class PrepareReceipt(Receipt):
     rows: list[dict[str, Any]]
     digests: dict[str, str]
     left_out: list[list[str]]
-    tallies: list[tuple[str, str, dict[str, Any]]]
+    tallies: list[list[Any]]
 
 
 def run_part(job: PrepareJob, part: PreparePart) -> PrepareReceipt:
@@ -164,7 +164,7 @@ def run_part(job: PrepareJob, part: PreparePart) -> PrepareReceipt:
         rows=rows,
         digests=digests,
         left_out=left_out,
-        tallies=[(*where, tally.as_plain()) for where, tally in tallies.items()],
+        tallies=[[*where, tally.as_plain()] for where, tally in tallies.items()],
     )
     done.write(job.state)
     return done
