@@ -22,7 +22,9 @@ _LITTLE_AIR = 0.01
 _FAR_ABOVE_BONE = (2000, math.inf)
 _MOST_ABOVE_BONE = 0.15
 """Metal and its streaks take a few percent of a slice at most."""
-_WRAPPED = 0.05
+_WRAPPED_AIR = (2900, 4100)
+"""Where air, lung and fat are once 4096 was added to them."""
+_LEAST_WRAPPED = 0.05
 _SOFT_TISSUE = (-200, 300)
 _SHIFT = 1020
 """1024, as a multiple of the histogram's bins."""
@@ -33,7 +35,6 @@ _TWICE_SHIFTED_AIR = (-2300, -1500)
 _LEAST_AIR_DOWN, _LEAST_TISSUE_DOWN, _LITTLE_TISSUE = 0.05, 0.02, 0.02
 _PADDING_AMID = 1e-4
 _MOST_PADDING = 0.9
-_8_BIT = 255
 _SERIES_SHOWN = 20
 _KIND_PREFIX = "hu-"
 _BITS_KINDS = frozenset({"unused-bits", "left-justified", "high-bit"})
@@ -95,7 +96,7 @@ SCALE_CHECKS = (
     ),
     Check(
         "hu-8-bit",
-        lambda tally: tally.whole and tally.low >= 0 and tally.high <= _8_BIT,
+        lambda tally: tally.whole_8_bit,
         f"{_SEEN}: they are whole numbers of 8 bits, as in a picture. Give the files from before they became pictures",
     ),
     Check(
@@ -106,9 +107,9 @@ SCALE_CHECKS = (
     ),
     Check(
         "hu-wrapped",
-        lambda tally: _no_air(tally) and tally.share(*_FAR_ABOVE_BONE) > _WRAPPED,
-        f"{_SEEN}; no pixel is from -1200 to -200 and {{far_above:.1%}} are above 2000: negative values may be wrapped "
-        "into 12 bits without a sign. Take 4096 off the wrapped values, or export the files again",
+        lambda tally: _no_air(tally) and tally.share(*_WRAPPED_AIR) > _LEAST_WRAPPED,
+        f"{_SEEN}; no pixel is from -1200 to -200 and {{wrapped:.1%}} are from 2900 to 4100: negative values may be "
+        "wrapped into 12 bits without a sign. Take 4096 off the wrapped values, or export the files again",
     ),
     Check(
         "hu-far-above-bone",
@@ -200,6 +201,7 @@ def _values(tally: Tally) -> dict[str, float | int | str]:
         "high": tally.high,
         "too_high": tally.too_high,
         "far_above": tally.share(*_FAR_ABOVE_BONE),
+        "wrapped": tally.share(*_WRAPPED_AIR),
         "tissue": _tissue_moved(tally, 0),
         "tissue_up": _tissue_moved(tally, _SHIFT),
         "air_down": tally.share(*_TWICE_SHIFTED_AIR),

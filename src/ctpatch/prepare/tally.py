@@ -14,6 +14,8 @@ from ctpatch.prepare.values import AIR_HU
 MAX_HU = 30_710
 """Highest HU that a CT stores: 12 bits with the slope 10 and the intercept -10,240 of the extended scale."""
 
+MAX_8_BIT = 255
+
 PADDING_IS_AIR_HU = -500
 """Padding whose pixels would be below is air or nothing, wherever it lies."""
 
@@ -31,7 +33,7 @@ class Tally:
         at_air: of these, how many are -1024 HU exactly, which is also what programs fill with.
         too_high: of these, how many are above `MAX_HU`.
         low, high: lowest and highest of these; infinities where there is none.
-        whole: whether all of these are whole numbers.
+        whole_8_bit: whether all of these are whole numbers from 0 to 255.
         padding: how many that are padding.
         padding_amid: of these, how many would not be air and lie where no row or column of padding leads to the border.
         padding_low, padding_high: lowest and highest HU that padding would have; infinities where there is none.
@@ -45,7 +47,7 @@ class Tally:
     too_high: int = 0
     low: float = float("inf")
     high: float = float("-inf")
-    whole: bool = True
+    whole_8_bit: bool = True
     padding: int = 0
     padding_amid: int = 0
     padding_low: float = float("inf")
@@ -65,13 +67,16 @@ class Tally:
             if tally.padding_high > PADDING_IS_AIR_HU:
                 tally.padding_amid = int(np.count_nonzero(padding & ~_leads_to_border(padding)))
         if values.size:
-            places = np.floor((values - np.float32(LOW_HU)) / np.float32(BIN_HU)) + 1
-            places = np.clip(places, 0, NUM_BINS + 1).astype(np.int64)
-            tally.counts = np.bincount(places, minlength=NUM_BINS + 2).astype(np.int64)
-            tally.at_air = int(np.count_nonzero(values == AIR_HU))
             tally.low, tally.high = float(values.min()), float(values.max())
+            # One bin lower, so that nothing is below 0, where whole numbers would be rounded up.
+            places = np.clip(values, LOW_HU - BIN_HU, HIGH_HU)
+            places -= LOW_HU - BIN_HU
+            places /= BIN_HU
+            tally.counts = np.bincount(places.astype(np.int32), minlength=NUM_BINS + 2).astype(np.int64)
+            tally.at_air = int(np.count_nonzero(values == AIR_HU)) if tally.low <= AIR_HU else 0
             tally.too_high = int(np.count_nonzero(values > MAX_HU)) if tally.high > MAX_HU else 0
-            tally.whole = bool((values == np.rint(values)).all())
+            in_8_bit = tally.low >= 0 and tally.high <= MAX_8_BIT
+            tally.whole_8_bit = in_8_bit and bool((values == np.rint(values)).all())
         return tally
 
     def add(self, other: "Tally") -> None:
@@ -82,7 +87,7 @@ class Tally:
         self.low, self.high = min(self.low, other.low), max(self.high, other.high)
         self.padding_low = min(self.padding_low, other.padding_low)
         self.padding_high = max(self.padding_high, other.padding_high)
-        self.whole = self.whole and other.whole
+        self.whole_8_bit = self.whole_8_bit and other.whole_8_bit
         for remark, slices in other.remarks.items():
             if remark in self.remarks or len(self.remarks) < _MAX_REMARKS:
                 self.remarks[remark] += slices
@@ -114,7 +119,7 @@ class Tally:
         return tally
 
 
-_PLAIN = ("slices", "pixels", "at_air", "too_high", "whole", "padding", "padding_amid")
+_PLAIN = ("slices", "pixels", "at_air", "too_high", "whole_8_bit", "padding", "padding_amid")
 _LIMITS = ("low", "high", "padding_low", "padding_high")
 
 
