@@ -12,7 +12,7 @@ SIDE = 96
 def _radius(row: float, col: float, tall: float, wide: float, side: int = SIDE) -> Hu:
     """Distance from a centre in units of an ellipse's half axes; all are shares of the image's side."""
     rows, cols = np.mgrid[:side, :side] / side
-    return np.hypot((rows - row) / tall, (cols - col) / wide)
+    return np.asarray(np.hypot((rows - row) / tall, (cols - col) / wide), np.float64)
 
 
 def body(noise: float = 15.0, seed: int = 0) -> Hu:

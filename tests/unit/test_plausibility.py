@@ -2,9 +2,11 @@
 
 import math
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
+from numpy.typing import NDArray
 
 from ctpatch.prepare.plausibility import PADDING_CHECKS, SCALE_CHECKS, doubts, is_doubt
 from ctpatch.prepare.readers.base import Observed, RawSlice, Reader, SliceRemark, observed
@@ -15,7 +17,7 @@ from helpers import data_folder
 from hu_phantoms import SOUND, UNSOUND, Hu, body, lung
 
 
-def seen(hu: Hu, padding: Hu | None = None, padding_hu: float = 0.0) -> Observed:
+def seen(hu: Hu, padding: NDArray[np.bool_] | None = None, padding_hu: float = 0.0) -> Observed:
     return Observed(hu.astype(np.float32), padding, None if padding is None else (padding_hu, padding_hu))
 
 
@@ -52,8 +54,8 @@ def test_a_message_says_what_was_seen_and_what_to_do() -> None:
             "hu-shifted-up",
             (
                 "values run from 24 to 1724, wanted HU, where air is near -1000 and water near 0; 50.0% of the pixels "
-                "are from 820 to 1320, where soft tissue lies if 1024 was not taken off. Check RescaleIntercept (in NIfTI "
-                "scl_inter), or take 1024 off the values"
+                "are from 820 to 1320, where soft tissue lies if 1024 was not taken off. Check RescaleIntercept (in "
+                "NIfTI scl_inter), or take 1024 off the values"
             ),
         )
     ]
@@ -193,14 +195,15 @@ def test_real_series_are_doubted_once_they_are_spoiled() -> None:
         pytest.skip("no totalseg_ct_j2k: set CTPATCH_DATA to the folder that holds it")
     reader = DicomReader()
     images = list(reader.read(root, reader.scan(root, lambda _count: None).slices[:4]))
-    spoiled = {
+    spoiled: dict[str, list[NDArray[Any]]] = {
         "hu-unit-range": [(each + 1024) / 4096 for each in images],
         "hu-shifted-up": [each + 1024 for each in images],
         "hu-shifted-down": [each - 1024 for each in images],
         "hu-wrapped": [np.mod(each, 4096) for each in images],
         "hu-too-high": [np.mod(each, 65536) for each in images],
     }
-    assert {kind: kinds(*map(Observed, each)) for kind, each in spoiled.items()} == {kind: [kind] for kind in spoiled}
+    for kind, each in spoiled.items():
+        assert kinds(*(Observed(image) for image in each)) == [kind]
 
 
 def test_the_table_in_the_docs_lists_every_check() -> None:
