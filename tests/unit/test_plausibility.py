@@ -117,6 +117,8 @@ def test_what_a_reader_says_counts_its_slices() -> None:
     hu, remark = body().astype(np.float32), SliceRemark("unused-bits", "pixels have more bits")
     tally = tally_of(Observed(hu), Observed(hu, remarks=(remark,)), Observed(hu, remarks=(remark,)))
     assert doubts(tally) == [("unused-bits", "pixels have more bits (2 of 3 slices)")]
+    tally.add(Tally.of(Observed(hu, remarks=(SliceRemark("unused-bits", "pixels have still more bits"),))))
+    assert doubts(tally) == [("unused-bits", "pixels have more bits (3 of 4 slices)")]
 
 
 def test_counts_are_those_of_a_plain_loop_and_add_up_in_any_order() -> None:

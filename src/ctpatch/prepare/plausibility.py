@@ -156,8 +156,10 @@ def doubts(tally: Tally) -> list[tuple[str, str]]:
         first = next((check for check in checks if there and check.found(tally)), None)
         if first is not None:
             found.append((first.kind, first.message.format(**_values(tally))))
-    for remark, slices in sorted(tally.remarks.items(), key=lambda each: (each[0].kind, each[0].message)):
-        found.append((remark.kind, f"{remark.message} ({slices} of {tally.slices} slices)"))
+    for kind in sorted({remark.kind for remark in tally.remarks}):
+        said = {remark.message: slices for remark, slices in tally.remarks.items() if remark.kind == kind}
+        commonest = max(said, key=lambda message: (said[message], message))
+        found.append((kind, f"{commonest} ({sum(said.values())} of {tally.slices} slices)"))
     return found
 
 
