@@ -77,16 +77,16 @@ class RangeError(SliceError):
     code = "value-range"
 
 
-class DoubtfulValuesError(CtPatchError):
-    """The values of a series are hardly HU, and `strict` asks for an error."""
-
-    code = "doubtful-values"
-
-
 class NpyError(SliceError):
     """A file is not the plain .npy array it should be."""
 
     code = "npy"
+
+
+class DoubtfulValuesError(CtPatchError):
+    """The values of a series are hardly HU, and `strict` asks for an error."""
+
+    code = "doubtful-values"
 
 
 class FormatError(CtPatchError):

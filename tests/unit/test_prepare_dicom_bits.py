@@ -244,5 +244,20 @@ def test_a_stream_says_its_own_bits() -> None:
     cells, nothing = np.array([[2048]], np.int16), np.zeros((1, 1), np.bool_)
     with pytest.raises(BitsError, match="12 bits without a sign"):
         values_of(cells, bits, StreamHeader(1, 1, 1, 12), nothing)
-    values, remark = values_of(cells, bits, StreamHeader(1, 1, 1, 13, signed=True), nothing)
-    assert (values.tolist(), remark) == ([[2048]], None)
+    values, remarks = values_of(cells, bits, StreamHeader(1, 1, 1, 13, signed=True), nothing)
+    assert (values.tolist(), remarks) == ([[2048]], ())
+
+
+def test_a_stream_with_a_sign_under_a_header_without_one_is_remarked_upon(tmp_path: Path) -> None:
+    openjpeg = pytest.importorskip("openjpeg.utils", reason="pylibjpeg-openjpeg is not installed")
+    for low, found in ((-1000, ["stream-sign"]), (0, [])):
+        values = numbers(low, 2000)
+        dataset = ct_dataset(values, TransferSyntaxUID=J2K, BitsStored=12, HighBit=11, PixelRepresentation=0)
+        frame = openjpeg.encode_array(values.astype(np.int16), bits_stored=12, photometric_interpretation=2)
+        dataset.PixelData = pydicom.encaps.encapsulate([bytes(frame)])
+        dataset["PixelData"].VR = "OB"
+        dataset["PixelData"].is_undefined_length = True
+        dataset.save_as(tmp_path / "a", enforce_file_format=True)
+        seen = observe(tmp_path)
+        np.testing.assert_array_equal(seen.image, values % 4096 - 1024)
+        assert kinds(seen) == found

@@ -37,7 +37,7 @@ _PADDING_AMID = 1e-4
 _MOST_PADDING = 0.9
 _SERIES_SHOWN = 20
 _KIND_PREFIX = "hu-"
-_BITS_KINDS = frozenset({"unused-bits", "left-justified", "high-bit"})
+_BITS_KINDS = frozenset({"unused-bits", "left-justified", "high-bit", "stream-sign"})
 
 
 @dataclass(frozen=True, slots=True)

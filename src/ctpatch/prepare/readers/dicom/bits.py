@@ -75,7 +75,7 @@ def check_stream(bits: Bits, stream: StreamHeader) -> None:
 
 def values_of(
     cells: Pixels, bits: Bits, stream: StreamHeader | None, padding: Pixels
-) -> tuple[Pixels, SliceRemark | None]:
+) -> tuple[Pixels, tuple[SliceRemark, ...]]:
     """Take the numbers out of the pixels' bits.
 
     Args:
@@ -90,61 +90,68 @@ def values_of(
     Raises:
         BitsError: the header contradicts itself, and the pixels do not tell which of its fields is right.
     """
-    if stream is not None:
-        _refuse_unknown_sign(cells, bits, stream)
-    usual = bits.stored - 1
+    remarks = () if stream is None else _sign_of_stream(cells, bits, stream)
     values = _lowest(cells, bits.stored)
     unused = (values != cells) & ~padding
+    usual = bits.stored - 1
     if bits.high > usual:
-        return _shifted(cells, bits, values, unused, padding)
+        values, more = _in_upper_bits(cells, bits, values, unused, padding)
+        return values, remarks + more
     if bits.high < usual and (_lowest(values, bits.high + 1) != values)[~padding].any():
         message = (
             f"HighBit is {bits.high}, BitsStored {bits.stored} says {usual}, and pixels use more than {bits.high + 1} "
             "bits; ctpatch followed BitsStored. Correct the wrong one of the two"
         )
-        return values, SliceRemark("high-bit", message)
-    if not unused.any():
-        return values, None
-    used = _bits_needed(cells[unused])
-    message = (
-        f"pixels have bits above BitsStored {bits.stored} set, up to bit {used} of {bits.allocated}; ctpatch takes "
-        "these bits out, as the standard says. If the pixels need them, correct BitsStored"
-    )
-    return values, SliceRemark("unused-bits", message)
-
-
-def _refuse_unknown_sign(cells: Pixels, bits: Bits, stream: StreamHeader) -> None:
-    """Refuse values with a sign in a stream that has none and fewer bits: the sign could be the highest bit or none."""
-    if stream.signed or not bits.signed or stream.precision >= bits.stored:
-        return
-    if ((cells >> (stream.precision - 1)) & 1).any():
-        raise BitsError(
-            f"its compressed image has values of {stream.precision} bits without a sign, its header says "
-            f"{bits.stored} bits with a sign; correct BitsStored or PixelRepresentation"
+        remarks += (SliceRemark("high-bit", message),)
+    if unused.any():
+        used = _bits_needed(cells[unused])
+        message = (
+            f"pixels have bits above BitsStored {bits.stored} set, up to bit {used} of {bits.allocated}; ctpatch takes "
+            "these bits out, as the standard says. If the pixels need them, correct BitsStored"
         )
+        remarks += (SliceRemark("unused-bits", message),)
+    return values, remarks
 
 
-def _shifted(
+def _sign_of_stream(cells: Pixels, bits: Bits, stream: StreamHeader) -> tuple[SliceRemark, ...]:
+    """Refuse or remark upon a compressed image that differs from its header in whether values have a sign.
+
+    What differs makes no difference where the highest bit of no value is set. pydicom has already followed the header.
+    """
+    if stream.signed == bits.signed or not ((cells >> (stream.precision - 1)) & 1).any():
+        return ()
+    if not bits.signed:
+        message = (
+            f"the compressed image has values of {stream.precision} bits with a sign, and PixelRepresentation says "
+            "that there is none; ctpatch followed the header. If values below the air are missing, correct it"
+        )
+        return (SliceRemark("stream-sign", message),)
+    if stream.precision >= bits.stored:
+        return ()  # JPEG and JPEG-LS have no sign: the highest bit stored is the sign
+    raise BitsError(
+        f"its compressed image has values of {stream.precision} bits without a sign, its header says "
+        f"{bits.stored} bits with a sign; correct BitsStored or PixelRepresentation"
+    )
+
+
+def _in_upper_bits(
     cells: Pixels, bits: Bits, values: Pixels, unused: Pixels, padding: Pixels
-) -> tuple[Pixels, SliceRemark | None]:
+) -> tuple[Pixels, tuple[SliceRemark, ...]]:
     """The values of pixels whose header says that their lowest bits are the unused ones."""
     shift = bits.high + 1 - bits.stored
-    below = (cells & ((1 << shift) - 1))[~padding]
-    if not below.any():
-        shifted = _lowest(cells, bits.high + 1) >> shift
-        if not cells.any():
-            return shifted, None
+    if not (cells & ((1 << shift) - 1))[~padding].any():
         message = (
             f"HighBit is {bits.high} and BitsStored {bits.stored}: values lie in the upper bits of a pixel; ctpatch "
             f"shifted them down by {shift} bits"
         )
-        return shifted, SliceRemark("left-justified", message)
+        remarks = (SliceRemark("left-justified", message),) if cells.any() else ()
+        return _lowest(cells, bits.high + 1) >> shift, remarks
     if not unused.any():
         message = (
             f"HighBit is {bits.high}, BitsStored {bits.stored} says {bits.stored - 1}; the pixels lie in the lower "
-            f"bits, so ctpatch did not follow HighBit"
+            "bits, so ctpatch did not follow HighBit"
         )
-        return values, SliceRemark("high-bit", message)
+        return values, (SliceRemark("high-bit", message),)
     raise BitsError(
         f"its HighBit is {bits.high}, its BitsStored {bits.stored} says {bits.stored - 1}, and its pixels use bits "
         "above and below; correct the wrong one of the two"

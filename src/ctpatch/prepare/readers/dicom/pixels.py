@@ -84,7 +84,7 @@ def _pixels(dataset: Any, axes: Axes | None, *, raw: bool) -> SlicePixels:
     declared = None if raw else _padding(dataset, bits)
     # Padding can need more bits than the image has: it is looked for before unused bits are taken out, and after.
     padding = np.zeros(cells.shape, np.bool_) if declared is None else _within(cells, declared)
-    stored, remark = values_of(cells, bits, stream, padding)
+    stored, remarks = values_of(cells, bits, stream, padding)
     slope, intercept = float(dataset.RescaleSlope), float(dataset.RescaleIntercept)
     hu = stored.astype(np.float64)
     hu *= slope
@@ -97,9 +97,7 @@ def _pixels(dataset: Any, axes: Axes | None, *, raw: bool) -> SlicePixels:
         padding_hu = (low, high)
     with np.errstate(over="ignore"):
         image = hu.astype(np.float32)
-    return SlicePixels(
-        image, axes, None if declared is None else padding, padding_hu, () if remark is None else (remark,)
-    )
+    return SlicePixels(image, axes, None if declared is None else padding, padding_hu, remarks)
 
 
 def _within(values: NDArray[Any], ends: tuple[int, int]) -> NDArray[np.bool_]:
