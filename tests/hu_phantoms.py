@@ -116,6 +116,7 @@ UNSOUND: dict[str, tuple[Callable[[], Hu], str]] = {
     "1024 not taken off, -1024 around": (lambda: around_the_circle(body() + 1024, -1024), "hu-shifted-up"),
     "1024 taken off twice": (lambda: lung() - 1024, "hu-shifted-down"),
     "1024 added": (lambda: body() + 2048, "hu-far-above-bone"),
+    "twice the slope": (lambda: (body() + 1024) * 2 - 1024, "hu-no-tissue"),
     "wrapped": (lambda: wrapped(body()), "hu-wrapped"),
     "wrapped, 1024 taken off": (lambda: wrapped(body()) - 1024, "hu-far-above-bone"),
     "16 bits without their sign": (lambda: np.mod(np.rint(body()), 65536), "hu-too-high"),

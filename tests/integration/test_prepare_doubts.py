@@ -122,6 +122,7 @@ def test_strict_publishes_nothing_and_the_same_command_without_it_resumes(
     before = files_of(folder)
     # a finished set that is doubted is no success under --strict either, and stays as it is
     assert main([*words, "--strict"]) == 1
+    assert "was made without --strict and stays as it is" in " ".join(capsys.readouterr().err.split())
     assert files_of(folder) == before
 
 

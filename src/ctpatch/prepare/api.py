@@ -258,7 +258,7 @@ def prepare(
         made = make(work, executor, listener, overwrite=options.overwrite)
     calling.write_names(rows, found)
     if options.strict:
-        refuse_doubts(made.meta.notes)
+        refuse_doubts(made.meta.notes, finished=True)
     for message in doubt_messages(made.meta.notes):
         listener(Notice("doubtful-values", message))
     if made.meta.num_identical:

@@ -32,6 +32,8 @@ _LEAST_TISSUE_UP = 0.1
 """Bone as dense as 820 to 1320 HU takes less than 1 % of usual slices, and some percent of the densest."""
 _TWICE_SHIFTED_AIR = (-2300, -1500)
 """Air 1024 too low, and not the -3024 HU of what some scanners put around their circle."""
+_DENSE = (300, 2000)
+_MOST_DENSE = 0.1
 _LEAST_AIR_DOWN, _LEAST_TISSUE_DOWN, _LITTLE_TISSUE = 0.05, 0.02, 0.02
 _PADDING_AMID = 1e-4
 _MOST_PADDING = 0.9
@@ -81,6 +83,10 @@ def _shifted_down(tally: Tally) -> bool:
     )
 
 
+def _no_tissue(tally: Tally) -> bool:
+    return _tissue_moved(tally, 0) < _LITTLE_TISSUE and tally.share(*_DENSE) > _MOST_DENSE
+
+
 def _padding_amid(tally: Tally) -> bool:
     everything = tally.pixels + tally.padding
     swallowed = tally.padding > _MOST_PADDING * everything and tally.padding_high > PADDING_IS_AIR_HU
@@ -128,6 +134,12 @@ SCALE_CHECKS = (
         _no_air,
         f"{_SEEN}; no pixel is from -1200 to -200, so air and lung are missing: values may be scaled, shifted, or cut "
         "off to a window. Give files in HU, or go on if the slices show nothing but tissue",
+    ),
+    Check(
+        "hu-no-tissue",
+        _no_tissue,
+        f"{_SEEN}; {{tissue:.1%}} of the pixels are from -200 to 300, where soft tissue lies, and {{dense:.1%}} from "
+        "300 to 2000. Check RescaleSlope and RescaleIntercept, or go on if the slices show nothing but bone",
     ),
     Check(
         "hu-shifted-down",
@@ -205,6 +217,7 @@ def _values(tally: Tally) -> dict[str, float | int | str]:
         "far_above": tally.share(*_FAR_ABOVE_BONE),
         "wrapped": tally.share(*_WRAPPED_AIR),
         "tissue": _tissue_moved(tally, 0),
+        "dense": tally.share(*_DENSE),
         "tissue_up": _tissue_moved(tally, _SHIFT),
         "air_down": tally.share(*_TWICE_SHIFTED_AIR),
         "amid": tally.padding_amid,
@@ -231,15 +244,20 @@ def doubt_messages(notes: Iterable[NoteInfo]) -> list[str]:
     )
 
 
-def refuse_doubts(notes: Sequence[NoteInfo]) -> None:
+def refuse_doubts(notes: Sequence[NoteInfo], *, finished: bool = False) -> None:
     """Refuse a set of which a series is doubted.
+
+    Args:
+        notes: of the set.
+        finished: whether an earlier run has published it.
 
     Raises:
         DoubtfulValuesError: names the series.
     """
     messages = doubt_messages(notes)
     if messages:
+        outcome = "the set was made without --strict and stays as it is" if finished else "ctpatch published nothing"
         raise DoubtfulValuesError(
-            f"{' | '.join(messages)}. ctpatch published nothing; correct the files, or give the same command without "
-            "--strict (in Python strict=False)"
+            f"{' | '.join(messages)}. Under --strict that is an error: {outcome}. Correct the files, or give the same "
+            "command without --strict (in Python strict=False)"
         )
