@@ -16,9 +16,9 @@ from ctpatch.reporting.windows import AllWindows, SetWindows
 
 MOST_SERIES = 12
 """So many are drawn, those that are doubted first."""
-_LOW, _HIGH = -1200, 3200
+_LOW, _HIGH = -1600, 4300
 _HEIGHT = 40
-_MARKS = (-1000, 0, 1000, 2000, 3000)
+_MARKS = (-1000, 0, 1000, 2000, 3000, 4000)
 
 
 def hu_histograms(windows: AllWindows) -> dict[str, Any] | None:
