@@ -8,7 +8,8 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 
-from ctpatch.prepare.plausibility import PADDING_CHECKS, SCALE_CHECKS, doubts, is_doubt
+from ctpatch.prepare.doubts import doubts, is_doubt
+from ctpatch.prepare.plausibility import PADDING_CHECKS, SCALE_CHECKS
 from ctpatch.prepare.readers.base import Observed, RawSlice, Reader, SliceRemark, observed
 from ctpatch.prepare.readers.dicom.reader import DicomReader
 from ctpatch.prepare.readers.nifti.reader import NiftiReader
@@ -208,10 +209,10 @@ def test_real_series_are_doubted_once_they_are_spoiled() -> None:
         assert kinds(*(Observed(image) for image in each)) == [kind]
 
 
-def test_the_table_in_the_docs_lists_every_check() -> None:
+def test_the_page_of_all_checks_has_each_with_its_threshold_and_reason() -> None:
     page = Path(__file__).resolve().parents[2] / "docs/_checks/hu.md"
     if not page.is_file():
         page = page.parents[1] / "what-we-check.md"
     text = page.read_text(encoding="utf-8")
     for check in (*SCALE_CHECKS, *PADDING_CHECKS):
-        assert f"`{check.kind}`" in text
+        assert f"| `{check.kind}` | {check.threshold} | {check.reason} | " in text

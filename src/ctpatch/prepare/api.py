@@ -9,6 +9,7 @@ from ctpatch.errors import ConfigError, SliceError, UsageError
 from ctpatch.events import Listener, Notice
 from ctpatch.files.atomic import given_path
 from ctpatch.format.prepared_meta import NoteInfo
+from ctpatch.prepare.doubts import doubt_messages, refuse_doubts
 from ctpatch.prepare.geometry import Geometry
 from ctpatch.prepare.inputs import find, nothing_found, refuse_faults
 from ctpatch.prepare.options import (
@@ -24,7 +25,6 @@ from ctpatch.prepare.pairs import repeated_places
 from ctpatch.prepare.part import ArraySource
 from ctpatch.prepare.pipeline import PrepareResult, PrepareWork, notice_splits
 from ctpatch.prepare.planning import PreparePlan, fitting_rows, given_splits, make_tasks
-from ctpatch.prepare.plausibility import doubt_messages, refuse_doubts
 from ctpatch.prepare.privacy.calling import Calling, written_reason
 from ctpatch.prepare.privacy.pseudonyms import Pseudonyms, lies_in, load_key, save_key
 from ctpatch.prepare.readers import raw_format

@@ -18,10 +18,10 @@ from ctpatch.format.meta import now_utc
 from ctpatch.format.prepared_meta import FORMAT_VERSION, PREPARE_META, PreparedMeta, SplitInfo
 from ctpatch.format.source_manifest import split_manifest_csv
 from ctpatch.format.splits import manifest_name
+from ctpatch.prepare.doubts import Tallies, doubtful_notes, refuse_doubts, series_values
 from ctpatch.prepare.folder import LEFT_OUT, PREPARED_SET
 from ctpatch.prepare.part import PrepareJob, PreparePart, PrepareReceipt, probe_part, run_part, touched_since
 from ctpatch.prepare.planning import PreparePlan
-from ctpatch.prepare.plausibility import Tallies, doubtful_notes, refuse_doubts, series_values
 from ctpatch.prepare.readers import READERS, raw_format
 from ctpatch.prepare.tally import Tally
 from ctpatch.words import OnError

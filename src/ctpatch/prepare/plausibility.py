@@ -1,18 +1,10 @@
 """Whether the values of a series can be HU: one table of checks over its tally."""
 
 import math
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable
 from dataclasses import dataclass
 
-import numpy as np
-
-from ctpatch.errors import DoubtfulValuesError
-from ctpatch.format.hu_values import BIN_HU, LOW_HU, SeriesValues
-from ctpatch.format.prepared_meta import NoteInfo
 from ctpatch.prepare.tally import MAX_HU, PADDING_IS_AIR_HU, Tally
-
-Tallies = dict[tuple[str, str], Tally]
-"""Of each series, by its pseudonym, and array."""
 
 _NONE = 1e-5
 """A share of pixels up to this counts as none: some defective pixels hide nothing."""
@@ -21,25 +13,18 @@ _AIR = (-1200, -200)
 _LITTLE_AIR = 0.01
 _FAR_ABOVE_BONE = (2000, math.inf)
 _MOST_ABOVE_BONE = 0.15
-"""Metal and its streaks take a few percent of a slice at most."""
 _WRAPPED_AIR = (2900, 4100)
-"""Where air, lung and fat are once 4096 was added to them."""
 _LEAST_WRAPPED = 0.05
 _SOFT_TISSUE = (-200, 300)
 _SHIFT = 1020
 """1024, as a multiple of the histogram's bins."""
 _LEAST_TISSUE_UP = 0.1
-"""Bone as dense as 820 to 1320 HU takes less than 1 % of usual slices, and some percent of the densest."""
 _TWICE_SHIFTED_AIR = (-2300, -1500)
-"""Air 1024 too low, and not the -3024 HU of what some scanners put around their circle."""
 _DENSE = (300, 2000)
 _MOST_DENSE = 0.1
 _LEAST_AIR_DOWN, _LEAST_TISSUE_DOWN, _LITTLE_TISSUE = 0.05, 0.02, 0.02
 _PADDING_AMID = 1e-4
 _MOST_PADDING = 0.9
-_SERIES_SHOWN = 20
-_KIND_PREFIX = "hu-"
-_BITS_KINDS = frozenset({"unused-bits", "left-justified", "high-bit", "stream-sign"})
 
 
 @dataclass(frozen=True, slots=True)
@@ -48,11 +33,15 @@ class Check:
 
     Attributes:
         kind: a short stable word.
-        found: whether the tally of a series, which has pixels, gives this reason.
-        message: what was seen, what was wanted and what to do; filled in from `values_of` a tally.
+        threshold: when it applies, in words, as the page of all checks has it.
+        reason: why these numbers.
+        found: whether the tally of a series gives this reason.
+        message: what was seen, what was wanted and what to do; filled in from `seen_values` of a tally.
     """
 
     kind: str
+    threshold: str
+    reason: str
     found: Callable[[Tally], bool]
     message: str
 
@@ -97,52 +86,73 @@ _SEEN = "values run from {low:.6g} to {high:.6g}, wanted HU, where air is near -
 SCALE_CHECKS = (
     Check(
         "hu-unit-range",
+        "all values from 0 to 1",
+        "HU of a slice span more than 1",
         lambda tally: tally.low >= 0 and tally.high <= 1,
         f"{_SEEN}: they look scaled to [0, 1]. Give the files from before the scaling",
     ),
     Check(
         "hu-8-bit",
+        "all values whole and from 0 to 255",
+        "air is near -1000 HU",
         lambda tally: tally.whole_8_bit,
         f"{_SEEN}: they are whole numbers of 8 bits, as in a picture. Give the files from before they became pictures",
     ),
     Check(
         "hu-too-high",
+        "one pixel above 30,710 HU",
+        "12 bits with slope 10 and intercept -10,240, the extended scale, end there",
         lambda tally: tally.too_high > 0,
         f"{{too_high}} pixels are above {MAX_HU:,} HU, the most that a CT stores, up to {{high:.6g}}: values with a "
         "sign may be read without it. Check PixelRepresentation, or the data type of the file",
     ),
     Check(
         "hu-wrapped",
+        "no pixel from -1200 to -200 HU, and more than 5 % from 2900 to 4100",
+        "air, lung and fat lie there once 4096 was added; metal takes 2 % of a slice",
         lambda tally: _no_air(tally) and tally.share(*_WRAPPED_AIR) > _LEAST_WRAPPED,
         f"{_SEEN}; no pixel is from -1200 to -200 and {{wrapped:.1%}} are from 2900 to 4100: negative values may be "
         "wrapped into 12 bits without a sign. Take 4096 off the wrapped values, or export the files again",
     ),
     Check(
         "hu-far-above-bone",
+        "more than 15 % above 2000 HU",
+        "enamel and metal are above; in real slices they take less than 1 %, two hips of metal 3 %",
         lambda tally: tally.share(*_FAR_ABOVE_BONE) > _MOST_ABOVE_BONE,
         f"{_SEEN}; {{far_above:.1%}} of the pixels are above 2000, beyond bone. Check RescaleSlope, RescaleIntercept "
         "and PixelRepresentation, or how the file was scaled",
     ),
     Check(
         "hu-shifted-up",
+        "more than 10 % from 820 to 1320 HU, more than from 300 to 820; and no pixel from -1200 to -200, or "
+        "less than 1 % without those of exactly -1024 and less from -200 to 300 than from 820 to 1320",
+        "soft tissue lies there if 1024 was not taken off; dense bone takes less than 1 % of real slices, and "
+        "a thick skull has air around it",
         _shifted_up,
         f"{_SEEN}; {{tissue_up:.1%}} of the pixels are from 820 to 1320, where soft tissue lies if 1024 was not taken "
         "off. Check RescaleIntercept (in NIfTI scl_inter), or take 1024 off the values",
     ),
     Check(
         "hu-no-air",
+        "at most 1 of 100,000 pixels from -1200 to -200 HU",
+        "every series shows air around or in the patient; what is lower was filled in around the circle; some "
+        "pixels can be defective",
         _no_air,
         f"{_SEEN}; no pixel is from -1200 to -200, so air and lung are missing: values may be scaled, shifted, or cut "
         "off to a window. Give files in HU, or go on if the slices show nothing but tissue",
     ),
     Check(
         "hu-no-tissue",
+        "less than 2 % from -200 to 300 HU and more than 10 % from 300 to 2000",
+        "wherever bone is, soft tissue is around it: 15 % and more of real slices",
         _no_tissue,
         f"{_SEEN}; {{tissue:.1%}} of the pixels are from -200 to 300, where soft tissue lies, and {{dense:.1%}} from "
         "300 to 2000. Check RescaleSlope and RescaleIntercept, or go on if the slices show nothing but bone",
     ),
     Check(
         "hu-shifted-down",
+        "less than 2 % from -200 to 300 HU, more than 5 % from -2300 to -1500 and more than 2 % from -1220 to -720",
+        "soft tissue takes 15 % and more of real slices; -3024, which some scanners fill in, is lower",
         _shifted_down,
         f"{_SEEN}; {{tissue:.1%}} of the pixels are soft tissue, and {{air_down:.1%}} are from -2300 to -1500: 1024 "
         "may have been taken off twice. Check RescaleIntercept (in NIfTI scl_inter), or add 1024 to the values",
@@ -153,6 +163,10 @@ SCALE_CHECKS = (
 PADDING_CHECKS = (
     Check(
         "hu-padding-amid-tissue",
+        "padding that would be above -500 HU: more than 1 of 10,000 pixels from which no row or column of "
+        "padding leads to the border, or padding of more than 90 %",
+        "what surrounds the circle of a scanner reaches the border in a straight line; padding below -500 HU "
+        "is air anyway",
         _padding_amid,
         "{amid} of {all_padding} pixels of the padding value ({padding}) lie amid the image instead of at its border; "
         "ctpatch makes air of them. Correct or remove PixelPaddingValue, or go on if these pixels are no tissue",
@@ -161,54 +175,8 @@ PADDING_CHECKS = (
 """Reasons to doubt what the files declare to be no part of the image."""
 
 
-def doubts(tally: Tally) -> list[tuple[str, str]]:
-    """Kind and sentence of each reason to doubt a series, by its values and by what its reader says of its slices."""
-    found = []
-    for checks, there in ((SCALE_CHECKS, tally.pixels), (PADDING_CHECKS, tally.padding)):
-        first = next((check for check in checks if there and check.found(tally)), None)
-        if first is not None:
-            found.append((first.kind, first.message.format(**_values(tally))))
-    for kind in sorted({remark.kind for remark in tally.remarks}):
-        said = {remark.message: slices for remark, slices in tally.remarks.items() if remark.kind == kind}
-        commonest = max(said, key=lambda message: (said[message], message))
-        found.append((kind, f"{commonest} ({sum(said.values())} of {tally.slices} slices)"))
-    return found
-
-
-def doubtful_notes(tallies: Tallies) -> list[NoteInfo]:
-    """The doubts of all series as notes, in order of series and array."""
-    return [
-        NoteInfo(kind=kind, series=series, message=message if array == "image" else f"{array}: {message}")
-        for (series, array), tally in sorted(tallies.items())
-        for kind, message in doubts(tally)
-    ]
-
-
-def series_values(tallies: Tallies) -> list[SeriesValues]:
-    """The rows of `hu_values.csv`, in order of series and array."""
-    return [_series_values(*where, tally) for where, tally in sorted(tallies.items())]
-
-
-def _series_values(series: str, array: str, tally: Tally) -> SeriesValues:
-    inside = tally.counts[1:-1]
-    filled = np.flatnonzero(inside)
-    start, end = (int(filled[0]), int(filled[-1]) + 1) if len(filled) else (0, 0)
-    return SeriesValues(
-        series=series,
-        array=array,
-        slices=tally.slices,
-        pixels=tally.pixels,
-        padding=tally.padding,
-        min_hu=tally.low if tally.pixels else None,
-        max_hu=tally.high if tally.pixels else None,
-        below=int(tally.counts[0]),
-        above=int(tally.counts[-1]),
-        first_hu=LOW_HU + start * BIN_HU,
-        counts=tuple(inside[start:end].tolist()),
-    )
-
-
-def _values(tally: Tally) -> dict[str, float | int | str]:
+def seen_values(tally: Tally) -> dict[str, float | int | str]:
+    """What the messages of checks are filled in with."""
     low, high = tally.padding_low, tally.padding_high
     return {
         "low": tally.low,
@@ -224,40 +192,3 @@ def _values(tally: Tally) -> dict[str, float | int | str]:
         "all_padding": tally.padding,
         "padding": f"{low:g} HU" if low == high else f"{low:g} to {high:g} HU",
     }
-
-
-def is_doubt(note: NoteInfo) -> bool:
-    """Whether a note of a prepared set is a reason to doubt its values."""
-    return note.kind.startswith(_KIND_PREFIX) or note.kind in _BITS_KINDS
-
-
-def doubt_messages(notes: Iterable[NoteInfo]) -> list[str]:
-    """One message for each series that is doubted, the first of them, and how many more there are."""
-    by_series: dict[str, list[str]] = {}
-    for note in notes:
-        if is_doubt(note):
-            by_series.setdefault(note.series, []).append(note.message)
-    messages = [f"series {series}: {'; also: '.join(each)}" for series, each in by_series.items()]
-    more = len(messages) - _SERIES_SHOWN
-    return (
-        messages if more <= 0 else [*messages[:_SERIES_SHOWN], f"{more} more series are doubted, see prepare_meta.json"]
-    )
-
-
-def refuse_doubts(notes: Sequence[NoteInfo], *, finished: bool = False) -> None:
-    """Refuse a set of which a series is doubted.
-
-    Args:
-        notes: of the set.
-        finished: whether an earlier run has published it.
-
-    Raises:
-        DoubtfulValuesError: names the series.
-    """
-    messages = doubt_messages(notes)
-    if messages:
-        outcome = "the set was made without --strict and stays as it is" if finished else "ctpatch published nothing"
-        raise DoubtfulValuesError(
-            f"{' | '.join(messages)}. Under --strict that is an error: {outcome}. Correct the files, or give the same "
-            "command without --strict (in Python strict=False)"
-        )

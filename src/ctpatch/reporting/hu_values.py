@@ -11,7 +11,7 @@ from ctpatch.errors import CtPatchError
 from ctpatch.files.paths import PathError, Root
 from ctpatch.format.hu_values import BIN_HU, HU_VALUES, SeriesValues, read_hu_values
 from ctpatch.format.prepared_meta import PREPARE_META, PreparedMeta, read_dataset_meta
-from ctpatch.prepare.plausibility import is_doubt
+from ctpatch.prepare.doubts import is_doubt
 from ctpatch.reporting.windows import AllWindows, SetWindows
 
 MOST_SERIES = 12

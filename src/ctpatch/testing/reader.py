@@ -106,7 +106,8 @@ class ReaderContract:
             _assert_same(seen.image, wanted, tree.tolerance)
             assert (seen.padding is None) == (seen.padding_hu is None)
             if seen.padding is not None:
-                assert (seen.padding.shape, seen.padding.dtype) == (wanted.shape, np.bool_)
+                assert seen.padding.shape == wanted.shape
+                assert seen.padding.dtype.kind == "b"
 
     def test_a_file_can_be_the_source(self, reader: Reader, root: Path, tree: RawTree) -> None:
         file = tree.files[-1]
