@@ -160,14 +160,20 @@ def test_workers_and_runs_that_were_cut_off_give_the_same_bytes(
     assert files_of(tmp_path / "cut") == wanted
 
 
-def test_targets_are_looked_at_and_masks_are_not(tmp_path: Path, key: Path) -> None:
+def test_targets_are_looked_at_and_of_masks_only_the_bits(tmp_path: Path, key: Path) -> None:
     write_slices(tmp_path / "ct", [body()])
     write_slices(tmp_path / "scaled", [np.rint(np.clip(body(), 0, 200))])
-    write_slices(tmp_path / "mask", [np.rint(np.clip(body(), 0, 1)) - 1024], RescaleIntercept=0)
+    labels = np.rint(np.clip(body(), 0, 1))
+    labels[0, 0] = 0x1000  # above the 12 bits
+    write_slices(tmp_path / "mask", [labels - 1024], RescaleIntercept=0, BitsStored=12, HighBit=11)
     sources: dict[str, Any] = {"target": tmp_path / "scaled", "mask": tmp_path / "mask"}
     result = prepare_dicom(tmp_path / "ct", tmp_path / "data", "set", key=key, **SPLIT, **sources)
-    assert [note.kind for note in result.meta.notes] == ["hu-8-bit"]
-    assert result.meta.notes[0].message.startswith("target: values run from 0 to 200, wanted HU")
+    assert [note.kind for note in result.meta.notes] == ["unused-bits", "hu-8-bit"]
+    assert result.meta.notes[0].message.startswith("mask: pixels have bits above BitsStored 12 set, up to bit 14")
+    assert result.meta.notes[1].message.startswith("target: values run from 0 to 200, wanted HU")
+    np.testing.assert_array_equal(
+        np.load(tmp_path / "data/prepared/set/train/train_mask_000000.npy"), labels * (labels < 2)
+    )
     rows = read_hu_values(tmp_path / "data/prepared/set")
     assert [row.array for row in rows] == ["image", "target"]
 

@@ -42,8 +42,8 @@ def doubtful_notes(tallies: Tallies) -> list[NoteInfo]:
 
 
 def series_values(tallies: Tallies) -> list[SeriesValues]:
-    """The rows of `hu_values.csv`, in order of series and array."""
-    return [_series_values(*where, tally) for where, tally in sorted(tallies.items())]
+    """The rows of `hu_values.csv`, in order of series and array; none for slices that are not in HU."""
+    return [_series_values(*where, tally) for where, tally in sorted(tallies.items()) if tally.pixels + tally.padding]
 
 
 def _series_values(series: str, array: str, tally: Tally) -> SeriesValues:

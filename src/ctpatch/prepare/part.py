@@ -149,8 +149,7 @@ def run_part(job: PrepareJob, part: PreparePart) -> PrepareReceipt:
             left_out.append([task.file, without_names(images.message, task.slices)])
             continue
         for (image, _, tally), source in zip(images, job.arrays, strict=True):
-            if tally is not None:
-                tallies.setdefault((source.array, task.series), Tally()).add(tally)
+            tallies.setdefault((source.array, task.series), Tally()).add(tally)
             name = slice_name(task.split, source.array, task.index)
             with system_errors("writing", name):
                 write_file(str(job.folder / name), [header_bytes(image.shape, image.dtype), image.data.cast("B")])
@@ -175,8 +174,8 @@ def probe_part(job: PrepareJob, part: PreparePart) -> int:
     return sum(1 for _ in prepared_images(job, part))
 
 
-PreparedImage = tuple[Image, str, Tally | None]
-"""A prepared slice, the digest of its raw pixels, and the tally of its values; None where these are no HU."""
+PreparedImage = tuple[Image, str, Tally]
+"""A prepared slice, the digest of its raw pixels, and the tally of its values, which has none where they are no HU."""
 
 
 def prepared_images(
@@ -208,8 +207,9 @@ def prepared_images(
             yield task, images
 
 
-def _tally(source: ArraySource, raw_slice: RawSlice, raw: Observed) -> Tally | None:
-    return Tally.of(raw) if source.mapping is not None and raw_slice.unit == "HU" else None
+def _tally(source: ArraySource, raw_slice: RawSlice, raw: Observed) -> Tally:
+    in_hu = source.mapping is not None and raw_slice.unit == "HU"
+    return Tally.of(raw) if in_hu else Tally.without_values(raw)
 
 
 def _read_all(source: ArraySource, slices: Sequence[RawSlice]) -> Iterator[Observed | SliceError]:

@@ -169,8 +169,9 @@ class PrepareWork(Work[PreparePart, PrepareJob, PrepareReceipt, PreparedMeta]):
         frame = pl.DataFrame(left_out, _LEFT_OUT_SCHEMA, orient="row")
         content = frame.sort(frame.columns).write_csv().encode()
         folder.put(LEFT_OUT, content)
-        if tallies:
-            folder.put(HU_VALUES, hu_values_csv(series_values(tallies)))
+        values = series_values(tallies)
+        if values:
+            folder.put(HU_VALUES, hu_values_csv(values))
         meta = PreparedMeta(
             format_version=FORMAT_VERSION,
             ctpatch_version=__version__,

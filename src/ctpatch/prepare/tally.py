@@ -57,7 +57,7 @@ class Tally:
     @classmethod
     def of(cls, seen: Observed) -> "Tally":
         """Count one slice; its values are finite HU, as the reader gave them."""
-        tally = cls(slices=1, remarks=Counter(seen.remarks))
+        tally = cls.without_values(seen)
         padding = seen.padding
         values = seen.image.ravel() if padding is None else seen.image[~padding]
         tally.pixels = values.size
@@ -78,6 +78,11 @@ class Tally:
             in_8_bit = tally.low >= 0 and tally.high <= MAX_8_BIT
             tally.whole_8_bit = in_8_bit and bool((values == np.rint(values)).all())
         return tally
+
+    @classmethod
+    def without_values(cls, seen: Observed) -> "Tally":
+        """Count one slice whose values are no HU: what its reader says of it alone."""
+        return cls(slices=1, remarks=Counter(seen.remarks))
 
     def add(self, other: "Tally") -> None:
         """Count the slices of another tally too."""
