@@ -223,9 +223,14 @@ class PrivacyOptions(OptionGroup):
 @Parameter(name="*")
 @dataclass(frozen=True)
 class OutputOptions(OptionGroup):
-    """When a preparation stops, and what an earlier output is worth."""
+    """When a preparation stops, and what an earlier output is worth.
+
+    Attributes:
+        strict: A series whose values are hardly HU is an error, and nothing is published. [it is reported]
+    """
 
     on_error: OnErrorOption = None
+    strict: bool | None = None
     overwrite: Overwrite = None
 
 

@@ -9,6 +9,7 @@ from ctpatch.errors import ConfigError, SliceError, UsageError
 from ctpatch.events import Listener, Notice
 from ctpatch.files.atomic import given_path
 from ctpatch.format.prepared_meta import NoteInfo
+from ctpatch.prepare.doubts import doubt_messages, refuse_doubts
 from ctpatch.prepare.geometry import Geometry
 from ctpatch.prepare.inputs import find, nothing_found, refuse_faults
 from ctpatch.prepare.options import (
@@ -79,6 +80,7 @@ def prepare_raw(
     Raises:
         ConfigError, UsageError: the call makes no sense; nothing was written.
         SliceError: a slice cannot be used (with `on_error="stop"`).
+        DoubtfulValuesError: the values of a series are hardly HU (with `strict=True`).
         SourceManifestError: the table of patients breaks the rules.
         OutputConflictError: the output holds something else.
         OutputLockedError: another process writes it.
@@ -222,10 +224,21 @@ def prepare(
         _tell(found.notes, pseudonyms, listener)
         if len(arrays) == 1 and (repeated := repeated_places([row[0] for row in rows])):
             listener(Notice("repeated-places", repeated))
-        work = PrepareWork(plan, folder, options.on_error, names_shown=options.names_shown, begins=keep_key)
+        work = PrepareWork(
+            plan,
+            folder,
+            options.on_error,
+            strict=options.strict,
+            names_shown=options.names_shown,
+            begins=keep_key,
+        )
         executor = as_executor(options.executor, options.workers)
         made = make(work, executor, listener, overwrite=options.overwrite)
     calling.write_names(rows, found)
+    if options.strict:
+        refuse_doubts(made.meta.notes, finished=True)
+    for message in doubt_messages(made.meta.notes):
+        listener(Notice("doubtful-values", message))
     if count := made.meta.num_identical:
         said = f"{count} slices have the raw pixels of another one; source_digest in the manifests shows which"
         listener(Notice("identical", said))

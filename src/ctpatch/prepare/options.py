@@ -38,6 +38,8 @@ class CommonOptions:
         executor: what slices are given to instead: a dask `Client`, or any `concurrent.futures.Executor`; its workers
             need the same files under the same paths. Headers are looked at by `workers` processes here.
         on_error: whether a slice that cannot be used stops the run or is skipped.
+        strict: whether a series whose values are hardly HU is an error; nothing is published then. Otherwise it is
+            reported.
         overwrite: start anew over an earlier set of ours.
         listener: is told what happens.
     """
@@ -57,6 +59,7 @@ class CommonOptions:
     workers: int = 1
     executor: AnyExecutor | None = None
     on_error: OnError = "stop"
+    strict: bool = False
     overwrite: bool = False
     listener: Listener = ignore
 
@@ -77,6 +80,7 @@ class CommonKeywords(TypedDict, total=False):
     workers: int
     executor: AnyExecutor | None
     on_error: OnError
+    strict: bool
     overwrite: bool
     listener: Listener
 

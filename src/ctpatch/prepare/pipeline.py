@@ -13,14 +13,17 @@ from ctpatch._version import __version__
 from ctpatch.errors import SliceError
 from ctpatch.events import Listener, Notice, WorkAdvanced
 from ctpatch.files.digest import array_digest, bytes_digest
+from ctpatch.format.hu_values import HU_VALUES, hu_values_csv
 from ctpatch.format.meta import now_utc
 from ctpatch.format.prepared_meta import FORMAT_VERSION, PREPARE_META, PreparedMeta, SplitInfo
 from ctpatch.format.source_manifest import split_manifest_csv
 from ctpatch.format.splits import manifest_name
+from ctpatch.prepare.doubts import Tallies, doubtful_notes, refuse_doubts, series_values
 from ctpatch.prepare.folder import LEFT_OUT, PREPARED_SET
 from ctpatch.prepare.part import PrepareJob, PreparePart, PrepareReceipt, probe_part, run_part, touched_since
 from ctpatch.prepare.planning import PreparePlan
 from ctpatch.prepare.readers import READERS, raw_format
+from ctpatch.prepare.tally import Tally
 from ctpatch.words import OnError
 from ctpatch.work.folder import WorkFolder, differences
 from ctpatch.work.product import Begun
@@ -74,7 +77,14 @@ class PrepareWork(Work[PreparePart, PrepareJob, PrepareReceipt, PreparedMeta]):
     probe = staticmethod(probe_part)
 
     def __init__(
-        self, plan: PreparePlan, folder: Path, on_error: OnError, *, names_shown: bool, begins: Callable[[], None]
+        self,
+        plan: PreparePlan,
+        folder: Path,
+        on_error: OnError,
+        *,
+        strict: bool,
+        names_shown: bool,
+        begins: Callable[[], None],
     ) -> None:
         self.folder = folder
         self.on_error = on_error
@@ -86,6 +96,7 @@ class PrepareWork(Work[PreparePart, PrepareJob, PrepareReceipt, PreparedMeta]):
         self.software = list(dict.fromkeys([*read_with, *resampled_with]))
         self.faults: list[str] = []
         self._plan = plan
+        self._strict = strict
         self._names_shown = names_shown
         self._begins = begins
 
@@ -143,11 +154,17 @@ class PrepareWork(Work[PreparePart, PrepareJob, PrepareReceipt, PreparedMeta]):
         files = {task.file: task.slices[0].file for task in plan.all_tasks()}
         left_out = list(plan.left_out)
         rows: dict[str, list[dict[str, Any]]] = {split: [] for split in plan.tasks}
+        tallies: Tallies = {}
         for part, receipt in receipts_of(folder.state, self.parts(), PrepareReceipt):
             rows[part.tasks[0].split].extend(receipt.rows)
+            for array, series, tally in receipt.tallies:
+                tallies.setdefault((series, array), Tally()).add(Tally.from_plain(tally))
             for file, reason in receipt.left_out:
                 left_out.append((file, "image", "unusable", reason))
                 faults.append(f"{files[file] if self._names_shown else file}: {reason}")
+        notes = [*plan.notes, *doubtful_notes(tallies)]
+        if self._strict:
+            refuse_doubts(notes)
         splits = {split: self._publish_manifest(folder, split, found) for split, found in rows.items() if found}
         if not splits:
             raise SliceError(f"none of the {self.num_tasks} slices could be used: {'; '.join(faults[:_NAMES_SHOWN])}")
@@ -155,6 +172,9 @@ class PrepareWork(Work[PreparePart, PrepareJob, PrepareReceipt, PreparedMeta]):
         frame = pl.DataFrame(left_out, _LEFT_OUT_SCHEMA, orient="row")
         content = frame.sort(frame.columns).write_csv().encode()
         folder.put(LEFT_OUT, content)
+        values = series_values(tallies)
+        if values:
+            folder.put(HU_VALUES, hu_values_csv(values))
         meta = PreparedMeta(
             format_version=FORMAT_VERSION,
             ctpatch_version=__version__,
@@ -169,7 +189,7 @@ class PrepareWork(Work[PreparePart, PrepareJob, PrepareReceipt, PreparedMeta]):
             key_id=plan.options["key_id"],
             num_left_out=dict(sorted(Counter(frame["kind"]).items())),
             left_out_digest=bytes_digest(content),
-            notes=list(plan.notes),
+            notes=notes,
             num_identical=sum(count for count in digests.values() if count > 1),
             plan_digest=plan.digest,
         )

@@ -5,10 +5,10 @@ Nothing heavy is imported here: the help of the command line comes from it.
 
 import importlib
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, ClassVar, Literal, Protocol
+from typing import TYPE_CHECKING, Any, ClassVar, Literal, Protocol, runtime_checkable
 
 from ctpatch.errors import UsageError
 from ctpatch.words import MatchBy
@@ -93,6 +93,37 @@ class SeriesNote:
     message: str
 
 
+@dataclass(frozen=True, slots=True)
+class SliceRemark:
+    """What a user should know of the pixels of a slice, seen when they are read.
+
+    Attributes:
+        kind: a short stable word.
+        message: a sentence that is the same for all slices it is true of: no name of a file or person, no id, no date
+            stands in it.
+    """
+
+    kind: str
+    message: str
+
+
+@dataclass(frozen=True, slots=True)
+class Observed:
+    """The pixels of a slice, and what its file says of them that they no longer show.
+
+    Attributes:
+        image: `(H, W)` float32.
+        padding: `(H, W)` bool, pixels that the file declares to be no part of the image; None where it declares none.
+        padding_hu: lowest and highest HU that the declared pixels would have; None where it declares none.
+        remarks: what a user should know.
+    """
+
+    image: "NDArray[np.float32]"
+    padding: "NDArray[np.bool_] | None" = None
+    padding_hu: tuple[float, float] | None = None
+    remarks: tuple[SliceRemark, ...] = ()
+
+
 @dataclass(slots=True)
 class Scan:
     """What a reader found in a source tree.
@@ -136,6 +167,23 @@ class Reader(Protocol):
             RangeError: values are not finite, or not in [0, 1] where they should be.
         """
         ...
+
+
+@runtime_checkable
+class ObservingReader(Reader, Protocol):
+    """A reader of files that say more of pixels than their values."""
+
+    def observe(self, root: Path, slices: Iterable[RawSlice]) -> Iterable[Observed]:
+        """Read slices as `read` does, with what their file says of them."""
+        ...
+
+
+def observed(reader: Reader, root: Path, slices: Iterable[RawSlice]) -> Iterator[Observed]:
+    """Read slices with any reader; what it says of them beside their values, where it says something."""
+    if isinstance(reader, ObservingReader):
+        yield from reader.observe(root, slices)
+    else:
+        yield from (Observed(image) for image in reader.read(root, slices))
 
 
 @dataclass(frozen=True)

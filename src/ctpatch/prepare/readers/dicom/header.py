@@ -17,6 +17,7 @@ from typing import Any
 from ctpatch.files.paths import Root
 from ctpatch.prepare.geometry import MAX_RAW_PIXELS
 from ctpatch.prepare.readers.base import LeftOut, library
+from ctpatch.prepare.readers.dicom.bits import ALLOCATED, Bits, BitsError
 
 MAX_FILE_BYTES = 256 * 1024 * 1024
 """Largest file of one CT slice; those of scanners have less than a tenth."""
@@ -313,8 +314,12 @@ def _refuse_other_pixels(dataset: Any) -> None:
     rows, cols = int(dataset.Rows), int(dataset.Columns)
     if not (1 <= rows <= MAX_RAW_PIXELS and 1 <= cols <= MAX_RAW_PIXELS):
         raise FileProblemError("too-large", f"it says {rows}x{cols} pixels, wanted 1 to {MAX_RAW_PIXELS} on a side")
-    if int(dataset.BitsAllocated) not in {8, 16, 32}:
+    if int(dataset.BitsAllocated) not in ALLOCATED:
         raise FileProblemError("damaged", "its BitsAllocated is not 8, 16 or 32")
+    try:
+        Bits.of(dataset)
+    except BitsError as error:
+        raise FileProblemError("bits", str(error)) from None
 
 
 def _text(dataset: Any, tag: str) -> str:

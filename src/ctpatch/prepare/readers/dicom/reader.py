@@ -10,10 +10,10 @@ from numpy.typing import NDArray
 
 from ctpatch.errors import SliceError
 from ctpatch.files.digest import array_digest
-from ctpatch.prepare.readers.base import LeftOut, RawSlice, Scan, SeriesNote
+from ctpatch.prepare.readers.base import LeftOut, Observed, RawSlice, Scan, SeriesNote
 from ctpatch.prepare.readers.dicom import GroupBy
 from ctpatch.prepare.readers.dicom.header import CtHeader, FileProblemError, import_pydicom, look_at
-from ctpatch.prepare.readers.dicom.pixels import read_hu
+from ctpatch.prepare.readers.dicom.pixels import read_pixels
 from ctpatch.prepare.readers.dicom.series import (
     Placed,
     Turn,
@@ -72,20 +72,25 @@ class DicomReader:
 
     def read(self, root: Path, slices: Iterable[RawSlice]) -> Iterator[NDArray[np.float32]]:
         """Read slices: `(H, W)` float32 in HU, upright unless their orientation is kept."""
+        return (each.image for each in self.observe(root, slices))
+
+    def observe(self, root: Path, slices: Iterable[RawSlice]) -> Iterator[Observed]:
+        """Read slices as `read` does, with their padding and what is odd about their bits."""
         root = source_folder(root)
         for each in slices:
             try:
-                image = self._read(root, each.file)
+                seen = self._read(root, each.file)
             except FileProblemError as problem:
                 raise SliceError(f"{each.file}: {problem}") from None
-            if image.shape != each.shape:
-                raise SliceError(f"{each.file}: it has shape {image.shape}, when it was found it had {each.shape}")
-            yield image
+            if seen.image.shape != each.shape:
+                raise SliceError(f"{each.file}: it has shape {seen.image.shape}, when it was found it had {each.shape}")
+            yield seen
 
-    def _read(self, root: Path, file: str) -> NDArray[np.float32]:
-        image, axes = read_hu(str(root), file, allow_deflated=self.allow_deflated, raw=self.labels)
-        turn = Turn() if self.keep_orientation else upright_turn(axes) or Turn()
-        return np.ascontiguousarray(turn.apply(image))
+    def _read(self, root: Path, file: str) -> Observed:
+        pixels = read_pixels(str(root), file, allow_deflated=self.allow_deflated, raw=self.labels)
+        turn = Turn() if self.keep_orientation else upright_turn(pixels.axes) or Turn()
+        padding = None if pixels.padding is None else turn.apply(pixels.padding)
+        return Observed(np.ascontiguousarray(turn.apply(pixels.hu)), padding, pixels.padding_hu, pixels.remarks)
 
     def _look(self, root: Path, files: list[str], advance: Callable[[int], None]) -> Iterator[CtHeader | LeftOut]:
         executor = local_executor(self.workers if len(files) > _FILES_AT_ONCE else 1)
@@ -114,7 +119,7 @@ class DicomReader:
             seen: set[str] = set()
             for file in (each.header.file for each in run):
                 try:
-                    digest = array_digest(self._read(root, file))
+                    digest = array_digest(self._read(root, file).image)
                 except FileProblemError as problem:
                     surplus[file] = problem.left_out(file)
                     continue
