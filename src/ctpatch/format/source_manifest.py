@@ -85,7 +85,11 @@ def read_source_manifest(
 
 
 def split_manifest_csv(
-    rows: Iterable[Mapping[str, object]], arrays: Sequence[str] = (), *, origins: bool = False
+    rows: Iterable[Mapping[str, object]],
+    arrays: Sequence[str] = (),
+    *,
+    origins: bool = False,
+    groups: bool = False,
 ) -> bytes:
     """The manifest of a split as it is written, for `build` to read.
 
@@ -93,8 +97,9 @@ def split_manifest_csv(
         rows: a cell for each column by its name, slice by slice; None leaves a cell blank.
         arrays: those beside `image`; each has a column `<array>_path`.
         origins: with the columns that say what a slice was prepared from, and `<array>_source_digest` for each array.
+        groups: with a column `group`: what no two splits share, where that is not the patient.
     """
-    schema = _COLUMNS | (_ORIGIN_COLUMNS if origins else {})
+    schema = _COLUMNS | (_ORIGIN_COLUMNS if origins else {}) | ({"group": pl.String} if groups else {})
     for array in arrays:
         schema[f"{array}{_ARRAY_SUFFIX}"] = pl.String
         if origins:

@@ -23,7 +23,7 @@ from ctpatch.prepare.options import (
 from ctpatch.prepare.pairs import repeated_places
 from ctpatch.prepare.part import ArraySource
 from ctpatch.prepare.pipeline import PrepareResult, PrepareWork, notice_splits
-from ctpatch.prepare.planning import PreparePlan, fitting_rows, given_splits, make_tasks
+from ctpatch.prepare.planning import PreparePlan, fitting_rows, given_splits, listed_as, make_tasks
 from ctpatch.prepare.privacy.calling import Calling, written_reason
 from ctpatch.prepare.privacy.pseudonyms import Pseudonyms, lies_in, load_key, save_key
 from ctpatch.prepare.readers import raw_format
@@ -202,7 +202,10 @@ def prepare(
             raise SliceError(nothing_found(arrays, found))
         patients = {row[0].group: pseudonyms.patient(row[0].group) for row in rows}
         given = given_splits(rows)
-        splits = assign(patients, shares, table, options.stratify) if given is None or table is not None else given
+        if given is None or table is not None:
+            splits = assign(patients, shares, table, options.stratify, listed_as(rows, pseudonyms))
+        else:
+            splits = given
         used = {raw.series for row in rows for raw in row}
         plan = PreparePlan(
             options.dataset,
@@ -218,7 +221,7 @@ def prepare(
             ],
         )
         asked = [name for name, share in shares.splits if share > 0]
-        notice_splits(plan, asked if given is None and table is None else [], listener)
+        notice_splits(plan, asked if given is None and table is None else [], listener, options.names_shown)
         _tell(found.notes, pseudonyms, listener)
         if len(arrays) == 1 and (repeated := repeated_places([row[0] for row in rows])):
             listener(Notice("repeated-places", repeated))

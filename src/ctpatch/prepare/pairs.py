@@ -89,12 +89,12 @@ def _by_key(others: Sequence[RawSlice], by: MatchBy) -> Callable[[RawSlice], lis
 def _by_position(others: Sequence[RawSlice]) -> Callable[[RawSlice], list[RawSlice]]:
     groups: dict[str, list[RawSlice]] = defaultdict(list)
     for other in sorted((each for each in others if each.position_mm is not None), key=_position):
-        groups[other.group].append(other)
+        groups[other.who].append(other)
 
     def near(image: RawSlice) -> list[RawSlice]:
         if image.position_mm is None:
             return []
-        group = groups.get(image.group, [])
+        group = groups.get(image.who, [])
         low = bisect_left(group, image.position_mm - POSITION_TOLERANCE_MM, key=_position)
         return group[low : bisect_right(group, image.position_mm + POSITION_TOLERANCE_MM, key=_position)]
 
@@ -126,7 +126,7 @@ def repeated_places(images: Sequence[RawSlice]) -> str | None:
     for raw in images:
         if raw.position_mm is not None and raw.origin_mm is not None:
             position, *origin = (round(each / POSITION_TOLERANCE_MM) for each in (raw.position_mm, *raw.origin_mm))
-            places[raw.group, position, tuple(origin)].append(raw.series)
+            places[raw.who, position, tuple(origin)].append(raw.series)
     shared = [series for series in places.values() if len(set(series)) > 1]
     if not shared:
         return None

@@ -73,7 +73,8 @@ class PrepareJob:
 class PrepareTask:
     """One slice to prepare: its number in its split, the raw slice of each array, and the prepared slice's geometry.
 
-    `patient`, `series` and `file` are pseudonyms; `problem` says why it cannot be used, where that is known.
+    `patient`, `series`, `file` and `group` are pseudonyms. `group` is what no two splits share, in a set where that is
+    not the patient; else None. `problem` says why a slice cannot be used, where that is known.
     """
 
     index: int
@@ -85,6 +86,7 @@ class PrepareTask:
     file: str
     spacing_mm: tuple[float, float] | None
     problem: str | None = None
+    group: str | None = None
 
     @property
     def name(self) -> str:
@@ -217,6 +219,8 @@ def _row(job: PrepareJob, task: PrepareTask, images: list[tuple[Image, str]]) ->
         "spacing_col_mm": col_mm,
         "source_digest": digest,
     }
+    if task.group is not None:
+        row["group"] = task.group
     for source, (_, more) in zip(job.arrays[1:], others, strict=True):
         row[f"{source.array}_path"] = job.path_prefix + slice_name(task.split, source.array, task.index)
         row[f"{source.array}_source_digest"] = more

@@ -21,6 +21,7 @@ from ctpatch.prepare.folder import LEFT_OUT, PREPARED_SET
 from ctpatch.prepare.part import PrepareJob, PreparePart, PrepareReceipt, probe_part, run_part, touched_since
 from ctpatch.prepare.planning import PreparePlan
 from ctpatch.prepare.readers import READERS, raw_format
+from ctpatch.prepare.short import first_three
 from ctpatch.words import OnError
 from ctpatch.work.folder import WorkFolder, differences
 from ctpatch.work.product import Begun
@@ -182,7 +183,8 @@ class PrepareWork(Work[PreparePart, PrepareJob, PrepareReceipt, PreparedMeta]):
     def _publish_manifest(
         self, folder: WorkFolder[PreparedMeta], split: str, rows: Sequence[dict[str, Any]]
     ) -> SplitInfo:
-        content = split_manifest_csv(rows, [source.array for source in self._plan.arrays[1:]], origins=True)
+        arrays = [source.array for source in self._plan.arrays[1:]]
+        content = split_manifest_csv(rows, arrays, origins=True, groups="group" in rows[0])
         name = f"{split}/{manifest_name(split)}"
         folder.put(name, content)
         return SplitInfo(
@@ -214,8 +216,8 @@ def _changed_sources(folder: Path, plan: PreparePlan) -> list[str]:
     return []
 
 
-def notice_splits(plan: PreparePlan, shares: Sequence[str], listener: Listener) -> None:
-    """Say where a split that was asked for stays empty, and what stands in for patients."""
+def notice_splits(plan: PreparePlan, shares: Sequence[str], listener: Listener, names_shown: bool) -> None:
+    """Say where a split that was asked for stays empty, what stands in for patients, and who is in several splits."""
     empty = [name for name in shares if name not in plan.tasks]
     if empty:
         groups, filled = len({task.patient for task in plan.all_tasks()}), next(iter(plan.tasks))
@@ -227,7 +229,21 @@ def notice_splits(plan: PreparePlan, shares: Sequence[str], listener: Listener) 
             "another --seed, or give the splits in a table"
         )
         listener(Notice("empty-split", f"no slices in {' and '.join(empty)}: {reason}"))
-    for kind, count in plan.grouped_by().items():
-        if kind != "patient":
-            said = f"{count} slices have no patient id: each {kind} counts as one patient when splits are made"
-            listener(Notice("no-patient", said))
+    slices = [(task, task.slices[0]) for task in plan.all_tasks()]
+    nobodys = Counter(raw.group_kind for _, raw in slices if raw.who_kind != "patient")
+    for kind, count in sorted(nobodys.items()):
+        said = f"{count} slices have no patient id: each {kind} counts as one patient when splits are made"
+        listener(Notice("no-patient", said))
+    places: dict[str, set[str]] = {}
+    for task, raw in slices:
+        places.setdefault(raw.who, set()).add(task.split)
+    divided = [who for who, found in places.items() if len(found) > 1]
+    if divided:
+        kinds = " or ".join(sorted({raw.group_kind for _, raw in slices if raw.patient is not None}))
+        names = f" ({first_three([repr(who) for who in divided])})" if names_shown else ""
+        said = (
+            f"{len(divided)} of {len(places)} patients have slices in several splits{names}, as each {kinds} goes to a "
+            "split of its own: a network is then tested on patients whom it was trained on, and ctpatch audit reports "
+            "them; --group-by patient keeps each patient in one split, where one id does not stand for many people"
+        )
+        listener(Notice("divided-patients", said))
