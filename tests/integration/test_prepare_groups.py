@@ -122,9 +122,7 @@ def test_a_table_may_list_the_patients_and_keeps_them_whole(tree: Path, tmp_path
 def test_without_a_patient_id_the_study_stands_for_the_patient(tmp_path: Path, key: Path) -> None:
     for number in range(6):
         series = f"{ROOT}5.{number}"
-        write_series(
-            tmp_path / f"raw/{number}", 1, patient="", uid="5", seed=10 * number, SeriesInstanceUID=series
-        )
+        write_series(tmp_path / f"raw/{number}", 1, patient="", uid="5", seed=10 * number, SeriesInstanceUID=series)
     heard = Heard()
     options: dict[str, Any] = {"split": HALVES, "key": key, "listener": heard}
     result = prepare_dicom(tmp_path / "raw", tmp_path / "data", "set", group_by="series", **options)
@@ -165,9 +163,7 @@ def test_pairs_are_found_within_the_patient_whatever_the_group(tmp_path: Path, k
 def test_patients_with_one_series_uid_are_two_series(tmp_path: Path, key: Path) -> None:
     for number, patient in enumerate(("ann", "bob")):
         write_series(tmp_path / f"raw/{patient}", 2, patient=patient, uid="1", seed=20 * number)
-    result = prepare_dicom(
-        tmp_path / "raw", tmp_path / "data", "set", group_by="series", key=key, split=["train=1"]
-    )
+    result = prepare_dicom(tmp_path / "raw", tmp_path / "data", "set", group_by="series", key=key, split=["train=1"])
     rows = rows_of(result.folder)
     assert len({row["group"] for row in rows}) == 1
     assert len({(row["patient_id"], row["series"]) for row in rows}) == len({row["series"] for row in rows}) == 2

@@ -2,6 +2,7 @@
 
 import csv
 import json
+import re
 import sys
 from pathlib import Path
 from typing import Any
@@ -49,7 +50,7 @@ def on_terminal(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 @pytest.mark.parametrize("as_json", [False, True])
-def test_off_a_terminal_files_are_called_by_their_pseudonyms(
+def test_off_a_terminal_files_are_counted_and_in_json_called_by_their_pseudonyms(
     tree: Path, tmp_path: Path, key: Path, as_json: bool, capsys: pytest.CaptureFixture[str]
 ) -> None:
     more = ["--json"] if as_json else []
@@ -58,9 +59,12 @@ def test_off_a_terminal_files_are_called_by_their_pseudonyms(
     assert SECRET not in shown.out + shown.err
     pseudonyms, _, _ = load_key(key, ())
     report, damaged = (pseudonyms.file(f"{SECRET}/{name}") for name in ("report.txt", "002"))
-    assert f"{report}: it is no DICOM file [not-dicom]" in shown.out
-    assert f"{damaged}: " in shown.out
-    if as_json:
+    if not as_json:  # a log gets counts: pseudonyms would say nothing in it
+        assert "  left out    1 not-dicom: it is no DICOM file\n" in shown.out
+        assert "  failed      1 unusable: the file: its header promises 4000 bytes of pixels, it holds " in shown.out
+        assert "left_out.csv lists 2, under pseudonyms; --names FILE says what stands for whom" in shown.out
+        assert not re.search(r"\bF[0-9a-f]{16}\b", shown.out + shown.err)
+    else:
         result = json.loads(shown.out)
         assert [each.partition(":")[0] for each in result["faults"]] == [damaged]
         assert [each.partition(":")[0] for each in result["left_out"]] == [report]
@@ -71,7 +75,9 @@ def test_on_a_terminal_files_are_named_and_json_never_names_them(
 ) -> None:
     on_terminal(monkeypatch)
     assert main(words(tree, tmp_path / "data", key, "--on-error", "skip")) == 1
-    assert f"{SECRET}/report.txt: it is no DICOM file [not-dicom]" in capsys.readouterr().out
+    shown = capsys.readouterr().out
+    assert f"  left out    1 not-dicom: it is no DICOM file ({SECRET}/report.txt)\n" in shown
+    assert f" ({SECRET}/002)\n" in shown[shown.index("  failed      1 unusable: ") :]
     assert main(words(tree, tmp_path / "other", key, "--on-error", "skip", "--json")) == 1
     assert SECRET not in capsys.readouterr().out
 

@@ -33,9 +33,6 @@ prepare_app = App(
     default_parameter=Parameter(negative=""),
 )
 
-MAX_SHOWN = 20
-"""Slices left out that are named on the screen; `left_out.csv` has all, under pseudonyms."""
-
 _GOES_ON = "goes on where an earlier run was cut off."
 
 
@@ -121,12 +118,12 @@ def summary(result: "PrepareResult") -> str:
         rows.append((name, f"{slices} of {counted(info.num_patients, 'patient', 'patients')}: {info.manifest}"))
     rows.append(("arrays", ", ".join(f"{name} ({dtype})" for name, dtype in meta.arrays.items())))
     rows.append(("values", _values(meta.mapping)))
+    rows += [("left out", each) for each in result.left_out_short]
     if meta.num_left_out:
-        rows.append(("left out", ", ".join(f"{count:,} {kind}" for kind, count in meta.num_left_out.items())))
-    rows += [("", each) for each in result.left_out[:MAX_SHOWN]]
-    if len(result.left_out) > MAX_SHOWN:
-        rows.append(("", f"and {len(result.left_out) - MAX_SHOWN:,} more; left_out.csv has all, under pseudonyms"))
-    rows += [("failed", each) for each in result.faults[:MAX_SHOWN]]
+        count = sum(meta.num_left_out.values())
+        said = f"left_out.csv lists {count:,}, under pseudonyms; --names FILE says what stands for whom"
+        rows.append(("", said))
+    rows += [("failed", each) for each in result.faults_short]
     if result.outcome != "complete":
         rows.append(("time", f"{result.seconds:.1f} s"))
     rows.append(("next", f"ctpatch build {shown_path(result.folder)}"))

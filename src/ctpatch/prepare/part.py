@@ -21,6 +21,7 @@ from ctpatch.files.digest import array_digest
 from ctpatch.files.npy import header_bytes
 from ctpatch.prepare.folder import slice_name
 from ctpatch.prepare.geometry import Geometry, whole_numbers
+from ctpatch.prepare.privacy.hiding import replace_names
 from ctpatch.prepare.readers.base import RawSlice, Reader
 from ctpatch.prepare.readers.tree import source_folder
 from ctpatch.prepare.values import AIR_HU, STORED, Mapping
@@ -229,10 +230,8 @@ def _row(job: PrepareJob, task: PrepareTask, images: list[tuple[Image, str]]) ->
 
 def without_names(message: str, slices: Sequence[RawSlice]) -> str:
     """A message as it may be written: the names of the source's files taken out."""
-    names = {name for each in slices for name in (each.file, *each.file.split("/"), each.group, each.series) if name}
-    for name in sorted(names, key=len, reverse=True):
-        message = message.replace(name, "the file")
-    return message
+    names = (name for each in slices for name in (each.file, *each.file.split("/"), each.group, each.who, each.series))
+    return replace_names(message, dict.fromkeys(names, "the file"))
 
 
 def _trusted(job: PrepareJob, part: PreparePart) -> PrepareReceipt | None:

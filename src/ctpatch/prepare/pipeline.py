@@ -11,7 +11,7 @@ import polars as pl
 
 from ctpatch._version import __version__
 from ctpatch.errors import SliceError
-from ctpatch.events import Listener, Notice, WorkAdvanced
+from ctpatch.events import WorkAdvanced
 from ctpatch.files.digest import array_digest, bytes_digest
 from ctpatch.format.meta import now_utc
 from ctpatch.format.prepared_meta import FORMAT_VERSION, PREPARE_META, PreparedMeta, SplitInfo
@@ -20,8 +20,9 @@ from ctpatch.format.splits import manifest_name
 from ctpatch.prepare.folder import LEFT_OUT, PREPARED_SET
 from ctpatch.prepare.part import PrepareJob, PreparePart, PrepareReceipt, probe_part, run_part, touched_since
 from ctpatch.prepare.planning import PreparePlan
+from ctpatch.prepare.privacy.calling import Calling
 from ctpatch.prepare.readers import READERS, raw_format
-from ctpatch.prepare.short import first_three
+from ctpatch.prepare.readers.base import LeftOut
 from ctpatch.words import OnError
 from ctpatch.work.folder import WorkFolder, differences
 from ctpatch.work.product import Begun
@@ -47,6 +48,8 @@ class PrepareResult:
         faults: slices that could not be used and were skipped, with the reason: by the names of their files, which
             are for the user's eyes alone, or with `names_shown=False` by their pseudonyms.
         left_out: all that was left out before any slice was read, in the same way.
+        faults_short, left_out_short: the same in a line for each kind, with the count and the first three names; with
+            `names_shown=False` without names.
     """
 
     folder: Path
@@ -55,6 +58,8 @@ class PrepareResult:
     seconds: float
     faults: list[str] = field(default_factory=list)
     left_out: list[str] = field(default_factory=list)
+    faults_short: list[str] = field(default_factory=list)
+    left_out_short: list[str] = field(default_factory=list)
 
     @property
     def complete(self) -> bool:
@@ -75,15 +80,15 @@ class PrepareWork(Work[PreparePart, PrepareJob, PrepareReceipt, PreparedMeta]):
     probe = staticmethod(probe_part)
 
     def __init__(
-        self, plan: PreparePlan, folder: Path, on_error: OnError, *, names_shown: bool, begins: Callable[[], None]
+        self, plan: PreparePlan, folder: Path, on_error: OnError, calling: Calling, begins: Callable[[], None]
     ) -> None:
         self.folder = folder
         self.on_error = on_error
         names = {"splits": list(plan.tasks), "arrays": [source.array for source in plan.arrays]}
         self.begun = Begun(plan.options, plan.digest, names)
-        self.faults: list[str] = []
+        self.unusable: list[LeftOut] = []
         self._plan = plan
-        self._names_shown = names_shown
+        self._calling = calling
         self._begins = begins
 
     @property
@@ -142,7 +147,7 @@ class PrepareWork(Work[PreparePart, PrepareJob, PrepareReceipt, PreparedMeta]):
 
     def finish(self, folder: WorkFolder[PreparedMeta]) -> PreparedMeta:
         """Publish the tables, then the meta."""
-        plan, faults = self._plan, self.faults
+        plan = self._plan
         files = {task.file: task.slices[0].file for task in plan.all_tasks()}
         left_out = list(plan.left_out)
         rows: dict[str, list[dict[str, Any]]] = {split: [] for split in plan.tasks}
@@ -150,10 +155,11 @@ class PrepareWork(Work[PreparePart, PrepareJob, PrepareReceipt, PreparedMeta]):
             rows[part.tasks[0].split].extend(receipt.rows)
             for file, reason in receipt.left_out:
                 left_out.append((file, "image", "unusable", reason))
-                faults.append(f"{files[file] if self._names_shown else file}: {reason}")
+                self.unusable.append(LeftOut(files[file], "unusable", reason, fault=True))
         splits = {split: self._publish_manifest(folder, split, found) for split, found in rows.items() if found}
         if not splits:
-            raise SliceError(f"none of the {self.num_tasks} slices could be used: {'; '.join(faults[:_NAMES_SHOWN])}")
+            faults = "; ".join(map(self._calling.left_out, self.unusable[:_NAMES_SHOWN]))
+            raise SliceError(f"none of the {self.num_tasks} slices could be used: {faults}")
         digests = Counter(row["source_digest"] for found in rows.values() for row in found)
         frame = pl.DataFrame(left_out, _LEFT_OUT_SCHEMA, orient="row")
         content = frame.sort(frame.columns).write_csv().encode()
@@ -214,36 +220,3 @@ def _changed_sources(folder: Path, plan: PreparePlan) -> list[str]:
                 if array_digest(np.asarray(raw)) != recorded.get(str(task.index), [None] * len(columns))[place]:
                     return [f"{task.slices[place].file} has changed since it was prepared"]
     return []
-
-
-def notice_splits(plan: PreparePlan, shares: Sequence[str], listener: Listener, names_shown: bool) -> None:
-    """Say where a split that was asked for stays empty, what stands in for patients, and who is in several splits."""
-    empty = [name for name in shares if name not in plan.tasks]
-    if empty:
-        groups, filled = len({task.patient for task in plan.all_tasks()}), next(iter(plan.tasks))
-        reason = (
-            f"there is one patient (or what stands for one), whose hash falls into {filled}; --split {filled}=1 asks "
-            "for that split alone"
-            if groups == 1
-            else f"the hashes of the {groups} patients (or what stands for them) put none there; take other shares or "
-            "another --seed, or give the splits in a table"
-        )
-        listener(Notice("empty-split", f"no slices in {' and '.join(empty)}: {reason}"))
-    slices = [(task, task.slices[0]) for task in plan.all_tasks()]
-    nobodys = Counter(raw.group_kind for _, raw in slices if raw.who_kind != "patient")
-    for kind, count in sorted(nobodys.items()):
-        said = f"{count} slices have no patient id: each {kind} counts as one patient when splits are made"
-        listener(Notice("no-patient", said))
-    places: dict[str, set[str]] = {}
-    for task, raw in slices:
-        places.setdefault(raw.who, set()).add(task.split)
-    divided = [who for who, found in places.items() if len(found) > 1]
-    if divided:
-        kinds = " or ".join(sorted({raw.group_kind for _, raw in slices if raw.patient is not None}))
-        names = f" ({first_three([repr(who) for who in divided])})" if names_shown else ""
-        said = (
-            f"{len(divided)} of {len(places)} patients have slices in several splits{names}, as each {kinds} goes to a "
-            "split of its own: a network is then tested on patients whom it was trained on, and ctpatch audit reports "
-            "them; --group-by patient keeps each patient in one split, where one id does not stand for many people"
-        )
-        listener(Notice("divided-patients", said))
