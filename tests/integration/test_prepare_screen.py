@@ -61,7 +61,7 @@ def test_off_a_terminal_files_are_counted_and_in_json_called_by_their_pseudonyms
     report, damaged = (pseudonyms.file(f"{SECRET}/{name}") for name in ("report.txt", "002"))
     if not as_json:  # a log gets counts: pseudonyms would say nothing in it
         assert "  left out    1 not-dicom: it is no DICOM file\n" in shown.out
-        assert "  failed      1 unusable: the file: its header promises 4000 bytes of pixels, it holds " in shown.out
+        assert "  failed      1 unusable: its header promises 4000 bytes of pixels, it holds " in shown.out
         assert "left_out.csv lists 2, under pseudonyms; --names FILE says what stands for whom" in shown.out
         assert not re.search(r"\bF[0-9a-f]{16}\b", shown.out + shown.err)
     else:

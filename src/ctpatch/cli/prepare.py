@@ -33,6 +33,9 @@ prepare_app = App(
     default_parameter=Parameter(negative=""),
 )
 
+_HELP = {"follow_links": "Follow symbolic links that leave the source, and links to folders."}
+"""Of options that every raw format has."""
+
 _GOES_ON = "goes on where an earlier run was cut off."
 
 
@@ -79,6 +82,8 @@ def _options(kind: type[RawFormat]) -> type[RawFormat]:
     for name in (each.name for each in fields(kind)):
         texts = [text for text in getattr(hints[name], "__metadata__", ()) if isinstance(text, str)]
         said: dict[str, Any] = {"name" if text.startswith("--") else "group": text for text in texts}
+        if name in _HELP:
+            said["help"] = _HELP[name]
         shown[name] = Annotated[hints[name], Parameter(**said)]
     names = {"__annotations__": shown, "__doc__": kind.__doc__, "__module__": __name__}
     return dataclass(frozen=True)(type(kind.__name__, (kind,), names))

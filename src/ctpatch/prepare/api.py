@@ -2,6 +2,7 @@
 
 import time
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, Unpack
 
@@ -88,6 +89,8 @@ def prepare_raw(
     """
     raw = raw_format(raw)() if isinstance(raw, str) else raw
     options = common_options(out, dataset, common)
+    if options.follow_links:
+        raw = replace(raw, follow_links=True)
     in_hu = {"target": target, "mask": mask, "series": series, "target_series": target_series, "match_by": match_by,
              "window": window, "preset": preset}  # fmt: skip
     if not raw.in_hu:
@@ -106,7 +109,9 @@ def prepare_raw(
         )
         for array, where, pattern in wanted
     ]
-    return prepare(arrays, options, match_by or raw.match_by, raw.recorded())
+    # Recorded where it is wanted alone: sets from before there were links that are followed stay complete.
+    how = raw.recorded() | ({"follow_links": True} if raw.follow_links else {})
+    return prepare(arrays, options, match_by or raw.match_by, how)
 
 
 @shown_keywords(like=prepare_raw)

@@ -155,7 +155,7 @@ class PrepareWork(Work[PreparePart, PrepareJob, PrepareReceipt, PreparedMeta]):
             rows[part.tasks[0].split].extend(receipt.rows)
             for file, reason in receipt.left_out:
                 left_out.append((file, "image", "unusable", reason))
-                self.unusable.append(LeftOut(files[file], "unusable", reason, fault=True))
+                self.unusable.append(LeftOut(files[file], "unusable", reason.removeprefix("the file: "), fault=True))
         splits = {split: self._publish_manifest(folder, split, found) for split, found in rows.items() if found}
         if not splits:
             faults = "; ".join(map(self._calling.left_out, self.unusable[:_NAMES_SHOWN]))

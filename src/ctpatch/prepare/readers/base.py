@@ -169,6 +169,8 @@ class RawFormat(ABC):
         match_by: how partners are found where the user does not say.
         in_hu: whether its values are HU: a window, a second source, a mask and series can then be given. Otherwise
             they are in [0, 1] already.
+        follow_links: whether its readers follow links that leave the source, and links to folders. All formats have
+            this option; a reader hands it to `find_files` and `source_file`.
     """
 
     name: ClassVar[str]
@@ -176,6 +178,8 @@ class RawFormat(ABC):
     packages: ClassVar[tuple[str, ...]] = ()
     match_by: ClassVar[MatchBy] = "position"
     in_hu: ClassVar[bool] = True
+
+    follow_links: bool = field(default=False, kw_only=True)
 
     @abstractmethod
     def reader(self, array: str, workers: int) -> Reader:

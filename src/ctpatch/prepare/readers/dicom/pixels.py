@@ -30,7 +30,7 @@ _J2K_PREFIXES = ("1.2.840.10008.1.2.4.9", "1.2.840.10008.1.2.4.20")
 
 
 def read_hu(
-    root: str, file: str, *, allow_deflated: bool, raw: bool = False
+    root: str, file: str, *, allow_deflated: bool, raw: bool = False, follow_links: bool = False
 ) -> tuple[NDArray[np.float32], Axes | None]:
     """The pixels of a CT slice as they lie in the file, `(H, W)` float32 in HU, padding as air; and its axes.
 
@@ -39,11 +39,14 @@ def read_hu(
         file: relative to it.
         allow_deflated: read deflated files, within bounds.
         raw: leave padding as it is, for masks.
+        follow_links: follow a link that leaves the source folder.
 
     Raises:
         FileProblemError: the file is damaged, lies about its size, or no decoder is there for it.
     """
-    dataset = read_dataset(root, file, HEADER_TAGS + PIXEL_TAGS, allow_deflated=allow_deflated)
+    dataset = read_dataset(
+        root, file, HEADER_TAGS + PIXEL_TAGS, allow_deflated=allow_deflated, follow_links=follow_links
+    )
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
         try:
