@@ -10,15 +10,16 @@ import re
 from collections.abc import Mapping
 
 _LONGEST_NUMBER = 5
-_SHORTEST_WORD = 4
 _USUAL = frozenset(
     (
         *("data", "dicom", "file", "files", "folder", "image", "images", "item", "items", "label", "labels"),
         *("mask", "masks", "nifti", "patient", "patients", "pixel", "pixels", "plane", "planes", "scan"),
         *("scans", "series", "slice", "slices", "study", "target", "value", "values", "volume", "volumes", "voxels"),
+        *("and", "are", "as", "at", "be", "by", "can", "ct", "end", "for", "from", "has", "hu", "id", "in", "is", "it"),
+        *("its", "mm", "no", "not", "of", "on", "one", "or", "out", "raw", "that", "the", "to", "two", "who", "with"),
     )
 )
-"""Names of folders and files that name nobody, and that messages have as words."""
+"""Names that tell nobody, and that messages have as words."""
 _INTRODUCED = ("patient ", "series ", "study ", "file ", "folder ", "id ")
 _BEFORE_A_FILE = ("; ", ": ", "(", ", ")
 
@@ -27,7 +28,7 @@ def is_usual(name: str) -> bool:
     """Whether a name can be a word or a number of a message as well."""
     if name.isdecimal():
         return len(name) <= _LONGEST_NUMBER
-    return name.lower() in _USUAL or (name.isalpha() and len(name) < _SHORTEST_WORD)
+    return name.lower() in _USUAL or (name.isalpha() and len(name) == 1)
 
 
 def replace_names(message: str, stands_for: Mapping[str, str]) -> str:
