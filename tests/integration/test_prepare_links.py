@@ -103,7 +103,7 @@ def test_what_links_lead_to_is_prepared_by_value(root: Path, tmp_path: Path, key
     with pytest.raises(SliceError, match=r"3 outside-link.*; --follow-links follows links that lead out"):
         prepare_dicom(root, tmp_path / "data", "set", listener=heard, **options)
     assert heard.notices("links") == [
-        "3 links lead out of the source and were not followed; --follow-links follows them"
+        "3 links lead out of the source, and ctpatch does not follow them; --follow-links does"
     ]
     heard = Heard()
     result = prepare_dicom(root, tmp_path / "data", "set", follow_links=True, listener=heard, **options)

@@ -116,7 +116,7 @@ def test_without_a_home_directory_the_cure_is_key(
 
     for variable in ("XDG_CONFIG_HOME", "APPDATA"):
         monkeypatch.delenv(variable, raising=False)
-    monkeypatch.setattr(keys.Path, "home", nobody)
+    monkeypatch.setattr(Path, "home", nobody)
     write_series(tmp_path / "raw", 2)
     words = ["prepare", "dicom", str(tmp_path / "raw"), "--out", str(tmp_path / "data"), "--dataset", "set"]
     assert main([*words, "--split", "train=1"]) == 2
@@ -144,7 +144,7 @@ def test_a_home_that_cannot_be_written_is_found_out_before_any_work(
     (tmp_path / "file").write_text("")
     refused(tmp_path / "file/home", r"file is no folder")
     (tmp_path / "home").mkdir()
-    monkeypatch.setattr(keys.os, "access", lambda path, _mode: Path(path) != tmp_path / "home")
+    monkeypatch.setattr(os, "access", lambda path, _mode: Path(path) != tmp_path / "home")
     refused(tmp_path / "home", r"home cannot be written")
     refused(tmp_path / "home/deeper", r"home cannot be written")
 

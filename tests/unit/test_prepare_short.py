@@ -3,13 +3,13 @@
 from ctpatch.prepare.readers.base import LeftOut, SeriesNote
 from ctpatch.prepare.short import first_three, left_out_lines, series_lines
 
-FILES = [LeftOut(f"{number}/.gitignore", "not-dicom", "it is no DICOM file") for number in range(20)]
+FILES = [LeftOut(f"{number:02d}/.gitignore", "not-dicom", "it is no DICOM file") for number in range(20)]
 
 
 def test_many_of_a_kind_are_one_line_with_three_names_or_a_count() -> None:
     found = [LeftOut("scout", "localizer", "it is a scout view"), *FILES]
     assert left_out_lines(found, names_shown=True) == [
-        "20 not-dicom: it is no DICOM file (0/.gitignore, 1/.gitignore, 2/.gitignore and 17 more)",
+        "20 not-dicom: it is no DICOM file (00/.gitignore, 01/.gitignore, 02/.gitignore and 17 more)",
         "1 localizer: it is a scout view (scout)",
     ]
     assert left_out_lines(found, names_shown=False) == [
@@ -51,12 +51,12 @@ def test_series_have_their_description_on_a_terminal_and_a_count_elsewhere() -> 
         SeriesNote("turned", "s2", "t"),
         SeriesNote("turned", "s3", "t"),
     ]
-    called = {"s0": "Chest B70f", "s1": "Lung", "s2": "Thorax", "s3": "Head", "s4": "Neck"}
+    called = {"s0": "'Chest B70f' in a/b", "s1": "'Lung'", "s2": "'Thorax'", "s3": "'Head'", "s4": "'Neck'"}
     assert series_lines(notes, called, names_shown=True) == {
-        "gap": "series 'Chest B70f': 0 gaps; series 'Lung': 1 gaps; series 'Thorax': 2 gaps and 2 more; "
+        "gap": "5 series: 'Chest B70f' in a/b: 0 gaps; 'Lung': 1 gaps; 'Thorax': 2 gaps and 2 more; "
         "prepare_meta.json has all",
-        "tilt": "it is tilted (series 'Lung')",
-        "turned": "t (series 'Thorax', 'Head')",
+        "tilt": "it is tilted ('Lung')",
+        "turned": "t ('Thorax', 'Head')",
     }
     assert series_lines(notes, called, names_shown=False) == {
         "gap": "5 series, the first: 0 gaps; prepare_meta.json has all",

@@ -123,16 +123,21 @@ def summary(result: "PrepareResult") -> str:
         rows.append((name, f"{slices} of {counted(info.num_patients, 'patient', 'patients')}: {info.manifest}"))
     rows.append(("arrays", ", ".join(f"{name} ({dtype})" for name, dtype in meta.arrays.items())))
     rows.append(("values", _values(meta.mapping)))
-    rows += [("left out", each) for each in result.left_out_short]
+    rows += _under("left out", result.left_out_short)
     if meta.num_left_out:
         count = sum(meta.num_left_out.values())
         said = f"left_out.csv lists {count:,}, under pseudonyms; --names FILE says what stands for whom"
         rows.append(("", said))
-    rows += [("failed", each) for each in result.faults_short]
+    rows += _under("failed", result.faults_short)
     if result.outcome != "complete":
         rows.append(("time", f"{result.seconds:.1f} s"))
     rows.append(("next", f"ctpatch build {shown_path(result.folder)}"))
     return lines(f"{meta.dataset} {verb[result.outcome]}: {shown_path(result.folder)}", rows)
+
+
+def _under(name: str, texts: list[str]) -> list[tuple[str, str]]:
+    """Rows of one name, which stands before the first alone."""
+    return [(name if place == 0 else "", text) for place, text in enumerate(texts)]
 
 
 def _values(mapping: dict[str, Any]) -> str:

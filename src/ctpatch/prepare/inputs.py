@@ -50,8 +50,8 @@ def find(arrays: Sequence[ArraySource], match_by: MatchBy, listener: Listener) -
             else:
                 listener(Notice("source", note))
     if links := sum(left.kind == "outside-link" for _, left in found.left_out):
-        said = f"{links} links lead out of the source and were not followed; --follow-links follows them"
-        listener(Notice("links", said))
+        what = "1 link leads" if links == 1 else f"{links} links lead"
+        listener(Notice("links", f"{what} out of the source, and ctpatch does not follow them; --follow-links does"))
     chosen: list[list[RawSlice]] = []
     asked: dict[tuple[Path, Reader, str | None], str] = {}
     taken: dict[tuple[Path, Reader], set[RawSlice]] = {where: set() for where in scans}

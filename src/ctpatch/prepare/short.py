@@ -29,7 +29,7 @@ def left_out_lines(left: Iterable[LeftOut], *, names_shown: bool) -> list[str]:
     ['5 not-dicom: it is no DICOM file']
     """
     kinds: dict[str, list[LeftOut]] = {}
-    for each in left:
+    for each in sorted(left, key=lambda each: each.where):
         kinds.setdefault(each.kind, []).append(each)
     ordered = sorted(kinds.items(), key=lambda item: (-len(item[1]), item[0]))
     return [f"{len(found):,} {kind}: {_reasons(found, names_shown=names_shown)}" for kind, found in ordered]
@@ -50,7 +50,7 @@ def series_lines(notes: Sequence[SeriesNote], called: Mapping[str, str], *, name
 
     Args:
         notes: in order.
-        called: what a user calls each series: its description.
+        called: what a user calls each series: its description, and where it lies.
         names_shown: whether series may be named.
     """
     kinds: dict[str, list[SeriesNote]] = {}
@@ -64,11 +64,11 @@ def _said(notes: Sequence[SeriesNote], called: Mapping[str, str], *, names_shown
     same = all(note.message == first for note in notes)
     recorded = "; prepare_meta.json has all" if len(notes) > (NAMED if names_shown else 1) else ""
     if names_shown:
-        names = [f"{called.get(note.series, note.series)!r}" for note in notes]
+        names = [called.get(note.series, note.series) for note in notes]
         if same:
-            return f"{first} (series {first_three(names)}{recorded})"
-        each = [f"series {name}: {note.message}" for name, note in zip(names, notes, strict=True)]
-        return f"{first_three(each, '; ')}{recorded}"
+            return f"{first} ({first_three(names)}{recorded})"
+        each = [f"{name}: {note.message}" for name, note in zip(names, notes, strict=True)]
+        return f"{count:,} series: {first_three(each, '; ')}{recorded}"
     if same:
         return f"{first} ({count:,} series{recorded})"
     return f"{count:,} series, the first: {first}{recorded}"

@@ -50,7 +50,11 @@ class Calling:
         """Say what is odd about series, in a line for each kind; the meta has all."""
         called: dict[str, str] = {}
         for raw in (raw for row in rows for raw in row):
-            called.setdefault(raw.series, written_name(raw.label.strip() or raw.file))
+            place = raw.file.rpartition("/")[0] or raw.file
+            label = raw.label.strip()
+            # A label can be the name of the file itself, as that of a NIfTI volume is.
+            said = f"{label!r} in {place}" if label and raw.file not in label else label or raw.file
+            called.setdefault(raw.series, written_name(said))
         for kind, said in series_lines(notes, called, names_shown=self.names_shown).items():
             listener(Notice(kind, said))
 
