@@ -18,6 +18,7 @@ from ctpatch.prepare.readers.dicom import Dicom
 from ctpatch.prepare.readers.tree import find_files, source_file
 from dicom_files import unit_of, write_series
 from helpers import Heard
+from lodopab_files import SIDE, write_ground_truth, write_patients
 
 pytestmark = pytest.mark.skipif(sys.platform == "win32", reason="links need a privilege there")
 
@@ -165,3 +166,19 @@ def test_nifti_behind_links(tmp_path: Path, key: Path) -> None:
     # Columns run to the left and rows to the back, as the file's first and second axis do.
     wanted = (volume[:, :, 0].T.astype(np.float64) + 1024) / 4096
     np.testing.assert_array_equal(first, wanted.astype(np.float32))
+
+
+def test_lodopab_behind_links(tmp_path: Path, key: Path) -> None:
+    pytest.importorskip("h5py", reason="h5py is not installed")
+    images = [np.full((SIDE, SIDE), value, np.float32) for value in (0.25, 0.5)]
+    store = tmp_path / "store"
+    store.mkdir()
+    write_ground_truth(store, "test", 0, images)
+    write_patients(store, "test", [7, 8])
+    (tmp_path / "raw").mkdir()
+    (tmp_path / "raw/all").symlink_to(store, target_is_directory=True)
+    with pytest.raises(SliceError, match=r"1 outside-link.*--follow-links"):
+        prepare_raw("lodopab", tmp_path / "raw", tmp_path / "data", "set", key=key)
+    result = prepare_raw("lodopab", tmp_path / "raw", tmp_path / "data", "set", key=key, follow_links=True)
+    found = [np.load(result.folder / f"test/test_{number:06d}.npy") for number in range(2)]
+    np.testing.assert_array_equal(found, images)

@@ -206,3 +206,20 @@ def test_what_macos_leaves_in_a_nifti_tree_is_left_out_and_counted(tmp_path: Pat
         r"4 apple-double: it is what macOS leaves .* \(._p, __MACOSX/p/._a.nii, p/._a.nii.gz and 1 more\)",
         result.left_out_short[0],
     )
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="names are no bytes there")
+def test_a_damaged_file_whose_name_is_no_utf_8_is_left_out_without_its_name(tmp_path: Path, key: Path) -> None:
+    write_series(tmp_path / "raw", 3)
+    damaged = tmp_path / "raw/002"
+    damaged.write_bytes(damaged.read_bytes()[:-500])
+    in_latin_1(damaged, b"M\xfcller")
+    names = tmp_path / "names.csv"
+    options: dict[str, Any] = {"key": key, "names": names, "on_error": "skip", **SPLIT}
+    result = prepare_dicom(tmp_path / "raw", tmp_path / "data", "set", **options)
+    reason = "its header promises 4000 bytes of pixels, it holds 3500"
+    assert result.faults == [rf"M\xfcller: {reason}"]
+    assert result.faults_short == [rf"1 unusable: {reason} (M\xfcller)"]
+    pseudonym = load_key(key, ())[0].file(os.fsdecode(b"M\xfcller"))
+    assert f'{pseudonym},image,unusable,"the file: {reason}"' in (result.folder / "left_out.csv").read_text()
+    assert named(names)[pseudonym] == r"M\xfcller"
