@@ -99,13 +99,23 @@ def test_source_and_output_whose_names_are_no_utf_8(tmp_path: Path, key: Path) -
     (tmp_path / "out").mkdir()
     out = in_latin_1(tmp_path / "out", b"B\xf6hm")
     words = ["--out", str(out), "--dataset", "set", "--key", str(key), "--split", "train=1"]
-    for more in ([], ["--json"]):
-        command = [sys.executable, "-m", "ctpatch", "prepare", "dicom", str(source), *words, *more]
-        strict = os.environ | {"PYTHONIOENCODING": "utf-8:strict"}
+    strict = os.environ | {"PYTHONIOENCODING": "utf-8:strict"}
+
+    def run(*words: str) -> bytes:
+        command = [sys.executable, "-m", "ctpatch", *words]
         done = subprocess.run(command, capture_output=True, check=False, env=strict)
         assert (done.returncode, b"Traceback" in done.stderr) == (0, False), done.stderr[-2000:]
-    result = json.loads(done.stdout)
+        return done.stdout
+
+    run("prepare", "dicom", str(source), *words)
+    for path in source.iterdir():
+        path.touch()  # the set's own manifest is then looked at as well
+    result = json.loads(run("prepare", "dicom", str(source), *words, "--json"))
     assert (result["outcome"], result["folder"]) == ("complete", f"{out}/prepared/set")
+    run("build", f"{out}/prepared/set", "--patch-size", "16", "--stride", "8")
+    run("verify", "--deep", f"{out}/patches/set/train")
+    run("report", f"{out}/patches/set/train", "--out", f"{out}/page.html")
+    assert (out / "page.html").is_file()
 
 
 def test_without_a_home_directory_the_cure_is_key(

@@ -310,9 +310,8 @@ def executor_from(options: dict[str, Any]) -> Iterator[dict[str, Any]]:
 
 
 def json_text(value: Any) -> str:
-    """A result as JSON, for programs; bytes of a path that are no UTF-8 are escaped, and Python reads them back."""
-    text = json.dumps(value, indent=2, ensure_ascii=False, allow_nan=False, default=str)
-    return text.encode("utf-8", "backslashreplace").decode("utf-8")
+    """A result as JSON, for programs."""
+    return json.dumps(value, indent=2, ensure_ascii=False, allow_nan=False, default=str)
 
 
 def sets_meant(paths: tuple[Path, ...]) -> list[Path]:

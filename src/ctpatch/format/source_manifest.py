@@ -1,5 +1,6 @@
 """Source manifests: the slices of a split as a CSV lists them, checked, and what their headers say."""
 
+import io
 import os
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -128,7 +129,7 @@ def _read_csv(path: Path, name: str) -> Iterator[pl.DataFrame]:
         with path.open("rb") as file:  # what the system says of a file it does not give is lost in polars
             if not file.read(1):
                 raise empty
-        table = pl.scan_csv(path, infer_schema=False, glob=False)
+        table = pl.scan_csv(_for_polars(path), infer_schema=False, glob=False)
         columns = table.collect_schema().names()
         if not any(column.strip() for column in columns):
             raise empty
@@ -142,6 +143,15 @@ def _read_csv(path: Path, name: str) -> Iterator[pl.DataFrame]:
     except (pl.exceptions.PolarsError, UnicodeDecodeError) as error:
         reason = str(error).splitlines()[0][:200]
         raise SourceManifestError(f"{name} is not a CSV in UTF-8 with as many cells in each row: {reason}") from None
+
+
+def _for_polars(path: Path) -> Path | io.BytesIO:
+    """The file, or its content where its path is no UTF-8: polars opens no such path."""
+    try:
+        os.fspath(path).encode("utf-8")
+    except UnicodeEncodeError:
+        return io.BytesIO(path.read_bytes())
+    return path
 
 
 def _check_columns(columns: Sequence[str], name: str) -> None:

@@ -210,7 +210,8 @@ def _changed_sources(folder: Path, plan: PreparePlan) -> list[str]:
         if not touched:
             continue
         try:
-            frame = pl.read_csv(folder / split / manifest_name(split), infer_schema=False)
+            # The bytes: polars opens no path that is no UTF-8.
+            frame = pl.read_csv((folder / split / manifest_name(split)).read_bytes(), infer_schema=False)
             recorded = dict(zip(frame["index"], frame.select(columns).iter_rows(), strict=True))
         except (OSError, pl.exceptions.PolarsError) as error:
             return [f"{manifest_name(split)} cannot be read ({type(error).__name__})"]
