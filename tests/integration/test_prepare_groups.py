@@ -74,7 +74,7 @@ def test_the_patient_stays_on_record_and_the_group_beside(
     assert heard.notices("no-patient") == []
     (said,) = heard.notices("divided-patients")
     assert said.startswith(
-        f"1 of 2 patients have slices in several splits ('ann'), as each {group_by} goes to a split of its own"
+        f"1 of 2 patients have slices in several splits ('ann'), because splits keep each {group_by} together, not"
     )
     assert sum(split.num_patients for split in result.meta.splits.values()) == 3
     assert result.meta.grouped_by == {group_by: 14}
@@ -95,7 +95,7 @@ def test_off_a_terminal_no_patient_is_named(
     words = ["--out", str(tmp_path / "data"), "--dataset", "set", "--key", str(key), "--split", *HALVES, "--seed", "1"]
     assert main(["prepare", "dicom", str(tree), "--group-by", "series", *words]) == 0
     said = capsys.readouterr().err
-    assert "1 of 2 patients have slices in several splits, as each series goes" in said
+    assert "1 of 2 patients have slices in several splits, because splits keep each series together" in said
     assert "ann" not in said
 
 

@@ -34,8 +34,8 @@ def notice_splits(plan: PreparePlan, shares: Sequence[str], listener: Listener, 
         kinds = " or ".join(sorted({raw.group_kind for _, raw in slices if raw.patient is not None}))
         names = f" ({first_three([repr(who) for who in divided])})" if names_shown else ""
         said = (
-            f"{len(divided)} of {len(places)} patients have slices in several splits{names}, as each {kinds} goes to a "
-            "split of its own: a network is then tested on patients whom it was trained on, and ctpatch audit reports "
-            "them; --group-by patient keeps each patient in one split, where one id does not stand for many people"
+            f"{len(divided)} of {len(places)} patients have slices in several splits{names}, because splits keep each "
+            f"{kinds} together, not each patient. A network is then tested on patients that it was trained on, and "
+            "ctpatch audit reports them. Use --group-by patient, unless one id stands for many people"
         )
         listener(Notice("divided-patients", said))
