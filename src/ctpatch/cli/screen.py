@@ -225,5 +225,5 @@ def verify_text(report: VerifyReport, folder: Path) -> str:
 
 
 def print_out(text: str) -> None:
-    """A result, on stdout."""
-    sys.stdout.write(text + "\n")
+    r"""A result, on stdout; bytes of a path that are no UTF-8 as `\udcfc`, which programs that read JSON take back."""
+    sys.stdout.write(text.encode("utf-8", "backslashreplace").decode("utf-8") + "\n")

@@ -1,5 +1,6 @@
 """Source manifests: the slices of a split as a CSV lists them, checked, and what their headers say."""
 
+import io
 import os
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -85,7 +86,11 @@ def read_source_manifest(
 
 
 def split_manifest_csv(
-    rows: Iterable[Mapping[str, object]], arrays: Sequence[str] = (), *, origins: bool = False
+    rows: Iterable[Mapping[str, object]],
+    arrays: Sequence[str] = (),
+    *,
+    origins: bool = False,
+    groups: bool = False,
 ) -> bytes:
     """The manifest of a split as it is written, for `build` to read.
 
@@ -93,8 +98,9 @@ def split_manifest_csv(
         rows: a cell for each column by its name, slice by slice; None leaves a cell blank.
         arrays: those beside `image`; each has a column `<array>_path`.
         origins: with the columns that say what a slice was prepared from, and `<array>_source_digest` for each array.
+        groups: with a column `group`: what no two splits share, where that is not the patient.
     """
-    schema = _COLUMNS | (_ORIGIN_COLUMNS if origins else {})
+    schema = _COLUMNS | (_ORIGIN_COLUMNS if origins else {}) | ({"group": pl.String} if groups else {})
     for array in arrays:
         schema[f"{array}{_ARRAY_SUFFIX}"] = pl.String
         if origins:
@@ -123,7 +129,7 @@ def _read_csv(path: Path, name: str) -> Iterator[pl.DataFrame]:
         with path.open("rb") as file:  # what the system says of a file it does not give is lost in polars
             if not file.read(1):
                 raise empty
-        table = pl.scan_csv(path, infer_schema=False, glob=False)
+        table = pl.scan_csv(_for_polars(path), infer_schema=False, glob=False)
         columns = table.collect_schema().names()
         if not any(column.strip() for column in columns):
             raise empty
@@ -137,6 +143,15 @@ def _read_csv(path: Path, name: str) -> Iterator[pl.DataFrame]:
     except (pl.exceptions.PolarsError, UnicodeDecodeError) as error:
         reason = str(error).splitlines()[0][:200]
         raise SourceManifestError(f"{name} is not a CSV in UTF-8 with as many cells in each row: {reason}") from None
+
+
+def _for_polars(path: Path) -> Path | io.BytesIO:
+    """The file, or its content where its path is no UTF-8: polars opens no such path."""
+    try:
+        os.fspath(path).encode("utf-8")
+    except UnicodeEncodeError:
+        return io.BytesIO(path.read_bytes())
+    return path
 
 
 def _check_columns(columns: Sequence[str], name: str) -> None:

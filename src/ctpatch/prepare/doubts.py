@@ -1,6 +1,6 @@
 """What is doubted of a series: notes of the prepared set, messages, and the error of `strict`."""
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 
 import numpy as np
 
@@ -70,13 +70,17 @@ def is_doubt(note: NoteInfo) -> bool:
     return note.kind.startswith(_KIND_PREFIX) or note.kind in _BITS_KINDS
 
 
-def doubt_messages(notes: Iterable[NoteInfo]) -> list[str]:
-    """One message for each series that is doubted, the first of them, and how many more there are."""
+def doubt_messages(notes: Iterable[NoteInfo], called: Mapping[str, str] | None = None) -> list[str]:
+    """One message for each series that is doubted, the first of them, and how many more there are.
+
+    `called` is what series are called, by their pseudonyms; others are called by these.
+    """
     by_series: dict[str, list[str]] = {}
     for note in notes:
         if is_doubt(note):
             by_series.setdefault(note.series, []).append(note.message)
-    messages = [f"series {series}: {'; also: '.join(each)}" for series, each in by_series.items()]
+    names = called or {}
+    messages = [f"series {names.get(series, series)}: {'; also: '.join(each)}" for series, each in by_series.items()]
     more = len(messages) - _SERIES_SHOWN
     return (
         messages if more <= 0 else [*messages[:_SERIES_SHOWN], f"{more} more series are doubted, see prepare_meta.json"]

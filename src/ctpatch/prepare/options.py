@@ -37,6 +37,7 @@ class CommonOptions:
         workers: processes that work.
         executor: what slices are given to instead: a dask `Client`, or any `concurrent.futures.Executor`; its workers
             need the same files under the same paths. Headers are looked at by `workers` processes here.
+        follow_links: follow symbolic links that leave the source, and links to folders.
         on_error: whether a slice that cannot be used stops the run or is skipped.
         strict: whether a series whose values are hardly HU is an error; nothing is published then. Otherwise it is
             reported.
@@ -58,6 +59,7 @@ class CommonOptions:
     names_shown: bool = True
     workers: int = 1
     executor: AnyExecutor | None = None
+    follow_links: bool = False
     on_error: OnError = "stop"
     strict: bool = False
     overwrite: bool = False
@@ -79,6 +81,7 @@ class CommonKeywords(TypedDict, total=False):
     names_shown: bool
     workers: int
     executor: AnyExecutor | None
+    follow_links: bool
     on_error: OnError
     strict: bool
     overwrite: bool

@@ -21,6 +21,7 @@ from ctpatch.files.digest import array_digest
 from ctpatch.files.npy import header_bytes
 from ctpatch.prepare.folder import slice_name
 from ctpatch.prepare.geometry import Geometry, whole_numbers
+from ctpatch.prepare.privacy.hiding import replace_names
 from ctpatch.prepare.readers.base import Observed, RawSlice, Reader, observed
 from ctpatch.prepare.readers.tree import source_folder
 from ctpatch.prepare.tally import Tally
@@ -74,7 +75,8 @@ class PrepareJob:
 class PrepareTask:
     """One slice to prepare: its number in its split, the raw slice of each array, and the prepared slice's geometry.
 
-    `patient`, `series` and `file` are pseudonyms; `problem` says why it cannot be used, where that is known.
+    `patient`, `series`, `file` and `group` are pseudonyms. `group` is what no two splits share, in a set where that is
+    not the patient; else None. `problem` says why a slice cannot be used, where that is known.
     """
 
     index: int
@@ -86,6 +88,7 @@ class PrepareTask:
     file: str
     spacing_mm: tuple[float, float] | None
     problem: str | None = None
+    group: str | None = None
 
     @property
     def name(self) -> str:
@@ -239,6 +242,8 @@ def _row(job: PrepareJob, task: PrepareTask, images: list[PreparedImage]) -> dic
         "spacing_col_mm": col_mm,
         "source_digest": digest,
     }
+    if task.group is not None:
+        row["group"] = task.group
     for source, (_, more, _) in zip(job.arrays[1:], others, strict=True):
         row[f"{source.array}_path"] = job.path_prefix + slice_name(task.split, source.array, task.index)
         row[f"{source.array}_source_digest"] = more
@@ -247,10 +252,8 @@ def _row(job: PrepareJob, task: PrepareTask, images: list[PreparedImage]) -> dic
 
 def without_names(message: str, slices: Sequence[RawSlice]) -> str:
     """A message as it may be written: the names of the source's files taken out."""
-    names = {name for each in slices for name in (each.file, *each.file.split("/"), each.group, each.series) if name}
-    for name in sorted(names, key=len, reverse=True):
-        message = message.replace(name, "the file")
-    return message
+    names = (name for each in slices for name in (each.file, *each.file.split("/"), each.group, each.who, each.series))
+    return replace_names(message, dict.fromkeys(names, "the file"))
 
 
 def _trusted(job: PrepareJob, part: PreparePart) -> PrepareReceipt | None:

@@ -11,7 +11,7 @@ import polars as pl
 
 from ctpatch._version import __version__
 from ctpatch.errors import SliceError
-from ctpatch.events import Listener, Notice, WorkAdvanced
+from ctpatch.events import WorkAdvanced
 from ctpatch.files.digest import array_digest, bytes_digest
 from ctpatch.format.hu_values import HU_VALUES, hu_values_csv
 from ctpatch.format.meta import now_utc
@@ -22,7 +22,9 @@ from ctpatch.prepare.doubts import Tallies, doubtful_notes, refuse_doubts, serie
 from ctpatch.prepare.folder import LEFT_OUT, PREPARED_SET
 from ctpatch.prepare.part import PrepareJob, PreparePart, PrepareReceipt, probe_part, run_part, touched_since
 from ctpatch.prepare.planning import PreparePlan
+from ctpatch.prepare.privacy.calling import Calling
 from ctpatch.prepare.readers import READERS, raw_format
+from ctpatch.prepare.readers.base import LeftOut
 from ctpatch.prepare.tally import Tally
 from ctpatch.words import OnError
 from ctpatch.work.folder import WorkFolder, differences
@@ -49,6 +51,8 @@ class PrepareResult:
         faults: slices that could not be used and were skipped, with the reason: by the names of their files, which
             are for the user's eyes alone, or with `names_shown=False` by their pseudonyms.
         left_out: all that was left out before any slice was read, in the same way.
+        faults_short, left_out_short: the same in a line for each kind, with the count and the first three names; with
+            `names_shown=False` without names.
     """
 
     folder: Path
@@ -57,6 +61,8 @@ class PrepareResult:
     seconds: float
     faults: list[str] = field(default_factory=list)
     left_out: list[str] = field(default_factory=list)
+    faults_short: list[str] = field(default_factory=list)
+    left_out_short: list[str] = field(default_factory=list)
 
     @property
     def complete(self) -> bool:
@@ -81,10 +87,10 @@ class PrepareWork(Work[PreparePart, PrepareJob, PrepareReceipt, PreparedMeta]):
         plan: PreparePlan,
         folder: Path,
         on_error: OnError,
-        *,
-        strict: bool,
-        names_shown: bool,
+        calling: Calling,
         begins: Callable[[], None],
+        *,
+        strict: bool = False,
     ) -> None:
         self.folder = folder
         self.on_error = on_error
@@ -94,10 +100,10 @@ class PrepareWork(Work[PreparePart, PrepareJob, PrepareReceipt, PreparedMeta]):
         read_with = [name for kind in kinds if kind in READERS for name in raw_format(kind).packages]
         resampled_with = _RESAMPLED_WITH if plan.geometry.spacing_mm else ()
         self.software = list(dict.fromkeys([*read_with, *resampled_with]))
-        self.faults: list[str] = []
+        self.unusable: list[LeftOut] = []
         self._plan = plan
         self._strict = strict
-        self._names_shown = names_shown
+        self._calling = calling
         self._begins = begins
 
     @property
@@ -150,7 +156,7 @@ class PrepareWork(Work[PreparePart, PrepareJob, PrepareReceipt, PreparedMeta]):
 
     def finish(self, folder: WorkFolder[PreparedMeta]) -> PreparedMeta:
         """Publish the tables, then the meta."""
-        plan, faults = self._plan, self.faults
+        plan = self._plan
         files = {task.file: task.slices[0].file for task in plan.all_tasks()}
         left_out = list(plan.left_out)
         rows: dict[str, list[dict[str, Any]]] = {split: [] for split in plan.tasks}
@@ -161,13 +167,14 @@ class PrepareWork(Work[PreparePart, PrepareJob, PrepareReceipt, PreparedMeta]):
                 tallies.setdefault((series, array), Tally()).add(Tally.from_plain(tally))
             for file, reason in receipt.left_out:
                 left_out.append((file, "image", "unusable", reason))
-                faults.append(f"{files[file] if self._names_shown else file}: {reason}")
+                self.unusable.append(LeftOut(files[file], "unusable", reason.removeprefix("the file: "), fault=True))
         notes = [*plan.notes, *doubtful_notes(tallies)]
         if self._strict:
             refuse_doubts(notes)
         splits = {split: self._publish_manifest(folder, split, found) for split, found in rows.items() if found}
         if not splits:
-            raise SliceError(f"none of the {self.num_tasks} slices could be used: {'; '.join(faults[:_NAMES_SHOWN])}")
+            faults = "; ".join(map(self._calling.left_out, self.unusable[:_NAMES_SHOWN]))
+            raise SliceError(f"none of the {self.num_tasks} slices could be used: {faults}")
         digests = Counter(row["source_digest"] for found in rows.values() for row in found)
         frame = pl.DataFrame(left_out, _LEFT_OUT_SCHEMA, orient="row")
         content = frame.sort(frame.columns).write_csv().encode()
@@ -200,7 +207,8 @@ class PrepareWork(Work[PreparePart, PrepareJob, PrepareReceipt, PreparedMeta]):
     def _publish_manifest(
         self, folder: WorkFolder[PreparedMeta], split: str, rows: Sequence[dict[str, Any]]
     ) -> SplitInfo:
-        content = split_manifest_csv(rows, [source.array for source in self._plan.arrays[1:]], origins=True)
+        arrays = [source.array for source in self._plan.arrays[1:]]
+        content = split_manifest_csv(rows, arrays, origins=True, groups="group" in rows[0])
         name = f"{split}/{manifest_name(split)}"
         folder.put(name, content)
         return SplitInfo(
@@ -220,7 +228,8 @@ def _changed_sources(folder: Path, plan: PreparePlan) -> list[str]:
         if not touched:
             continue
         try:
-            frame = pl.read_csv(folder / split / manifest_name(split), infer_schema=False)
+            # The bytes: polars opens no path that is no UTF-8.
+            frame = pl.read_csv((folder / split / manifest_name(split)).read_bytes(), infer_schema=False)
             recorded = dict(zip(frame["index"], frame.select(columns).iter_rows(), strict=True))
         except (OSError, pl.exceptions.PolarsError) as error:
             return [f"{manifest_name(split)} cannot be read ({type(error).__name__})"]
@@ -230,22 +239,3 @@ def _changed_sources(folder: Path, plan: PreparePlan) -> list[str]:
                 if array_digest(np.asarray(raw)) != recorded.get(str(task.index), [None] * len(columns))[place]:
                     return [f"{task.slices[place].file} has changed since it was prepared"]
     return []
-
-
-def notice_splits(plan: PreparePlan, shares: Sequence[str], listener: Listener) -> None:
-    """Say where a split that was asked for stays empty, and what stands in for patients."""
-    empty = [name for name in shares if name not in plan.tasks]
-    if empty:
-        groups, filled = len({task.patient for task in plan.all_tasks()}), next(iter(plan.tasks))
-        reason = (
-            f"there is one patient (or what stands for one), whose hash falls into {filled}; --split {filled}=1 asks "
-            "for that split alone"
-            if groups == 1
-            else f"the hashes of the {groups} patients (or what stands for them) put none there; take other shares or "
-            "another --seed, or give the splits in a table"
-        )
-        listener(Notice("empty-split", f"no slices in {' and '.join(empty)}: {reason}"))
-    for kind, count in plan.grouped_by().items():
-        if kind != "patient":
-            said = f"{count} slices have no patient id: each {kind} counts as one patient when splits are made"
-            listener(Notice("no-patient", said))

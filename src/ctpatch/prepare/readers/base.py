@@ -43,6 +43,9 @@ class RawSlice:
         label: what a series is called in the source, for `--series` patterns; never written.
         origin_mm: centre of the first pixel in the patient.
         axes: directions of the columns' and the rows' numbers in the patient, six cosines.
+        patient: whose slice it is, where splits keep something else together than the patient: `group` then is a
+            series, say, and `patient` the patient; None says that the group is, or stands for, the patient.
+        patient_kind: what `patient` is: the patient, or the study that stands for one without an id.
     """
 
     file: str
@@ -59,6 +62,18 @@ class RawSlice:
     label: str = ""
     origin_mm: tuple[float, float, float] | None = None
     axes: tuple[float, float, float, float, float, float] | None = None
+    patient: str | None = None
+    patient_kind: GroupKind | None = None
+
+    @property
+    def who(self) -> str:
+        """The patient, or what stands for one."""
+        return self.group if self.patient is None else self.patient
+
+    @property
+    def who_kind(self) -> GroupKind:
+        """What `who` is."""
+        return self.patient_kind or self.group_kind
 
 
 @dataclass(frozen=True, slots=True)
@@ -202,6 +217,8 @@ class RawFormat(ABC):
         match_by: how partners are found where the user does not say.
         in_hu: whether its values are HU: a window, a second source, a mask and series can then be given. Otherwise
             they are in [0, 1] already.
+        follow_links: whether its readers follow links that leave the source, and links to folders. All formats have
+            this option; a reader hands it to `find_files` and `source_file`.
     """
 
     name: ClassVar[str]
@@ -209,6 +226,8 @@ class RawFormat(ABC):
     packages: ClassVar[tuple[str, ...]] = ()
     match_by: ClassVar[MatchBy] = "position"
     in_hu: ClassVar[bool] = True
+
+    follow_links: bool = field(default=False, kw_only=True)
 
     @abstractmethod
     def reader(self, array: str, workers: int) -> Reader:

@@ -39,7 +39,14 @@ class Dicom(RawFormat):
         from ctpatch.prepare.readers.dicom.reader import DicomReader  # noqa: PLC0415
 
         labels = array == "mask"
-        return DicomReader(self.group_by, self.allow_deflated, self.keep_orientation, labels=labels, workers=workers)
+        return DicomReader(
+            self.group_by,
+            self.allow_deflated,
+            self.keep_orientation,
+            labels=labels,
+            workers=workers,
+            follow_links=self.follow_links,
+        )
 
     def recorded(self) -> dict[str, Any]:
         """All but what makes no difference to a slice that is read."""

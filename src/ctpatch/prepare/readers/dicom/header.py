@@ -119,23 +119,25 @@ def import_pydicom() -> Any:
     return pydicom
 
 
-def look_at(root: str, file: str, *, allow_deflated: bool) -> CtHeader | LeftOut:
+def look_at(root: str, file: str, *, allow_deflated: bool, follow_links: bool = False) -> CtHeader | LeftOut:
     """Read the header of a file, or say why it is not prepared."""
     try:
-        dataset = read_dataset(root, file, HEADER_TAGS, allow_deflated=allow_deflated)
+        dataset = read_dataset(root, file, HEADER_TAGS, allow_deflated=allow_deflated, follow_links=follow_links)
         return header_of(file, dataset)
     except FileProblemError as problem:
         return problem.left_out(file)
 
 
-def read_dataset(root: str, file: str, tags: tuple[str, ...], *, allow_deflated: bool) -> Any:
+def read_dataset(
+    root: str, file: str, tags: tuple[str, ...], *, allow_deflated: bool, follow_links: bool = False
+) -> Any:
     """The named tags of a file that holds a CT slice.
 
     Raises:
         FileProblemError: it holds none, or cannot be read.
     """
     pydicom = import_pydicom()
-    with _open(root, file) as source:
+    with _open(root, file, follow_links=follow_links) as source:
         size = os.fstat(source.fileno()).st_size
         syntax, storage, start = _what_it_is(source, size)
         if storage not in {"", CT_STORAGE}:
@@ -184,10 +186,10 @@ def _parse(pydicom: Any, source: _BoundedFile, syntax: str, start: int, tags: tu
     return dataset
 
 
-def _open(root: str, file: str) -> _BoundedFile:
-    """Open a regular file below the root; links lead nowhere else."""
+def _open(root: str, file: str, *, follow_links: bool) -> _BoundedFile:
+    """Open a regular file below the root; links lead nowhere else, unless they are followed."""
     try:
-        if not Root(root).holds(file):
+        if not follow_links and not Root(root).holds(file):
             raise FileProblemError(
                 "link", "it is a link that leaves the source folder, which is not followed", fault=False
             )

@@ -50,7 +50,9 @@ class SlicePixels:
     remarks: tuple[SliceRemark, ...]
 
 
-def read_pixels(root: str, file: str, *, allow_deflated: bool, raw: bool = False) -> SlicePixels:
+def read_pixels(
+    root: str, file: str, *, allow_deflated: bool, raw: bool = False, follow_links: bool = False
+) -> SlicePixels:
     """Read the pixels of a CT slice.
 
     Args:
@@ -58,11 +60,14 @@ def read_pixels(root: str, file: str, *, allow_deflated: bool, raw: bool = False
         file: relative to it.
         allow_deflated: read deflated files, within bounds.
         raw: leave padding as it is, for masks.
+        follow_links: follow a link that leaves the source folder.
 
     Raises:
         FileProblemError: the file is damaged, lies about its size or its bits, or no decoder is there for it.
     """
-    dataset = read_dataset(root, file, HEADER_TAGS + PIXEL_TAGS, allow_deflated=allow_deflated)
+    dataset = read_dataset(
+        root, file, HEADER_TAGS + PIXEL_TAGS, allow_deflated=allow_deflated, follow_links=follow_links
+    )
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
         try:

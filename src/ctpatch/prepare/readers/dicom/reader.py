@@ -44,6 +44,7 @@ class DicomReader:
         allow_deflated: read deflated files, within bounds.
         labels: the files are masks: padding is left as it is.
         workers: processes that look at headers.
+        follow_links: whether links that leave the source are followed.
     """
 
     group_by: GroupBy = "patient"
@@ -52,11 +53,12 @@ class DicomReader:
     labels: bool = False
     workers: int = 1
     name: str = "dicom"
+    follow_links: bool = False
 
     def scan(self, root: Path, advance: Callable[[int], None]) -> Scan:
         """Find the slices below a folder by the headers of its files."""
         import_pydicom()
-        files, left_out = find_files(root)
+        files, left_out = find_files(root, follow_links=self.follow_links)
         root = source_folder(root)
         looked = list(self._look(root, files, advance))
         headers = [each for each in looked if isinstance(each, CtHeader)]
@@ -86,8 +88,11 @@ class DicomReader:
                 raise SliceError(f"{each.file}: it has shape {seen.image.shape}, when it was found it had {each.shape}")
             yield seen
 
+    def _ways(self) -> dict[str, bool]:
+        return {"allow_deflated": self.allow_deflated, "follow_links": self.follow_links}
+
     def _read(self, root: Path, file: str) -> Observed:
-        pixels = read_pixels(str(root), file, allow_deflated=self.allow_deflated, raw=self.labels)
+        pixels = read_pixels(str(root), file, raw=self.labels, **self._ways())
         turn = Turn() if self.keep_orientation else upright_turn(pixels.axes) or Turn()
         padding = None if pixels.padding is None else turn.apply(pixels.padding)
         return Observed(np.ascontiguousarray(turn.apply(pixels.hu)), padding, pixels.padding_hu, pixels.remarks)
@@ -97,7 +102,7 @@ class DicomReader:
         batches = [tuple(files[start : start + _FILES_AT_ONCE]) for start in range(0, len(files), _FILES_AT_ONCE)]
         while batches:
             lost: list[str] = []
-            for outcome in executor.run(_look_at_all, (str(root), self.allow_deflated), batches):
+            for outcome in executor.run(_look_at_all, (str(root), self._ways()), batches):
                 if isinstance(outcome, Failed):
                     raise outcome.error
                 if isinstance(outcome, Done):
@@ -135,9 +140,9 @@ class DicomReader:
         return [each for each in series if each.header.file not in surplus]
 
 
-def _look_at_all(shared: tuple[str, bool], files: tuple[str, ...]) -> list[CtHeader | LeftOut]:
-    root, allow_deflated = shared
-    return [look_at(root, file, allow_deflated=allow_deflated) for file in files]
+def _look_at_all(shared: tuple[str, dict[str, bool]], files: tuple[str, ...]) -> list[CtHeader | LeftOut]:
+    root, ways = shared
+    return [look_at(root, file, **ways) for file in files]
 
 
 def _one_id_for_all(headers: list[CtHeader], group_by: GroupBy) -> Iterator[str]:

@@ -107,14 +107,24 @@ def group_of(header: CtHeader, group_by: GroupBy) -> tuple[str, GroupKind]:
     return (name if kind == "patient" else f"{kind} {name}"), kind
 
 
+def patient_of(header: CtHeader, group_by: GroupBy) -> tuple[str, GroupKind]:
+    """Whose slice it is: the patient; without an id the study, which is of one patient alone; else the group.
+
+    Where ids are blank, a top folder is the user's own word for a patient, who can have several studies.
+    """
+    found, kind = group_of(header, "patient")
+    known = kind == "patient" or (kind == "study" and group_by != "top-folder")
+    return (found, kind) if known else group_of(header, group_by)
+
+
 def into_series(placed: Iterable[Placed], group_by: GroupBy) -> dict[str, list[Placed]]:
-    """Slices by group, series (or folder, where its id is blank), orientation, size and spacing; sorted."""
+    """Slices by group and patient, series (or folder, where its id is blank), orientation, size and spacing; sorted."""
     series: dict[str, list[Placed]] = {}
     for each in placed:
         header = each.header
         folder = header.file.rpartition("/")[0]
         parts = (
-            group_of(header, group_by)[0],
+            *dict.fromkeys((group_of(header, group_by)[0], patient_of(header, group_by)[0])),
             header.series or f"folder {folder}",
             None if header.axes is None else tuple(round(value, 3) + 0.0 for value in header.axes),
             header.shape,
@@ -196,7 +206,7 @@ def raw_slices(name: str, series: list[Placed], group_by: GroupBy) -> Iterator[R
     """The records of a series' slices, in order."""
     for order, each in enumerate(series):
         header = each.header
-        group, kind = group_of(header, group_by)
+        (group, kind), (patient, patient_kind) = group_of(header, group_by), patient_of(header, group_by)
         yield RawSlice(
             file=header.file,
             item=0,
@@ -210,4 +220,6 @@ def raw_slices(name: str, series: list[Placed], group_by: GroupBy) -> Iterator[R
             label=header.label,
             origin_mm=header.origin_mm,
             axes=header.axes,
+            patient=None if patient == group else patient,
+            patient_kind=None if patient == group else patient_kind,
         )
