@@ -166,10 +166,12 @@ class PatchSet(Generic[Pixels_co]):
         return self._folder_text + path.removeprefix(self._prefix)
 
     def _reader(self, array: str) -> ArrayReader:
-        with self._lock:
-            if array not in self._readers:
-                self._readers[array] = self.reader_for(self.manifest, array)
-            return self._readers[array]
+        reader = self._readers.get(array)
+        if reader is None:
+            with self._lock:
+                reader = self._readers.get(array) or self.reader_for(self.manifest, array)
+                self._readers[array] = reader
+        return reader
 
     def readers(self, arrays: Sequence[str] | None = None) -> dict[str, ArrayReader]:
         """Readers of some arrays, or of all: they have taken all that they need of the manifest."""
