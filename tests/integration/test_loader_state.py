@@ -232,7 +232,7 @@ def test_a_share_without_patches_of_its_own_repeats_some(ps: ctpatch.PatchSet) -
 
 def test_a_set_without_patches(tmp_path: Path) -> None:
     made = make_split(tmp_path)
-    build_one(made, ctpatch.PatchConfig(patch_size=16, stride=8, drop=[{"name": "all", "condition": "std > -1"}]))
+    build_one(made, ctpatch.PatchConfig(patch_size=16, stride=8, drop=["all: std > -1"]))
     with pytest.raises(ConfigError, match="the set has no patches"):
         ctpatch.open(made.out).batches(8)
 

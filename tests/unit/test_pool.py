@@ -30,9 +30,8 @@ BY_NUMPY: dict[str, Held] = {
     "an iterator": lambda array: array.flat,
     "its buffer": lambda array: memoryview(array[0]),
     "an array of its buffer": lambda array: np.frombuffer(array, np.uint8),
-    "ctypes": lambda array: ctypes.c_char.from_buffer(array),
-    "DLPack": lambda array: np.from_dlpack(array),
-    "in a list that holds itself": lambda array: _in_a_circle(array),
+    "ctypes": lambda array: ctypes.c_char.from_buffer(array.data),
+    "DLPack": np.from_dlpack,
 }
 
 
@@ -40,6 +39,9 @@ def _in_a_circle(array: NDArray[Any]) -> list[Any]:
     circle: list[Any] = [array[1]]
     circle.append(circle)
     return circle
+
+
+BY_NUMPY["in a list that holds itself"] = _in_a_circle
 
 
 def address(array: NDArray[Any]) -> int:
@@ -69,6 +71,7 @@ def test_memory_that_numpy_holds_is_not_used_again(hold: Held) -> None:
 def by_torch() -> dict[str, Held]:
     import torch
 
+    from_dlpack: Any = vars(torch)["from_dlpack"]
     one: Any = torch.nn.Parameter(torch.ones(1))
     return {
         "a tensor": torch.from_numpy,
@@ -78,8 +81,8 @@ def by_torch() -> dict[str, Held]:
         "float of floats": lambda array: torch.from_numpy(array).float(),
         "there and back": lambda array: torch.from_numpy(array[1:]).numpy(),
         "seen by NumPy": lambda array: np.asarray(torch.from_numpy(array))[0],
-        "DLPack to torch": torch.from_dlpack,
-        "DLPack to NumPy": lambda array: np.from_dlpack(torch.from_numpy(array)),  # type: ignore[arg-type]
+        "DLPack to torch": from_dlpack,
+        "DLPack to NumPy": lambda array: np.from_dlpack(torch.from_numpy(array)),
         "a buffer": lambda array: torch.frombuffer(array, dtype=torch.float32),
         "storage": lambda array: torch.from_numpy(array).untyped_storage(),
         "a parameter": lambda array: torch.nn.Parameter(torch.from_numpy(array)),
