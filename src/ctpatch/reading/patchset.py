@@ -1,7 +1,6 @@
 """PatchSet: a finished set, read by number, whatever its layout."""
 
 import os
-import threading
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from functools import cached_property
 from pathlib import Path
@@ -16,7 +15,8 @@ from ctpatch.config import PatchConfig
 from ctpatch.core.reassembly import WindowName, reassemble
 from ctpatch.errors import ConfigError, FormatError, NpyError
 from ctpatch.files.atomic import given_path
-from ctpatch.files.memory import Slabs, empty_buffer, require_memory
+from ctpatch.files.forks import OwnLock, before_a_fork, require_polars
+from ctpatch.files.memory import Slabs, require_memory
 from ctpatch.files.paths import Root, not_plain
 from ctpatch.format.columns import path_column
 from ctpatch.format.meta import PATCH_META
@@ -34,8 +34,9 @@ from ctpatch.reading.asked import (
     checked_indices,
     named_arrays,
 )
-from ctpatch.reading.batches import BatchLoader, LoaderSource
+from ctpatch.reading.batches import BatchLoader, Empty, LoaderSource
 from ctpatch.reading.options import Array, LoaderOptions, NumpyOptions, takes
+from ctpatch.reading.pool import Pool
 from ctpatch.reading.source import SourceSlices, finished_set
 
 Pixels_co = TypeVar("Pixels_co", bound=OneArray | ArraysByName, default=OneArray, covariant=True)
@@ -70,8 +71,9 @@ class PatchSet(Generic[Pixels_co]):
         self._in_memory = in_memory
         root = None if data_root is None else given_path(data_root).resolve()
         self.sources = SourceSlices(self.folder, self.meta, root)
-        self._lock = threading.RLock()
+        self._lock = OwnLock()
         self._readers: dict[str, ArrayReader] = {}
+        before_a_fork(self.readers)
         for name in self.layout.folders(self.arrays):
             if (self.folder / name).is_symlink():
                 raise FormatError(f"{self.folder.name}/{name} is a link, which is not followed")
@@ -100,7 +102,8 @@ class PatchSet(Generic[Pixels_co]):
 
     def __setstate__(self, state: dict[str, Any]) -> None:
         self.__dict__.update(state)
-        self._lock = threading.RLock()
+        self._lock = OwnLock()
+        before_a_fork(self.readers)
 
     @property
     def arrays(self) -> tuple[str, ...]:
@@ -153,10 +156,20 @@ class PatchSet(Generic[Pixels_co]):
         return self._folder_text + path.removeprefix(self._prefix)
 
     def _reader(self, array: str) -> ArrayReader:
-        with self._lock:
-            if array not in self._readers:
-                self._readers[array] = self.reader_for(self.manifest, array)
-            return self._readers[array]
+        reader = self._readers.get(array)
+        if reader is None:
+            with self._lock:
+                reader = self._readers.get(array) or self.reader_for(self.manifest, array)
+                self._readers[array] = reader
+        return reader
+
+    def readers(self, arrays: Sequence[str] | None = None) -> dict[str, ArrayReader]:
+        """Readers of some arrays, or of all: they have taken all that they need of the manifest."""
+        return {name: self._reader(name) for name in (self.arrays if arrays is None else arrays)}
+
+    def take_readers(self, readers: dict[str, ArrayReader]) -> None:
+        """Read with readers of this same set that came with it from another process, instead of the manifest."""
+        self._readers.update(readers)
 
     def reader_for(self, rows: pl.DataFrame, array: str) -> ArrayReader:
         """A reader of one array for some rows of the manifest, numbered from 0; FormatError where one is outside."""
@@ -280,6 +293,7 @@ class PatchSet(Generic[Pixels_co]):
         return images[names[0]] if single else images
 
     def _slice_row(self, slice_index: int) -> dict[str, Any]:
+        require_polars(f"slice {slice_index} of {self.meta.dataset}/{self.meta.split}")
         found = self.slices.filter(pl.col("slice_index") == slice_index)
         if found.height == 0:
             raise KeyError(f"there is no slice {slice_index} in {self.meta.dataset}/{self.meta.split}")
@@ -318,15 +332,15 @@ class PatchSet(Generic[Pixels_co]):
     def batches(self, options: NumpyOptions) -> BatchLoader[NDArray[Any]]:
         """Batches as NumPy arrays, read ahead by a thread; the options of `ctpatch.torch.PatchLoader`, without torch.
 
-        A batch is valid until the next one is asked for, unless `copy` is set.
+        A batch is the caller's: its memory is used again once nothing refers to it any more, and never before.
 
         Returns:
             A loader: each pass over it is one epoch of `Batch`es, beginning with `epoch`.
 
         Raises:
-            ConfigError: an option makes no sense.
+            ConfigError: an option makes no sense, or leaves no batch.
         """
-        loader = self.loader(options, options.rank, options.world_size, empty_buffer, lambda values: values)
+        loader = self.loader(options, options.rank, options.world_size, Pool, np.asarray)
         loader.set_epoch(options.epoch)
         return loader
 
@@ -335,7 +349,7 @@ class PatchSet(Generic[Pixels_co]):
         options: LoaderOptions[Array],
         rank: int,
         world_size: int,
-        empty: Callable[[tuple[int, ...], np.dtype[Any]], Array],
+        memory: Callable[[int], Empty[Array]],
         column: Callable[[NDArray[Any]], Array],
     ) -> BatchLoader[Array]:
         """Batches in memory of another kind; `batches` gives NumPy arrays."""
@@ -343,8 +357,11 @@ class PatchSet(Generic[Pixels_co]):
             names, _ = self._asked(None if options.arrays in ([], ()) else options.arrays)
         except ValueError as error:
             raise ConfigError(f"arrays: {error}") from None
-        source = LoaderSource(self._dtypes(names), self.patch_size, self.manifest, self.slices, self._reader)
-        return BatchLoader(source, options, rank, world_size, empty, column)
+        slices = pl.DataFrame() if options.balance is None else self.slices
+        source = LoaderSource(
+            self._dtypes(names), self.patch_size, self.meta.fingerprint, self.manifest, slices, self._reader
+        )
+        return BatchLoader(source, options, rank, world_size, memory, column)
 
     def close(self) -> None:
         """Let go of open files; they are opened again when needed."""
