@@ -119,7 +119,7 @@ def _split_lines(split: "SplitSummary") -> Iterator[str]:
 
 
 def _leak_lines(leak: "Leak") -> Iterator[str]:
-    others = f", and {leak.others:,} more of {leak.first.split}" if leak.others and leak.check != "patient" else ""
+    others = f", and {leak.others:,} more of {leak.first.split}" if leak.others and not leak.check.startswith("patient") else ""
     yield f"  {leak.message}{others}"
     yield f"    {leak.first}"
     yield f"    {leak.second}"

@@ -19,6 +19,7 @@ from ctpatch.errors import CtPatchError, FormatError, NpyError, SystemFailureErr
 from ctpatch.files.digest import array_digest
 from ctpatch.files.npy import SliceBuffer
 from ctpatch.files.paths import PathError, Root
+from ctpatch.format.ids import without_blanks
 from ctpatch.format.source_manifest import stripped_texts
 
 
@@ -121,7 +122,8 @@ def read_foreign(manifest: Path, raw: pl.DataFrame, name: str, folder: str, data
         keys.alias("key"),
         pl.Series("id", names, dtype=pl.String),
         stripped_texts(raw, paths).alias("path"),
-        *(stripped_texts(raw, column) for column in ("src_path", "slice_index", "patient_id")),
+        *(stripped_texts(raw, column) for column in ("src_path", "slice_index")),
+        without_blanks(stripped_texts(raw, "patient_id")),
         *(series.cast(pl.Int64, strict=False) for series in origins),
         pl.lit(None, pl.Boolean).alias("constant"),
         pl.lit(None, pl.String).alias(known_digest("image")),

@@ -15,6 +15,7 @@ from ctpatch.core.patches import paste, window_of
 from ctpatch.errors import CtPatchError, FormatError, SystemFailureError, UsageError
 from ctpatch.files.digest import array_digest
 from ctpatch.format import columns
+from ctpatch.format.ids import without_blanks
 from ctpatch.format.tables import PATCH_MANIFEST, SLICE_MANIFEST, STATUS_OK
 from ctpatch.layouts.reader import ArrayReader
 from ctpatch.reading.patchset import PatchSet, open_set
@@ -119,7 +120,7 @@ def read_patch_set(path: Path, folder: str, data_root: Path | None) -> AuditedSp
         .with_columns(
             ("slice " + pl.col("slice_index").cast(pl.String)).alias("id"),
             pl.col("src_path").alias("path"),
-            pl.col("patient_id").str.strip_chars().replace("", None),
+            pl.col("patient_id").map_batches(without_blanks, return_dtype=pl.String),
             (pl.col("min") == pl.col("max")).alias("constant"),
             *(_recorded(array).alias(known_digest(array)) for array in arrays),
         )

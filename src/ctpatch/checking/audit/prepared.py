@@ -16,6 +16,7 @@ from ctpatch.checking.audit.report import Fault
 from ctpatch.errors import SourceManifestError
 from ctpatch.files.npy import SliceBuffer
 from ctpatch.files.paths import PathError, Root
+from ctpatch.format.ids import without_blanks
 from ctpatch.format.source_manifest import is_labels, stripped_texts
 
 _ARRAY_SUFFIX = "_path"
@@ -89,7 +90,8 @@ def read_prepared(manifest: Path, raw: pl.DataFrame, name: str, folder: str, dat
     index = stripped_texts(raw, "index")
     slices = raw.select("line").with_columns(
         pl.Series("id", [f"slice {at if own is None else own}" for at, own in enumerate(index)], dtype=pl.String),
-        *(stripped_texts(raw, column) for column in ("patient_id", "source_digest", *compared.values())),
+        without_blanks(stripped_texts(raw, "patient_id")),
+        *(stripped_texts(raw, column) for column in ("source_digest", *compared.values())),
         *(pl.lit(None, pl.String).alias(known_digest(array)) for array in compared),
         pl.lit(None, pl.Boolean).alias("constant"),
     )

@@ -12,6 +12,7 @@ MAX_KEPT = 1000
 
 CHECKS = {
     "patient": "patients in more than one split",
+    "patient-spelling": "patients in more than one split whose ids are the same but for spelling",
     "identical-slice": "identical slices",
     "mirrored-slice": "identical slices, mirrored or turned",
     "near-slice": "near-duplicate slices",

@@ -12,6 +12,7 @@ from ctpatch.checking.audit.checks import (
     identical_slices,
     mirrored_slices,
     near_slices,
+    patients_but_for_spelling,
     same_sources,
     shared_patients,
     summary_of,
@@ -90,6 +91,7 @@ def audit(
 
 def _compare(first: SeenSplit, second: SeenSplit, report: AuditReport, listener: Listener) -> None:
     report.add(shared_patients(first, second))
+    report.add(patients_but_for_spelling(first, second))
     told = np.zeros(second.split.slices.height, dtype=bool)
     for found in (identical_slices(first, second), mirrored_slices(first, second)):
         for at, leak in found:
