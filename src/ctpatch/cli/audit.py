@@ -119,7 +119,8 @@ def _split_lines(split: "SplitSummary") -> Iterator[str]:
 
 
 def _leak_lines(leak: "Leak") -> Iterator[str]:
-    others = f", and {leak.others:,} more of {leak.first.split}" if leak.others and not leak.check.startswith("patient") else ""
+    several = leak.others and not leak.check.startswith("patient")
+    others = f", and {leak.others:,} more of {leak.first.split}" if several else ""
     yield f"  {leak.message}{others}"
     yield f"    {leak.first}"
     yield f"    {leak.second}"

@@ -142,10 +142,11 @@ def plan(
     options = with_file(config, patches, source, EngineOptions(workers))
     cfg = patch_config(options)
     mode: OnError = options.get("on_error", "stop")
-    plans = make_plan(sources, config=cfg, data_root=options.get("data_root"), skip_faulty=mode == "skip")
+    how = {name: options.get(name) for name in ("data_root", "arrays")}
     shown = []
     failed = False
     with ConsoleListener(quiet=json_output) as listener:
+        plans = make_plan(sources, config=cfg, skip_faulty=mode == "skip", listener=listener, **how)
         for each in plans:
             preview = None
             if cfg.drop:

@@ -15,7 +15,7 @@ from ctpatch.cutting.plan import Part, SliceTask, SplitPlan
 from ctpatch.cutting.receipt import CutReceipt
 from ctpatch.cutting.tables import MAX_SHOWN, Totals, merge_parts, totals_of_set
 from ctpatch.events import Listener, Notice, WorkAdvanced
-from ctpatch.format.meta import ArrayInfo, PatchMeta
+from ctpatch.format.meta import MANIFEST_DIR, ArrayInfo, PatchMeta
 from ctpatch.layouts import layout_of
 from ctpatch.words import LayoutName
 from ctpatch.work.executors.base import Executor
@@ -93,6 +93,8 @@ class CutWork(Work[Part, Any, CutReceipt, PatchMeta]):
             strict=options.strict,
         )
         described = _described(plan.config, layout, plan.arrays, source.manifest_path, source.dataset, source.split)
+        if plan.beside:
+            described["source_paths"] = MANIFEST_DIR
         names = {"split": source.split, "layout": layout, "arrays": list(plan.arrays)}
         self.begun = Begun(described, self.job.plan_digest, names)
         self.totals = Totals()
@@ -125,6 +127,7 @@ class CutWork(Work[Part, Any, CutReceipt, PatchMeta]):
     def changed(self, folder: WorkFolder[PatchMeta], meta: PatchMeta) -> list[str]:
         """Options that differ, else slices that are no longer what was cut."""
         was = _described(meta.patch_config(), meta.layout, meta.arrays, meta.source_manifest, meta.dataset, meta.split)
+        was["source_paths"] = meta.source_paths
         return differences(was, self.begun.options) or self.changed_sources(folder.folder, meta)
 
     def changed_sources(self, folder: Path, meta: PatchMeta) -> list[str]:
