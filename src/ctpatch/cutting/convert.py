@@ -149,7 +149,14 @@ def _plan(ps: PatchSet, keep: str | None) -> SplitPlan:
         "src_dtype",
         pl.when(pl.col("status") == STATUS_OK).then(None).otherwise(pl.col("reason")).alias("problem"),
     )
-    return SplitPlan(source, config, frame, dict(ps.meta.arrays), beside=ps.meta.source_paths == MANIFEST_DIR)
+    return SplitPlan(
+        source,
+        config,
+        frame,
+        dict(ps.meta.arrays),
+        beside=ps.meta.source_paths == MANIFEST_DIR,
+        num_clipped=ps.meta.num_clipped or 0,
+    )
 
 
 def _root(ps: PatchSet) -> Path:

@@ -4,8 +4,10 @@ A part is idempotent: it reads its slices once, writes its outputs, makes them d
 receipt. Whoever runs it, however often, even twice at the same time, the bytes are the same.
 """
 
+import math
 from collections.abc import Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
 from math import prod
 from typing import Any
 
@@ -14,6 +16,7 @@ from numpy.typing import NDArray
 
 from ctpatch.core.grid import Grid, make_grid
 from ctpatch.core.patches import pad_slice
+from ctpatch.core.rounding import ROUNDING_STEPS, is_rounding, rounding_margin, shown_number, without_rounding
 from ctpatch.core.rules import CompiledRules, compile_rules
 from ctpatch.core.statistics.api import SliceStatistics, WindowStatistics, window_statistics
 from ctpatch.cutting.job import Job
@@ -137,7 +140,10 @@ def _read_run(job: Job, run: list[SliceTask], buffers: list[list[SliceBuffer]]) 
 
 
 def cut_slice(job: Job, task: SliceTask, read: ReadSlice, grid: Grid, rules: CompiledRules) -> CutSlice:
-    """Check and judge one slice that was read; raises RangeError where it holds a value outside the range."""
+    """Check and judge one slice that was read; raises RangeError where it holds a value outside the range.
+
+    Values that lie outside by rounding only are clipped first: what is on record of a slice is what its patches hold.
+    """
     images, digests = read
     padded = [pad_slice(image, grid.padded_shape, job.config.pad_mode) for image in images]
     judged = list(job.arrays).index(job.config.rules_on)
@@ -147,9 +153,19 @@ def cut_slice(job: Job, task: SliceTask, read: ReadSlice, grid: Grid, rules: Com
     bounds = [
         _bounds(image, statistics if place == judged and not grid.pads else None) for place, image in enumerate(images)
     ]
-    for info, path, image, (low, high) in zip(job.arrays.values(), task.paths, images, bounds, strict=True):
+    outside = None
+    for place, (info, path, image) in enumerate(zip(job.arrays.values(), task.paths, images, strict=True)):
         if not info.labels:
-            _check_range(image, path, low, high, job.config.value_range)
+            outside = _check_range(image, path, bounds[place], job.config.value_range) or outside
+        elif place == judged:
+            _refuse_infinite(image, path, bounds[place], job.config.rules_on)
+    if outside is not None:
+        clipped = tuple(
+            image if info.labels else without_rounding(image, job.config.value_range)
+            for info, image in zip(job.arrays.values(), images, strict=True)
+        )
+        again = clipped, tuple(array_digest(image) for image in clipped)
+        return replace(cut_slice(job, task, again, grid, rules), clipped=outside)
     # Most sets are built without rules, and then nobody looks at the columns.
     hits = (
         rules.first_hits(rule_columns(task.slice_index, grid, statistics.windows))
@@ -191,17 +207,47 @@ def _bounds(image: NDArray[Any], known: SliceStatistics | None) -> tuple[float, 
         return float(image.min()), float(image.max())
 
 
-def _check_range(image: NDArray[Any], path: str, low: float, high: float, value_range: tuple[float, float]) -> None:
+def _check_range(
+    image: NDArray[Any], path: str, bounds: tuple[float, float], value_range: tuple[float, float]
+) -> str | None:
+    """Raise RangeError where a value lies outside the range; where all that do so do it by rounding, say which."""
+    low, high = bounds
     if value_range[0] <= low and high <= value_range[1]:
-        return
+        return None
     with np.errstate(invalid="ignore"):
-        wrong = ~((image >= value_range[0]) & (image <= value_range[1]))
-    row, col = (int(axis[0]) for axis in np.nonzero(wrong))
-    value = float(image[row, col])
+        inside = (image >= value_range[0]) & (image <= value_range[1])
+    if is_rounding(low, high, value_range):
+        return (
+            f"{path} holds {_first_of(image, ~inside)}, outside {_shown_range(value_range)} by no more than "
+            f"{ROUNDING_STEPS} steps of float32; ctpatch takes this for rounding and clips it"
+        )
+    margin = rounding_margin(value_range)
+    with np.errstate(invalid="ignore"):
+        wrong = ~((image >= value_range[0] - margin) & (image <= value_range[1] + margin))
     raise RangeError(
-        f"{path} holds {value!r} at row {row}, col {col} ({int(wrong.sum())} such pixels), wanted values from "
-        f"{value_range[0]:g} to {value_range[1]:g}; check the normalisation step, or give another --value-range"
+        f"{path} holds {_first_of(image, wrong)}, wanted values from {_shown_range(value_range)}; "
+        "check the normalisation step, or give another --value-range"
     )
+
+
+def _refuse_infinite(image: NDArray[Any], path: str, bounds: tuple[float, float], array: str) -> None:
+    """Raise RangeError where labels that rules judge hold NaN or infinity: no statistic of them would be a number."""
+    if math.isfinite(bounds[0]) and math.isfinite(bounds[1]):
+        return
+    raise RangeError(
+        f"{path} holds {_first_of(image, ~np.isfinite(image))}, wanted finite values, since rules look at {array} "
+        "(--rules-on); write a number there, such as 0 for no label"
+    )
+
+
+def _first_of(image: NDArray[Any], wrong: NDArray[np.bool_]) -> str:
+    """The first of some pixels, where it is, and how many there are."""
+    row, col = (int(axis[0]) for axis in np.nonzero(wrong))
+    return f"{shown_number(image[row, col])} at row {row}, col {col} ({int(wrong.sum())} such pixels)"
+
+
+def _shown_range(value_range: tuple[float, float]) -> str:
+    return f"{shown_number(value_range[0])} to {shown_number(value_range[1])}"
 
 
 def _stated_mismatch(task: SliceTask, bounds: tuple[float, float]) -> str | None:

@@ -97,6 +97,7 @@ class SplitPlan:
         limits: how large its parts become.
         beside: whether the manifest's paths are relative to its own folder; those in `slices` never are.
         notes: what a user should know of the manifest.
+        num_clipped: of a finished set that is the source: slices in which values were clipped when it was built.
     """
 
     source: SplitSource
@@ -106,6 +107,7 @@ class SplitPlan:
     limits: PartLimits = field(default_factory=lambda: LIMITS)
     beside: bool = False
     notes: tuple[str, ...] = ()
+    num_clipped: int = 0
     _grids: dict[tuple[int, int], Grid] = field(default_factory=dict, init=False, repr=False, compare=False)
 
     @cached_property

@@ -50,6 +50,7 @@ class Totals:
     covered_pixels: int = 0
     total_pixels: int = 0
     num_without_windows: int = 0
+    num_clipped: int = 0
     dropped: Counter[str] = field(default_factory=Counter)
     sources: xxhash.xxh3_128 = field(default_factory=xxhash.xxh3_128)
     skipped: list[str] = field(default_factory=list)
@@ -66,6 +67,7 @@ class Totals:
             self.sources.update(source_line(index, digests))
         self.skipped.extend(receipt.skipped[: MAX_SHOWN - len(self.skipped)])
         self.num_without_windows += len(receipt.without_windows)
+        self.num_clipped += len(receipt.clipped)
         self.without_windows.extend(receipt.without_windows[: MAX_SHOWN - len(self.without_windows)])
 
 
@@ -177,5 +179,6 @@ def meta_of(job: Job, plan: SplitPlan, totals: Totals, tables: dict[str, TableIn
         paths_relative_to="data_root" if inside else "patch_dir",
         tables=tables,
         source_paths="manifest_dir" if plan.beside else None,
+        num_clipped=(totals.num_clipped or plan.num_clipped) or None,
         pixel_bytes=totals.pixel_bytes,
     )

@@ -15,7 +15,7 @@ from ctpatch.cutting.plan import Part, SliceTask, SplitPlan
 from ctpatch.cutting.receipt import CutReceipt
 from ctpatch.cutting.tables import MAX_SHOWN, Totals, merge_parts, totals_of_set
 from ctpatch.events import Listener, Notice, WorkAdvanced
-from ctpatch.format.meta import MANIFEST_DIR, ArrayInfo, PatchMeta
+from ctpatch.format.meta import MANIFEST_DIR, PATCH_META, ArrayInfo, PatchMeta
 from ctpatch.layouts import layout_of
 from ctpatch.words import LayoutName
 from ctpatch.work.executors.base import Executor
@@ -139,11 +139,14 @@ class CutWork(Work[Part, Any, CutReceipt, PatchMeta]):
         return PATCH_SET.first_damage(folder.folder, meta)
 
     def notices(self, receipt: CutReceipt) -> Iterable[Notice]:
-        """Dtypes that are converted, and slices whose stated range is not that of their pixels."""
+        """Dtypes that are converted, values that are clipped, and slices whose stated range is not their pixels'."""
         for dtype in receipt.converted:
             if dtype not in self._said:
                 self._said.add(dtype)
                 yield Notice("converted", f"slices of {dtype} are converted to float32 (said once)")
+        if receipt.clipped and "clipped" not in self._said:
+            self._said.add("clipped")
+            yield Notice("clipped", f"{receipt.clipped[0]} (said once; num_clipped in {PATCH_META} counts such slices)")
         for mismatch in receipt.mismatches[: MAX_SHOWN - self._mismatches]:
             yield Notice("stated-range", mismatch)
         self._mismatches = min(MAX_SHOWN, self._mismatches + len(receipt.mismatches))

@@ -23,6 +23,7 @@ import polars as pl
 from numpy.typing import NDArray
 
 from ctpatch.core.patches import window_of
+from ctpatch.core.rounding import clip_to, inner_bounds
 from ctpatch.errors import FormatError, NpyError
 from ctpatch.files.memory import Slabs, copies_slowly, copy_in_runs
 from ctpatch.files.npy import header_bytes, open_npy, read_exactly, read_header
@@ -159,6 +160,11 @@ class ArrayReader:
         self._single_images = bool((addresses.items < 0).all())
         self._one_file_each = addresses.rows is None and self._single_images
         self._header = header_bytes(patch_size, addresses.dtype)
+        self._bounds: tuple[np.float32, np.float32] | None = None
+
+    def clip_to(self, value_range: tuple[float, float] | None) -> None:
+        """Clip what is read from source slices to a range, as the build did; None leaves it as it is."""
+        self._bounds = None if value_range is None else inner_bounds(value_range)
 
     def read_into(self, which: NDArray[np.int64], out: NDArray[Any]) -> None:
         """Fill `out`, `(len(which), h, w)` of the array's dtype, with the patches in the order asked.
@@ -174,6 +180,8 @@ class ArrayReader:
                 self._read_kept(which, out)
         elif len(which):
             self._read_mapped(which, out)
+            if self._bounds is not None:
+                clip_to(out, self._bounds)
 
     def _read_mapped(self, which: NDArray[np.int64], out: NDArray[Any]) -> None:
         paths, codes = self._coded_paths

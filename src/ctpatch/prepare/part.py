@@ -10,7 +10,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from itertools import groupby
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -28,6 +28,17 @@ from ctpatch.words import OnError
 from ctpatch.work.receipt import Receipt, arrays_hold
 
 Image = NDArray[Any]
+
+
+class PreparedImage(NamedTuple):
+    """A prepared slice of one array, the digest of its raw pixels, and whether values outside [0, 1] were clipped.
+
+    Only raw values that are in [0, 1] but for rounding say so; a window clips what it is to clip.
+    """
+
+    image: Image
+    digest: str
+    clipped: bool
 
 
 @dataclass(frozen=True, slots=True)
@@ -117,11 +128,13 @@ class PrepareReceipt(Receipt):
         rows: of its split's manifest.
         digests: of the prepared slices, by file.
         left_out: slices that could not be used: pseudonym of the file, and why.
+        clipped: slices with raw values that lay outside [0, 1] by rounding.
     """
 
     rows: list[dict[str, Any]]
     digests: dict[str, str]
     left_out: list[list[str]]
+    clipped: int = 0
 
 
 def run_part(job: PrepareJob, part: PreparePart) -> PrepareReceipt:
@@ -138,13 +151,15 @@ def run_part(job: PrepareJob, part: PreparePart) -> PrepareReceipt:
     rows: list[dict[str, Any]] = []
     digests: dict[str, str] = {}
     left_out: list[list[str]] = []
+    clipped = 0
     for task, images in prepared_images(job, part):
         if isinstance(images, SliceError):
             if job.on_error == "stop":
                 raise images
             left_out.append([task.file, without_names(images.message, task.slices)])
             continue
-        for (image, _), source in zip(images, job.arrays, strict=True):
+        clipped += any(each.clipped for each in images)
+        for (image, *_), source in zip(images, job.arrays, strict=True):
             name = slice_name(task.split, source.array, task.index)
             with system_errors("writing", name):
                 write_file(str(job.folder / name), [header_bytes(image.shape, image.dtype), image.data.cast("B")])
@@ -152,7 +167,13 @@ def run_part(job: PrepareJob, part: PreparePart) -> PrepareReceipt:
         rows.append(_row(job, task, images))
     sync_outputs(job.folder, [str(job.folder / name) for name in digests])
     done = PrepareReceipt(
-        part=part.number, plan_digest=job.plan_digest, started_ns=started, rows=rows, digests=digests, left_out=left_out
+        part=part.number,
+        plan_digest=job.plan_digest,
+        started_ns=started,
+        rows=rows,
+        digests=digests,
+        left_out=left_out,
+        clipped=clipped,
     )
     done.write(job.state)
     return done
@@ -165,7 +186,7 @@ def probe_part(job: PrepareJob, part: PreparePart) -> int:
 
 def prepared_images(
     job: PrepareJob, part: PreparePart
-) -> Iterator[tuple[PrepareTask, list[tuple[Image, str]] | SliceError]]:
+) -> Iterator[tuple[PrepareTask, list[PreparedImage] | SliceError]]:
     """For each slice of a part its arrays, prepared, with the digest of the raw pixels; or what is wrong with it."""
     # What is known to be wrong is not opened again: it may have ended a process.
     sound = [task for task in part.tasks if task.problem is None]
@@ -182,7 +203,7 @@ def prepared_images(
         each = zip(job.arrays, task.slices, raws, strict=True)
         try:
             images = [
-                (_prepare(job, source, task, one, raw), array_digest(raw))
+                PreparedImage(_prepare(job, source, task, one, raw), array_digest(raw), _is_clipped(one, raw))
                 for source, one, raw in each
                 if not isinstance(raw, SliceError)
             ]
@@ -226,8 +247,12 @@ def _prepare(job: PrepareJob, source: ArraySource, task: PrepareTask, raw_slice:
     return np.ascontiguousarray(mapping.apply(image))
 
 
-def _row(job: PrepareJob, task: PrepareTask, images: list[tuple[Image, str]]) -> dict[str, Any]:
-    first, digest = images[0]
+def _is_clipped(raw_slice: RawSlice, raw: Image) -> bool:
+    return raw_slice.unit == "mapped" and not 0.0 <= float(raw.min()) <= float(raw.max()) <= 1.0
+
+
+def _row(job: PrepareJob, task: PrepareTask, images: list[PreparedImage]) -> dict[str, Any]:
+    first, digest, _ = images[0]
     row_mm, col_mm = task.spacing_mm or (None, None)
     row: dict[str, Any] = {
         "index": task.index,
@@ -241,7 +266,7 @@ def _row(job: PrepareJob, task: PrepareTask, images: list[tuple[Image, str]]) ->
         "spacing_col_mm": col_mm,
         "source_digest": digest,
     }
-    for source, (_, more) in zip(job.arrays[1:], images[1:], strict=True):
+    for source, (_, more, _) in zip(job.arrays[1:], images[1:], strict=True):
         row[f"{source.array}_path"] = job.path_prefix + slice_name(task.split, source.array, task.index)
         row[f"{source.array}_source_digest"] = more
     return row
