@@ -214,20 +214,24 @@ def _check_range(
     low, high = bounds
     if value_range[0] <= low and high <= value_range[1]:
         return None
-    with np.errstate(invalid="ignore"):
-        inside = (image >= value_range[0]) & (image <= value_range[1])
     if is_rounding(low, high, value_range):
         return (
-            f"{path} holds {_first_of(image, ~inside)}, outside {_shown_range(value_range)} by no more than "
+            f"{path} holds {_first_of(image, _outside(image, value_range))}, outside {_shown_range(value_range)} by no more than "
             f"{ROUNDING_STEPS} steps of float32; ctpatch takes this for rounding and clips it"
         )
     margin = rounding_margin(value_range)
-    with np.errstate(invalid="ignore"):
-        wrong = ~((image >= value_range[0] - margin) & (image <= value_range[1] + margin))
+    wrong = _outside(image, (value_range[0] - margin, value_range[1] + margin))
     raise RangeError(
         f"{path} holds {_first_of(image, wrong)}, wanted values from {_shown_range(value_range)}; "
         "check the normalisation step, or give another --value-range"
     )
+
+
+def _outside(image: NDArray[Any], value_range: tuple[float, float]) -> NDArray[np.bool_]:
+    # Compared as float64: NumPy would make the bounds float32, and 0.1 would become larger.
+    values = image.astype(np.float64)
+    with np.errstate(invalid="ignore"):
+        return np.asarray(~((values >= value_range[0]) & (values <= value_range[1])))
 
 
 def _refuse_infinite(image: NDArray[Any], path: str, bounds: tuple[float, float], array: str) -> None:

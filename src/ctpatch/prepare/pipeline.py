@@ -123,8 +123,8 @@ class PrepareWork(Work[PreparePart, PrepareJob, PrepareReceipt, PreparedMeta]):
             self._said_clipped = True
             yield Notice(
                 "clipped",
-                f"there are slices with values outside 0 to 1 by no more than {ROUNDING_STEPS} steps of float32; ctpatch "
-                "takes this for rounding and clips them (said once)",
+                f"there are slices with values outside 0 to 1 by no more than {ROUNDING_STEPS} steps of float32; "
+                "ctpatch takes this for rounding and clips them (said once)",
             )
 
     def advanced(self, receipt: PrepareReceipt) -> WorkAdvanced:
