@@ -215,9 +215,10 @@ def _check_range(
     if value_range[0] <= low and high <= value_range[1]:
         return None
     if is_rounding(low, high, value_range):
+        found = _first_of(image, _outside(image, value_range))
         return (
-            f"{path} holds {_first_of(image, _outside(image, value_range))}, outside {_shown_range(value_range)} by no more than "
-            f"{ROUNDING_STEPS} steps of float32; ctpatch takes this for rounding and clips it"
+            f"{path} holds {found}, outside {_shown_range(value_range)} by no more than {ROUNDING_STEPS} steps of "
+            "float32; ctpatch takes this for rounding and clips it"
         )
     margin = rounding_margin(value_range)
     wrong = _outside(image, (value_range[0] - margin, value_range[1] + margin))

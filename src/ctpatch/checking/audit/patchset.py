@@ -57,6 +57,11 @@ class SetRun(RunPixels):
             return Seen(why="where the source slices are cannot be told; give the data root (--data-root)")
         return self._from_patches(place, array, record)
 
+    def patch(self, row: int) -> NDArray[Any]:
+        """A patch, of any layout."""
+        found: NDArray[Any] = self._read(np.array([row]), "image")[0]
+        return found
+
     def patches(self, place: int, array: str, image: NDArray[Any] | None) -> list[PatchSeen]:
         """The digests of a slice's patches, where its layout has none on record: they are cut from the slice."""
         if image is None or self._ps.layout.holds_patches:
@@ -140,6 +145,7 @@ def read_patch_set(path: Path, folder: str, data_root: Path | None) -> AuditedSp
         *((_recorded(array) if packed else pl.lit(None, pl.String)).alias(known_digest(array)) for array in arrays),
     )
     light = PatchSet(ps.folder, data_root)
+    has_root = _has_root(ps)
     found = AuditedSplit(
         name=f"{ps.meta.dataset}/{ps.meta.split}",
         folder=folder,
@@ -149,8 +155,9 @@ def read_patch_set(path: Path, folder: str, data_root: Path | None) -> AuditedSp
         patch_table=PATCH_MANIFEST,
         slices=slices,
         patches=patches,
-        pixels=partial(SetRun, light, _has_root(ps)),
+        pixels=partial(SetRun, light, has_root),
         ps=light,
+        root=ps.data_root if has_root else None,
     )
     if not slices.height:
         why = "kept no patch of any slice" if ps.slices.height else "has no slices"

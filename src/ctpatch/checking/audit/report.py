@@ -17,6 +17,7 @@ CHECKS = {
     "mirrored-slice": "identical slices, mirrored or turned",
     "near-slice": "near-duplicate slices",
     "identical-patch": "identical patches",
+    "overlapping-patch": "patches that overlap in one slice",
     "same-source": "slices made from the same source",
 }
 """The checks between splits, by their stable names, in the order in which they are shown."""

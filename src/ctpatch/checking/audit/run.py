@@ -19,6 +19,7 @@ from ctpatch.checking.audit.checks import (
 )
 from ctpatch.checking.audit.find import find_audited
 from ctpatch.checking.audit.look import SeenSplit, look_at_all
+from ctpatch.checking.audit.overlap import overlapping_patches
 from ctpatch.checking.audit.report import AuditReport
 from ctpatch.errors import ConfigError, UsageError
 from ctpatch.events import Listener, WorkAdvanced, ignore, working
@@ -114,6 +115,7 @@ def _compare(first: SeenSplit, second: SeenSplit, report: AuditReport, listener:
     report.add(leaks)
     if more:
         report.counts["identical-patch"] += more
+    report.add(overlapping_patches(first, second, told))
     report.add(same_sources(first, second))
 
 
