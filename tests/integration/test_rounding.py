@@ -107,7 +107,7 @@ def test_a_set_holds_clipped_values_and_says_so_once(tmp_path: Path, layout: Any
     config = ctpatch.PatchConfig(patch_size=16, stride=8, pad_mode=pad_mode)
     result = build_one(prepared, config, layout=layout, listener=heard)
     (notice,) = heard.notices("clipped")
-    assert "train_000001.npy holds 1.0000001 at row 3, col 4 (2 such pixels), outside 0 to 1" in notice
+    assert "train_000001.npy holds 1.0000001192092896 at row 3, col 4 (2 such pixels), outside 0 to 1" in notice
     assert result.meta.num_clipped == 2
     assert json.loads((prepared.out / "patch_meta.json").read_text())["num_clipped"] == 2
     assert [(float(row["min"]), float(row["max"])) for row in csv_rows(prepared.out / "slice_manifest.csv")][1:] == [
@@ -199,7 +199,7 @@ def test_values_beyond_rounding_are_refused_with_their_digits(tmp_path: Path) ->
     prepared = make_split(tmp_path, images=[image])
     with pytest.raises(RangeError) as caught:
         build_one(prepared)
-    assert "holds 1.00001 at row 5, col 6 (1 such pixels), wanted values from 0 to 1" in str(caught.value)
+    assert "holds 1.0000100135803223 at row 5, col 6 (1 such pixels), wanted values from 0 to 1" in str(caught.value)
     with pytest.raises(RangeError, match=r"wanted values from 0 to 0\.1234567;"):
         build_one(prepared, ctpatch.PatchConfig(patch_size=16, stride=8, value_range=(0, 0.1234567)))
 

@@ -246,9 +246,9 @@ def _refuse_infinite(image: NDArray[Any], path: str, bounds: tuple[float, float]
 
 
 def _first_of(image: NDArray[Any], wrong: NDArray[np.bool_]) -> str:
-    """The first of some pixels, where it is, and how many there are."""
+    """The first of some pixels with all its digits, where it is, and how many there are."""
     row, col = (int(axis[0]) for axis in np.nonzero(wrong))
-    return f"{shown_number(image[row, col])} at row {row}, col {col} ({int(wrong.sum())} such pixels)"
+    return f"{float(image[row, col])!r} at row {row}, col {col} ({int(wrong.sum())} such pixels)"
 
 
 def _shown_range(value_range: tuple[float, float]) -> str:
