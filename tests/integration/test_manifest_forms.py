@@ -61,6 +61,10 @@ FORMS: dict[str, Callable[[Table], bytes]] = {
     "lines of an old Mac": lambda table: lines(",", "\r")(table).encode(),
     "lines of an old Mac, ended by a line feed": lambda table: lines(",", "\r")(table).encode() + b"\n",
     "lines of an old Mac, tabs, a mark": lambda table: b"\xef\xbb\xbf" + lines("\t", "\r")(table).encode(),
+    "quoted lines of an old Mac": lambda table: b"".join(
+        ",".join(f'"{cell}"' for cell in row).encode() + b"\r"
+        for row in [list(table), *zip(*table.values(), strict=True)]
+    ),
     "quoted tabs": lambda table: TABS({f'"{name}"': cells for name, cells in table.items()}).encode(),
     "path in capitals": lambda table: COMMAS({("Path" if k == "path" else k): v for k, v in table.items()}).encode(),
     "image_path": lambda table: COMMAS({("image_path" if k == "path" else k): v for k, v in table.items()}).encode(),
@@ -206,6 +210,14 @@ class TestPathsBesideTheManifest:
             build_one(prepared)
         assert "gone.npy does not exist" in str(caught.value)
         assert f"relative to the data root {prepared.root}, or else to the manifest's own folder" in str(caught.value)
+
+    def test_files_beside_a_manifest_that_is_outside_the_data_root(self, beside: Prepared, tmp_path: Path) -> None:
+        (tmp_path / "other").mkdir()
+        with pytest.raises(SourceManifestError) as caught:
+            build_one(beside, data_root=tmp_path / "other", out=tmp_path / "out")
+        assert f"its slices lie beside it in {beside.folder}, which is outside the data root" in str(caught.value)
+        result = build_one(beside, data_root=beside.folder, out=tmp_path / "out")
+        assert (result.meta.num_slices, result.meta.source_paths) == (3, None)
 
     def test_an_absolute_path_is_none_of_the_manifests_folder(self, beside: Prepared) -> None:
         table = table_of(beside)

@@ -105,8 +105,9 @@ def _encoding(head: bytes, name: str) -> str:
 
 
 def _ends_lines_by_return(head: bytes) -> bool:
-    header = head.partition(b"\n")[0]
-    return b"\r" in header.rstrip(b"\r") and b'"' not in header
+    header, feed, _ = head.partition(b"\n")
+    # Within quotes a return may stand for itself, where line feeds end the lines.
+    return b"\r" in header.rstrip(b"\r") and (not feed or b'"' not in header)
 
 
 def _separator(text: str, name: str, wanted: Collection[str]) -> str:

@@ -103,15 +103,25 @@ def folder_of_paths(paths: Iterable[str | None], manifest: Path, root: Path) -> 
 
     Returns:
         The folder, relative to the data root with `/`.
+
+    Raises:
+        SourceManifestError: the files lie beside the manifest, and that is outside the data root.
     """
+    if manifest.parent == root:
+        return ""
     folder = own_folder(manifest, root)
     beside = False
     for at, path in enumerate(paths):
-        if not folder or (beside and at >= _DECIDING_ROWS):
+        if beside and at >= _DECIDING_ROWS:
             break
         if _is_file(path, root, ""):
             return ""
-        beside = beside or _is_file(path, root, folder)
+        beside = beside or (_is_file(path, root, folder) if folder else _is_file(path, manifest.parent, ""))
+    if beside and not folder:
+        raise SourceManifestError(
+            f"{manifest.name}: its slices lie beside it in {manifest.parent}, which is outside the data root {root}; "
+            "give a data root above both (--data-root)"
+        )
     return folder if beside else ""
 
 
