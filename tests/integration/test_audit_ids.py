@@ -241,3 +241,30 @@ def test_two_sets_of_ours_from_one_file_that_was_written_anew(tmp_path: Path) ->
     ctpatch.build(other, config=SMALL)
     report = audit(tmp_path / "patches/phantoms")
     assert checks(report) == {"overlapping-patch": 1}
+
+
+@pytest.mark.parametrize("layout", LAYOUTS)
+def test_patches_of_one_raw_slice_under_two_windows(tmp_path: Path, layout: Any) -> None:
+    """What `prepare` says of the raw pixels is known of a patch set too, as long as its source manifest is there."""
+    raw = noise(1)
+    for split, values in (("train", [raw, noise(3)]), ("test", [noise(4), (raw * np.float32(4) - 1).clip(0, 1) ** 9])):
+        digests = ["aa", "bb"] if split == "train" else ["cc", " aa "]
+        make_split(tmp_path, images=values, split=split, columns={"source_digest": digests})
+    ctpatch.build(tmp_path / "prepared/phantoms", config=SMALL, layout=layout)
+    report = audit(tmp_path / "patches/phantoms")
+    assert checks(report) == {"same-source": 1}
+    (leak,) = report.findings
+    assert {(leak.first.split, leak.first.id), (leak.second.split, leak.second.id)} == {
+        ("phantoms/train", "slice 0"),
+        ("phantoms/test", "slice 1"),
+    }
+    (tmp_path / "prepared/phantoms/test/test_manifest.csv").unlink()
+    assert audit(tmp_path / "patches/phantoms").status == "ok"
+
+
+def test_air_comes_from_the_same_pixels(tmp_path: Path) -> None:
+    for split, first in (("train", 0), ("test", 100)):
+        air = np.zeros((48, 56), np.float32)
+        make_split(tmp_path, images=[air, noise(first)], split=split, columns={"source_digest": ["air", str(first)]})
+    ctpatch.build(tmp_path / "prepared/phantoms", config=SMALL)
+    assert audit(tmp_path / "patches/phantoms").status == "ok"

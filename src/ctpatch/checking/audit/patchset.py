@@ -1,5 +1,6 @@
 """Patch sets of ours as an audit sees them, of any layout, with their source slices at hand or without."""
 
+import posixpath
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -10,12 +11,17 @@ from numpy.typing import NDArray
 
 from ctpatch.checking.audit.base import AuditedSplit, PatchSeen, Run, RunPixels, Seen, known_digest
 from ctpatch.checking.audit.fingerprint import is_constant
+from ctpatch.checking.audit.prepared import read_csv
 from ctpatch.config import MAX_PIXELS_PER_AXIS
 from ctpatch.core.patches import paste, window_of
-from ctpatch.errors import CtPatchError, FormatError, SystemFailureError, UsageError
+from ctpatch.errors import CtPatchError, FormatError, SourceManifestError, SystemFailureError, UsageError
 from ctpatch.files.digest import array_digest
+from ctpatch.files.paths import PathError, plain_path
 from ctpatch.format import columns
 from ctpatch.format.ids import without_blanks
+from ctpatch.format.manifest_columns import image_column
+from ctpatch.format.meta import MANIFEST_DIR
+from ctpatch.format.source_manifest import stripped_texts
 from ctpatch.format.tables import PATCH_MANIFEST, SLICE_MANIFEST, STATUS_OK
 from ctpatch.layouts.reader import ArrayReader
 from ctpatch.reading.patchset import PatchSet, open_set
@@ -130,6 +136,8 @@ def read_patch_set(path: Path, folder: str, data_root: Path | None) -> AuditedSp
             *(_recorded(array).alias(known_digest(array)) for array in arrays),
         )
     )
+    has_root = _has_root(ps)
+    slices = _with_source_digests(slices, ps) if has_root else slices
     if slices["slice_index"].is_duplicated().any():
         raise FormatError(f"{ps.folder.name}/{SLICE_MANIFEST} has two rows of one slice_index; run ctpatch verify")
     numbers = slices.select("slice_index", pl.int_range(pl.len(), dtype=pl.Int64).alias("at"))
@@ -145,7 +153,6 @@ def read_patch_set(path: Path, folder: str, data_root: Path | None) -> AuditedSp
         *((_recorded(array) if packed else pl.lit(None, pl.String)).alias(known_digest(array)) for array in arrays),
     )
     light = PatchSet(ps.folder, data_root)
-    has_root = _has_root(ps)
     found = AuditedSplit(
         name=f"{ps.meta.dataset}/{ps.meta.split}",
         folder=folder,
@@ -169,6 +176,38 @@ def read_patch_set(path: Path, folder: str, data_root: Path | None) -> AuditedSp
 
 def _recorded(array: str) -> pl.Expr:
     return pl.col(columns.digest_column(array)).replace("", None)
+
+
+def _with_source_digests(slices: pl.DataFrame, ps: PatchSet) -> pl.DataFrame:
+    """The slices with what their source manifest says they were prepared from, where it is there and says so.
+
+    A constant slice has no such digest: all slices of air come from the same pixels.
+    """
+    try:
+        manifest = Path(ps.sources.resolve(ps.meta.source_manifest))
+        if not manifest.is_file():
+            return slices
+        rows = read_csv(manifest)
+        image = image_column(rows.columns[1:], manifest.name)
+    except (FormatError, SourceManifestError):
+        return slices
+    if "source_digest" not in rows.columns:
+        return slices
+    folder = posixpath.dirname(ps.meta.source_manifest) if ps.meta.source_paths == MANIFEST_DIR else ""
+    paths = [_plain(path, folder) for path in rows[image]]
+    known = pl.DataFrame(
+        {"src_path": pl.Series(paths, dtype=pl.String), "source_digest": stripped_texts(rows, "source_digest")}
+    )
+    known = known.drop_nulls().unique("src_path", keep="first", maintain_order=True)
+    varied = pl.when(~pl.col("constant").fill_null(value=False)).then("source_digest").alias("source_digest")
+    return slices.join(known, on="src_path", how="left", maintain_order="left").with_columns(varied)
+
+
+def _plain(path: str | None, folder: str) -> str | None:
+    try:
+        return plain_path(path and path.strip(), folder)
+    except PathError:
+        return None
 
 
 def _has_root(ps: PatchSet) -> bool:
