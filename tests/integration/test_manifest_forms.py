@@ -67,6 +67,7 @@ FORMS: dict[str, Callable[[Table], bytes]] = {
     ),
     "quoted tabs": lambda table: TABS({f'"{name}"': cells for name, cells in table.items()}).encode(),
     "path in capitals": lambda table: COMMAS({("Path" if k == "path" else k): v for k, v in table.items()}).encode(),
+    "all names in capitals": lambda table: COMMAS({name.upper(): cells for name, cells in table.items()}).encode(),
     "image_path": lambda table: COMMAS({("image_path" if k == "path" else k): v for k, v in table.items()}).encode(),
     "3.0": lambda table: COMMAS({**table, "index": [f"{cell}.0" for cell in table["index"]]}).encode(),
     "3.00 and spaces": lambda table: COMMAS({**table, "index": [f" {cell}.00 " for cell in table["index"]]}).encode(),
@@ -279,7 +280,10 @@ class TestColumnsThatOnlyLookLikeArrays:
         )
         heard = Heard()
         assert list(build_one(prepared, listener=heard).meta.arrays) == ["image", "target", "mask", "noisy"]
-        assert heard.notices("manifest") == []
+        assert heard.notices("manifest") == [
+            f"prepared/phantoms/train/train_manifest.csv: the column {name}_path names the same files as the images"
+            for name in ("target", "mask", "noisy")
+        ]
 
     def test_one_that_holds_slices_is_an_array_as_before_and_said(self, tmp_path: Path) -> None:
         prepared = make_split(tmp_path, arrays={"file": np.float32})
@@ -309,6 +313,23 @@ class TestColumnsThatOnlyLookLikeArrays:
         if isinstance(caught.value, SourceManifestError):
             assert f"if {column} is no array, --arrays image leaves it out" in str(caught.value)
         assert list(build_one(prepared, arrays="image").meta.arrays) == ["image"]
+
+    def test_arrays_in_a_manifest_of_capitals(self, tmp_path: Path) -> None:
+        prepared = make_split(tmp_path, arrays={"mask": np.uint8})
+        table = table_of(prepared)
+        write_manifest(prepared.manifest, {"Path": table["path"], "Mask_Path": table["mask_path"]})
+        assert list(build_one(prepared).meta.arrays) == ["image", "mask"]
+        assert ctpatch.verify(prepared.out, deep=True).findings == []
+
+    def test_a_column_in_capitals_beside_path_is_pointed_out(self, tmp_path: Path) -> None:
+        prepared = make_split(tmp_path, arrays={"mask": np.uint8})
+        table = table_of(prepared)
+        write_manifest(prepared.manifest, {"path": table["path"], "Mask_Path": table["mask_path"]})
+        heard = Heard()
+        assert list(build_one(prepared, listener=heard).meta.arrays) == ["image"]
+        assert heard.notices("manifest")[0].endswith(
+            "the column Mask_Path is not used; if it is meant, name it 'mask_path'"
+        )
 
     @pytest.mark.parametrize("column", ["PatientID", "Patient_ID", "patient id"])
     def test_a_column_that_is_nearly_patient_id(self, prepared: Prepared, column: str) -> None:

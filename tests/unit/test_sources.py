@@ -202,7 +202,8 @@ class TestCells:
     @pytest.mark.parametrize("cell", ["low", "1,5", "0.1.2", "--"])
     def test_a_stated_bound_that_is_no_number(self, tmp_path: Path, column: str, cell: str) -> None:
         message = refused(tmp_path, f'path,{column}\na.npy,0.5\nb.npy,"{cell}"\n')
-        assert message == f"{MANIFEST} row 3, column {column}: {cell!r} is not a number"
+        hint = "; write it with a point" if cell == "1,5" else ""
+        assert message == f"{MANIFEST} row 3, column {column}: {cell!r} is not a number{hint}"
 
     @pytest.mark.parametrize("name", ["src_path", "patch_path", "image_path"])
     def test_columns_that_are_no_arrays(self, tmp_path: Path, name: str) -> None:

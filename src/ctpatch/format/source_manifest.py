@@ -16,6 +16,7 @@ from ctpatch.format.manifest_columns import (
     IMAGE_COLUMNS,
     Columns,
     choose_columns,
+    column_names,
     folder_of_paths,
     image_column,
     own_folder,
@@ -187,7 +188,7 @@ def _read_csv(path: Path, name: str) -> Iterator[pl.DataFrame]:
         if not any(column.strip() for column in columns):
             raise empty
         _refuse_twice(columns, name)
-        table = table.rename({column: column.strip() for column in columns})
+        table = table.rename(column_names(columns))
         yield from table.collect_batches(chunk_size=PIECE_ROWS, maintain_order=True, lazy=True)
     except OSError as error:
         raise SourceManifestError(f"{name} cannot be read: {error.strerror}") from None
@@ -257,7 +258,9 @@ def stripped_texts(raw: pl.DataFrame, column: str) -> pl.Series:
 def _numbers(raw: pl.DataFrame, column: str, name: str, first: int) -> pl.Series:
     texts = stripped_texts(raw, column)
     numbers = texts.cast(pl.Float64, strict=False)
-    _refuse_wrong(numbers.is_null() & texts.is_not_null(), texts, " is not a number", name, first)
+    wrong = numbers.is_null() & texts.is_not_null()
+    hint = "; write it with a point" if texts.filter(wrong).head(1).str.contains(r"^[-+0-9]+,[0-9]+$").any() else ""
+    _refuse_wrong(wrong, texts, f" is not a number{hint}", name, first)
     return numbers.alias(f"stated_{column}")
 
 

@@ -18,7 +18,7 @@ from ctpatch.files.npy import SliceBuffer
 from ctpatch.files.paths import PathError, Root
 from ctpatch.format.csv_text import open_csv
 from ctpatch.format.ids import without_blanks
-from ctpatch.format.manifest_columns import IMAGE_COLUMNS, choose_columns, folder_of_paths, image_column
+from ctpatch.format.manifest_columns import IMAGE_COLUMNS, choose_columns, column_names, folder_of_paths, image_column
 from ctpatch.format.source_manifest import is_labels, stripped_texts
 
 _PATIENTS = {"patient_id", "patientid", "patient-id", "patient", "subject", "subject_id"}
@@ -34,7 +34,7 @@ def read_csv(path: Path) -> pl.DataFrame:
         frame = (
             pl.read_csv(content, infer_schema=False, separator=written.separator) if content.strip() else pl.DataFrame()
         )
-        frame = frame.rename({column: column.strip() for column in frame.columns})
+        frame = frame.rename(column_names(frame.columns))
     except OSError as error:
         raise SourceManifestError(f"{name} cannot be read: {error.strerror}") from None
     except (pl.exceptions.PolarsError, UnicodeDecodeError) as error:
