@@ -23,7 +23,8 @@ def _lines(report: AuditReport, show: int) -> Iterator[str]:
         yield f"{title}: {count:,}"
         shown = [leak for leak in report.findings if leak.check == check][:show]
         for leak in shown:
-            others = f", and {leak.others:,} more of {leak.first.split}" if leak.others and check != "patient" else ""
+            several = leak.others and not check.startswith("patient")
+            others = f", and {leak.others:,} more of {leak.first.split}" if several else ""
             yield from (f"  {leak.message}{others}", f"    {leak.first}", f"    {leak.second}")
         if count > len(shown):
             yield f"  and {count - len(shown):,} more" + ("" if show else " (--show 10)")

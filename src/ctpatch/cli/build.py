@@ -140,9 +140,10 @@ def plan(
     options = with_file(config, patches, source, EngineOptions(workers))
     cfg = patch_config(options)
     mode: OnError = options.get("on_error", "stop")
-    plans = make_plan(sources, config=cfg, data_root=options.get("data_root"), skip_faulty=mode == "skip")
+    how = {name: options.get(name) for name in ("data_root", "arrays")}
     preview = partial(preview_rules, workers=options.get("workers", 1), on_error=mode)
     with ConsoleListener(quiet=json_output) as listener:
+        plans = make_plan(sources, config=cfg, skip_faulty=mode == "skip", listener=listener, **how)
         shown = [(each, preview(each, listener=listener) if cfg.drop else None) for each in plans]
     if json_output:
         print_out(json_text([{**each.summary(), "rules": seen.as_dict() if seen else None} for each, seen in shown]))

@@ -110,6 +110,9 @@ class PlanOptions(OptionGroup):
     layout: Annotated[
         LayoutName | None, Parameter(help=f"{'; '.join(f'{name}: {what}' for name, what in LAYOUTS.items())}. [files]")
     ] = None
+    arrays: Annotated[
+        str | None, Parameter(help="Which columns are arrays: image,target. [path and those that end in _path]")
+    ] = None
     data_root: DataRoot = None
     on_error: OnErrorOption = None
 

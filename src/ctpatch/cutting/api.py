@@ -5,12 +5,14 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from ctpatch.config import BuildConfig, PatchConfig
-from ctpatch.cutting.plan import SplitPlan, plan_split
+from ctpatch.cutting.plan import SplitPlan, plan_split, tell_notes
 from ctpatch.cutting.result import BuildResult
 from ctpatch.cutting.work import CutWork, make_set
 from ctpatch.errors import UsageError
 from ctpatch.events import Listener, Notice, ignore
 from ctpatch.files.atomic import given_path
+from ctpatch.format.manifest_columns import array_names
+from ctpatch.format.source_manifest import Reading
 from ctpatch.format.splits import SourcePath, as_sources, find_splits
 from ctpatch.words import LayoutName, OnError
 from ctpatch.work.executors.choose import AnyExecutor, as_executor
@@ -21,6 +23,7 @@ def build(
     config: PatchConfig | None = None,
     *,
     layout: LayoutName = "files",
+    arrays: str | Sequence[str] | None = None,
     workers: int = 1,
     out: str | os.PathLike[str] | None = None,
     data_root: str | os.PathLike[str] | None = None,
@@ -40,6 +43,7 @@ def build(
         source: a split's folder, a dataset's folder (all its splits) or a manifest; or a list of such.
         config: geometry, range and rules; None takes the defaults.
         layout: how patches lie on disk: `files`, `shards`, `slices` or `index`, or one that was registered.
+        arrays: which columns of the manifests are arrays, as `image,target` or a list; None takes those that they have.
         workers: processes that cut, on this machine.
         out: the set's folder (for several splits: the folder above); None takes `DATA_ROOT/patches/<dataset>/<split>`.
         data_root: what paths in manifests are relative to; None takes the folder above `prepared`.
@@ -64,7 +68,8 @@ def build(
     """
     options = BuildConfig(layout=layout, workers=workers, on_error=on_error, overwrite=overwrite, strict=strict)
     chosen = as_executor(executor, workers)
-    planned = plan_outputs(source, config, options, out, data_root)
+    planned = plan_outputs(source, config, options, out, data_root, arrays)
+    tell_notes((each for each, _ in planned), listener)
     for each, _ in planned:
         if hint := each.many_files_hint(layout):
             listener(Notice("many-files", hint))
@@ -77,6 +82,7 @@ def plan_outputs(
     options: BuildConfig,
     out: str | os.PathLike[str] | None,
     data_root: str | os.PathLike[str] | None,
+    arrays: str | Sequence[str] | None = None,
 ) -> list[tuple[SplitPlan, Path]]:
     """The plan of each split that is meant, and the folder its set goes to; see `build`."""
     sources = as_sources(source)
@@ -91,6 +97,10 @@ def plan_outputs(
     for each, folder in zip(splits, folders, strict=True):
         if folder.resolve() == each.manifest.parent:
             raise UsageError(f"--out is the folder of the slices of {each.name}; choose another one for the patches")
-    skip, patch_config = options.on_error == "skip", config or PatchConfig()
-    plans = [plan_split(each, patch_config, skip_faulty=skip) for each in splits]
+    skip, patch_config, reading = (
+        options.on_error == "skip",
+        config or PatchConfig(),
+        Reading(arrays=array_names(arrays)),
+    )
+    plans = [plan_split(each, patch_config, skip_faulty=skip, reading=reading) for each in splits]
     return list(zip(plans, folders, strict=True))

@@ -4,8 +4,10 @@ A part is idempotent: it reads its slices once, writes its outputs, makes them d
 receipt. Whoever runs it, however often, even twice at the same time, the bytes are the same.
 """
 
+import math
 from collections.abc import Iterable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
+from dataclasses import replace
 from math import prod
 from typing import Any, NamedTuple
 
@@ -14,6 +16,7 @@ from numpy.typing import NDArray
 
 from ctpatch.core.grid import Grid, make_grid
 from ctpatch.core.patches import pad_slice
+from ctpatch.core.rounding import ROUNDING_STEPS, is_rounding, rounding_margin, shown_number, without_rounding
 from ctpatch.core.rules import CompiledRules, compile_rules
 from ctpatch.core.statistics.api import WindowStatistics, window_statistics
 from ctpatch.cutting.job import Job
@@ -145,21 +148,24 @@ def _runs(tasks: Sequence[SliceTask]) -> Iterator[list[SliceTask]]:
 def _read_slice(job: Job, task: SliceTask, buffers: list[SliceBuffer], grids: Grids) -> ReadSlice | Exception:
     """Read and measure a slice; gives what is wrong with it, to be raised when it is this slice's turn."""
     try:
-        images = _read_images(job, task, buffers)
-        digests = tuple(array_digest(image) for image in images)
-        grid = grids[task.shape]
-        padded = tuple(pad_slice(image, grid.padded_shape, job.config.pad_mode) for image in images)
-        judged = list(job.arrays).index(job.config.rules_on)
-        measured = window_statistics(
-            padded[judged], grid.row_starts, grid.col_starts, grid.patch_size, job.config.air_level
-        )
-        bounds = [
-            (measured.slice_min, measured.slice_max) if place == judged and not grid.pads else _bounds(image)
-            for place, image in enumerate(images)
-        ]
-        return ReadSlice(images, padded, digests, bounds, measured.windows)
+        return _measured(job, _read_images(job, task, buffers), grids[task.shape])
     except Exception as error:  # noqa: BLE001 - raised when it is this slice's turn
         return error
+
+
+def _measured(job: Job, images: Images, grid: Grid) -> ReadSlice:
+    """Pass over the pixels of a slice once."""
+    digests = tuple(array_digest(image) for image in images)
+    padded = tuple(pad_slice(image, grid.padded_shape, job.config.pad_mode) for image in images)
+    judged = list(job.arrays).index(job.config.rules_on)
+    measured = window_statistics(
+        padded[judged], grid.row_starts, grid.col_starts, grid.patch_size, job.config.air_level
+    )
+    bounds = [
+        (measured.slice_min, measured.slice_max) if place == judged and not grid.pads else _bounds(image)
+        for place, image in enumerate(images)
+    ]
+    return ReadSlice(images, padded, digests, bounds, measured.windows)
 
 
 def _read_images(job: Job, task: SliceTask, buffers: list[SliceBuffer]) -> Images:
@@ -183,10 +189,23 @@ def _bounds(image: NDArray[Any]) -> tuple[float, float]:
 
 
 def cut_slice(job: Job, task: SliceTask, read: ReadSlice, grid: Grid, rules: CompiledRules) -> CutSlice:
-    """Check and judge one slice that was read; raises RangeError where it holds a value outside the range."""
-    for info, path, image, (low, high) in zip(job.arrays.values(), task.paths, read.images, read.bounds, strict=True):
+    """Check and judge one slice that was read; raises RangeError where it holds a value outside the range.
+
+    Values that lie outside by rounding only are clipped first: what is on record of a slice is what its patches hold.
+    """
+    config, outside = job.config, None
+    each = zip(job.arrays.items(), task.paths, read.images, read.bounds, strict=True)
+    for (array, info), path, image, bounds in each:
         if not info.labels:
-            _check_range(image, path, low, high, job.config.value_range)
+            outside = _check_range(image, path, bounds, config.value_range) or outside
+        elif array == config.rules_on:
+            _refuse_infinite(image, path, bounds, array)
+    if outside is not None:
+        clipped = tuple(
+            image if info.labels else without_rounding(image, config.value_range)
+            for info, image in zip(job.arrays.values(), read.images, strict=True)
+        )
+        return replace(cut_slice(job, task, _measured(job, clipped, grid), grid, rules), clipped=outside)
     # Most sets are built without rules, and then nobody looks at the columns.
     hits = (
         rules.first_hits(rule_columns(task.slice_index, grid, read.statistics))
@@ -206,17 +225,52 @@ def cut_slice(job: Job, task: SliceTask, read: ReadSlice, grid: Grid, rules: Com
     )
 
 
-def _check_range(image: NDArray[Any], path: str, low: float, high: float, value_range: tuple[float, float]) -> None:
+def _check_range(
+    image: NDArray[Any], path: str, bounds: tuple[float, float], value_range: tuple[float, float]
+) -> str | None:
+    """Raise RangeError where a value lies outside the range; where all that do so do it by rounding, say which."""
+    low, high = bounds
     if value_range[0] <= low and high <= value_range[1]:
-        return
-    with np.errstate(invalid="ignore"):
-        wrong = ~((image >= value_range[0]) & (image <= value_range[1]))
-    row, col = (int(axis[0]) for axis in np.nonzero(wrong))
-    value = float(image[row, col])
+        return None
+    if is_rounding(low, high, value_range):
+        found = _first_of(image, _outside(image, value_range))
+        return (
+            f"{path} holds {found}, outside {_shown_range(value_range)} by no more than {ROUNDING_STEPS} steps of "
+            "float32; ctpatch takes this for rounding and clips it"
+        )
+    margin = rounding_margin(value_range)
+    wrong = _outside(image, (value_range[0] - margin, value_range[1] + margin))
     raise RangeError(
-        f"{path} holds {value!r} at row {row}, col {col} ({int(wrong.sum())} such pixels), wanted values from "
-        f"{value_range[0]:g} to {value_range[1]:g}; check the normalisation step, or give another --value-range"
+        f"{path} holds {_first_of(image, wrong)}, wanted values from {_shown_range(value_range)}; "
+        "check the normalisation step, or give another --value-range"
     )
+
+
+def _outside(image: NDArray[Any], value_range: tuple[float, float]) -> NDArray[np.bool_]:
+    # Compared as float64: NumPy would make the bounds float32, and 0.1 would become larger.
+    values = image.astype(np.float64)
+    with np.errstate(invalid="ignore"):
+        return np.asarray(~((values >= value_range[0]) & (values <= value_range[1])))
+
+
+def _refuse_infinite(image: NDArray[Any], path: str, bounds: tuple[float, float], array: str) -> None:
+    """Raise RangeError where labels that rules judge hold NaN or infinity: no statistic of them would be a number."""
+    if math.isfinite(bounds[0]) and math.isfinite(bounds[1]):
+        return
+    raise RangeError(
+        f"{path} holds {_first_of(image, ~np.isfinite(image))}, wanted finite values, since rules look at {array} "
+        "(--rules-on); write a number there, such as 0 for no label"
+    )
+
+
+def _first_of(image: NDArray[Any], wrong: NDArray[np.bool_]) -> str:
+    """The first of some pixels with all its digits, where it is, and how many there are."""
+    row, col = (int(axis[0]) for axis in np.nonzero(wrong))
+    return f"{float(image[row, col])!r} at row {row}, col {col} ({int(wrong.sum())} such pixels)"
+
+
+def _shown_range(value_range: tuple[float, float]) -> str:
+    return f"{shown_number(value_range[0])} to {shown_number(value_range[1])}"
 
 
 def _stated_mismatch(task: SliceTask, bounds: tuple[float, float]) -> str | None:

@@ -34,6 +34,7 @@ class Totals:
     covered_pixels: int = 0
     total_pixels: int = 0
     num_without_windows: int = 0
+    num_clipped: int = 0
     dropped: Counter[str] = field(default_factory=Counter)
     sources: xxhash.xxh3_128 = field(default_factory=xxhash.xxh3_128)
     skipped: list[str] = field(default_factory=list)
@@ -50,6 +51,7 @@ class Totals:
             self.sources.update(source_line(index, digests))
         self.skipped.extend(receipt.skipped[: MAX_SHOWN - len(self.skipped)])
         self.num_without_windows += len(receipt.without_windows)
+        self.num_clipped += len(receipt.clipped)
         self.without_windows.extend(receipt.without_windows[: MAX_SHOWN - len(self.without_windows)])
 
     @classmethod

@@ -47,6 +47,7 @@ class CutSlice:
         digests: of each array.
         images, padded: its pixels, for each array.
         mismatch: how its pixels are not what the source manifest states.
+        clipped: which of its values lay outside the range by rounding, and were clipped; None where none did.
     """
 
     task: SliceTask
@@ -59,6 +60,7 @@ class CutSlice:
     images: Images = ()
     padded: Images = ()
     mismatch: str | None = None
+    clipped: str | None = None
 
     def kept(self) -> SliceToWrite:
         """Its pixels and the windows that no rule drops."""
@@ -129,6 +131,7 @@ class PartRows:
             skipped=[piece.reason for piece in self._slices if piece.reason is not None],
             mismatches=[piece.mismatch for piece in done if piece.mismatch is not None],
             converted=sorted({piece.task.src_dtype for piece in done} - {"float32"}),
+            clipped=[piece.clipped for piece in done if piece.clipped is not None],
             without_windows=[piece.task.name for piece in done if not len(piece.grid)],
         )
 

@@ -14,14 +14,15 @@ from pathlib import Path
 from ctpatch.config import BuildConfig, PatchConfig
 from ctpatch.cutting.api import plan_outputs
 from ctpatch.cutting.output import PATCH_SET
-from ctpatch.cutting.plan import SplitPlan, plan_split
+from ctpatch.cutting.plan import SplitPlan, plan_split, tell_notes
 from ctpatch.cutting.receipt import CutReceipt
 from ctpatch.cutting.result import BuildResult, Totals, result_of
 from ctpatch.cutting.work import CutWork
 from ctpatch.errors import ConfigError, IncompleteError, OutputConflictError, SourceChangedError, UsageError
 from ctpatch.events import Listener, ignore
 from ctpatch.files.atomic import given_path
-from ctpatch.format.meta import PATCH_META, STATE_FOLDER, PatchMeta
+from ctpatch.format.meta import MANIFEST_DIR, PATCH_META, STATE_FOLDER, PatchMeta
+from ctpatch.format.source_manifest import Reading
 from ctpatch.format.splits import PATCHES, PREPARED, SourcePath, SplitSource
 from ctpatch.format.tables import SLICE_MANIFEST, read_table, schema_of
 from ctpatch.words import LayoutName, OnError
@@ -67,6 +68,7 @@ def build_share(
     config: PatchConfig | None = None,
     *,
     layout: LayoutName = "files",
+    arrays: str | Sequence[str] | None = None,
     workers: int = 1,
     out: str | os.PathLike[str] | None = None,
     data_root: str | os.PathLike[str] | None = None,
@@ -85,6 +87,7 @@ def build_share(
         share: which share, as `3/16`.
         config: as for `build`, and the same in all shares, as are `layout`, `out` and `data_root`.
         layout: how patches lie on disk.
+        arrays: which columns of the manifests are arrays; as for `build`, and the same in all shares.
         workers: processes that cut, on this machine.
         out: the set's folder.
         data_root: what paths in manifests are relative to.
@@ -105,10 +108,9 @@ def build_share(
     which = share if isinstance(share, Share) else Share.parse(share)
     options = BuildConfig(layout=layout, workers=workers, on_error=on_error, strict=strict)
     chosen = as_executor(executor, workers)
-    return [
-        _build_share(plan, folder, which, options, chosen, listener)
-        for plan, folder in plan_outputs(source, config, options, out, data_root)
-    ]
+    planned = plan_outputs(source, config, options, out, data_root, arrays)
+    tell_notes((each for each, _ in planned), listener)
+    return [_build_share(plan, folder, which, options, chosen, listener) for plan, folder in planned]
 
 
 def _build_share(
@@ -218,7 +220,8 @@ def _plan_again(
             f"the source manifest {manifest} is not below the data root; give the manifest with --source, "
             "or the data root with --data-root"
         )
-    return plan_split(SplitSource(dataset, split, path, root), config, skip_faulty=True)
+    reading = Reading(tuple(begun.names["arrays"]), begun.options.get("source_paths") == MANIFEST_DIR)
+    return plan_split(SplitSource(dataset, split, path, root), config, skip_faulty=True, reading=reading)
 
 
 def _data_root(folder: Path, source: str | os.PathLike[str] | None, data_root: str | os.PathLike[str] | None) -> Path:

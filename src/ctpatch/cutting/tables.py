@@ -125,5 +125,7 @@ def meta_of(job: Job, plan: SplitPlan, totals: Totals, tables: dict[str, TableIn
         num_windows=totals.num_windows,
         paths_relative_to="data_root" if inside else "patch_dir",
         tables=tables,
+        source_paths="manifest_dir" if plan.beside else None,
+        num_clipped=(totals.num_clipped or plan.num_clipped) or None,
         pixel_bytes=totals.pixel_bytes,
     )

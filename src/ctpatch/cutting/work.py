@@ -17,7 +17,7 @@ from ctpatch.cutting.result import MAX_SHOWN, BuildResult, Outcome, Totals, resu
 from ctpatch.cutting.tables import merge_parts
 from ctpatch.errors import FormatError
 from ctpatch.events import Listener, Notice, WorkAdvanced
-from ctpatch.format.meta import ArrayInfo, PatchMeta
+from ctpatch.format.meta import MANIFEST_DIR, PATCH_META, ArrayInfo, PatchMeta
 from ctpatch.format.tables import PATCH_MANIFEST, SLICE_MANIFEST, read_table, schema_of
 from ctpatch.layouts import layout_of
 from ctpatch.words import LayoutName
@@ -59,6 +59,8 @@ class CutWork(Work[Part, Any, CutReceipt, PatchMeta]):
             strict=options.strict,
         )
         described = _described(plan.config, layout, plan.arrays, source.manifest_path, source.dataset, source.split)
+        if plan.beside:
+            described["source_paths"] = MANIFEST_DIR
         names = {"split": source.split, "layout": layout, "arrays": list(plan.arrays)}
         self.begun = Begun(described, self.job.plan_digest, names)
         self.totals = Totals()
@@ -91,6 +93,7 @@ class CutWork(Work[Part, Any, CutReceipt, PatchMeta]):
     def check_finished(self, folder: WorkFolder[PatchMeta], meta: PatchMeta) -> None:
         """Refuse other options, slices that are no longer what was cut, and a set with damaged files."""
         was = _described(meta.patch_config(), meta.layout, meta.arrays, meta.source_manifest, meta.dataset, meta.split)
+        was["source_paths"] = meta.source_paths
         folder.refuse_changed(differences(was, self.begun.options) or self.changed_sources(folder.folder, meta))
         folder.refuse_damaged(self._damage(folder.folder, meta))
 
@@ -113,11 +116,14 @@ class CutWork(Work[Part, Any, CutReceipt, PatchMeta]):
         return next((damage for damage in found if damage is not None), None)
 
     def notices(self, receipt: CutReceipt) -> Iterable[Notice]:
-        """Dtypes that are converted, and slices whose stated range is not that of their pixels."""
+        """Dtypes that are converted, values that are clipped, and slices whose stated range is not their pixels'."""
         for dtype in receipt.converted:
             if dtype not in self._said:
                 self._said.add(dtype)
                 yield Notice("converted", f"slices of {dtype} are converted to float32 (said once)")
+        if receipt.clipped and "clipped" not in self._said:
+            self._said.add("clipped")
+            yield Notice("clipped", f"{receipt.clipped[0]} (said once; num_clipped in {PATCH_META} counts such slices)")
         for mismatch in receipt.mismatches[: MAX_SHOWN - self._mismatches]:
             yield Notice("stated-range", mismatch)
         self._mismatches = min(MAX_SHOWN, self._mismatches + len(receipt.mismatches))

@@ -140,6 +140,17 @@ def _shape_text(shape: tuple[int, ...]) -> str:
     return "x".join(str(side) for side in shape) if len(shape) > 1 else str(shape)
 
 
+def is_npy(path: str) -> bool:
+    """Whether a path leads to a regular file that begins as a .npy does."""
+    if not os.path.isfile(path):
+        return False
+    try:
+        with open(path, "rb") as file:
+            return file.read(len(npy_format.MAGIC_PREFIX)) == npy_format.MAGIC_PREFIX
+    except OSError:
+        return False
+
+
 def open_npy(path: str, *, follow: bool = True) -> int:
     """Open a file for reading, through links or not; returns the descriptor."""
     return os.open(path, _OPEN_FLAGS if follow else _OPEN_FLAGS | getattr(os, "O_NOFOLLOW", 0))

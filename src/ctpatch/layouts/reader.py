@@ -21,6 +21,7 @@ import polars as pl
 from numpy.typing import NDArray
 
 from ctpatch.core.patches import window_of
+from ctpatch.core.rounding import clip_to, inner_bounds
 from ctpatch.errors import FormatError, NpyError
 from ctpatch.files.forks import OwnLock
 from ctpatch.files.memory import Slabs, copies_slowly, copy_in_runs
@@ -177,6 +178,11 @@ class ArrayReader:
         self._own_paths = Texts(addresses.paths) if self._one_file_each else None
         self._paths, self._codes = ([], self._items) if self._one_file_each else _coded(addresses.paths)
         self._kept = self._room_to_keep()
+        self._bounds: tuple[np.float32, np.float32] | None = None
+
+    def clip_to(self, value_range: tuple[float, float] | None) -> None:
+        """Clip what is read from source slices to a range, as the build did; None leaves it as it is."""
+        self._bounds = None if value_range is None else inner_bounds(value_range)
 
     def __getstate__(self) -> dict[str, Any]:
         return self.__dict__ | {"_kept": None}
@@ -202,6 +208,8 @@ class ArrayReader:
         if self._own_paths is None:
             if len(which):
                 self._read_mapped(which, out)
+                if self._bounds is not None:
+                    clip_to(out, self._bounds)
         elif self._kept is None or out.dtype != self._dtype:
             self._read_files(which, out, self._own_paths)
         else:

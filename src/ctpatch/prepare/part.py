@@ -10,7 +10,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from itertools import groupby
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -30,6 +30,19 @@ from ctpatch.words import OnError
 from ctpatch.work.receipt import Receipt, arrays_hold
 
 Image = NDArray[Any]
+
+
+class PreparedImage(NamedTuple):
+    """A prepared slice of one array, and what is kept of its raw pixels: their digest and their tally.
+
+    The tally has no values where they are no HU. `clipped` is whether values outside [0, 1] were clipped; only raw
+    values that are in [0, 1] but for rounding say so, since a window clips what it is to clip.
+    """
+
+    image: Image
+    digest: str
+    tally: Tally
+    clipped: bool
 
 
 @dataclass(frozen=True, slots=True)
@@ -109,13 +122,15 @@ class PrepareReceipt(Receipt):
     """What a finished part did: rows of its split's manifest, and digests of the prepared slices, by file.
 
     `left_out` are slices that could not be used: pseudonym of the file, and why. `tallies` are array, pseudonym of the
-    series, and the tally of its values, as plain values.
+    series, and the tally of its values, as plain values. `clipped` counts slices with raw values that lay outside
+    [0, 1] by rounding.
     """
 
     rows: list[dict[str, Any]]
     digests: dict[str, str]
     left_out: list[list[str]]
     tallies: list[list[Any]]
+    clipped: int = 0
 
 
 def run_part(job: PrepareJob, part: PreparePart) -> PrepareReceipt:
@@ -128,13 +143,15 @@ def run_part(job: PrepareJob, part: PreparePart) -> PrepareReceipt:
     digests: dict[str, str] = {}
     left_out: list[list[str]] = []
     tallies: dict[tuple[str, str], Tally] = {}
+    clipped = 0
     for task, images in prepared_images(job, part):
         if isinstance(images, SliceError):
             if job.on_error == "stop":
                 raise images
             left_out.append([task.file, without_names(images.message, task.slices)])
             continue
-        for (image, _, tally), source in zip(images, job.arrays, strict=True):
+        clipped += any(each.clipped for each in images)
+        for (image, _, tally, _), source in zip(images, job.arrays, strict=True):
             tallies.setdefault((source.array, task.series), Tally()).add(tally)
             name = slice_name(task.split, source.array, task.index)
             with system_errors("writing", name):
@@ -150,6 +167,7 @@ def run_part(job: PrepareJob, part: PreparePart) -> PrepareReceipt:
         digests=digests,
         left_out=left_out,
         tallies=[[*where, tally.as_plain()] for where, tally in tallies.items()],
+        clipped=clipped,
     )
     done.write(job.state)
     return done
@@ -158,10 +176,6 @@ def run_part(job: PrepareJob, part: PreparePart) -> PrepareReceipt:
 def probe_part(job: PrepareJob, part: PreparePart) -> int:
     """Read and map slices without writing, to find one that ends its process."""
     return sum(1 for _ in prepared_images(job, part))
-
-
-PreparedImage = tuple[Image, str, Tally]
-"""A prepared slice, the digest of its raw pixels, and the tally of its values, which has none where they are no HU."""
 
 
 def prepared_images(
@@ -181,7 +195,12 @@ def prepared_images(
                     raise raw
                 raws.append(raw)
             images = [
-                (_prepare(job, source, task, one, raw.image), array_digest(raw.image), _tally(source, one, raw))
+                PreparedImage(
+                    _prepare(job, source, task, one, raw.image),
+                    array_digest(raw.image),
+                    _tally(source, one, raw),
+                    _is_clipped(one, raw.image),
+                )
                 for source, one, raw in zip(job.arrays, task.slices, raws, strict=True)
             ]
         except SliceError as error:
@@ -227,8 +246,12 @@ def _prepare(job: PrepareJob, source: ArraySource, task: PrepareTask, raw_slice:
     return np.ascontiguousarray((STORED if raw_slice.unit == "mapped" else source.mapping).apply(image))
 
 
+def _is_clipped(raw_slice: RawSlice, raw: Image) -> bool:
+    return raw_slice.unit == "mapped" and not 0.0 <= float(raw.min()) <= float(raw.max()) <= 1.0
+
+
 def _row(job: PrepareJob, task: PrepareTask, images: list[PreparedImage]) -> dict[str, Any]:
-    (first, digest, _), *others = images
+    (first, digest, *_), *others = images
     row_mm, col_mm = task.spacing_mm or (None, None)
     row: dict[str, Any] = {
         "index": task.index,
@@ -244,7 +267,7 @@ def _row(job: PrepareJob, task: PrepareTask, images: list[PreparedImage]) -> dic
     }
     if task.group is not None:
         row["group"] = task.group
-    for source, (_, more, _) in zip(job.arrays[1:], others, strict=True):
+    for source, (_, more, *_) in zip(job.arrays[1:], others, strict=True):
         row[f"{source.array}_path"] = job.path_prefix + slice_name(task.split, source.array, task.index)
         row[f"{source.array}_source_digest"] = more
     return row

@@ -1,7 +1,7 @@
 """A preparation, from the source to the finished set: scan, pair, split, convert in parts, tables, meta."""
 
 from collections import Counter
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal
@@ -10,8 +10,9 @@ import numpy as np
 import polars as pl
 
 from ctpatch._version import __version__
+from ctpatch.core.rounding import ROUNDING_STEPS
 from ctpatch.errors import SliceError
-from ctpatch.events import WorkAdvanced
+from ctpatch.events import Notice, WorkAdvanced
 from ctpatch.files.digest import array_digest, bytes_digest
 from ctpatch.format.hu_values import HU_VALUES, hu_values_csv
 from ctpatch.format.meta import now_utc
@@ -105,6 +106,7 @@ class PrepareWork(Work[PreparePart, PrepareJob, PrepareReceipt, PreparedMeta]):
         self._strict = strict
         self._calling = calling
         self._begins = begins
+        self._said_clipped = False
 
     @property
     def num_tasks(self) -> int:
@@ -140,6 +142,16 @@ class PrepareWork(Work[PreparePart, PrepareJob, PrepareReceipt, PreparedMeta]):
         if meta.plan_digest != self._plan.digest:
             folder.refuse_changed(differences(meta.options, self.begun.options) or [self.others])
         folder.refuse_changed(_changed_sources(folder.folder, self._plan))
+
+    def notices(self, receipt: PrepareReceipt) -> Iterable[Notice]:
+        """Values that were clipped, once."""
+        if receipt.clipped and not self._said_clipped:
+            self._said_clipped = True
+            yield Notice(
+                "clipped",
+                f"there are slices with values outside 0 to 1 by no more than {ROUNDING_STEPS} steps of float32; "
+                "ctpatch takes this for rounding and clips them (said once)",
+            )
 
     def advanced(self, receipt: PrepareReceipt) -> WorkAdvanced:
         """A part's slices."""

@@ -175,7 +175,10 @@ class PatchSet(Generic[Pixels_co]):
         """A reader of one array for some rows of the manifest, numbered from 0; FormatError where one is outside."""
         addresses = self.layout.addresses(rows, array, self.meta.arrays[array].dtype)
         self._refuse_outside(addresses.paths, rows["patch_id"])
-        return self.layout.reader(addresses, self._files, self.patch_size, self.config.pad_mode)
+        reader = self.layout.reader(addresses, self._files, self.patch_size, self.config.pad_mode)
+        if self.layout.reads_sources:
+            reader.clip_to(self.sources.clipped_range(array))
+        return reader
 
     def _refuse_outside(self, paths: pl.Series, patch_ids: pl.Series) -> None:
         """Raise at the first file that is not below the set, by its name or through a link."""
@@ -201,7 +204,8 @@ class PatchSet(Generic[Pixels_co]):
         path = row[path_column(array)]
         self._refuse_outside(pl.Series([path], dtype=pl.String), pl.Series([row["patch_id"]]))
         stored = self._files.item(path, row["patch_index"])
-        return np.array(stored, dtype=np.dtype(self.meta.arrays[array].dtype), order="C")
+        image: NDArray[Any] = np.array(stored, dtype=np.dtype(self.meta.arrays[array].dtype), order="C")
+        return self.sources.as_cut(image, array) if self.layout.reads_sources else image
 
     def __getitem__(self, index: SupportsIndex | _Slice | list[int] | range | NDArray[np.integer[Any]]) -> Pixels_co:
         """One patch by its number, shape `(h, w)`, or several by a slice or numbers: `ps[0:3]`, `ps[[0, 1, 2]]`.

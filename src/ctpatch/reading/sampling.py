@@ -15,6 +15,7 @@ from ctpatch.config import Rule
 from ctpatch.core.rules import compile_number, compile_rules
 from ctpatch.errors import ConfigError
 from ctpatch.format.columns import rule_values
+from ctpatch.format.ids import without_blanks
 from ctpatch.reading.options import SamplerOptions, whole_number
 
 _ORDER, _DRAW, _SYMMETRY = 1, 2, 3
@@ -68,6 +69,7 @@ class Sampler:
             manifest = manifest.join(
                 slices.select("slice_index", name), on="slice_index", how="left", maintain_order="left"
             )
+        manifest = manifest.with_columns(without_blanks(manifest[name]))
         counts = manifest[self._candidates].select(pl.len().over(name)).to_series()
         return 1.0 / counts.to_numpy()
 

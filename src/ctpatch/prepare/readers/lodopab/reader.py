@@ -19,6 +19,7 @@ from typing import Literal
 import numpy as np
 from numpy.typing import NDArray
 
+from ctpatch.core.rounding import is_rounding, shown_number
 from ctpatch.errors import ConfigError, RangeError, SliceError, SourceManifestError
 from ctpatch.files.atomic import system_errors
 from ctpatch.prepare.readers.base import GroupKind, LeftOut, RawSlice, Scan, SeriesNote
@@ -40,6 +41,7 @@ GEOMETRY = ParallelBeam(
     pixels=SIDE, pixel_mm=_SIDE_MM / SIDE, bins=513, pitch_mm=_SIDE_MM * math.sqrt(2.0) / 513, angles=1000
 )
 _SHAPES: dict[Kind, tuple[int, int]] = {"ground_truth": (SIDE, SIDE), "observation": (1000, 513)}
+_VALUES = (0.0, 1.0)
 _MM_PER_M = 1000.0  # observations are integrals along metres
 
 _DATA_NAME = re.compile(r"(ground_truth|observation)_(train|validation|test|challenge)_(\d{3})\.hdf5")
@@ -161,8 +163,9 @@ class LodopabReader:
             sinogram = stored * np.float32(_MM_PER_M)
             upright = filtered_back_projection(sinogram, GEOMETRY, self.filter_name, self.frequency_scaling)
             np.clip(upright, 0.0, 1.0, out=upright)
-        elif low < 0.0 or high > 1.0:
-            raise RangeError(f"{name} reaches from {low:g} to {high:g}, wanted LoDoPaB-CT's [0, 1]")
+        elif not is_rounding(low, high, _VALUES):
+            low_text, high_text = shown_number(stored.min()), shown_number(stored.max())
+            raise RangeError(f"{name} reaches from {low_text} to {high_text}, wanted LoDoPaB-CT's [0, 1]")
         else:
             upright = stored.T
         return np.ascontiguousarray(upright.T if self.keep_orientation else upright)
