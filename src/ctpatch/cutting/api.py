@@ -68,6 +68,17 @@ def build(
     for each, _ in planned:
         if hint := each.many_files_hint(layout):
             listener(Notice("many-files", hint))
+    for each, folder in planned:
+        root = each.source.data_root
+        if not folder.is_relative_to(root):
+            listener(
+                Notice(
+                    "outside-data-root",
+                    f"{folder.name} lies outside its data root, so ctpatch cannot tell later where its source slices "
+                    f"are: what reads them (layout index, whole slices, predict, verify --deep) needs --data-root "
+                    f"{root}, in Python data_root=",
+                )
+            )
     return [make_set(CutWork(each, folder, options), chosen, listener, overwrite=overwrite) for each, folder in planned]
 
 
