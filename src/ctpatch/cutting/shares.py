@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from ctpatch.config import BuildConfig, PatchConfig
-from ctpatch.cutting.api import plan_outputs
+from ctpatch.cutting.api import plan_outputs, tell_outside
 from ctpatch.cutting.output import PATCH_SET
 from ctpatch.cutting.plan import SplitPlan, plan_split
 from ctpatch.cutting.receipt import CutReceipt
@@ -105,10 +105,9 @@ def build_share(
     which = share if isinstance(share, Share) else Share.parse(share)
     options = BuildConfig(layout=layout, workers=workers, on_error=on_error, strict=strict)
     chosen = as_executor(executor, workers)
-    return [
-        _build_share(plan, folder, which, options, chosen, listener)
-        for plan, folder in plan_outputs(source, config, options, out, data_root)
-    ]
+    planned = plan_outputs(source, config, options, out, data_root)
+    tell_outside(planned, listener)
+    return [_build_share(plan, folder, which, options, chosen, listener) for plan, folder in planned]
 
 
 def _build_share(
