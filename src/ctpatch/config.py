@@ -54,18 +54,20 @@ class _Frozen(BaseModel):
         try:
             super().__init__(**values)
         except ValidationError as error:
-            raise ConfigError(_explain(error)) from None
+            raise ConfigError(_explain(error, type(self))) from None
 
 
-def _explain(error: ValidationError) -> str:
+def _explain(error: ValidationError, kind: type[BaseModel]) -> str:
     lines = []
     for fault in error.errors(include_url=False):
         field = ".".join(part for part in fault["loc"] if isinstance(part, str) and part.isidentifier())
         seen = repr(fault["input"])[:80]
         message = fault["msg"].removeprefix("Value error, ").replace("Input should", "must")
         if fault["type"] == "extra_forbidden":
-            known = ", ".join(sorted({*PatchConfig.model_fields, *BuildConfig.model_fields}))
-            message = f"there is no such option; options are {known}"
+            known = ", ".join(sorted(kind.model_fields))
+            message = f"there is no such option in {kind.__name__}; options are {known}"
+            if kind is PatchConfig and field in BuildConfig.model_fields:
+                message += f" ({field} decides no patch: give it to ctpatch.build)"
         lines.append(f"{field}: {message}, got {seen}" if field else message)
     return "\n".join(dict.fromkeys(lines))
 

@@ -117,3 +117,9 @@ class WorkerLostError(CtPatchError):
     """A slice or a part kills the process that works on it."""
 
     code = "worker-lost"
+
+
+class ReassemblyError(CtPatchError, ValueError):
+    """Patches do not fit together: missing, given twice, of another shape, or not a number."""
+
+    code = "reassembly"

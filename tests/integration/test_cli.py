@@ -53,11 +53,62 @@ def test_coverage_names_the_stride_that_loses_none(run: Run, tmp_path: Path) -> 
     assert not (tmp_path / "patches").exists()
 
 
-def test_a_stride_that_covers_all_may_take_more_windows(run: Run, tmp_path: Path) -> None:
+def test_where_a_stride_would_multiply_the_windows_they_are_spread_evenly(run: Run, tmp_path: Path) -> None:
     prepared = make_split(tmp_path, [(47, 47)])
-    _, out, _ = run("plan", prepared.folder, "--patch-size", "16", "--stride", "16")
-    # 31 pixels to span in steps: 31 is prime, so only a stride of 1 meets the border.
-    assert "stride 1 covers all with 1,024 windows instead of 4" in out
+    status, out, _ = run("plan", prepared.folder, "--patch-size", "16", "--stride", "16")
+    # 31 pixels to span in steps: 31 is prime, so only a stride of 1 meets the border, with 32 windows on a side.
+    assert (status, "--pad-mode even covers all with 9 windows instead of 4" in out, "stride 1 " in out) == (
+        0,
+        True,
+        False,
+    )
+    status, out, _ = run("build", prepared.folder, "--patch-size", "16", "--stride", "16")
+    assert (status, "--pad-mode even covers all with 9 windows instead of 4" in out) == (0, True)
+    (found,) = json.loads(run("plan", prepared.folder, "--patch-size", "16", "--stride", "16", "--json")[1])
+    names = ("num_windows", "covering_stride", "windows_at_covering_stride", "windows_spread_evenly")
+    assert [found[name] for name in names] == [4, 1, 1024, 9]
+
+
+def test_a_plan_without_windows_says_so_and_ends_with_1(run: Run, prepared: Prepared) -> None:
+    status, out, _ = run("plan", prepared.folder, "--patch-size", "512")
+    assert (status, "the set would be empty: no slice is as large as a patch" in out) == (1, True)
+    status, out, _ = run("plan", prepared.folder, *SMALL_OPTIONS, "--drop", "all: TRUE")
+    assert (status, "the set would be empty: the rules drop all windows" in out) == (1, True)
+    assert run("plan", prepared.folder, "--patch-size", "512", "--json")[0] == 1
+    assert run("plan", prepared.folder, "--patch-size", "512", "--pad-mode", "edge")[0] == 0
+
+
+def test_a_set_outside_its_data_root_is_said_at_once(run: Run, prepared: Prepared, tmp_path: Path) -> None:
+    inside, outside = prepared.root / "other" / "set", tmp_path.parent / f"{tmp_path.name}-outside"
+    status, _, err = run("build", prepared.folder, *SMALL_OPTIONS, "--out", inside)
+    assert (status, "--data-root" in err) == (0, False)
+    assert ctpatch.open(inside).slice(0).shape == (40, 50)
+    status, _, err = run("build", prepared.folder, *SMALL_OPTIONS, "--out", outside)
+    assert (status, f"needs --data-root {prepared.root}" in err) == (0, True)
+    with pytest.raises(ctpatch.CtPatchError, match="--data-root"):
+        ctpatch.open(outside).slice(0)
+    assert ctpatch.open(outside, prepared.root).slice(0).shape == (40, 50)
+
+
+@pytest.mark.parametrize("encoding", ["ascii", "latin-1", "utf-8"])
+def test_any_encoding_of_the_output_takes_any_text(prepared: Prepared, encoding: str) -> None:
+    with prepared.manifest.open("a", encoding="utf-8") as file:
+        file.write("prepared/phantoms/train/é中😀….npy\n")
+    command = [sys.executable, "-m", "ctpatch", "plan", str(prepared.folder), "--patch-size", "16"]
+    environment = {**os.environ, "PYTHONIOENCODING": encoding}
+    spelled = {
+        "ascii": "\\u00e9\\u4e2d\\ud83d\\ude00....npy does not exist",
+        "latin-1": "é\\u4e2d\\ud83d\\ude00....npy does not exist",
+        "utf-8": "é中😀….npy does not exist",
+    }[encoding]
+    done = subprocess.run([*command, "--on-error", "skip"], capture_output=True, check=False, env=environment)
+    assert (done.returncode, done.stderr, spelled in done.stdout.decode(encoding)) == (1, b"", True)
+    done = subprocess.run([*command, "--json"], capture_output=True, check=False, env=environment)
+    message = json.loads(done.stdout.decode(encoding))["error"]["message"]
+    assert (done.returncode, b"Traceback" in done.stderr) == (1, False)
+    assert message.startswith(
+        f"prepared/phantoms/train/é中😀{'…' if encoding == 'utf-8' else '...'}.npy does not exist"
+    )
 
 
 def test_plan_counts_what_rules_would_drop_and_writes_nothing(run: Run, prepared: Prepared) -> None:

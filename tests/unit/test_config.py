@@ -98,8 +98,17 @@ def test_every_fault_is_named_not_only_the_first() -> None:
 def test_an_unknown_option_is_refused_with_those_there_are() -> None:
     message = refused(patchsize=64)
     assert message.startswith("patchsize: there is no such option")
-    for known in ("patch_size", "stride", "pad_mode", "value_range", "air_level", "drop", "rules_on", "layout"):
+    for known in ("patch_size", "stride", "pad_mode", "value_range", "air_level", "drop", "rules_on"):
         assert known in message
+    assert "layout" not in message
+
+
+def test_an_option_of_the_build_is_sent_there() -> None:
+    for option in ("workers", "layout", "overwrite", "strict", "on_error"):
+        message = refused(**{option: 2})
+        assert message.startswith(f"{option}: there is no such option in PatchConfig; options are air_level, drop, ")
+        assert f"({option} decides no patch: give it to ctpatch.build)" in message
+        assert message.count(option) == 2  # not among the options that there are
 
 
 def test_two_rules_of_one_name_are_refused() -> None:

@@ -261,6 +261,7 @@ def test_the_summary_is_plain_json(tmp_path: Path) -> None:
         "coverage": 64 / 90,
         "covering_stride": [2, 1],
         "windows_at_covering_stride": 4,
+        "windows_spread_evenly": 4,
         "pixel_bytes": {"files": 384, "shards": 4352, "slices": 4456, "index": 0},
         "first_patch_ids": ["train_000000_000_000"],
     }

@@ -14,6 +14,7 @@ from cyclopts import App, CycloptsError, Parameter
 from ctpatch._version import __version__
 from ctpatch.cli.build import build, build_json, merge, plan
 from ctpatch.cli.options import DataRoot, EngineOptions, Json, Overwrite, Sets, executor_from, json_text
+from ctpatch.cli.output import write_any_text
 from ctpatch.cli.prepare import prepare_app
 from ctpatch.errors import EXIT_DATA, EXIT_DONE, EXIT_INTERRUPTED, EXIT_USAGE, CtPatchError, IncompleteError, UsageError
 from ctpatch.words import LAYOUTS, LayoutName
@@ -206,6 +207,7 @@ def main(arguments: list[str] | None = None) -> int:
     # Python has no stream where the caller closed it (`>&-`); what is written then goes nowhere.
     sys.stdout = sys.stdout or open(os.devnull, "w")  # noqa: SIM115 - until the process ends
     sys.stderr = sys.stderr or open(os.devnull, "w")  # noqa: SIM115
+    write_any_text()
     try:
         result = app(tokens, exit_on_error=False, print_error=True, result_action="return_value")
         sys.stdout.flush()  # at the end of the process nothing could be done about a reader that is gone

@@ -149,4 +149,6 @@ def plan(
         print_out(json_text([{**each.summary(), "rules": seen.as_dict() if seen else None} for each, seen in shown]))
     else:
         print_out("\n".join(plan_text(each, seen, options.get("layout", "files")) for each, seen in shown))
-    return EXIT_DATA if any(each.num_faulty or (seen and seen.skipped) for each, seen in shown) else EXIT_DONE
+    empty = any(not each.num_windows or (seen and not seen.kept) for each, seen in shown)
+    faulty = any(each.num_faulty or (seen and seen.skipped) for each, seen in shown)
+    return EXIT_DATA if empty or faulty else EXIT_DONE

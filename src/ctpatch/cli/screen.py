@@ -95,11 +95,15 @@ def _size(pair: _Pixels) -> str:
     return f"{pair[0]}x{pair[1]}" if isinstance(pair, tuple) else f"{pair}x{pair}"
 
 
-def coverage_text(coverage: float, stride: _Pixels, better: _Pixels | None, windows: int, better_windows: int) -> str:
-    """The share of pixels in some patch, and the stride that would lose none."""
+def coverage_text(
+    coverage: float, stride: _Pixels, better: _Pixels | None, windows: int, better_windows: int, evenly: int
+) -> str:
+    """The share of pixels in some patch, and what would lose none: another stride, or fewer windows spread evenly."""
     text = f"{100 * coverage:.1f} % of the pixels are in a patch at stride {_one(stride)}"
     if better is None:
         return text
+    if evenly < better_windows:
+        return f"{text}; --pad-mode even covers all with {evenly:,} windows instead of {windows:,}"
     many = f"{better_windows:,} windows instead of {windows:,}" if better_windows != windows else "as many patches"
     return f"{text}; stride {_one(better)} covers all with {many}"
 
@@ -125,14 +129,24 @@ def build_summary(result: BuildResult) -> str:
         rows.append(("", f"{result.num_without_windows:,} smaller than a patch, without windows: {names}{more}"))
     rows += set_rows(meta)
     if not meta.num_patches:
-        why = "the rules drop all windows" if meta.num_windows else "no slice is as large as a patch: use a smaller one"
-        rows.append(("", f"the set is empty: {why}"))
-    covering = (result.covering_stride, result.planned_windows, result.windows_at_covering_stride)
+        rows.append(("", f"the set is empty: {_why_empty(meta.num_windows)}"))
+    covering = (
+        result.covering_stride,
+        result.planned_windows,
+        result.windows_at_covering_stride,
+        result.windows_spread_evenly,
+    )
     rows.append(("coverage", coverage_text(meta.coverage, meta.stride, *covering)))
     if result.outcome != "complete":
         rate = f", {meta.num_patches / max(result.seconds, 1e-9):,.0f} patches/s" if result.outcome == "built" else ""
         rows.append(("time", f"{result.seconds:.1f} s{rate}"))
     return lines(f"{meta.dataset}/{meta.split} {OUTCOMES[result.outcome]}: {shown_path(result.folder)}", rows)
+
+
+def _why_empty(windows: int) -> str:
+    if windows:
+        return "the rules drop all windows"
+    return "no slice is as large as a patch: use a smaller --patch-size, or --pad-mode reflect"
 
 
 def share_summary(result: ShareResult) -> str:
@@ -190,6 +204,8 @@ def plan_text(plan: SplitPlan, preview: RulePreview | None, layout: str) -> str:
         windows = f"{shape.slices:,} slices, {len(shape.grid):,} windows each"
         rows.append(("shape", f"{_size(shape.grid.shape)}: {windows}, {covered}"))
     rows.append(("windows", f"{plan.num_windows:,} of {_size(plan.config.patch_size)}, before rules"))
+    if not plan.num_windows or (preview is not None and not preview.kept):
+        rows.append(("", f"the set would be empty: {_why_empty(plan.num_windows)}"))
     if preview is not None:
         for rule in plan.config.drop:
             alone, first = preview.alone[rule.name], preview.first[rule.name]
@@ -200,7 +216,12 @@ def plan_text(plan: SplitPlan, preview: RulePreview | None, layout: str) -> str:
     sizes = ", ".join(f"{name} {human_bytes(summary['pixel_bytes'][name])}" for name in LAYOUTS)
     rows.append(("pixels", f"{sizes} (before rules)"))
     rows.append(("first", ", ".join(f"{each}.npy" for each in summary["first_patch_ids"]) or "no window at all"))
-    covering = (plan.covering_stride, plan.num_windows, plan.windows_at_covering_stride())
+    covering = (
+        plan.covering_stride,
+        plan.num_windows,
+        plan.windows_at_covering_stride(),
+        plan.windows_spread_evenly(),
+    )
     rows.append(("coverage", coverage_text(plan.coverage, plan.config.stride, *covering)))
     if hint := plan.many_files_hint(layout):
         rows.append(("hint", hint))

@@ -7,6 +7,7 @@ from numpy.lib.stride_tricks import sliding_window_view
 from numpy.typing import ArrayLike, NDArray
 
 from ctpatch.config import MAX_PIXELS_PER_AXIS, PatchConfig
+from ctpatch.core.arrays import as_array
 from ctpatch.core.grid import PADDING_MODES, Grid, make_grid
 from ctpatch.words import PadMode
 
@@ -104,7 +105,7 @@ def extract_patches_2d(img2d: ArrayLike, cfg: PatchConfig) -> tuple[NDArray[np.f
     >>> patches.shape, patches.dtype, coords[-1]
     ((16, 128, 128), dtype('float32'), (192, 192))
     """
-    image = np.asarray(img2d)
+    image = as_array(img2d, "a slice")
     if image.ndim != 2:  # noqa: PLR2004
         raise ValueError(f"a slice has 2 dimensions (row, col), got shape {image.shape}")
     if image.dtype.kind not in "buif":

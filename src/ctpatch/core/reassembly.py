@@ -1,103 +1,54 @@
 """Patches put back into slices: a weighted mean where they overlap, at positions that are given, never inferred.
 
-Every window function is positive everywhere and sums are divided by the sum of weights, so that constant patches
-give a constant slice, borders included. Sums are float64: with weights from 1e-8 to 1 and values of one size, the
-result is off by less than 1e-7 of that size, before it is rounded to float32.
+Patches of whole numbers or booleans hold labels, which have no mean: see `ctpatch.core.labels`.
 """
 
 from collections import Counter
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from functools import lru_cache
-from typing import Any, Literal
+from typing import Any
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from ctpatch.errors import CtPatchError
+from ctpatch.core.arrays import as_array
+from ctpatch.core.blending import WINDOWS, MeanCanvas, WindowName, new_canvas, weights_of_grid, window_weights
+from ctpatch.core.labels import LabelCanvas, holds_labels, label_fill, label_range
+from ctpatch.errors import ReassemblyError
 
-WindowName = Literal["hann", "gaussian", "uniform"]
-WINDOWS: tuple[WindowName, ...] = ("hann", "gaussian", "uniform")
-
-GAUSSIAN_SIGMA = 0.125
-"""Standard deviation of the Gaussian window, as a share of the patch's side: the usual choice for sliding windows."""
+__all__ = [
+    "WINDOWS",
+    "ReassembledSlice",
+    "Reassembler",
+    "ReassemblyError",
+    "WindowName",
+    "reassemble",
+    "seam_error",
+    "window_weights",
+]
 
 _MAX_NAMED = 5
 
 
-class ReassemblyError(CtPatchError):
-    """Patches do not fit together: missing, given twice, of another shape, or not a number."""
-
-    code = "reassembly"
-
-
-@lru_cache(maxsize=32)
-def window_weights(size: tuple[int, int], window: WindowName) -> NDArray[np.float64]:
-    """Weights of a patch's pixels, `size`, float64, positive everywhere, largest in the middle; read-only.
-
-    `uniform` is 1. `hann` is `sin(pi (i + 1/2) / n) ** 2` along each axis (half a pixel in, so that it is not 0 at the
-    edge). `gaussian` is `exp(-(i - (n - 1) / 2) ** 2 / (2 s ** 2))` with `s = n / 8`.
-
-    Raises:
-        ValueError: there is no window of that name.
-    """
-    weights = np.multiply.outer(_side_weights(size[0], window), _side_weights(size[1], window))
-    weights.flags.writeable = False
-    return weights
-
-
-def _side_weights(length: int, window: WindowName) -> NDArray[np.float64]:
-    at = np.arange(length, dtype=np.float64)
-    if window == "uniform":
-        return np.ones(length)
-    if window == "hann":
-        return np.sin(np.pi * (at + 0.5) / length) ** 2
-    if window == "gaussian":
-        return np.exp(-(((at - (length - 1) / 2) / (GAUSSIAN_SIGMA * length)) ** 2) / 2)
-    raise ValueError(f"window {window!r} is not known; windows are {', '.join(WINDOWS)}")
-
-
-@lru_cache(maxsize=8)
-def _weights_of_grid(
-    origins: tuple[tuple[int, int], ...], shape: tuple[int, int], size: tuple[int, int], window: WindowName
-) -> tuple[NDArray[np.float64], NDArray[np.bool_]]:
-    """The sum of the weights on each pixel of a slice, and where there is any; the slices of a set mostly share it."""
-    total = np.zeros(shape, np.float64)
-    weights = window_weights(size, window)
-    for row, col in origins:
-        total[row : row + size[0], col : col + size[1]] += weights[: shape[0] - row, : shape[1] - col]
-    covered = total > 0
-    total.flags.writeable = covered.flags.writeable = False
-    return total, covered
-
-
-class _Canvas:
-    """The sum of weighted pixels of one slice, and what was added to it."""
-
-    def __init__(self, shape: tuple[int, int], size: tuple[int, int], window: WindowName, dtype: np.dtype[Any]) -> None:
-        self._shape, self._size, self._window = shape, size, window
-        self._dtype = np.dtype(np.float64 if dtype == np.float64 else np.float32)
-        self._weights = window_weights(size, window)
-        self._origins: list[tuple[int, int]] = []
-        self._sum = np.zeros(shape, np.float64)
-        self._product = np.empty(size, np.float64)
-
-    def add(self, patch: NDArray[Any], row: int, col: int) -> None:
-        """Add a patch; what lies beyond the slice was padding, and is cut off."""
-        there = self._sum[row : row + self._size[0], col : col + self._size[1]]
-        inside = np.s_[: there.shape[0], : there.shape[1]]
-        if self._window == "uniform":
-            there += patch[inside]
-        else:
-            there += np.multiply(patch[inside], self._weights[inside], out=self._product[inside])
-        self._origins.append((row, col))
-
-    def image(self, fill: float) -> tuple[NDArray[Any], int]:
-        """The slice, and how many of its pixels no patch covers; those are `fill`."""
-        weights, covered = _weights_of_grid(tuple(sorted(self._origins)), self._shape, self._size, self._window)
-        image = np.full(self._shape, fill, self._dtype)
-        np.divide(self._sum, weights, out=image, where=covered, casting="same_kind")
-        return image, int(covered.size - np.count_nonzero(covered))
+def _refuse_fill(
+    fill: float,
+    dtype: np.dtype[Any],
+    origins: Iterable[tuple[int, int]],
+    shape: tuple[int, int],
+    size: tuple[int, int],
+    window: WindowName,
+    name: str,
+) -> None:
+    """Refuse a fill that labels cannot hold, where there is a pixel to fill."""
+    if not holds_labels(dtype) or label_fill(fill, dtype) is not None:
+        return
+    _, covered = weights_of_grid(tuple(sorted(origins)), shape, size, window)
+    if not covered.all():
+        low, high = label_range(dtype)
+        raise ReassemblyError(
+            f"{name}: no patch covers {int(np.count_nonzero(~covered)):,} of its pixels, and labels ({dtype}) cannot "
+            f"hold the fill {fill}; give a whole number from {low} to {high} as fill, or patches that cover the slice"
+        )
 
 
 def reassemble(
@@ -111,44 +62,67 @@ def reassemble(
     """Put the patches of one slice back together.
 
     Args:
-        patches: `(N, h, w)`, real numbers.
+        patches: `(N, h, w)` or `(N, 1, h, w)`, real numbers: NumPy, or torch tensors on any device. Whole numbers and
+            booleans are labels.
         coords: origins `(row, col)` of the patches, in the same order; a patch may reach beyond the bottom and right
             of the slice (padding), which is cut off.
         shape: height and width of the slice.
         window: how a patch's pixels weigh where patches overlap: `hann`, `gaussian` or `uniform`.
-        fill: what pixels get that no patch covers.
+        fill: what pixels get that no patch covers. Labels need a whole number where there are such pixels.
 
     Returns:
-        The slice, `shape`, float32 (float64 where the patches are).
+        The slice, `shape`, float32 (float64 where the patches are): the weighted mean. Labels keep their dtype and are
+        never averaged: a pixel takes the label whose weights have the largest sum, of equal ones the smallest label.
 
     Raises:
-        ReassemblyError: numbers of patches and origins differ, an origin comes twice or lies outside the slice, a
-            patch holds NaN or infinity; names it.
-        ValueError: the arrays are not of the shapes above, or the window is not known.
+        ReassemblyError: the patches are not of the shapes above, numbers of patches and origins differ, an origin comes
+            twice or lies outside the slice, a patch holds NaN or infinity, or labels cannot hold `fill`; names it.
+        ValueError: the window is not known.
 
     >>> patches = np.ones((4, 8, 8), np.float32)
     >>> reassemble(patches, [(0, 0), (0, 4), (4, 0), (4, 4)], (12, 12)).min().item()
     1.0
+    >>> reassemble(np.array([[[2, 2, 2]], [[0, 0, 0]]]), [(0, 0), (0, 1)], (1, 4))  # one row; both weigh 0 to 2
+    array([[2, 2, 0, 0]])
     """
-    stack = _checked_patches(patches)
-    origins = [(int(row), int(col)) for row, col in coords]
+    stack = checked_patches(patches)
+    origins = _whole_origins(coords)
     if len(origins) != len(stack):
         raise ReassemblyError(f"there are {len(stack)} patches and {len(origins)} origins; each patch needs its own")
     _check_origins(origins, shape)
     _refuse_not_finite(stack, lambda at: f"the patch at {origins[at]}")
-    canvas = _Canvas(shape, (stack.shape[1], stack.shape[2]), window, stack.dtype)
+    size = stack.shape[1], stack.shape[2]
+    _refuse_fill(fill, stack.dtype, origins, shape, size, window, "the slice")
+    canvas = new_canvas(shape, size, window, stack.dtype)
     for patch, (row, col) in zip(stack, origins, strict=True):
         canvas.add(patch, row, col)
     return canvas.image(fill)[0]
 
 
-def _checked_patches(patches: ArrayLike) -> NDArray[Any]:
-    stack = np.asarray(patches)
-    if stack.ndim != 3 or 0 in stack.shape[1:]:  # noqa: PLR2004
-        raise ValueError(f"patches have shape {stack.shape}, wanted (N, h, w); drop channels first")
+def checked_patches(patches: ArrayLike) -> NDArray[Any]:
+    """Patches as an array `(N, h, w)` of real numbers; ReassemblyError where they are none."""
+    stack = as_array(patches, "patches")
     if stack.dtype.kind not in "buif":
-        raise ValueError(f"patches are {stack.dtype}, wanted real numbers")
+        raise ReassemblyError(f"patches are {stack.dtype}, wanted real numbers")
+    if stack.ndim == 4:  # noqa: PLR2004
+        if stack.shape[1] != 1:
+            raise ReassemblyError(
+                f"patches have shape {stack.shape}, {stack.shape[1]} channels; put one channel together at a time: "
+                "patches[:, 0]"
+            )
+        stack = stack[:, 0]
+    if stack.ndim != 3 or 0 in stack.shape[1:]:  # noqa: PLR2004
+        raise ReassemblyError(f"patches have shape {stack.shape}, wanted (N, h, w) or (N, 1, h, w)")
     return stack
+
+
+def _whole_origins(coords: Iterable[tuple[int, int]]) -> list[tuple[int, int]]:
+    rows = as_array(coords if hasattr(coords, "__len__") else list(coords), "origins")
+    if rows.size == 0:
+        return []
+    if rows.ndim != 2 or rows.shape[1] != 2 or rows.dtype.kind not in "uif" or (rows != np.rint(rows)).any():  # noqa: PLR2004
+        raise ReassemblyError(f"origins have shape {rows.shape} and dtype {rows.dtype}, wanted whole pixels (row, col)")
+    return [(int(row), int(col)) for row, col in rows.tolist()]
 
 
 def _check_origins(origins: Sequence[tuple[int, int]], shape: tuple[int, int]) -> None:
@@ -184,7 +158,7 @@ class ReassembledSlice:
 
     Attributes:
         slice_index: which.
-        image: `(H, W)` float32 (float64 where the patches were).
+        image: `(H, W)` float32 (float64 where the patches were); labels in their own dtype.
         uncovered: pixels that no patch covers; they hold the fill value.
     """
 
@@ -196,6 +170,8 @@ class ReassembledSlice:
 class Reassembler:
     """Takes patches of many slices in any order and gives back each slice when its last patch has come.
 
+    Patches of whole numbers or booleans are labels and are put together as `reassemble` does, whatever their order.
+
     Memory is bounded by the slices that are open: feed patches slice by slice, and only one is.
 
     Args:
@@ -203,7 +179,7 @@ class Reassembler:
         shapes: height and width of each slice.
         patch_size: height and width of a patch.
         window: how a patch's pixels weigh where patches overlap.
-        fill: what pixels get that no patch covers.
+        fill: what pixels get that no patch covers; labels need a whole number where there are such pixels.
         names: what messages call each patch; None says its number.
 
     Raises:
@@ -222,14 +198,14 @@ class Reassembler:
         fill: float = float("nan"),
         names: Sequence[str] | None = None,
     ) -> None:
-        self._slices = np.asarray(slice_index, np.int64)
-        self._rows = np.asarray(rows, np.int64)
-        self._cols = np.asarray(cols, np.int64)
+        self._slices = as_array(slice_index, "slice_index").astype(np.int64)
+        self._rows = as_array(rows, "rows").astype(np.int64)
+        self._cols = as_array(cols, "cols").astype(np.int64)
         if not self._slices.shape == self._rows.shape == self._cols.shape or self._slices.ndim != 1:
             raise ValueError("slice_index, rows and cols have one number for each patch")
         self._shapes = {int(index): (int(shape[0]), int(shape[1])) for index, shape in shapes.items()}
         self._size, self._window, self._fill, self._names = patch_size, window, fill, names
-        self._open: dict[int, _Canvas] = {}
+        self._open: dict[int, MeanCanvas | LabelCanvas] = {}
         self._added = np.zeros(len(self._slices), dtype=bool)
         self._left = Counter(self._slices.tolist())
         self._check_windows()
@@ -264,14 +240,11 @@ class Reassembler:
             patches: their pixels, `(B, h, w)`, or `(B, 1, h, w)` as models give them.
 
         Raises:
-            ReassemblyError: a patch came before, is not known, has another shape, or holds NaN or infinity. Nothing
-                of the batch is taken then.
+            ReassemblyError: a patch came before, is not known, has another shape or dtype, or holds NaN or infinity, or
+                labels cannot hold the fill that a slice needs. Nothing of the batch is taken then.
         """
-        numbers = np.atleast_1d(np.asarray(indices))
-        stack = np.asarray(patches)
-        if stack.ndim == 4 and stack.shape[1] == 1:  # noqa: PLR2004
-            stack = stack[:, 0]
-        stack = _checked_patches(stack)
+        numbers = np.atleast_1d(as_array(indices, "numbers of patches"))
+        stack = checked_patches(patches)
         if len(numbers) != len(stack):
             raise ReassemblyError(
                 f"there are {len(stack)} patches and {len(numbers)} numbers; each patch needs its own"
@@ -281,7 +254,7 @@ class Reassembler:
         for number, patch in zip(numbers.tolist(), stack, strict=True):
             index = int(self._slices[number])
             if index not in self._open:
-                self._open[index] = _Canvas(self._shapes[index], self._size, self._window, stack.dtype)
+                self._open[index] = new_canvas(self._shapes[index], self._size, self._window, stack.dtype)
             self._open[index].add(patch, int(self._rows[number]), int(self._cols[number]))
             self._added[number] = True
             self._left[index] -= 1
@@ -305,6 +278,25 @@ class Reassembler:
         if len(twice):
             raise ReassemblyError(f"{self._name(int(twice[0]))} was given twice")
         _refuse_not_finite(stack, lambda at: self._name(int(numbers[at])))
+        self._check_labels(numbers, stack.dtype)
+
+    def _check_labels(self, numbers: NDArray[Any], dtype: np.dtype[Any]) -> None:
+        """Refuse labels among means, labels of two dtypes, and slices whose missing pixels no label can stand for."""
+        batch = Counter(self._slices[numbers].tolist())
+        for index, count in batch.items():
+            there = self._open.get(index)
+            labels = holds_labels(dtype) or (there is not None and holds_labels(there.dtype))
+            if there is not None and labels and there.dtype != dtype.newbyteorder("="):
+                raise ReassemblyError(
+                    f"slice {index}: its patches are {dtype}, those before were {there.dtype}; give all patches of a "
+                    "slice in one dtype, since labels are not averaged and other numbers are"
+                )
+            if labels and count == self._left[index] and label_fill(self._fill, dtype) is None:
+                mine = numbers[self._slices[numbers] == index]
+                origins = zip(self._rows[mine].tolist(), self._cols[mine].tolist(), strict=True)
+                every = [*(there.origins if there is not None else []), *origins]
+                shape, name = self._shapes[index], f"slice {index}"
+                _refuse_fill(self._fill, dtype, every, shape, self._size, self._window, name)
 
     def finish(self) -> None:
         """Make sure that every patch has come.
@@ -335,7 +327,7 @@ def seam_error(
         Root mean square error on the seams and in the interior, in the slice's unit; pixels without a value (NaN) are
         left out, and a slice without seams has NaN there. Borders of the slice are no seams.
     """
-    image, wanted = np.asarray(result, np.float64), np.asarray(truth, np.float64)
+    image, wanted = as_array(result, "result").astype(np.float64), as_array(truth, "truth").astype(np.float64)
     if image.shape != wanted.shape or image.ndim != 2:  # noqa: PLR2004
         raise ValueError(f"result has shape {image.shape}, truth {wanted.shape}, wanted two slices of one shape")
     seam = np.zeros(image.shape, dtype=bool)

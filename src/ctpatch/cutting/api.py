@@ -73,6 +73,7 @@ def build(
     for each, _ in planned:
         if hint := each.many_files_hint(layout):
             listener(Notice("many-files", hint))
+    tell_outside(planned, listener)
     return [make_set(CutWork(each, folder, options), chosen, listener, overwrite=overwrite) for each, folder in planned]
 
 
@@ -104,3 +105,18 @@ def plan_outputs(
     )
     plans = [plan_split(each, patch_config, skip_faulty=skip, reading=reading) for each in splits]
     return list(zip(plans, folders, strict=True))
+
+
+def tell_outside(planned: Sequence[tuple[SplitPlan, Path]], listener: Listener) -> None:
+    """Say which sets will need a data root, since they do not lie in that of their slices."""
+    for plan, folder in planned:
+        root = plan.source.data_root
+        if folder == root or not folder.is_relative_to(root):
+            listener(
+                Notice(
+                    "outside-data-root",
+                    f"{folder.name} lies outside its data root, so ctpatch cannot tell later where its source slices "
+                    f"are: what reads them (layout index, whole slices, predict, verify --deep) needs --data-root "
+                    f"{root}, in Python data_root=",
+                )
+            )

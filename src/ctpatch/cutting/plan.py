@@ -166,9 +166,14 @@ class SplitPlan:
     def windows_at_covering_stride(self) -> int:
         """How many windows all slices would have at `covering_stride`."""
         stride = self.covering_stride
-        if stride is None:
-            return self.num_windows
-        other = PatchConfig(**{**self.config.options(), "stride": stride})
+        return self.num_windows if stride is None else self._windows_with(stride=stride)
+
+    def windows_spread_evenly(self) -> int:
+        """How many windows all slices would have with `pad_mode="even"`, which loses nothing at the same stride."""
+        return self._windows_with(pad_mode="even")
+
+    def _windows_with(self, **changed: Any) -> int:
+        other = PatchConfig(**{**self.config.options(), **changed})
         return sum(each.slices * len(make_grid(*each.grid.shape, other)) for each in self.shapes)
 
     def pixel_bytes(self, layout: LayoutName) -> int:
@@ -278,6 +283,7 @@ class SplitPlan:
             "coverage": self.coverage,
             "covering_stride": self.covering_stride,
             "windows_at_covering_stride": self.windows_at_covering_stride(),
+            "windows_spread_evenly": self.windows_spread_evenly(),
             "pixel_bytes": {layout: self.pixel_bytes(layout) for layout in LAYOUTS},
             "first_patch_ids": self.first_patch_ids(),
         }

@@ -80,6 +80,7 @@ class BuildResult:
         covering_stride: the stride that would cover the whole slice; None where nothing is lost.
         planned_windows: windows of all slices listed, before any was left out.
         windows_at_covering_stride: how many that would be at the covering stride.
+        windows_spread_evenly: how many with `pad_mode="even"`, which loses nothing at the same stride.
         slices_without_windows: slices smaller than a patch, the first 100.
         num_without_windows: how many those are.
     """
@@ -92,6 +93,7 @@ class BuildResult:
     covering_stride: int | tuple[int, int] | None = None
     planned_windows: int = 0
     windows_at_covering_stride: int = 0
+    windows_spread_evenly: int = 0
     slices_without_windows: list[str] = field(default_factory=list)
     num_without_windows: int = 0
 
@@ -114,6 +116,7 @@ def result_of(
         covering_stride=plan.covering_stride if plan else None,
         planned_windows=plan.num_windows if plan else meta.num_windows,
         windows_at_covering_stride=plan.windows_at_covering_stride() if plan else meta.num_windows,
+        windows_spread_evenly=plan.windows_spread_evenly() if plan else meta.num_windows,
         slices_without_windows=totals.without_windows,
         num_without_windows=totals.num_without_windows,
     )

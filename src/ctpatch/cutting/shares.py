@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from ctpatch.config import BuildConfig, PatchConfig
-from ctpatch.cutting.api import plan_outputs
+from ctpatch.cutting.api import plan_outputs, tell_outside
 from ctpatch.cutting.output import PATCH_SET
 from ctpatch.cutting.plan import SplitPlan, plan_split, tell_notes
 from ctpatch.cutting.receipt import CutReceipt
@@ -110,6 +110,7 @@ def build_share(
     chosen = as_executor(executor, workers)
     planned = plan_outputs(source, config, options, out, data_root, arrays)
     tell_notes((each for each, _ in planned), listener)
+    tell_outside(planned, listener)
     return [_build_share(plan, folder, which, options, chosen, listener) for plan, folder in planned]
 
 

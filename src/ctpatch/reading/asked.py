@@ -7,6 +7,8 @@ from typing import Any, TypeAlias
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
+from ctpatch.core.reassembly import checked_patches
+from ctpatch.errors import ReassemblyError
 from ctpatch.files.memory import empty_buffer
 
 OneArray: TypeAlias = NDArray[Any]
@@ -64,3 +66,15 @@ def buffers_for(
                 f"out for {name} has shape {target.shape} of {target.dtype}, wanted {shape} of {dtypes[name]}"
             )
     return {name: given[name] if name in given else empty_buffer(shape, kind) for name, kind in dtypes.items()}
+
+
+def patches_of_size(patches: ArrayLike, size: tuple[int, int], name: str) -> NDArray[Any]:
+    """Patches that are given in the place of a set's own, `(N, h, w)`; ReassemblyError where theirs is another size."""
+    stack = checked_patches(patches)
+    if stack.shape[1:] != size:
+        seen, wanted = ("x".join(map(str, each)) for each in (stack.shape[1:], size))
+        raise ReassemblyError(
+            f"{name}: the patches are {seen} pixels, those of the set are {wanted}; pad the model's convolutions or "
+            "resample its output so that each pixel keeps its place, or give ctpatch.reassemble origins of your own"
+        )
+    return stack

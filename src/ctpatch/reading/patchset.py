@@ -33,6 +33,7 @@ from ctpatch.reading.asked import (
     buffers_for,
     checked_indices,
     named_arrays,
+    patches_of_size,
 )
 from ctpatch.reading.batches import BatchLoader, Empty, LoaderSource
 from ctpatch.reading.options import Array, LoaderOptions, NumpyOptions, takes
@@ -314,23 +315,26 @@ class PatchSet(Generic[Pixels_co]):
     ) -> NDArray[Any]:
         """A slice put together from its patches: those of the set, or others in their place (a model's output).
 
+        Labels are never averaged, see `ctpatch.reassemble`.
+
         Args:
             slice_index: which slice.
-            patches: `(N, h, w)`, in the order of the slice's rows in the manifest; None takes the set's own.
+            patches: `(N, h, w)`, of the set's size, in the order of the slice's rows in the manifest; None: its own.
             array: whose own patches are taken.
             window: how a patch's pixels weigh where patches overlap.
-            fill: what pixels get that no kept patch covers.
+            fill: what pixels get that no kept patch covers; labels need a whole number there.
 
         Raises:
             KeyError: the set has no such slice.
-            ReassemblyError: there are more or fewer patches than the slice has, or they do not fit.
+            ReassemblyError: there are more or fewer patches than the slice has, or they have another size.
         """
         record = self._slice_row(slice_index)
         rows = self.manifest.with_row_index("at").filter(pl.col("slice_index") == slice_index)
         if patches is None:
             patches = self.read(rows["at"].to_numpy(), arrays=array)
-        shape = record["height"], record["width"]
-        return reassemble(patches, rows.select("row", "col").rows(), shape, window, fill=fill)
+        stack = patches_of_size(patches, self.patch_size, f"slice {slice_index}")
+        origins, shape = rows.select("row", "col").rows(), (record["height"], record["width"])
+        return reassemble(stack, origins, shape, window, fill=fill)
 
     @takes(NumpyOptions)
     def batches(self, options: NumpyOptions) -> BatchLoader[NDArray[Any]]:

@@ -9,16 +9,16 @@ from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from itertools import islice
 from pathlib import Path
-from typing import Any
+from typing import Any, NoReturn
 
 import numpy as np
 import polars as pl
-import xxhash
 from numpy.typing import NDArray
 
 from ctpatch._version import __version__
 from ctpatch.config import PatchConfig
 from ctpatch.core.grid import make_grid
+from ctpatch.core.labels import holds_labels
 from ctpatch.core.patches import extract_from_grid
 from ctpatch.core.reassembly import Reassembler, WindowName
 from ctpatch.errors import UsageError
@@ -30,6 +30,7 @@ from ctpatch.format.meta import now_utc
 from ctpatch.format.prepared_meta import FORMAT_VERSION, PREDICT_META, PredictedMeta, read_dataset_meta
 from ctpatch.format.splits import PREPARED
 from ctpatch.format.tables import STATUS_OK
+from ctpatch.reading.model import Output
 from ctpatch.reading.patchset import AnySet
 from ctpatch.work.folder import WorkFolder, differences
 from ctpatch.work.product import Begun, Product
@@ -56,34 +57,22 @@ class PredictOptions:
     window: WindowName
     fill: float
     clip: bool
+    output: Output = None
 
     def described(self) -> dict[str, Any]:
         """As plain values; a fill that is no number as text, since JSON has none."""
         geometry = self.config.model_dump(mode="json", include={"patch_size", "stride", "pad_mode"})
         rest = {"batch_size": self.batch_size, "window": self.window, "fill": str(float(self.fill)), "clip": self.clip}
-        return {**geometry, **rest}
+        return {**geometry, **rest, **({} if self.output is None else {"output": self.output})}
 
 
-def is_torch_module(model: object) -> bool:
-    """Whether a model is a `torch.nn.Module`, without importing torch."""
-    return any(base.__module__ == "torch.nn.modules.module" for base in type(model).__mro__)
-
-
-def model_digest(model: Any) -> str | None:
-    """Digest of a torch module's class and of all its parameters and buffers; None for anything else."""
-    if not is_torch_module(model):
-        return None
-    import torch  # noqa: PLC0415 - it is there where such a model is
-
-    hasher = xxhash.xxh3_128(f"{type(model).__module__}.{type(model).__qualname__}\n".encode())
-    for name, value in sorted(model.state_dict().items()):
-        tensor = value.detach().cpu().contiguous() if hasattr(value, "detach") else None
-        described = f"{name} {value!r}" if tensor is None else f"{name} {tensor.dtype} {tuple(tensor.shape)}"
-        hasher.update(f"{described}\n".encode())
-        if tensor is not None and tensor.numel():
-            # As bytes: NumPy has not all of torch's dtypes.
-            hasher.update(tensor.reshape(-1).view(torch.uint8).numpy().data)
-    return hasher.hexdigest()
+def refuse_small(shape: tuple[int, int], config: PatchConfig, name: str) -> NoReturn:
+    """Refuse a slice in which there is no window."""
+    seen, wanted = ("x".join(map(str, size)) for size in (shape, config.patch_size))
+    raise UsageError(
+        f"{name}: {seen} pixels are less than a patch of {wanted}, and pad_mode {config.pad_mode!r} does not pad; give "
+        "a cfg with a smaller patch_size, or with pad_mode 'reflect', 'edge' or 'zero'"
+    )
 
 
 class PredictedFiles(Product[PredictedMeta]):
@@ -167,12 +156,18 @@ class PredictWork(Work[PredictPart, WorkFolder[PredictedMeta], PredictReceipt, P
         # Of two runs whose models cannot be compared, the second never resumes the first.
         nonce = "" if model is not None else f"-{secrets.token_hex(8)}"
         self.begun = Begun(described, self._digest + nonce, {"split": ps.meta.split})
-        used = ps.slices.filter((pl.col("status") == STATUS_OK) & (pl.col("num_windows") > 0))
-        columns = used.select("slice_index", "src_path", "height", "width", "patient_id")
-        self._tasks = [
-            PredictTask(index, path, (height, width), patient or "")
-            for index, path, height, width, patient in columns.iter_rows()
-        ]
+        self.left_out: list[str] = []
+        self._tasks: list[PredictTask] = []
+        columns = ps.slices.filter(pl.col("status") == STATUS_OK).select(
+            "slice_index", "src_path", "height", "width", "patient_id", "num_windows"
+        )
+        for index, path, height, width, patient, windows in columns.iter_rows():
+            if len(make_grid(height, width, options.config)):
+                self._tasks.append(PredictTask(index, path, (height, width), patient or ""))
+            elif windows:
+                refuse_small((height, width), options.config, f"slice {index} ({path})")
+            else:  # the set has no patch of it either
+                self.left_out.append(path)
 
     @property
     def num_tasks(self) -> int:
@@ -259,7 +254,7 @@ class PredictWork(Work[PredictPart, WorkFolder[PredictedMeta], PredictReceipt, P
         receipt.write(folder.state)
         return receipt
 
-    def _predicted(self, part: PredictPart) -> Iterator[tuple[PredictTask, NDArray[np.float32]]]:
+    def _predicted(self, part: PredictPart) -> Iterator[tuple[PredictTask, NDArray[Any]]]:
         """Whole results one by one; batches run on over the ends of slices."""
         options = self._options
         tasks = {task.slice_index: task for task in part.tasks}
@@ -281,11 +276,12 @@ class PredictWork(Work[PredictPart, WorkFolder[PredictedMeta], PredictReceipt, P
         while batch := list(islice(windows, options.batch_size)):
             numbers, patches = zip(*batch, strict=True)
             for done in whole.add(numbers, self._call(np.stack(patches))):
-                if done.uncovered and not np.isfinite(options.fill):
+                if done.uncovered and not np.isfinite(options.fill):  # labels were refused before
                     raise UsageError(
                         f"slice {done.slice_index}: {done.uncovered} pixels are in no window of pad_mode "
                         f"{options.config.pad_mode!r}; use 'even' or 'shift', or give a fill"
                     )
-                result = np.clip(done.image, *self._ps.meta.value_range) if options.clip else done.image
+                clips = options.clip and not holds_labels(done.image.dtype)  # label 2 is not label 1
+                result = np.clip(done.image, *self._ps.meta.value_range) if clips else done.image
                 yield tasks[done.slice_index], np.ascontiguousarray(result)
         whole.finish()
