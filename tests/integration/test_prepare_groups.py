@@ -167,3 +167,17 @@ def test_patients_with_one_series_uid_are_two_series(tmp_path: Path, key: Path) 
     rows = rows_of(result.folder)
     assert len({row["group"] for row in rows}) == 1
     assert len({(row["patient_id"], row["series"]) for row in rows}) == len({row["series"] for row in rows}) == 2
+
+
+def test_ids_that_are_the_same_but_for_spelling_are_named(tmp_path: Path, key: Path) -> None:
+    for number, name in enumerate(["7", "007", "P 1", "p1", "P2"]):
+        write_series(tmp_path / "raw" / f"s{number}", 2, PatientID=name, SeriesInstanceUID=f"{ROOT}9.{number}")
+    heard = Heard()
+    prepare_dicom(tmp_path / "raw", tmp_path / "data", "set", key=key, split=["train=1"], listener=heard)
+    (message,) = heard.notices("patient-spelling")
+    assert message.startswith("2 patient ids are the same but for spelling ('007' and '7', 'P 1' and 'p1'):")
+    quiet = Heard()
+    prepare_dicom(
+        tmp_path / "raw", tmp_path / "data", "quiet", key=key, split=["train=1"], listener=quiet, names_shown=False
+    )
+    assert quiet.notices("patient-spelling")[0].startswith("2 patient ids are the same but for spelling: ctpatch")

@@ -1,9 +1,10 @@
-"""What a user is told of splits: those that stay empty, what stands for patients, and patients who are divided."""
+"""What a user is told of splits: those that stay empty, what stands for patients, and patients who may be divided."""
 
 from collections import Counter
 from collections.abc import Sequence
 
 from ctpatch.events import Listener, Notice
+from ctpatch.format.ids import id_key
 from ctpatch.prepare.planning import PreparePlan
 from ctpatch.prepare.short import first_three
 
@@ -39,3 +40,20 @@ def notice_splits(plan: PreparePlan, shares: Sequence[str], listener: Listener, 
             "ctpatch audit reports them. Use --group-by patient, unless one id stands for many people"
         )
         listener(Notice("divided-patients", said))
+    _notice_spellings({raw.who for _, raw in slices if raw.who_kind == "patient"}, listener, names_shown)
+
+
+def _notice_spellings(patients: set[str], listener: Listener, names_shown: bool) -> None:
+    """Say which ids are the same but for spelling: their pseudonyms differ, so that nobody can see it later."""
+    alike: dict[str, list[str]] = {}
+    for name in sorted(patients):
+        alike.setdefault(id_key(name), []).append(name)
+    several = [" and ".join(map(repr, names)) for names in alike.values() if len(names) > 1]
+    if several:
+        names = f" ({first_three(several)})" if names_shown else ""
+        said = (
+            f"{len(several)} patient ids are the same but for spelling{names}: ctpatch takes them for different "
+            "patients, whose slices can lie in different splits. If they are one patient, give both spellings the same "
+            "split in a table (--patients)"
+        )
+        listener(Notice("patient-spelling", said))
