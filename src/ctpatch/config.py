@@ -54,10 +54,10 @@ class _Frozen(BaseModel):
         try:
             super().__init__(**values)
         except ValidationError as error:
-            raise ConfigError(_explain(error)) from None
+            raise ConfigError(*_explain(error)) from None
 
 
-def _explain(error: ValidationError) -> str:
+def _explain(error: ValidationError) -> list[str]:
     lines = []
     for fault in error.errors(include_url=False):
         field = ".".join(part for part in fault["loc"] if isinstance(part, str) and part.isidentifier())
@@ -67,7 +67,7 @@ def _explain(error: ValidationError) -> str:
             known = ", ".join(sorted({*PatchConfig.model_fields, *BuildConfig.model_fields}))
             message = f"there is no such option; options are {known}"
         lines.append(f"{field}: {message}, got {seen}" if field else message)
-    return "\n".join(dict.fromkeys(lines))
+    return list(dict.fromkeys(lines))
 
 
 class Rule(_Frozen):

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Annotated
 from cyclopts import Parameter
 
 from ctpatch.cli.options import json_text
-from ctpatch.errors import EXIT_DATA, EXIT_DONE
+from ctpatch.errors import EXIT_DATA, EXIT_DONE, printable
 
 if TYPE_CHECKING:
     from ctpatch.checking.audit.report import AuditReport, Leak, SplitSummary
@@ -58,8 +58,6 @@ def audit(
 
 def audit_text(report: "AuditReport", show: int = _SHOWN) -> str:
     """What an audit found, as text; `show` findings of each check."""
-    from ctpatch.cli.screen import printable  # noqa: PLC0415
-
     return "\n".join(printable(line) for line in _lines(report, show))
 
 
