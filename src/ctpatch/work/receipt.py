@@ -2,9 +2,12 @@
 
 import json
 from collections.abc import Iterable, Iterator, Mapping
-from dataclasses import dataclass, field, fields
+from dataclasses import dataclass, field, fields, replace
+from functools import lru_cache
 from pathlib import Path
 from typing import Any, Protocol, Self, TypeVar
+
+from pydantic import TypeAdapter
 
 from ctpatch.errors import CtPatchError, FormatError
 from ctpatch.files.atomic import explain_os_error, write_atomic
@@ -41,8 +44,11 @@ class Receipt:
         try:
             values = json.loads(content)
             known = {each.name for each in fields(cls)} - {"reused"}
-            whole = values.pop("digest") == json_digest(values) and set(values) == known
-            return cls(**values, reused=True) if whole else None
+            if values.pop("digest") != json_digest(values) or set(values) != known:
+                return None
+            kind: Any = cls
+            receipt: Self = _checked(kind).validate_json(json.dumps(values), strict=True)
+            return replace(receipt, reused=True)
         except (ValueError, KeyError, TypeError, AttributeError, RecursionError):
             return None
 
@@ -58,6 +64,12 @@ class Receipt:
         except OSError:
             return None
         return receipt if receipt is not None and receipt.plan_digest == plan_digest else None
+
+
+@lru_cache
+def _checked(kind: Any) -> TypeAdapter[Any]:
+    """Looks whether each field is of its type: a digest that holds says only that who wrote it could compute one."""
+    return TypeAdapter(kind)
 
 
 class Numbered(Protocol):

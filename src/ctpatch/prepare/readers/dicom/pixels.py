@@ -55,9 +55,9 @@ def read_hu(
             hu += float(dataset.RescaleIntercept)
             if padding is not None:
                 hu[(stored >= padding[0]) & (stored <= padding[1])] = AIR_HU
-        except (FileProblemError, UsageError, MemoryError):
+        except (FileProblemError, UsageError, MemoryError, KeyboardInterrupt, SystemExit):
             raise
-        except Exception as error:  # noqa: BLE001 - pydicom and the decoders raise many kinds, quoting values
+        except BaseException as error:  # noqa: BLE001 - many kinds, quoting values; a decoder in Rust panics by its own
             raise FileProblemError("damaged", f"its pixels cannot be decoded ({type(error).__name__})") from None
     if not np.isfinite(hu).all():
         raise FileProblemError("damaged", "its values are not finite")
