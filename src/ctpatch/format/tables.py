@@ -99,7 +99,7 @@ def parse_table(content: bytes, schema: Schema, name: str, *, has_header: bool =
 
 
 def refuse_nonsense(slices: pl.DataFrame, arrays: Sequence[str]) -> pl.DataFrame:
-    """The rows of a slice manifest, if those who use the set can rely on each: sizes, numbers, digests, each slice once.
+    """The rows of a slice manifest, if those who use the set can rely on each: sizes, digests, each slice once.
 
     Whether the rows are true is what `verify` finds out.
 
