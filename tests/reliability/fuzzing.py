@@ -170,7 +170,7 @@ def mutate_table(rng: random.Random, content: bytes) -> tuple[bytes, str]:
             break
     stream = io.StringIO()
     csv.writer(stream, lineterminator=rng.choice(["\n", "\n", "\n", "\r\n", "\r"])).writerows(rows)
-    return stream.getvalue().encode(errors="surrogateescape"), "; ".join(said)
+    return stream.getvalue().encode(errors="surrogatepass"), "; ".join(said)
 
 
 def digest_of(content: bytes) -> str:

@@ -17,7 +17,7 @@ from helpers import Prepared, make_split, small_parts
 from reliability.common import FULL, Count, restore
 from reliability.fuzzing import attempt, mutate_bytes, mutate_json, mutate_table, sealed
 
-ROUNDS = int(os.environ.get("CTPATCH_FUZZ", "0")) or (1500 if FULL else 25)
+ROUNDS = int(os.environ.get("CTPATCH_FUZZ", "0")) or (400 if FULL else 10)
 _SHOWN = 100
 SEED = int(os.environ.get("CTPATCH_FUZZ_SEED", "12"))
 CONFIG = ctpatch.PatchConfig(patch_size=16, stride=8, drop=("flat: std < 0.25",))

@@ -19,10 +19,10 @@ from helpers import LAYOUTS, Prepared, make_split
 from reliability.common import FULL, Count, restore
 from reliability.fuzzing import attempt, digest_of, mutate_bytes, mutate_json, mutate_table, sealed
 
-ROUNDS = int(os.environ.get("CTPATCH_FUZZ", "0")) or (1500 if FULL else 30)
+ROUNDS = int(os.environ.get("CTPATCH_FUZZ", "0")) or (400 if FULL else 12)
 CONFIG = ctpatch.PatchConfig(patch_size=16, stride=8, drop=("flat: std < 0.25",))
 TABLES = ("patch_manifest.csv", "slice_manifest.csv", "rejected_patches.csv")
-_SHOWN = 100
+_SHOWN, _MOST_READ = 100, 60
 SEED = int(os.environ.get("CTPATCH_FUZZ_SEED", "12"))
 
 
@@ -48,11 +48,12 @@ def read_all(folder: Path) -> Pixels:
     attempt("repr and meta", lambda: (repr(ps), len(ps), ps.patch_size, ps.meta.model_dump()))
     pixels: Pixels = {}
     for array in ps.arrays:
-        found = attempt("read", lambda array=array: ps.read(range(len(ps)), arrays=array))  # type: ignore[misc]
+        some = range(min(len(ps), _MOST_READ))
+        found = attempt("read", lambda array=array, some=some: ps.read(some, arrays=array))  # type: ignore[misc]
         if found:
-            assert found.value.shape == (len(ps), *ps.patch_size)
+            assert found.value.shape == (len(some), *ps.patch_size)
             assert found.value.dtype == np.dtype(ps.meta.arrays[array].dtype)
-            pixels[array] = dict(zip(ps.manifest["patch_id"].to_list(), found.value, strict=True))
+            pixels[array] = dict(zip(ps.manifest["patch_id"].to_list(), found.value, strict=False))
     indices = attempt("slices", lambda: ps.slices["slice_index"].drop_nulls().to_list()[:3])
     for index in indices.value or []:
         attempt("slice", lambda index=index: ps.slice(index))  # type: ignore[misc]
