@@ -60,7 +60,7 @@ METAS: list[tuple[dict[str, Any], str]] = [
 def test_metas_that_are_no_options(folder: Path, fields: dict[str, Any], said: str) -> None:
     change_meta(folder, lambda meta: meta.update(fields))
     for door in doors(folder).values():
-        with pytest.raises(FormatError, match="patch_meta.json") as caught:
+        with pytest.raises(FormatError, match=r"patch_meta\.json") as caught:
             door()
         assert said in caught.value.message
     report = ctpatch.verify(folder)

@@ -237,7 +237,7 @@ def _trusted(job: PrepareJob, part: PreparePart) -> PrepareReceipt | None:
     holds = (
         receipt is not None
         and not receipt.left_out
-        and [row["index"] for row in receipt.rows] == [task.index for task in part.tasks]
+        and [row.get("index") for row in receipt.rows] == [task.index for task in part.tasks]
         and not any(touched_since(job.arrays, task, receipt.started_ns) for task in part.tasks)
         and arrays_hold(job.folder, receipt.digests)
     )

@@ -245,7 +245,7 @@ class PredictWork(Work[PredictPart, WorkFolder[PredictedMeta], PredictReceipt, P
         place, plan = folder.folder.resolve(), self.begun.plan_digest
         done = PredictReceipt.of_plan(folder.state, part.number, plan)
         wanted = [task.slice_index for task in part.tasks]
-        if done is not None and [row["index"] for row in done.rows] == wanted and arrays_hold(place, done.digests):
+        if done is not None and [row.get("index") for row in done.rows] == wanted and arrays_hold(place, done.digests):
             return done
         started = time.time_ns()
         rows: dict[int, dict[str, Any]] = {}
