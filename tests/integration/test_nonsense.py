@@ -1,15 +1,27 @@
 """Fields and cells of the right type that make no sense, with the right digests: an error of ours at every door."""
 
+import json
 import shutil
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import pytest
+import xxhash
 
 import ctpatch
 from ctpatch.errors import CtPatchError, FormatError
-from helpers import Prepared, build_one, change_meta, csv_rows, make_split, rewrite_table, small_parts
+from helpers import (
+    Prepared,
+    assert_same_tree,
+    build_one,
+    change_meta,
+    csv_rows,
+    make_split,
+    rewrite_table,
+    small_parts,
+    tree_bytes,
+)
 
 
 @pytest.fixture(scope="module")
@@ -141,10 +153,6 @@ def test_a_receipt_of_other_types_is_none(
     template: Prepared, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, field: str, value: Any
 ) -> None:
     """Its digest holds and its part is done again: the set is right."""
-    import json
-
-    import xxhash
-
     small_parts(monkeypatch, slices=1)
     prepared = make_split(tmp_path / "root", [(24, 32)] * 2)
     config = ctpatch.PatchConfig(patch_size=16, stride=8)
@@ -159,3 +167,49 @@ def test_a_receipt_of_other_types_is_none(
     build_one(prepared)
     assert ctpatch.verify(prepared.out, deep=True).ok
     assert len(csv_rows(prepared.out / "patch_manifest.csv")) == len(ctpatch.open(template.out))
+
+
+@pytest.mark.parametrize(
+    ("field", "value"),
+    [
+        ("rows", [{}]),
+        ("rows", [{"index": "x"}]),
+        ("rows", [{"index": 0, "path": [1]}]),
+        ("left_out", [["x"]]),
+        ("left_out", [["x", 1]]),
+        ("digests", {"../../x.npy": "0", "a\x00b": "1"}),
+    ],
+)
+def test_a_receipt_of_prepared_slices_that_makes_no_sense(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, field: str, value: Any
+) -> None:
+    """The run was cut off after its slices; the part is done again, and the set is that of an undisturbed run."""
+    pytest.importorskip("pydicom", reason="pydicom is not installed")
+    from ctpatch.work.folder import WorkFolder
+    from dicom_files import write_series
+
+    write_series(tmp_path / "raw", 2)
+    (tmp_path / "my.key").write_bytes(b"0123456789abcdef" * 4)
+
+    def run(name: str) -> Any:
+        return ctpatch.prepare_dicom(
+            tmp_path / "raw", tmp_path / name, "set", split=["train=1"], key=tmp_path / "my.key"
+        )
+
+    def cut_off(*_: object) -> None:
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patch:
+        patch.setattr(WorkFolder, "put", cut_off)
+        with pytest.raises(KeyboardInterrupt):
+            run("data")
+    (path,) = (tmp_path / "data/prepared/set/.ctpatch").glob("*.receipt.json")
+    content = json.loads(path.read_text())
+    del content["digest"]
+    content[field] = value
+    text = json.dumps(content, sort_keys=True, separators=(",", ":"))
+    path.write_text(json.dumps({**content, "digest": xxhash.xxh3_128(text.encode()).hexdigest()}))
+    run("data")
+    run("undisturbed")
+    found, wanted = (tree_bytes(tmp_path / name / "prepared/set/train") for name in ("data", "undisturbed"))
+    assert_same_tree(found, wanted)

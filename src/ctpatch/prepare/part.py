@@ -10,10 +10,11 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from itertools import groupby
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any
 
 import numpy as np
 from numpy.typing import NDArray
+from pydantic import Field
 
 from ctpatch.errors import SliceError
 from ctpatch.files.atomic import sync_outputs, system_errors, write_file
@@ -25,7 +26,7 @@ from ctpatch.prepare.readers.base import RawSlice, Reader
 from ctpatch.prepare.readers.tree import source_folder
 from ctpatch.prepare.values import AIR_HU, STORED, Mapping
 from ctpatch.words import OnError
-from ctpatch.work.receipt import Receipt, arrays_hold
+from ctpatch.work.receipt import Receipt, Row, arrays_hold
 
 Image = NDArray[Any]
 
@@ -107,9 +108,9 @@ class PrepareReceipt(Receipt):
     `left_out` are slices that could not be used: pseudonym of the file, and why.
     """
 
-    rows: list[dict[str, Any]]
+    rows: list[Row]
     digests: dict[str, str]
-    left_out: list[list[str]]
+    left_out: list[Annotated[list[str], Field(min_length=2, max_length=2)]]
 
 
 def run_part(job: PrepareJob, part: PreparePart) -> PrepareReceipt:

@@ -149,11 +149,11 @@ class PrepareWork(Work[PreparePart, PrepareJob, PrepareReceipt, PreparedMeta]):
             rows[part.tasks[0].split].extend(receipt.rows)
             for file, reason in receipt.left_out:
                 left_out.append((file, "image", "unusable", reason))
-                faults.append(f"{files[file] if self._names_shown else file}: {reason}")
+                faults.append(f"{files.get(file, file) if self._names_shown else file}: {reason}")
         splits = {split: self._publish_manifest(folder, split, found) for split, found in rows.items() if found}
         if not splits:
             raise SliceError(f"none of the {self.num_tasks} slices could be used: {'; '.join(faults[:_NAMES_SHOWN])}")
-        digests = Counter(row["source_digest"] for found in rows.values() for row in found)
+        digests = Counter(row.get("source_digest") for found in rows.values() for row in found)
         frame = pl.DataFrame(left_out, _LEFT_OUT_SCHEMA, orient="row")
         content = frame.sort(frame.columns).write_csv().encode()
         folder.put(LEFT_OUT, content)

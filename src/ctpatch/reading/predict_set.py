@@ -32,7 +32,7 @@ from ctpatch.format.tables import STATUS_OK
 from ctpatch.reading.patchset import AnySet
 from ctpatch.work.folder import WorkFolder, differences
 from ctpatch.work.product import Begun, Product
-from ctpatch.work.receipt import Receipt, arrays_hold, receipts_of
+from ctpatch.work.receipt import Receipt, Row, arrays_hold, receipts_of
 from ctpatch.work.run import Work
 
 _BATCHES_PER_PART = 8
@@ -139,7 +139,7 @@ class PredictPart:
 class PredictReceipt(Receipt):
     """What a finished part did: its rows of the manifest, and the digest of each slice, by file."""
 
-    rows: list[dict[str, Any]]
+    rows: list[Row]
     digests: dict[str, str]
 
 

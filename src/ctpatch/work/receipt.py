@@ -15,6 +15,8 @@ from ctpatch.files.digest import array_digest, json_digest
 from ctpatch.files.npy import SliceBuffer
 
 RECEIPT_SUFFIX = ".receipt.json"
+Row = dict[str, str | int | float | None]
+"""A row of a manifest, by its columns."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
