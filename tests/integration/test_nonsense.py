@@ -93,6 +93,7 @@ CELLS: list[tuple[str, str, str]] = [
     ("src_path", "", "the cell is empty, wanted a value"),
     ("digest", "", "the cell is empty, wanted the digest of a slice that was cut"),
     ("status", "", "the cell is empty, wanted a value"),
+    ("status", "-1", "'-1', wanted ok or skipped"),
 ]
 
 
@@ -107,6 +108,13 @@ def test_slices_that_cannot_be(folder: Path, column: str, value: str, said: str)
     report = ctpatch.verify(folder)
     assert report.status == "failed"
     assert "slice_manifest.csv" in {finding.file for finding in report.findings}
+
+
+def test_windows_of_a_slice_that_was_not_cut_are_not_lost_quietly(folder: Path) -> None:
+    """Converting would leave them out."""
+    rewrite_table(folder, "patch_manifest.csv", 2, "slice_index", "7")
+    with pytest.raises(FormatError, match=r"patch_manifest\.csv row 4, column slice_index: 7, wanted a slice"):
+        ctpatch.convert(folder, folder.parents[2] / "patches/other", layout="shards")
 
 
 def test_verify_makes_no_grid_of_a_slice_that_cannot_be(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:

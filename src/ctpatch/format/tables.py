@@ -118,6 +118,9 @@ def refuse_nonsense(slices: pl.DataFrame, arrays: Sequence[str]) -> pl.DataFrame
         wrong.setdefault(side, (~inside, f"wanted 1 to {MAX_PIXELS_PER_AXIS} pixels, or 0 where it was left out"))
     for name in ("slice_index", "num_windows", "num_patches"):
         wrong.setdefault(name, (slices[name] < 0, "wanted 0 or more"))
+    known = slices["status"].is_in([STATUS_OK, STATUS_SKIPPED])
+    wrong.setdefault("status", (~known, f"wanted {STATUS_OK} or {STATUS_SKIPPED}"))
+    wrong["reason"] = (~cut & slices["reason"].is_null(), "wanted why the slice was left out")
     for name in map(digest_column, arrays):
         wrong[name] = (cut & slices[name].is_null(), "wanted the digest of a slice that was cut")
     for name, (rows, wanted) in (
