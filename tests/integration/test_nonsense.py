@@ -110,6 +110,15 @@ def test_slices_that_cannot_be(folder: Path, column: str, value: str, said: str)
     assert "slice_manifest.csv" in {finding.file for finding in report.findings}
 
 
+def test_an_array_that_the_meta_does_not_have_is_found(tmp_path: Path) -> None:
+    prepared = make_split(tmp_path, [(24, 32)], arrays={"mask": "uint8"})
+    build_one(prepared)
+    change_meta(prepared.out, lambda meta: meta["arrays"].pop("mask"))
+    report = ctpatch.verify(prepared.out, deep=True)
+    assert report.status == "failed"
+    assert "the source manifest lists the array 'mask', which the set does not have" in str(report.findings)
+
+
 def test_windows_of_a_slice_that_was_not_cut_are_not_lost_quietly(folder: Path) -> None:
     """Converting would leave them out."""
     rewrite_table(folder, "patch_manifest.csv", 2, "slice_index", "7")

@@ -19,6 +19,7 @@ from ctpatch.cutting.plan import Part, SliceTask, plan_split
 from ctpatch.cutting.receipt import CutReceipt
 from ctpatch.cutting.tables import Totals, meta_of
 from ctpatch.cutting.work import CutWork
+from ctpatch.errors import FormatError
 from ctpatch.files.atomic import given_path
 from ctpatch.format.columns import digest_column, path_column, source_column
 from ctpatch.format.meta import PATCH_META
@@ -63,6 +64,9 @@ class Rebuild:
         manifest = ps.data_root / ps.meta.source_manifest if source is None else given_path(source)
         (found,) = find_splits([manifest], ps.data_root)
         self.plan = plan_split(found, ps.config, skip_faulty=True)
+        more = [array for array in self.plan.arrays if array not in ps.arrays]
+        if more:
+            raise FormatError(f"the source manifest lists the array {more[0]!r}, which the set does not have")
         ended = ps.slices.filter(pl.col("reason").str.contains(_ENDED, literal=True))
         self._ended: dict[int, str] = dict(ended.select("slice_index", "reason").iter_rows())
         # Where the set lies is no matter: its paths are taken as its own meta has them.
