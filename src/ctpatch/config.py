@@ -54,10 +54,10 @@ class _Frozen(BaseModel):
         try:
             super().__init__(**values)
         except ValidationError as error:
-            raise ConfigError(_explain(error, type(self))) from None
+            raise ConfigError(*_explain(error, type(self))) from None
 
 
-def _explain(error: ValidationError, kind: type[BaseModel]) -> str:
+def _explain(error: ValidationError, kind: type[BaseModel]) -> list[str]:
     lines = []
     for fault in error.errors(include_url=False):
         field = ".".join(part for part in fault["loc"] if isinstance(part, str) and part.isidentifier())
@@ -69,7 +69,7 @@ def _explain(error: ValidationError, kind: type[BaseModel]) -> str:
             if kind is PatchConfig and field in BuildConfig.model_fields:
                 message += f" ({field} decides no patch: give it to ctpatch.build)"
         lines.append(f"{field}: {message}, got {seen}" if field else message)
-    return "\n".join(dict.fromkeys(lines))
+    return list(dict.fromkeys(lines))
 
 
 class Rule(_Frozen):

@@ -4,6 +4,8 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 
+from ctpatch.errors import one_line
+
 
 @dataclass(frozen=True, slots=True)
 class WorkStarted:
@@ -37,6 +39,10 @@ class Notice:
 
     code: str
     message: str
+
+    def __post_init__(self) -> None:
+        # It may quote a cell or the name of a file, which may come from anyone.
+        object.__setattr__(self, "message", one_line(self.message))
 
 
 Event = WorkStarted | WorkAdvanced | WorkFinished | Notice

@@ -549,3 +549,30 @@ def test_jpeg_2000_without_ids_goes_through(tmp_path: Path, key: Path) -> None:
     rows = manifest(tmp_path / "data", "j2k", "train")
     assert np.allclose(np.diff(rows["position_mm"].to_numpy()), 2.0)
     assert ctpatch.build(tmp_path / "data/prepared/j2k/train", layout="index")[0].meta.num_patches == 20 * 49
+
+
+def _rle_without_its_pixels(path: Path) -> None:
+    """A slice of patient `dan` whose header is whole and whose compressed pixels are not."""
+    write_ct(path, pixels_of(7), PatientID="dan", SeriesInstanceUID=f"{ROOT}9.1")
+    pydicom = pytest.importorskip("pydicom")
+    dataset = pydicom.dcmread(path)
+    dataset.file_meta.TransferSyntaxUID = "1.2.840.10008.1.2.5"
+    dataset.PixelData = pydicom.encaps.encapsulate([b"no run lengths"])
+    dataset["PixelData"].VR = "OB"
+    dataset["PixelData"].is_undefined_length = True
+    dataset.save_as(path, enforce_file_format=True)
+
+
+@pytest.mark.parametrize("copies", [2, 3])
+def test_a_repeated_slice_of_which_no_copy_can_be_read(tree: Path, tmp_path: Path, key: Path, copies: int) -> None:
+    """A series of one place, all faulty: it stops a run that is to stop, and costs one that skips nothing else."""
+    for number in range(copies):
+        _rle_without_its_pixels(tree / f"d/{number}")
+    with pytest.raises(SliceError, match="d/0"):
+        prepare_dicom(tree, tmp_path / "stops", "set", split=["train=1"], key=key)
+    result = prepare_dicom(tree, tmp_path / "data", "set", split=["train=1"], key=key, on_error="skip")
+    assert sum(each.num_slices for each in result.meta.splits.values()) == 8
+    left = pl.read_csv(result.folder / "left_out.csv")
+    assert left.height == copies
+    assert not result.complete
+    assert sorted(manifest(tmp_path / "data", "set", "train")["patient_id"].value_counts()["count"]) == [1, 3, 4]

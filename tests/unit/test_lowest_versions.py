@@ -56,4 +56,4 @@ def test_what_has_no_floor_is_named(extra: str, said: str) -> None:
 def test_all_that_ctpatch_asks_for_has_one_floor() -> None:
     project = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]
     floors = lowest_versions(project, list(project["optional-dependencies"]))
-    assert {"numpy", "filelock", "scipy", "torch", "pytest"} <= set(floors)
+    assert {"numpy", "polars", "scipy", "torch", "pytest"} <= set(floors)

@@ -1,6 +1,7 @@
 """Rules against plain Python on one row at a time."""
 
 import math
+import sys
 from collections.abc import Callable
 from typing import Any
 
@@ -11,7 +12,7 @@ from hypothesis import strategies as st
 from numpy.typing import NDArray
 
 from ctpatch.config import Rule, min_std_rule
-from ctpatch.core.rules import compile_rules, opposite
+from ctpatch.core.rules import compile_number, compile_rules, opposite
 from ctpatch.core.statistics.columns import rule_columns
 from ctpatch.errors import RuleError
 from helpers import refusal
@@ -227,3 +228,48 @@ def test_the_opposite_drops_just_what_the_rule_keeps(condition: str) -> None:
 def test_what_has_no_opposite_is_refused(condition: str) -> None:
     with pytest.raises(RuleError, match="rule 'r': "):
         opposite(Rule(name="r", condition=condition))
+
+
+@pytest.mark.parametrize(
+    ("condition", "said"),
+    [
+        ("std < 1.e", "holds '1.e', which is no number"),
+        ("std < 2e", "holds '2e', which is no number"),
+        ("floor( -- [", "has a function without its number"),
+        ("NOT " * 300 + "(std < 1)", "is nested too deeply"),
+        (" OR ".join(["std<1"] * 220), "a chain of more than 200 terms"),
+        ("(" * 350 + "std" + ")" * 350 + " < 1", "is nested too deeply"),
+        ("std < [", "is no SQL condition: syntax error"),
+        ("\x00", "names an unknown column '\\x00'"),
+    ],
+)
+def test_texts_that_the_parser_fails_at(condition: str, said: str) -> None:
+    assert said in refusal(RuleError, lambda: hits(condition, ROWS[0]))
+
+
+def test_a_long_chain_is_judged_up_to_the_limit() -> None:
+    """199 ORs of which only the last one holds."""
+    chain = " OR ".join(["std<0"] * 198 + ["std=2"])
+    assert hits(chain, *ROWS) == [row["std"] == 2 for row in ROWS]
+
+
+def test_a_number_of_many_terms() -> None:
+    total = compile_number("weights", " + ".join(["std"] * 200))(columns(*ROWS))
+    assert total.tolist() == pytest.approx([200 * row["std"] for row in ROWS])
+    said = refusal(RuleError, lambda: compile_number("weights", " + ".join(["std"] * 350)))
+    assert said.startswith("weights 'std + std")
+    assert "a chain of more than 200 terms" in said
+
+
+@pytest.mark.parametrize("expression", ["std < 1.e", "1.e", "floor( -- [", "-" * 500 + "1", "abs()", ""])
+def test_numbers_that_the_parser_fails_at(expression: str) -> None:
+    refusal(RuleError, lambda: compile_number("weights", expression))
+
+
+def test_a_caller_deep_in_calls_gets_the_same_error() -> None:
+    chain = " OR ".join(["std<0"] * 190)
+
+    def call(depth: int) -> list[bool]:
+        return call(depth - 1) if depth else hits(chain, ROWS[0])
+
+    assert "is nested too deeply" in refusal(RuleError, lambda: call(sys.getrecursionlimit() - 300))

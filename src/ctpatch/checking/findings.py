@@ -5,6 +5,8 @@ from collections.abc import Iterable
 from dataclasses import asdict, dataclass, field, replace
 from typing import Any
 
+from ctpatch.errors import one_line
+
 MAX_KEPT = 1000
 """Findings beyond these are counted, not kept."""
 
@@ -26,6 +28,10 @@ class Finding:
     row: int | None
     message: str
     patches: int | None = None
+
+    def __post_init__(self) -> None:
+        # They quote cells and names of files, which may come from anyone.
+        object.__setattr__(self, "message", one_line(self.message))
 
     def __str__(self) -> str:
         where = self.file if self.row is None else f"{self.file} row {self.row}"

@@ -12,6 +12,7 @@ import polars as pl
 import xxhash
 
 from ctpatch.checking.findings import Finding
+from ctpatch.config import MAX_PIXELS_PER_AXIS
 from ctpatch.core.grid import PADDING_MODES, Grid, make_grid
 from ctpatch.core.rules import compile_rules
 from ctpatch.core.statistics.columns import STATISTICS, Limits
@@ -120,8 +121,9 @@ def _check_counts(ps: PatchSet) -> Iterator[Finding]:
 
 
 def _grid_on(ps: PatchSet, height: int | None, width: int | None) -> Grid | None:
-    """The grid on a slice of this shape; None where no slice has such a shape."""
-    return make_grid(height, width, ps.config) if height and width and min(height, width) > 0 else None
+    """The grid on a slice of this shape; None where no slice has such a shape: its windows would fill the memory."""
+    possible = all(side is not None and 1 <= side <= MAX_PIXELS_PER_AXIS for side in (height, width))
+    return make_grid(height, width, ps.config) if possible and height and width else None
 
 
 def _check_slices(ps: PatchSet, table: _Table) -> Iterator[Finding]:
@@ -134,9 +136,11 @@ def _check_slices(ps: PatchSet, table: _Table) -> Iterator[Finding]:
         if status != STATUS_OK:
             continue
         grid = _grid_on(ps, height, width)
-        expected = -1 if grid is None else len(grid)
-        if expected != windows:
-            message = f"num_windows is {windows}, a grid on {height}x{width} has {expected}"
+        if grid is None:
+            message = f"the slice has {height}x{width} pixels, wanted 1 to {MAX_PIXELS_PER_AXIS} each way"
+            yield Finding("windows", SLICE_MANIFEST, at + 2, message)
+        elif len(grid) != windows:
+            message = f"num_windows is {windows}, a grid on {height}x{width} has {len(grid)}"
             yield Finding("windows", SLICE_MANIFEST, at + 2, message)
     good = slices["status"] == STATUS_OK
     known_status = good | (slices["status"] == STATUS_SKIPPED)

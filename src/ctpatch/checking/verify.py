@@ -64,6 +64,7 @@ def verify(
         report.add([Finding("complete" if incomplete else "meta", PATCH_META, None, error.message)])
         report.status = "incomplete" if incomplete else "failed"
         return report
+    ps.any_rows = True
     root = ps.data_root if deep or ps.layout.reads_sources else None
     report = VerifyReport(f"{ps.meta.dataset}/{ps.meta.split}", deep)
     report.add(check_files(ps))

@@ -230,7 +230,7 @@ def main(arguments: list[str] | None = None) -> int:
 
 
 def _report(error: CtPatchError, *, as_json: bool) -> int:
-    from ctpatch.cli.screen import print_out, printable  # noqa: PLC0415
+    from ctpatch.cli.screen import print_out  # noqa: PLC0415
 
     if as_json:
         try:
@@ -238,8 +238,7 @@ def _report(error: CtPatchError, *, as_json: bool) -> int:
             sys.stdout.flush()
         except BrokenPipeError:
             _drop_output()
-    lines = [printable(line) for line in error.message.splitlines()]
-    sys.stderr.write("\n".join(["error: " + lines[0], *lines[1:]]) + "\n")
+    sys.stderr.write(f"error: {error.message}\n")
     return error.exit_status
 
 

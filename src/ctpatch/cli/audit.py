@@ -4,7 +4,7 @@ from collections.abc import Iterator
 
 from ctpatch.checking.audit.report import CHECKS, AuditReport, SplitSummary
 from ctpatch.checking.findings import counted
-from ctpatch.cli.screen import printable
+from ctpatch.errors import printable
 
 _FAULTS_SHOWN = 10
 

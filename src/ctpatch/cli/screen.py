@@ -14,6 +14,7 @@ from ctpatch.cutting.plan import SplitPlan
 from ctpatch.cutting.preview import RulePreview
 from ctpatch.cutting.result import BuildResult
 from ctpatch.cutting.shares import ShareResult
+from ctpatch.errors import printable
 from ctpatch.events import Event, WorkAdvanced, WorkFinished, WorkStarted
 from ctpatch.format.meta import PatchMeta
 from ctpatch.words import LAYOUTS, human_bytes
@@ -73,11 +74,6 @@ class ConsoleListener:
             self._progress.remove_task(self._tasks.pop(event.task)[0])
         elif not self._quiet:
             self._console.print(f"note: {printable(event.message)}", markup=False)
-
-
-def printable(text: str) -> str:
-    """Text without characters that would steer a terminal."""
-    return "".join(each if each.isprintable() else repr(each)[1:-1] for each in text)
 
 
 def shown_path(path: Path) -> str:

@@ -5,7 +5,8 @@ so that the decision on a window cannot depend on what else is in its part; all 
 is real division. As everywhere in numpy, `1 / 0` is infinity, `sqrt(-1)` is NaN and NaN compares false.
 """
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import lru_cache, reduce
 from typing import Any
@@ -48,6 +49,8 @@ _UFUNCS: dict[type[exp.Expression], tuple[Any, bool, bool]] = {
     exp.Exp: (np.exp, False, False),
 }
 _HORIZONTAL: dict[type[exp.Expression], Any] = {exp.Least: np.minimum, exp.Greatest: np.maximum}
+_MAX_DEPTH = 200
+"""Levels of a condition: each takes three of the thousand calls that Python nests, and the caller has some as well."""
 _ALLOWED = "comparisons, AND, OR, NOT, BETWEEN, IN, + - * / %, abs, sqrt, floor, ceil, ln, exp, power, least, greatest"
 
 
@@ -71,8 +74,9 @@ class CompiledRules:
         count = len(next(iter(columns.values())))
         hits = np.zeros((len(self.conditions), count), dtype=bool)
         with np.errstate(all="ignore"):
-            for row, condition in zip(hits, self.conditions, strict=True):
-                row[:] = condition(columns)
+            for name, row, condition in zip(self.names, hits, self.conditions, strict=True):
+                with _deep_calls(f"rule {name!r}"):
+                    row[:] = condition(columns)
         return hits
 
 
@@ -102,22 +106,50 @@ def opposite(rule: Rule) -> Rule:
 @lru_cache(maxsize=256)
 def _compile(name: str, condition: str) -> _Evaluate:
     fault = f"rule {name!r}: {condition!r}"
-    try:
-        tree = sqlglot.parse_one(condition)
-    except (sqlglot.errors.SqlglotError, RecursionError) as error:
-        where = ""
-        if isinstance(error, sqlglot.errors.ParseError) and error.errors:
-            where = f" near {error.errors[0].get('highlight') or 'its end'!r}"
-        raise RuleError(f"{fault} is no SQL condition: syntax error{where}; write for example 'std < 0.01'") from None
-    if not isinstance(tree, exp.Expression):
-        raise RuleError(f"{fault} is no SQL condition; write for example 'std < 0.01'")
-    try:
+    example = "is no SQL condition{}; write for example 'std < 0.01'"
+    tree = _parse(condition, fault, example)
+    with _deep_calls(fault):
         evaluate, is_condition = _translate(tree, fault)
-    except RecursionError:
-        raise RuleError(f"{fault} is nested too deeply; write it flatter, or as several rules") from None
     if not is_condition:
         raise RuleError(f"{fault} is a number, not a condition: compare it with something, as in 'std < 0.01'")
     return evaluate
+
+
+def _parse(text: str, fault: str, refusal: str) -> exp.Expression:
+    """The tree of an expression; RuleError where there is none, or where it is too deep to work on."""
+    try:
+        tree = sqlglot.parse_one(text)
+    except Exception as error:  # noqa: BLE001 - at odd texts the parser fails in any way: as TypeError, AttributeError
+        where = ""
+        if isinstance(error, sqlglot.errors.ParseError) and error.errors:
+            where = f": syntax error near {error.errors[0].get('highlight') or 'its end'!r}"
+        if isinstance(error, RecursionError):
+            raise _too_deep(fault) from None
+        raise RuleError(f"{fault} {refusal.format(where or ': syntax error')}") from None
+    if not isinstance(tree, exp.Expression):
+        raise RuleError(f"{fault} {refusal.format('')}")
+    level = [tree]
+    for _ in range(_MAX_DEPTH + 1):  # so many terms, and the comparison that each may be
+        level = [part for node in level for part in node.iter_expressions() if not isinstance(part, exp.Identifier)]
+        if not level:
+            return tree
+    raise _too_deep(fault)
+
+
+def _too_deep(fault: str) -> RuleError:
+    return RuleError(
+        f"{fault} is nested too deeply, or a chain of more than {_MAX_DEPTH} terms; write it flatter (BETWEEN, IN), or "
+        "as several rules"
+    )
+
+
+@contextmanager
+def _deep_calls(fault: str) -> Iterator[None]:
+    """The caller may leave fewer calls than `_MAX_DEPTH` levels take."""
+    try:
+        yield
+    except RecursionError:
+        raise _too_deep(fault) from None
 
 
 def _translate(node: exp.Expression, fault: str) -> tuple[_Evaluate, bool]:
@@ -131,7 +163,10 @@ def _translate(node: exp.Expression, fault: str) -> tuple[_Evaluate, bool]:
         truth = bool(node.this)
         return lambda _: truth, True
     if isinstance(node, exp.Literal) and not node.is_string:
-        number = float(node.this)
+        try:
+            number = float(node.this)
+        except ValueError:
+            raise RuleError(f"{fault} holds {str(node.this)[:60]!r}, which is no number; write it as 0.01") from None
         return lambda _: number, False
     if kind in _UFUNCS and not any(node.args.get(extra) for extra in ("decimals", "to")):
         ufunc, takes, gives = _UFUNCS[kind]
@@ -151,8 +186,10 @@ def _translate(node: exp.Expression, fault: str) -> tuple[_Evaluate, bool]:
     raise _refusal(node, fault)
 
 
-def _refusal(node: exp.Expression, fault: str) -> RuleError:
-    text = node.sql()[:60]
+def _refusal(node: Any, fault: str) -> RuleError:
+    if not isinstance(node, exp.Expression):  # `floor(` and a comment: the parser gives a function of nothing
+        return RuleError(f"{fault} has a function without its number; write for example 'floor(mean)'")
+    text = _sql(node)
     if isinstance(node, exp.AggFunc | exp.Window):
         return RuleError(
             f"{fault} looks at more than one row ({text}): a rule decides each window by its own numbers; "
@@ -163,10 +200,17 @@ def _refusal(node: exp.Expression, fault: str) -> RuleError:
     return RuleError(f"{fault} holds {text!r}, which rules do not know; they know {_ALLOWED}")
 
 
+def _sql(node: exp.Expression) -> str:
+    try:
+        return node.sql()[:60]
+    except Exception:  # noqa: BLE001 - what could be read cannot always be written: see `_parse`
+        return type(node).__name__
+
+
 def _column(node: exp.Column, fault: str) -> _Evaluate:
     name = node.name.lower()
     if name not in rule_columns() or node.table:
-        raise RuleError(f"{fault} names an unknown column {node.sql()[:60]!r}; known are {', '.join(rule_columns())}")
+        raise RuleError(f"{fault} names an unknown column {_sql(node)!r}; known are {', '.join(rule_columns())}")
 
     def values(columns: Columns) -> Any:
         if name not in columns:
@@ -183,7 +227,7 @@ def _operand(node: exp.Expression, fault: str, *, condition: bool) -> _Evaluate:
     evaluate, is_condition = _translate(node, fault)
     if is_condition is not condition:
         wanted = "a condition" if condition else "a number"
-        raise RuleError(f"{fault} needs {wanted} where it has {node.sql()[:60]!r}")
+        raise RuleError(f"{fault} needs {wanted} where it has {_sql(node)!r}")
     return evaluate
 
 
@@ -194,17 +238,13 @@ def compile_number(name: str, expression: str) -> Callable[[Columns], NDArray[np
         RuleError: it has a syntax error, names an unknown column, or is a condition.
     """
     fault = f"{name} {expression!r}"
-    try:
-        tree = sqlglot.parse_one(expression)
-    except (sqlglot.errors.SqlglotError, RecursionError):
-        raise RuleError(f"{fault} is no SQL expression; write for example 'std'") from None
-    if not isinstance(tree, exp.Expression):
-        raise RuleError(f"{fault} is no SQL expression; write for example 'std'")
-    evaluate = _operand(tree, fault, condition=False)
+    tree = _parse(expression, fault, "is no SQL expression{}; write for example 'std'")
+    with _deep_calls(fault):
+        evaluate = _operand(tree, fault, condition=False)
 
     def number(columns: Columns) -> NDArray[np.float64]:
         count = len(next(iter(columns.values())))
-        with np.errstate(all="ignore"):
+        with np.errstate(all="ignore"), _deep_calls(fault):
             return np.array(np.broadcast_to(evaluate(columns), (count,)), np.float64)
 
     return number

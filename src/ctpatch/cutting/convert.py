@@ -30,7 +30,7 @@ from ctpatch.files.digest import json_digest
 from ctpatch.format.columns import digest_column, recorded_statistics, rule_values, source_column
 from ctpatch.format.meta import MANIFEST_DIR, PatchMeta
 from ctpatch.format.splits import SplitSource
-from ctpatch.format.tables import STATUS_OK
+from ctpatch.format.tables import PATCH_MANIFEST, REJECTED_PATCHES, STATUS_OK
 from ctpatch.layouts import layout_of
 from ctpatch.reading.patchset import PatchSet, open_set
 from ctpatch.words import LayoutName
@@ -125,7 +125,20 @@ class ConvertWork(CutWork):
         return [] if meta.source_digest == self._ps.meta.source_digest else ["it was made from other slices"]
 
 
+def _refuse_lost_windows(ps: PatchSet) -> None:
+    """Raise FormatError where a window lies in no slice that was cut: it would be missing from the new set."""
+    cut = ps.slices.filter(pl.col("status") == STATUS_OK)["slice_index"].implode()
+    for table, frame in ((PATCH_MANIFEST, ps.manifest), (REJECTED_PATCHES, ps.rejected)):
+        lost = ~frame["slice_index"].is_in(cut).fill_null(value=False)
+        for at in lost.arg_true()[:1]:
+            raise FormatError(
+                f"{table} row {at + 2}, column slice_index: {frame['slice_index'][at]}, wanted a slice that "
+                "slice_manifest.csv lists as cut; run ctpatch verify"
+            )
+
+
 def _plan(ps: PatchSet, keep: str | None) -> SplitPlan:
+    _refuse_lost_windows(ps)
     config = ps.config
     if keep is not None:
         taken = {rule.name for rule in config.drop}

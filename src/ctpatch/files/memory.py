@@ -14,6 +14,7 @@ from numpy.typing import NDArray
 
 from ctpatch.errors import SystemFailureError
 from ctpatch.files.forks import OwnLock
+from ctpatch.words import human_bytes
 
 _SLAB_BYTES = 64 << 20
 _ALIGNMENT = 64
@@ -26,9 +27,19 @@ _SLOW_DISTANCE = 32
 
 
 def empty_buffer(shape: tuple[int, ...], dtype: np.dtype[Any], offset: int = _BUFFER_OFFSET) -> NDArray[Any]:
-    """A new array in C order, not yet filled, that begins so many bytes behind a page."""
+    """A new array in C order, not yet filled, that begins so many bytes behind a page.
+
+    Raises:
+        SystemFailureError: there is not so much memory; a damaged meta may speak of any number of patches.
+    """
     size = math.prod(shape) * dtype.itemsize
-    room = np.empty(size + 2 * PAGE, np.uint8)
+    try:
+        room = np.empty(size + 2 * PAGE, np.uint8)
+    except (MemoryError, ValueError):  # more than the system gives, or than NumPy counts
+        sides = "x".join(map(str, shape))
+        raise SystemFailureError(
+            f"{sides} values of {dtype} take {human_bytes(size)}, which the memory does not hold; read fewer at a time"
+        ) from None
     start = (offset - room.ctypes.data) % PAGE
     return room[start : start + size].view(dtype).reshape(shape)
 

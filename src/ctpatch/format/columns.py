@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 from ctpatch.core.statistics.columns import PLACE_COLUMNS, STATISTICS
 
 TEXT, INT32, INT64, FLOAT64 = pl.String, pl.Int32, pl.Int64, pl.Float64
+NEVER = "never"
 _PACKED = "layouts `slices`, `index`"
 _LEFT_OUT = "slice left out"
 
@@ -28,7 +29,7 @@ class Column:
     dtype: type[pl.DataType]
     meaning: str
     unit: str = ""
-    empty: str = "never"
+    empty: str = NEVER
     required: bool = True
 
 

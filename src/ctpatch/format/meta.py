@@ -9,8 +9,8 @@ from typing import Annotated, Any, Literal, Self
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
-from ctpatch.config import KnownLayout, PatchConfig, Rule
-from ctpatch.errors import FormatError, UsageError
+from ctpatch.config import KnownLayout, PatchConfig, Rule, check_name
+from ctpatch.errors import ConfigError, FormatError, UsageError
 from ctpatch.files.atomic import read_regular
 from ctpatch.files.digest import json_digest
 from ctpatch.words import PadMode
@@ -43,6 +43,13 @@ class Digested(Record):
     def unsaid(self) -> set[str]:
         """Fields that are not written, since most files of this kind have nothing to say in them."""
         return set()
+
+    def refuse_half_characters(self) -> None:
+        """Raise ValueError where a text is none: JSON can name half of a character, which no file or page can hold."""
+        try:
+            json.dumps(self.model_dump(mode="json"), ensure_ascii=False).encode()
+        except UnicodeEncodeError:
+            raise ValueError("a text holds half a character (a lone surrogate)") from None
 
 
 def digest_of(content: dict[str, Any]) -> str:
@@ -116,6 +123,18 @@ class PatchMeta(Digested):
             if name not in self.arrays:
                 raise ValueError(f"arrays: there is no {name[:100]!r} among them")
         return self
+
+    def refuse_nonsense(self) -> None:
+        """Raise ConfigError where fields of the right type are no options of a build, or no names: paths hold them."""
+        self.refuse_half_characters()
+        self.patch_config()
+        for name, what in (
+            (self.dataset, "dataset"),
+            (self.split, "split"),
+            *((each, "array") for each in self.arrays),
+        ):
+            if name or what != "dataset":
+                check_name(name, what)
 
     def patch_config(self) -> PatchConfig:
         """The options the patches were cut with."""
@@ -196,7 +215,8 @@ def read_meta(path: Path) -> PatchMeta:
     try:
         actual = digest_of(content)
         meta = PatchMeta.model_validate({**content, "meta_digest": actual})
-    except (ValidationError, ValueError) as error:
+        meta.refuse_nonsense()
+    except (ValueError, ConfigError) as error:  # pydantic's error is a ValueError
         raise FormatError(f"{path.name} does not fit the format: {_first_fault(error)}; build the set again") from None
     if stated != actual:
         raise FormatError(

@@ -108,6 +108,7 @@ def read_dataset_meta(path: Path, kind: type[MetaT]) -> MetaT:
                 f"{path.name} is of format {str(content['format_version'])[:20]}, this version reads {FORMAT_VERSION}"
             )
         meta = kind.model_validate(content)
+        meta.refuse_half_characters()
         damaged = meta.meta_digest != digest_of(content)
     except (ValueError, RecursionError) as error:  # pydantic's error is a ValueError
         raise FormatError(f"{path.name} is not what ctpatch writes ({type(error).__name__}); is it damaged?") from None

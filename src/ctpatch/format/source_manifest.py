@@ -7,7 +7,7 @@ from pathlib import Path
 
 import polars as pl
 
-from ctpatch.errors import NpyError, SourceManifestError
+from ctpatch.errors import FormatError, NpyError, SourceManifestError
 from ctpatch.files.npy import slice_header
 from ctpatch.files.paths import PathError, Root, not_plain, plain_path
 from ctpatch.format.csv_text import open_csv
@@ -133,13 +133,22 @@ def split_manifest_csv(
         arrays: those beside `image`; each has a column `<array>_path`.
         origins: with the columns that say what a slice was prepared from, and `<array>_source_digest` for each array.
         groups: with a column `group`: what no two splits share, where that is not the patient.
+
+    Raises:
+        FormatError: a cell does not fit its column; rows may come from the receipts of an earlier run.
     """
     schema = _COLUMNS | (_ORIGIN_COLUMNS if origins else {}) | ({"group": pl.String} if groups else {})
     for array in arrays:
         schema[f"{array}{ARRAY_SUFFIX}"] = pl.String
         if origins:
             schema[f"{array}_source_digest"] = pl.String
-    return pl.DataFrame(list(rows), schema=schema, orient="row").write_csv().encode()
+    try:
+        return pl.DataFrame(list(rows), schema=schema, orient="row").write_csv().encode()
+    except (TypeError, ValueError, OverflowError, pl.exceptions.PolarsError):
+        raise FormatError(
+            "a row on record does not fit the columns of a source manifest; is a receipt damaged? Start anew with "
+            "--overwrite"
+        ) from None
 
 
 @dataclass(frozen=True, slots=True)

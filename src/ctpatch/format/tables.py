@@ -11,10 +11,18 @@ from pathlib import Path
 
 import polars as pl
 
+from ctpatch.config import MAX_PIXELS_PER_AXIS
 from ctpatch.core.statistics.columns import STATISTICS
 from ctpatch.errors import FormatError
 from ctpatch.files.forks import require_polars
-from ctpatch.format.columns import Column, patch_columns, rejected_columns, slice_columns
+from ctpatch.format.columns import (
+    NEVER,
+    Column,
+    digest_column,
+    patch_columns,
+    rejected_columns,
+    slice_columns,
+)
 from ctpatch.format.meta import read_ours
 
 PATCH_MANIFEST = "patch_manifest.csv"
@@ -91,6 +99,45 @@ def parse_table(content: bytes, schema: Schema, name: str, *, has_header: bool =
         reason = str(error).splitlines()[0][:200]
         raise FormatError(f"{name} has a row that does not fit its columns ({reason}); is it damaged?") from None
     return frame if seen is schema else frame.select(wanted)
+
+
+def refuse_nonsense(slices: pl.DataFrame, arrays: Sequence[str]) -> pl.DataFrame:
+    """The rows of a slice manifest, if those who use the set can rely on each: sizes, digests, each slice once.
+
+    Whether the rows are true is what `verify` finds out.
+
+    Raises:
+        FormatError: a cell is empty that never is, a number is negative, a slice is on record twice or is larger than
+            slices are; names row and column.
+    """
+    cut = slices["status"] == STATUS_OK
+    wrong = {
+        each.name: (slices[each.name].is_null(), "wanted a value")
+        for each in slice_columns(arrays)
+        if each.empty == NEVER and slices[each.name].has_nulls()
+    }
+    for side in ("height", "width"):
+        inside = slices[side].is_between(cut.cast(slices[side].dtype), MAX_PIXELS_PER_AXIS)
+        wrong.setdefault(side, (~inside, f"wanted 1 to {MAX_PIXELS_PER_AXIS} pixels, or 0 where it was left out"))
+    for name in ("slice_index", "num_windows", "num_patches"):
+        wrong.setdefault(name, (slices[name] < 0, "wanted 0 or more"))
+    known = slices["status"].is_in([STATUS_OK, STATUS_SKIPPED])
+    wrong.setdefault("status", (~known, f"wanted {STATUS_OK} or {STATUS_SKIPPED}"))
+    wrong["reason"] = (~cut & slices["reason"].is_null(), "wanted why the slice was left out")
+    for name in map(digest_column, arrays):
+        wrong[name] = (cut & slices[name].is_null(), "wanted the digest of a slice that was cut")
+    for name, (rows, wanted) in (
+        *wrong.items(),
+        ("slice_index", (slices["slice_index"].is_duplicated(), "wanted once")),
+    ):
+        if rows.any():
+            at = int(rows.arg_true()[0])
+            seen = "the cell is empty" if slices[name][at] is None else repr(slices[name][at])
+            raise FormatError(
+                f"{SLICE_MANIFEST} row {at + 2}, column {name}: {seen}, {wanted}; run ctpatch verify, or build the set "
+                "again"
+            )
+    return slices
 
 
 def _seen_columns(content: bytes, schema: Schema, name: str) -> tuple[Schema, bytes]:

@@ -10,10 +10,11 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from itertools import groupby
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Annotated, Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
+from pydantic import Field
 
 from ctpatch.errors import SliceError
 from ctpatch.files.atomic import sync_outputs, system_errors, write_file
@@ -27,7 +28,7 @@ from ctpatch.prepare.readers.tree import source_folder
 from ctpatch.prepare.tally import Tally
 from ctpatch.prepare.values import AIR_HU, STORED, Mapping
 from ctpatch.words import OnError
-from ctpatch.work.receipt import Receipt, arrays_hold
+from ctpatch.work.receipt import Receipt, Row, arrays_hold
 
 Image = NDArray[Any]
 
@@ -126,9 +127,9 @@ class PrepareReceipt(Receipt):
     [0, 1] by rounding.
     """
 
-    rows: list[dict[str, Any]]
+    rows: list[Row]
     digests: dict[str, str]
-    left_out: list[list[str]]
+    left_out: list[Annotated[list[str], Field(min_length=2, max_length=2)]]
     tallies: list[list[Any]]
     clipped: int = 0
 
@@ -285,7 +286,7 @@ def _trusted(job: PrepareJob, part: PreparePart) -> PrepareReceipt | None:
     holds = (
         receipt is not None
         and not receipt.left_out
-        and [row["index"] for row in receipt.rows] == [task.index for task in part.tasks]
+        and [row.get("index") for row in receipt.rows] == [task.index for task in part.tasks]
         and not any(touched_since(job.arrays, task, receipt.started_ns) for task in part.tasks)
         and arrays_hold(job.folder, receipt.digests)
     )

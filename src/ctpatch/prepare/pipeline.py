@@ -179,7 +179,8 @@ class PrepareWork(Work[PreparePart, PrepareJob, PrepareReceipt, PreparedMeta]):
                 tallies.setdefault((series, array), Tally()).add(Tally.from_plain(tally))
             for file, reason in receipt.left_out:
                 left_out.append((file, "image", "unusable", reason))
-                self.unusable.append(LeftOut(files[file], "unusable", reason.removeprefix("the file: "), fault=True))
+                place = files.get(file, file)
+                self.unusable.append(LeftOut(place, "unusable", reason.removeprefix("the file: "), fault=True))
         notes = [*plan.notes, *doubtful_notes(tallies)]
         if self._strict:
             refuse_doubts(notes)
@@ -187,7 +188,7 @@ class PrepareWork(Work[PreparePart, PrepareJob, PrepareReceipt, PreparedMeta]):
         if not splits:
             faults = "; ".join(map(self._calling.left_out, self.unusable[:_NAMES_SHOWN]))
             raise SliceError(f"none of the {self.num_tasks} slices could be used: {faults}")
-        digests = Counter(row["source_digest"] for found in rows.values() for row in found)
+        digests = Counter(row.get("source_digest") for found in rows.values() for row in found)
         frame = pl.DataFrame(left_out, _LEFT_OUT_SCHEMA, orient="row")
         content = frame.sort(frame.columns).write_csv().encode()
         folder.put(LEFT_OUT, content)

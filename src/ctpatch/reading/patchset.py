@@ -20,7 +20,15 @@ from ctpatch.files.memory import Slabs, require_memory
 from ctpatch.files.paths import Root, not_plain
 from ctpatch.format.columns import path_column
 from ctpatch.format.meta import PATCH_META
-from ctpatch.format.tables import PATCH_MANIFEST, REJECTED_PATCHES, SLICE_MANIFEST, STATUS_OK, read_table, schema_of
+from ctpatch.format.tables import (
+    PATCH_MANIFEST,
+    REJECTED_PATCHES,
+    SLICE_MANIFEST,
+    STATUS_OK,
+    read_table,
+    refuse_nonsense,
+    schema_of,
+)
 from ctpatch.layouts import layout_of
 from ctpatch.layouts.base import Layout
 from ctpatch.layouts.reader import ArrayReader, MappedFiles
@@ -61,7 +69,10 @@ class PatchSet(Generic[Pixels_co]):
         sources: the slices that it was cut from.
         selected: names of the arrays that are read where a call names none.
         reads_one: whether these are read as an array; a dict of arrays else.
+        any_rows: whether `slices` has rows that make no sense as well, for a check of them; FormatError else.
     """
+
+    any_rows = False
 
     def __init__(self, path: SetPath, data_root: SetPath | None = None, *, in_memory: bool = False) -> None:
         self.folder, self.meta = finished_set(given_path(path))
@@ -135,7 +146,8 @@ class PatchSet(Generic[Pixels_co]):
     @cached_property
     def slices(self) -> pl.DataFrame:
         """A row for each source slice."""
-        return self._table(SLICE_MANIFEST)
+        frame = self._table(SLICE_MANIFEST)
+        return frame if self.any_rows else refuse_nonsense(frame, self.arrays)
 
     @cached_property
     def rejected(self) -> pl.DataFrame:
@@ -287,8 +299,6 @@ class PatchSet(Generic[Pixels_co]):
             SourceChangedError: it is no longer what was cut.
         """
         record = self._slice_row(slice_index)
-        if record["status"] != STATUS_OK:
-            raise NpyError(f"slice {slice_index} was left out of the set: {record['reason']}")
         names, single = self._asked(arrays)
         if self.layout.holds_slices and record["num_patches"]:
             row = self.manifest.filter(pl.col("slice_index") == slice_index).row(0, named=True)
@@ -302,7 +312,10 @@ class PatchSet(Generic[Pixels_co]):
         found = self.slices.filter(pl.col("slice_index") == slice_index)
         if found.height == 0:
             raise KeyError(f"there is no slice {slice_index} in {self.meta.dataset}/{self.meta.split}")
-        return found.row(0, named=True)
+        record = found.row(0, named=True)
+        if record["status"] != STATUS_OK:
+            raise NpyError(f"slice {slice_index} was left out of the set: {record['reason']}")
+        return record
 
     def reassemble(
         self,
@@ -326,6 +339,7 @@ class PatchSet(Generic[Pixels_co]):
 
         Raises:
             KeyError: the set has no such slice.
+            NpyError: it was left out of the set.
             ReassemblyError: there are more or fewer patches than the slice has, or they have another size.
         """
         record = self._slice_row(slice_index)

@@ -34,7 +34,7 @@ from ctpatch.reading.model import Output
 from ctpatch.reading.patchset import AnySet
 from ctpatch.work.folder import WorkFolder, differences
 from ctpatch.work.product import Begun, Product
-from ctpatch.work.receipt import Receipt, arrays_hold, receipts_of
+from ctpatch.work.receipt import Receipt, Row, arrays_hold, receipts_of
 from ctpatch.work.run import Work
 
 _BATCHES_PER_PART = 8
@@ -129,7 +129,7 @@ class PredictPart:
 class PredictReceipt(Receipt):
     """What a finished part did: its rows of the manifest, and the digest of each slice, by file."""
 
-    rows: list[dict[str, Any]]
+    rows: list[Row]
     digests: dict[str, str]
 
 
@@ -234,7 +234,7 @@ class PredictWork(Work[PredictPart, WorkFolder[PredictedMeta], PredictReceipt, P
         place, plan = folder.folder.resolve(), self.begun.plan_digest
         done = PredictReceipt.of_plan(folder.state, part.number, plan)
         wanted = [task.slice_index for task in part.tasks]
-        if done is not None and [row["index"] for row in done.rows] == wanted and arrays_hold(place, done.digests):
+        if done is not None and [row.get("index") for row in done.rows] == wanted and arrays_hold(place, done.digests):
             return done
         started = time.time_ns()
         rows: dict[int, dict[str, Any]] = {}

@@ -2,9 +2,12 @@
 
 import json
 from collections.abc import Iterable, Iterator, Mapping
-from dataclasses import MISSING, dataclass, field, fields
+from dataclasses import MISSING, dataclass, field, fields, replace
+from functools import lru_cache
 from pathlib import Path
 from typing import Any, Protocol, Self, TypeVar
+
+from pydantic import TypeAdapter
 
 from ctpatch.errors import CtPatchError, FormatError
 from ctpatch.files.atomic import explain_os_error, write_atomic
@@ -12,6 +15,8 @@ from ctpatch.files.digest import array_digest, json_digest
 from ctpatch.files.npy import SliceBuffer
 
 RECEIPT_SUFFIX = ".receipt.json"
+Row = dict[str, str | int | float | None]
+"""A row of a manifest, by its columns."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -47,8 +52,11 @@ class Receipt:
         try:
             values = json.loads(content)
             known = {each.name for each in fields(cls)} - {"reused"}
-            whole = values.pop("digest") == json_digest(values) and cls._required() <= set(values) <= known
-            return cls(**values, reused=True) if whole else None
+            if values.pop("digest") != json_digest(values) or not cls._required() <= set(values) <= known:
+                return None
+            kind: Any = cls
+            receipt: Self = _checked(kind).validate_json(json.dumps(values), strict=True)
+            return replace(receipt, reused=True)
         except (ValueError, KeyError, TypeError, AttributeError, RecursionError):
             return None
 
@@ -64,6 +72,12 @@ class Receipt:
         except OSError:
             return None
         return receipt if receipt is not None and receipt.plan_digest == plan_digest else None
+
+
+@lru_cache
+def _checked(kind: Any) -> TypeAdapter[Any]:
+    """Looks whether each field is of its type: a digest that holds says only that who wrote it could compute one."""
+    return TypeAdapter(kind)
 
 
 class Numbered(Protocol):

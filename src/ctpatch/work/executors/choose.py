@@ -103,11 +103,21 @@ def _dask(
     try:
         import dask  # noqa: PLC0415
         from distributed import Client, LocalCluster  # noqa: PLC0415
+        from distributed.security import Security  # noqa: PLC0415
 
         from ctpatch.work.executors.dask import DaskExecutor  # noqa: PLC0415
     except ImportError:
         raise UsageError("the engine dask needs Dask: pip install 'ctpatch[dask]'") from None
     if scheduler is None and scheduler_file is None:
+        try:
+            # Whoever reaches a scheduler can have its workers run code. Its port is open to every account of this
+            # machine, so only who has this key gets an answer; it lies in the memory of our processes alone.
+            closed = Security.temporary()
+        except ImportError:
+            raise UsageError(
+                "the engine dask needs the package cryptography, to keep others of this machine out of the cluster "
+                "that it starts: pip install 'ctpatch[dask]', or name a scheduler of your own (--scheduler)"
+            ) from None
         with (
             # Dask looks this long after each death whether the worker is there again, and gives it up permanently where
             # it is not: one that died a second time, or is slow to start, would be missing from then on.
@@ -116,6 +126,7 @@ def _dask(
                 n_workers=workers or os.cpu_count() or 1,
                 threads_per_worker=1,  # patches are cut by Python: threads of one process would wait for each other
                 host="127.0.0.1",
+                security=closed,
                 # Without an address it would take port 8787 all the same, and complain where that is taken.
                 dashboard_address="127.0.0.1:0",
                 scheduler_kwargs={"dashboard": False},

@@ -72,11 +72,11 @@ def read_pixels(
         warnings.simplefilter("ignore")
         try:
             pixels = _pixels(dataset, header_of(file, dataset).axes, raw=raw)
-        except (FileProblemError, UsageError, MemoryError):
+        except (FileProblemError, UsageError, MemoryError, KeyboardInterrupt, SystemExit):
             raise
         except BitsError as error:
             raise FileProblemError("bits", str(error)) from None
-        except Exception as error:  # noqa: BLE001 - pydicom and the decoders raise many kinds, quoting values
+        except BaseException as error:  # noqa: BLE001 - many kinds, quoting values; a decoder in Rust panics by its own
             raise FileProblemError("damaged", f"its pixels cannot be decoded ({type(error).__name__})") from None
     if not np.isfinite(pixels.hu).all():
         raise FileProblemError("damaged", "its values are not finite")

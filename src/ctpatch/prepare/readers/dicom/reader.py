@@ -66,6 +66,8 @@ class DicomReader:
         placed = (place(header, keep_orientation=self.keep_orientation) for header in headers)
         for name, series in into_series(placed, self.group_by).items():
             kept = self._without_duplicates(root, name, series, found)
+            if not kept:  # all lie at one place, and none can be read
+                continue
             found.notes.extend(oddities(name, kept))
             found.slices.extend(raw_slices(name, kept, self.group_by))
         found.left_out.sort(key=lambda each: each.where)
