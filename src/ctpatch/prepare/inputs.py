@@ -7,8 +7,10 @@ from pathlib import Path
 
 from ctpatch.errors import SliceError, UsageError
 from ctpatch.events import Listener, Notice, WorkAdvanced, WorkFinished, WorkStarted
-from ctpatch.prepare.pairs import match, of_series
+from ctpatch.prepare.archives import ENDINGS, archive_kind
+from ctpatch.prepare.pairs import match
 from ctpatch.prepare.part import ArraySource
+from ctpatch.prepare.patterns import none_fits, of_series
 from ctpatch.prepare.planning import Row
 from ctpatch.prepare.readers.base import LeftOut, RawSlice, Reader, Scan, SeriesNote
 from ctpatch.words import MatchBy, OnError
@@ -31,10 +33,11 @@ class Found:
     unpaired_from: int = 0
 
 
-def find(arrays: Sequence[ArraySource], match_by: MatchBy, listener: Listener) -> Found:
+def find(arrays: Sequence[ArraySource], match_by: MatchBy, listener: Listener, *, names_shown: bool = True) -> Found:
     """Scan each source once, then give every slice its partners.
 
-    UsageError is raised where a pattern fits nothing, or two arrays are the same slices.
+    UsageError is raised where a pattern fits nothing, or two arrays are the same slices. With `names_shown`, it may
+    name paths of the source.
     """
     scans: dict[tuple[Path, Reader], Scan] = {}
     found = Found()
@@ -55,10 +58,9 @@ def find(arrays: Sequence[ArraySource], match_by: MatchBy, listener: Listener) -
     for source in arrays:
         where = (source.root, source.reader)
         slices = of_series(scans[where].slices, source.pattern)
-        if source.pattern is not None and not slices:
-            raise UsageError(
-                f"no slice of {source.array} fits {source.pattern!r}; patterns are those of a shell: '*B40f*'"
-            )
+        if source.pattern is not None and scans[where].slices and not slices:
+            there = scans[where].slices
+            raise UsageError(none_fits(source.array, source.pattern, there, paths_shown=names_shown))
         first = asked.setdefault((*where, source.pattern), source.array)
         if first != source.array:
             raise UsageError(f"{first} and {source.array} are the same slices; name the series that are meant")
@@ -104,6 +106,9 @@ def nothing_found(arrays: Sequence[ArraySource], found: Found) -> str:
     """What to say where there is nothing to prepare: of the array that has no slice, else of all."""
     meant = found.empty[:1] or arrays
     names = [source.array for source in meant]
+    kind = archive_kind(meant[0].root) if meant[0].root.is_file() else None
+    if kind is not None:
+        return f"{meant[0].root.name} is {kind}, which ctpatch does not look into; unpack it and give the folder"
     kinds = Counter(left.kind for array, left in found.left_out if array in names)
     seen = ", ".join(f"{count} {kind}" for kind, count in sorted(kinds.items())) or "no files"
     # What is no slice, or of another series, is no reason where there are slices; a partner left over is none either.
@@ -112,4 +117,6 @@ def nothing_found(arrays: Sequence[ArraySource], found: Found) -> str:
     example = next((f" ({left.where}: {left.reason})" for left in causes if left.kind == cause[0][0]), "")
     ambiguous = "pair-ambiguous" in kinds and "series" not in example
     hint = "; --series and --target-series say which series are meant" if ambiguous else ""
+    if packed := sum(left.where.lower().endswith(ENDINGS) for left in causes):
+        hint += f"; {packed} of the files are archives by their names: unpack them first"
     return f"no slices to prepare as {' and '.join(names)} in {meant[0].root.name}: {seen}{example}{hint}"

@@ -17,8 +17,9 @@ from typing import Any, Literal
 from ctpatch.files.paths import Root
 from ctpatch.prepare.geometry import MAX_RAW_PIXELS
 from ctpatch.prepare.readers.base import LeftOut, library
-from ctpatch.prepare.readers.dicom.kinds import has_burnt_in_text, is_derived, made_from_slices, refuse_no_slice
-from ctpatch.prepare.readers.dicom.orientation import Oriented, Remark, orientation_of
+from ctpatch.prepare.readers.dicom.kinds import is_derived, made_from_slices, refuse_no_slice
+from ctpatch.prepare.readers.dicom.orientation import Remark, orientation_of
+from ctpatch.prepare.readers.dicom.remarks import remarks_of
 from ctpatch.prepare.readers.dicom.rescale import Rescale, settle_rescale, why_no_hu
 from ctpatch.prepare.readers.dicom.tags import HeaderError, Tags
 
@@ -336,7 +337,7 @@ def _header(file: str, dataset: Any, tags: Tags) -> CtHeader:
         ),
         derived=is_derived(tags),
         unit_unknown=rescale.unspecified,
-        remarks=tuple(_remarks(tags, oriented, rescale)),
+        remarks=tuple(remarks_of(tags, oriented, rescale)),
         needs=tuple(_needs(file, rescale, made_from_slices(tags, said))),
     )
 
@@ -349,28 +350,6 @@ def _needs(file: str, rescale: Rescale, made: tuple[str, str] | None) -> Iterato
         yield "labels", LeftOut(file, "not-hu", rescale.not_hu)
     if rescale.missing:
         yield "assume-hu", LeftOut(file, "no-rescale", why_no_hu(rescale.missing), fault=True)
-
-
-def _remarks(tags: Tags, oriented: Oriented, rescale: Rescale) -> Iterator[Remark]:
-    yield from oriented.remarks
-    if rescale.missing:
-        usual = {"RescaleSlope": "1", "RescaleIntercept": "0"}
-        assumed = ", ".join(f"{tag} is missing and taken to be {usual[tag]}" for tag in rescale.missing)
-        yield Remark("assumed-hu", f"{assumed}, as --assume-hu says")
-    if rescale.unspecified:
-        yield Remark(
-            "unit-unknown", "RescaleType leaves open what the values are; they reach down to air and are taken for HU"
-        )
-    if tags.doubled:
-        yield Remark(
-            "doubled-values",
-            f"the one value of {', '.join(sorted(tags.doubled))} stands there several times; it is taken once",
-        )
-    if has_burnt_in_text(tags):
-        yield Remark(
-            "burnt-in-text",
-            "BurnedInAnnotation says that text is burnt into the pixels, which can be a name; look at them",
-        )
 
 
 def _refuse_other_pixels(dataset: Any, tags: Tags) -> None:

@@ -102,7 +102,8 @@ def _position(origin: tuple[float, float, float], axes: Axes) -> float:
 
 
 def _normal(axes: Axes) -> NDArray[np.float64]:
-    return np.cross(np.array(axes[:3]), np.array(axes[3:]))
+    normal = np.cross(np.array(axes[:3]), np.array(axes[3:]))
+    return normal / math.hypot(*normal)  # cosines that are rounded are no unit vectors
 
 
 def group_of(header: CtHeader, group_by: GroupBy) -> tuple[str, GroupKind]:
