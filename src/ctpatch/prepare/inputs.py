@@ -22,13 +22,14 @@ _NAMES_SHOWN = 5
 class Found:
     """What scanning and matching gave: rows of partners, what is odd about series, and what is left out, by array.
 
-    `empty` are arrays for which there is no slice at all. From `unpaired_from` on, `left_out` has slices that were
-    asked for.
+    `given` are names of single files that the user gave as a source. `empty` are arrays for which there is no slice at
+    all. From `unpaired_from` on, `left_out` has slices that were asked for.
     """
 
     rows: list[Row] = field(default_factory=list)
     left_out: list[tuple[str, LeftOut]] = field(default_factory=list)
     notes: list[SeriesNote] = field(default_factory=list)
+    given: set[str] = field(default_factory=set)
     empty: list[ArraySource] = field(default_factory=list)
     unpaired_from: int = 0
 
@@ -40,7 +41,7 @@ def find(arrays: Sequence[ArraySource], match_by: MatchBy, listener: Listener, *
     name paths of the source.
     """
     scans: dict[tuple[Path, Reader], Scan] = {}
-    found = Found()
+    found = Found(given={source.root.name for source in arrays if not source.root.is_dir()})
     for source in arrays:
         where = (source.root, source.reader)
         if where in scans:

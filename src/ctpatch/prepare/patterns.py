@@ -30,20 +30,20 @@ def _called(raw: RawSlice) -> Iterator[str]:
 def none_fits(array: str, pattern: str, slices: Sequence[RawSlice], *, paths_shown: bool) -> str:
     """What to say where a pattern means no slice: the series that are there, as a pattern could name them.
 
-    A series is listed by its description and kernel. Where it has neither, its path stands for it, with `paths_shown`.
+    A series is listed as `description / kernel`. Where it has neither, its path stands for it, with `paths_shown`.
     """
     counts = Counter(_listed(raw, paths_shown=paths_shown) for raw in slices)
     shown = [f"{name} ({_slices(count)})" for name, count in sorted(counts.items())]
     more = f" and {len(shown) - _MAX_SERIES} more" if len(shown) > _MAX_SERIES else ""
     return (
-        f"no slice of {array} fits {pattern!r}; there are: {', '.join(shown[:_MAX_SERIES])}{more}. "
+        f"no slice of {array} fits {pattern!r}; there are: {'; '.join(shown[:_MAX_SERIES])}{more}. "
         "A pattern is to fit the path, the description or the kernel, such as '*B40f*'"
     )
 
 
 def _listed(raw: RawSlice, *, paths_shown: bool) -> str:
     if raw.names:
-        return ", ".join(_quoted(name) for name in raw.names)
+        return " / ".join(_quoted(name) for name in raw.names)
     if not paths_shown:
         return "slices without description and kernel, whose paths are shown on a terminal alone"
     return _quoted(raw.label or raw.file.rpartition("/")[0] or raw.file)

@@ -58,7 +58,9 @@ class Calling:
             for quoted in (repr(each.group), repr(each.group[:_MAX_QUOTED])):
                 stands_for[quoted] = self.pseudonyms.patient(each.group)
         stands_for |= {left.where: self.pseudonyms.file(left.where) for _, left in found.left_out}
-        said = sorted((name for name in stands_for if name in message), key=len, reverse=True)
+        said = sorted(
+            (name for name in stands_for if name in message and name not in found.given), key=len, reverse=True
+        )
         if not said:
             return message
         names = re.compile(rf"(?<!\w)({'|'.join(map(re.escape, said))})(?!\w)")
