@@ -49,7 +49,7 @@ def test_patient_position_stands_in_for_an_orientation(tmp_path: Path, position:
     write_ct(tmp_path / "a", pixels, ImageOrientationPatient=axes, PatientPosition=position)
     found = scan(tmp_path)
     np.testing.assert_array_equal(read(tmp_path)[0], TURNS[position](pixels).astype(np.float32) - 1024)
-    assert found.slices[0].axes == (1, 0, 0, 0, 1, 0)
+    assert list(found.slices[0].axes or ()) == [1, 0, 0, 0, 1, 0]
     message = notes(found)["orientation-assumed"]
     assert message.startswith("ImageOrientationPatient is " + ("missing" if axes is None else "no pair of directions"))
     assert "PatientPosition" in message
@@ -232,6 +232,18 @@ def test_what_is_no_cross_section_is_left_out_by_kind(tmp_path: Path, tags: dict
     found = scan(tmp_path)
     assert [(each.where, each.kind, each.fault) for each in found.left_out] == [("other", kind, False)]
     assert len(found.slices) == 3
+
+
+def test_a_scout_among_slices_of_its_series_is_left_out_without_a_word_on_the_others(tmp_path: Path) -> None:
+    for number in range(3):
+        write_ct(tmp_path / f"ct/{number}", pixels_of(number), ImagePositionPatient=[0, 0, 2 * number])
+    for number in range(3):  # taken three times at one place
+        write_ct(tmp_path / f"scout {number}", pixels_of(10 + number), **CORONAL)
+    found = scan(tmp_path)
+    assert [each.kind for each in found.left_out] == ["localizer"] * 3
+    assert len(found.slices) == 3
+    assert notes(found) == {}
+    assert len(scan(tmp_path, keep_reformats=True).slices) == 6
 
 
 REFORMATS: dict[str, Any] = {

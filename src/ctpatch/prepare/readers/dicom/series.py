@@ -28,7 +28,7 @@ SAME_ORIENTATION_DEG = 0.1
 SAME_SPACING_MM = 0.001
 """Spacings that differ by less are one: over 512 pixels that is 0.5 mm, less than a pixel."""
 _MOST_SCOUTS = 2
-"""Scout views of one direction in a series: one, or one that was taken again."""
+"""Places of scout views of one direction in a series: one, or another one where it was taken again."""
 _DOMINANT = 0.8
 """A cosine of at least this: the direction is that axis, gantry tilts of up to 36 degrees included."""
 
@@ -165,8 +165,10 @@ def into_series(placed: Iterable[Placed], group_by: GroupBy) -> list[Stack]:
                 spacing and tuple(round(value, 5) for value in spacing),
             )
             parts[repr(name)].append(_along(each, axes))
-        count = len(set(axes_of.values()))
-        stacks += (Stack(name, sorted(slices, key=_order), count) for name, slices in parts.items())
+        ordered = {name: sorted(slices, key=_order) for name, slices in parts.items()}
+        firsts = (slices[0].header.axes for slices in ordered.values() if not is_scout(slices))
+        count = len({axes_of[axes] for axes in firsts if axes is not None})
+        stacks += (Stack(name, slices, count) for name, slices in ordered.items())
     return sorted(stacks, key=lambda each: each.name)
 
 
@@ -196,13 +198,14 @@ def same_position(series: list[Placed]) -> list[list[Placed]]:
 
 
 def is_scout(series: list[Placed]) -> bool:
-    """Whether a series is a scout view that does not say so: one or two images across the table, not made from others.
+    """Whether a series is a scout view that does not say so: images along the patient at one place or two, not derived.
 
     A CT scans slices across the patient; planes along the patient come from scout views and reformats.
     """
     axes = series[0].header.axes
-    stack = len(series) > _MOST_SCOUTS or any(each.header.derived for each in series)
-    return axes is not None and across_the_table(axes) and not stack
+    if axes is None or not across_the_table(axes) or any(each.header.derived for each in series):
+        return False
+    return len({each.position_mm for each in series}) <= _MOST_SCOUTS
 
 
 def oddities(name: str, series: list[Placed], orientations: int = 1) -> Iterator[SeriesNote]:

@@ -34,6 +34,8 @@ def common_points(points: Iterable[Point], tolerance: float, vectors: int = 1) -
         ).all(axis=1)
         return found
 
+    if (np.linalg.norm(values - values[0], axis=2) <= tolerance / 2).all():  # then each is around each other
+        return dict.fromkeys(unique, unique[0])
     crowds = [int(weights[near(number)].sum()) for number in range(len(unique))]
     stands_for = np.full(len(unique), -1)
     for number in sorted(range(len(unique)), key=lambda each: (-crowds[each], each)):
