@@ -139,6 +139,15 @@ def test_an_unspecified_unit_is_hu_where_values_reach_air(tmp_path: Path, low: i
         assert found.slices == []
 
 
+def test_slices_that_say_hu_are_kept_beside_others_that_say_nothing(tmp_path: Path) -> None:
+    for number, unit in enumerate(["HU", "US", "HU", "US"]):
+        pixels = np.full((40, 50), 1100 + number, np.int16)
+        write_ct(tmp_path / str(number), pixels, RescaleType=unit, ImagePositionPatient=[0, 0, number])
+    found = scan(tmp_path)
+    assert [each.file for each in found.slices] == ["0", "2"]
+    assert [(each.where, each.kind) for each in found.left_out] == [("1", "not-hu"), ("3", "not-hu")]
+
+
 @pytest.mark.parametrize(
     ("tags", "said", "slope", "intercept"),
     [

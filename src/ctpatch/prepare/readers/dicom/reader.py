@@ -35,8 +35,8 @@ from ctpatch.work.executors.choose import local_executor
 from ctpatch.work.executors.processes import ProcessExecutor
 
 _FILES_AT_ONCE = 64
-NOT_HU = ("not-hu", "its RescaleType leaves open what its values are, and they do not reach down to air as HU do")
-AIR_OR_LUNG_HU = -500.0
+_NOT_HU = ("not-hu", "its RescaleType leaves open what its values are, and they do not reach down to air as HU do")
+_AIR_OR_LUNG_HU = -500.0
 _SHARE_OF_AIR = 0.001
 """Every slice of a body shows air around or in it; a thousandth is far less, and more than some defective pixels."""
 _ENDS_PROCESS = "it ended the process that looked at it, twice"
@@ -85,29 +85,28 @@ class DicomReader:
         return found
 
     def _add(self, root: Path, stack: Stack, found: Scan) -> None:
-        """Add a series to what was found, unless it shows that it is none."""
-        if not stack.slices:  # all its files were at fault
-            return
-        slices = list(raw_slices(stack.name, stack.slices, self.group_by))
+        """Add a series to what was found, without what its slices together show to be no slices in HU."""
         permissions = self._permissions()
-        left: tuple[str, str] | None = None
-        if "keep-reformats" not in permissions and is_scout(stack.slices):
-            left = SCOUT
-        elif "labels" not in permissions and any(each.header.unit_unknown for each in stack.slices):
-            left = None if self._reaches_air(root, slices[len(slices) // 2]) else NOT_HU
-        if left is not None:
-            found.left_out.extend(LeftOut(each.file, *left) for each in slices)
+        kept = stack.slices
+        if kept and "keep-reformats" not in permissions and is_scout(kept):
+            found.left_out.extend(LeftOut(each.header.file, *SCOUT) for each in kept)
             return
-        found.notes.extend(oddities(stack.name, stack.slices, stack.orientations))
-        found.slices.extend(slices)
+        unknown = [each for each in kept if each.header.unit_unknown]
+        if unknown and "labels" not in permissions and not self._reaches_air(root, stack.name, unknown):
+            found.left_out.extend(LeftOut(each.header.file, *_NOT_HU) for each in unknown)
+            kept = [each for each in kept if not each.header.unit_unknown]
+        if kept:
+            found.notes.extend(oddities(stack.name, kept, stack.orientations))
+            found.slices.extend(raw_slices(stack.name, kept, self.group_by))
 
-    def _reaches_air(self, root: Path, one: RawSlice) -> bool:
-        """Whether the values of a slice go down to those of air, as HU do; also where it cannot be read."""
+    def _reaches_air(self, root: Path, name: str, series: list[Placed]) -> bool:
+        """Whether the values of a middle slice go down to those of air, as HU do; also where it cannot be read."""
+        (one,) = raw_slices(name, [series[len(series) // 2]], self.group_by)
         try:
             image = next(iter(self.read(root, [one])))
         except SliceError:
             return True
-        return float((image <= AIR_OR_LUNG_HU).mean()) >= _SHARE_OF_AIR
+        return float((image <= _AIR_OR_LUNG_HU).mean()) >= _SHARE_OF_AIR
 
     def _permissions(self) -> frozenset[Permission]:
         given: dict[Permission, bool] = {
