@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 
-from ctpatch.prepare.readers.base import RawSlice
+from ctpatch.prepare.readers.base import Observed, RawSlice
 from ctpatch.prepare.readers.dicom.reader import DicomReader
 
 pydicom = pytest.importorskip("pydicom", reason="pydicom is not installed")
@@ -28,12 +28,12 @@ ROOT = "1.2.826.0.1.3680043.8.498."
 class DeadlyReader(DicomReader):
     """Reads DICOM, and ends its process at a file named `deadly`, as the system does where memory runs out."""
 
-    def read(self, root: Path, slices: Iterable[RawSlice]) -> Iterator[NDArray[np.float32]]:
+    def observe(self, root: Path, slices: Iterable[RawSlice]) -> Iterator[Observed]:
         for each in slices:
             if each.file.endswith("deadly"):
                 assert multiprocessing.parent_process() is not None
                 os._exit(9)
-            yield from DicomReader.read(self, root, [each])
+            yield from DicomReader.observe(self, root, [each])
 
 
 def pixels_of(seed: int, shape: tuple[int, int] = (40, 50)) -> NDArray[np.int16]:

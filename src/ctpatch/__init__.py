@@ -10,12 +10,13 @@ import importlib
 from typing import Any
 
 from ctpatch._version import __version__
+from ctpatch.files import forks as _forks  # noqa: F401 - from now on it sees each fork, before anything is opened
 
 # The same names with their types stand in __init__.pyi.
 # Imported when first used: `import ctpatch` costs next to nothing, and nobody pays for what they do not need.
 _HOMES = {
     "AuditReport": "checking.audit",
-    "BuildResult": "cutting.work",
+    "BuildResult": "cutting.result",
     "CtPatchError": "errors",
     "PatchConfig": "config",
     "PatchSet": "reading.patchset",

@@ -13,10 +13,10 @@ from ctpatch.core.reassembly import seam_error as seam_error
 from ctpatch.cutting.api import build as build
 from ctpatch.cutting.convert import convert as convert
 from ctpatch.cutting.plan import plan as plan
+from ctpatch.cutting.result import BuildResult as BuildResult
 from ctpatch.cutting.shares import ShareResult as ShareResult
 from ctpatch.cutting.shares import build_share as build_share
 from ctpatch.cutting.shares import merge as merge
-from ctpatch.cutting.work import BuildResult as BuildResult
 from ctpatch.errors import CtPatchError as CtPatchError
 from ctpatch.prepare.api import prepare_dicom as prepare_dicom
 from ctpatch.prepare.api import prepare_lodopab as prepare_lodopab

@@ -83,6 +83,12 @@ class NpyError(SliceError):
     code = "npy"
 
 
+class DoubtfulValuesError(CtPatchError):
+    """The values of a series are hardly HU, and `strict` asks for an error."""
+
+    code = "doubtful-values"
+
+
 class FormatError(CtPatchError):
     """A patch set's own files are damaged, incomplete or of a format this version does not know."""
 

@@ -3,7 +3,7 @@
 The only module that imports torch.
 """
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Generic, TypeAlias, overload
 
@@ -14,9 +14,10 @@ from typing_extensions import TypeVar
 
 from ctpatch.errors import ConfigError
 from ctpatch.reading.asked import Names, SetPath, named_arrays
-from ctpatch.reading.batches import FlipsAndRotations
-from ctpatch.reading.options import LoaderOptions, takes
+from ctpatch.reading.batches import FlipsAndRotations, Pass
+from ctpatch.reading.options import Batch, LoaderOptions, takes
 from ctpatch.reading.patchset import AnySet, PatchSet, open_set
+from ctpatch.reading.pool import Pool
 
 __all__ = ["FlipsAndRotations", "PatchDataset", "PatchLoader"]
 
@@ -39,6 +40,9 @@ class PatchDataset(Dataset[Sample_co], Generic[Sample_co]):
     A sample is `(1, H, W)`, float32 (labels in their own dtype); a dict of such where the set has several arrays.
     With `num_workers=0` a DataLoader asks for whole batches (`__getitems__`), which are read in one go.
 
+    Workers need no table: what they need of the manifest comes with the dataset, as NumPy arrays, whether they are
+    forked or started afresh.
+
     Args:
         source: a patch set, or its folder.
         arrays: which arrays, or the name of one; None takes all.
@@ -60,6 +64,14 @@ class PatchDataset(Dataset[Sample_co], Generic[Sample_co]):
         self._arrays = named_arrays(arrays or None, self.ps.selected, self.ps.arrays)
         self._alone = _stands_alone(self.ps, arrays)
 
+    def __getstate__(self) -> dict[str, Any]:
+        return self.__dict__ | {"readers": self.ps.readers(self._arrays)}
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        readers = state.pop("readers")
+        self.__dict__.update(state)
+        self.ps.take_readers(readers)
+
     def __len__(self) -> int:
         return len(self.ps)
 
@@ -74,10 +86,22 @@ class PatchDataset(Dataset[Sample_co], Generic[Sample_co]):
         return list(next(iter(stacks.values()))) if self._alone else samples
 
 
-def _empty(shape: tuple[int, ...], dtype: np.dtype[Any]) -> torch.Tensor:
-    """Memory of a kind of NumPy; pinned where CUDA is there, so that copies to it run during the work."""
-    kind = torch.from_numpy(np.empty(0, dtype)).dtype
-    return torch.empty(shape, dtype=kind, pin_memory=torch.cuda.is_available())
+class _Memory:
+    """Memory of tensors, used again once nothing refers to a tensor any more.
+
+    Where this process uses CUDA, memory is pinned, so that copies to the device run during the work. It is torch's own
+    then: torch knows of copies under way, and uses memory again only after them.
+    """
+
+    def __init__(self, kept: int) -> None:
+        self._pool = Pool(kept)
+
+    def __call__(self, shape: tuple[int, ...], dtype: np.dtype[Any]) -> torch.Tensor:
+        uses_cuda: Callable[[], bool] = torch.cuda.is_initialized
+        if uses_cuda():
+            kind = torch.from_numpy(np.empty(0, dtype)).dtype
+            return torch.empty(shape, dtype=kind, pin_memory=True)
+        return torch.from_numpy(self._pool(shape, dtype))
 
 
 @dataclass(frozen=True)
@@ -119,11 +143,14 @@ class SeveralTensors(TorchOptions):
 
 
 class PatchLoader(Generic[Sample_co]):
-    """Batches of a patch set as tensors `(B, 1, H, W)`, read ahead by a thread into buffers that are used again.
+    """Batches of a patch set as tensors `(B, 1, H, W)`, read ahead by a thread.
 
-    A batch is a tensor; a dict of tensors where the set has several arrays or `columns` are asked for. It is valid
-    until the next one is asked for; keep it longer with `copy=True` (or by `.clone()`, or by moving it to a device).
+    A batch is a tensor; a dict of tensors where the set has several arrays or `columns` are asked for. It is yours: its
+    memory is used again once nothing refers to it any more, neither a tensor nor a view, an array or a graph.
     Each pass is one epoch: every patch once, in an order that depends on `seed` and epoch alone.
+
+    Several passes at a time do not disturb each other. The loader stands where the pass stands that gave out the last
+    batch; after `set_epoch` and `load_state_dict`, earlier passes go on and no longer change that.
     """
 
     @overload
@@ -137,34 +164,46 @@ class PatchLoader(Generic[Sample_co]):
         """Make a loader.
 
         Raises:
-            ConfigError: an option makes no sense.
+            ConfigError: an option makes no sense, or leaves no batch.
         """
         ps = _as_set(options.source)
         self._alone = _stands_alone(ps, options.arrays) and not options.columns
-        self._loader = ps.loader(options, *_share(options.rank, options.world_size), _empty, torch.from_numpy)
+        self._loader = ps.loader(options, *_share(options.rank, options.world_size), _Memory, torch.from_numpy)
 
     def __len__(self) -> int:
         """Batches in an epoch."""
         return len(self._loader)
 
-    def __iter__(self) -> Iterator[Sample_co]:
-        for batch in self._loader:
-            together: Any = {**batch.arrays, **batch.columns}
-            yield next(iter(together.values())) if self._alone else together
+    def __iter__(self) -> Pass[torch.Tensor, Sample_co]:
+        return self._loader.begin(self._shown)
+
+    def _shown(self, batch: Batch[torch.Tensor]) -> Any:
+        together = {**batch.arrays, **batch.columns}
+        return next(iter(together.values())) if self._alone else together
 
     def set_epoch(self, epoch: int) -> None:
-        """Begin with the first batch of an epoch at the next pass."""
+        """Begin with the first batch of an epoch at the next pass; a pass that was begun before goes on as it was.
+
+        Args:
+            epoch: 0 to 2**56 - 1.
+
+        Raises:
+            ConfigError: there is no such epoch.
+        """
         self._loader.set_epoch(epoch)
 
     def state_dict(self) -> dict[str, Any]:
-        """Where the loader stands; `load_state_dict` goes on with the next batch."""
+        """Where the loader stands, as plain values; `load_state_dict` goes on with the next batch.
+
+        After `set_epoch` that is the first batch of the epoch that was set, also while an earlier pass goes on.
+        """
         return self._loader.state_dict()
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
         """Go on where `state_dict` was taken.
 
         Raises:
-            ConfigError: it was taken with other options, or from another set.
+            ConfigError: it was taken with other options, or from another set, or is no state of a loader.
         """
         self._loader.load_state_dict(state)
 

@@ -272,7 +272,7 @@ BAD_MANIFESTS: dict[str, tuple[str, str]] = {
     "blank": ("\n\n", "is empty"),
     "no-rows": ("path\n", "lists no slices"),
     "no-path": ("file,index\na.npy,0\n", "has no column 'path' (it has file, index)"),
-    "semicolons": ("path;index\na.npy;0\n", "separated by ';', wanted ','"),
+    "semicolons": ("path;index\na.npy;0;1\n", "as many cells in each row, separated by ';'"),
     "empty-path": ("path,index\n{0},0\n,1\n", "row 3, column path: the path is empty"),
     "absolute": ("path\n{0}\n/etc/passwd\n", "row 3, column path: '/etc/passwd' is an absolute path"),
     "drive": ("path\nC:\\data\\a.npy\n", "is an absolute path"),

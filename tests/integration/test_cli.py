@@ -217,6 +217,9 @@ def test_options_from_a_file_are_overridden_by_the_command_line(run: Run, prepar
     toml.write_text("patch_size = [\n")
     status, _, err = run("build", prepared.folder, "--config", toml)
     assert (status, "not valid TOML" in err) == (2, True)
+    toml.write_text("value_range = 3\n")
+    status, _, err = run("build", prepared.folder, "--config", toml)
+    assert (status, "value_range" in err and "got 3" in err) == (2, True)
 
 
 def test_pairs_of_pixels_are_rows_by_cols(run: Run, prepared: Prepared) -> None:

@@ -129,6 +129,22 @@ def test_files_of_our_names_that_we_did_not_write_are_refused(
     assert (prepared.out / name).read_bytes() == b"of someone else"
 
 
+def test_nothing_is_removed_where_a_file_stands_in_the_way_of_the_new_set(prepared: Prepared) -> None:
+    def cut_off(event: Event) -> None:
+        if isinstance(event, WorkAdvanced):
+            raise CutOffError
+
+    with pytest.raises(CutOffError):
+        build_one(prepared, layout="files", listener=cut_off)
+    (prepared.out / "shards").mkdir()
+    (prepared.out / "shards/train_00000.npy").write_bytes(b"of someone else")
+    before = tree_bytes(prepared.out)
+    with pytest.raises(OutputConflictError, match=r"holds shards/train_00000\.npy, which this build would write"):
+        build_one(prepared, layout="shards", overwrite=True)
+    assert_same_tree(tree_bytes(prepared.out), before)
+    assert build_one(prepared, layout="files").outcome == "resumed"
+
+
 @pytest.mark.parametrize("overwrite", [False, True])
 @pytest.mark.parametrize("meta", [b'{"num_slices": 3, "num_patches": 60}', b"not json", b"[]"])
 def test_sets_of_the_notebook_are_refused(prepared: Prepared, overwrite: bool, meta: bytes) -> None:

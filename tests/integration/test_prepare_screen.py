@@ -2,17 +2,19 @@
 
 import csv
 import json
+import re
 import sys
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 
 import ctpatch
 from ctpatch.cli.app import main
 from ctpatch.errors import SliceError, SourceManifestError, UsageError
 from ctpatch.prepare import pipeline as run
-from ctpatch.prepare.api import prepare_dicom
+from ctpatch.prepare.api import prepare_dicom, prepare_nifti
 from ctpatch.prepare.privacy.pseudonyms import load_key
 from dicom_files import pixels_of, write_ct, write_series
 from helpers import SMALL, Heard
@@ -49,7 +51,7 @@ def on_terminal(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 @pytest.mark.parametrize("as_json", [False, True])
-def test_off_a_terminal_files_are_called_by_their_pseudonyms(
+def test_off_a_terminal_files_are_counted_and_in_json_called_by_their_pseudonyms(
     tree: Path, tmp_path: Path, key: Path, as_json: bool, capsys: pytest.CaptureFixture[str]
 ) -> None:
     more = ["--json"] if as_json else []
@@ -58,9 +60,12 @@ def test_off_a_terminal_files_are_called_by_their_pseudonyms(
     assert SECRET not in shown.out + shown.err
     pseudonyms, _, _ = load_key(key, ())
     report, damaged = (pseudonyms.file(f"{SECRET}/{name}") for name in ("report.txt", "002"))
-    assert f"{report}: it is no DICOM file [not-dicom]" in shown.out
-    assert f"{damaged}: " in shown.out
-    if as_json:
+    if not as_json:  # a log gets counts: pseudonyms would say nothing in it
+        assert "  left out    1 not-dicom: it is no DICOM file\n" in shown.out
+        assert "  failed      1 unusable: its header promises 4000 bytes of pixels, it holds " in shown.out
+        assert "left_out.csv lists 2, under pseudonyms; --names FILE says what stands for whom" in shown.out
+        assert not re.search(r"\bF[0-9a-f]{16}\b", shown.out + shown.err)
+    else:
         result = json.loads(shown.out)
         assert [each.partition(":")[0] for each in result["faults"]] == [damaged]
         assert [each.partition(":")[0] for each in result["left_out"]] == [report]
@@ -71,7 +76,9 @@ def test_on_a_terminal_files_are_named_and_json_never_names_them(
 ) -> None:
     on_terminal(monkeypatch)
     assert main(words(tree, tmp_path / "data", key, "--on-error", "skip")) == 1
-    assert f"{SECRET}/report.txt: it is no DICOM file [not-dicom]" in capsys.readouterr().out
+    shown = capsys.readouterr().out
+    assert f"  left out    1 not-dicom: it is no DICOM file ({SECRET}/report.txt)\n" in shown
+    assert f" ({SECRET}/002)\n" in shown[shown.index("  failed      1 unusable: ") :]
     assert main(words(tree, tmp_path / "other", key, "--on-error", "skip", "--json")) == 1
     assert SECRET not in capsys.readouterr().out
 
@@ -206,3 +213,40 @@ def test_series_at_the_same_places_are_pointed_out(tmp_path: Path, key: Path) ->
         if wanted:
             assert said[0].startswith("4 slices lie where one of another series of the same patient lies (up to 2 ")
             assert "--target-series" in said[0]
+
+
+def test_series_in_notes_have_their_description_on_a_terminal_and_a_count_elsewhere(
+    tmp_path: Path, key: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    root = tmp_path / "raw"
+    for number, (folder, description) in enumerate([("a/1", "Chest"), ("a/2", "Lung"), ("b", "")]):
+        tags: dict[str, Any] = {"SeriesDescription": description, "ConvolutionKernel": "B7" if description else None}
+        write_series(root / folder, 5, uid=str(number), seed=9 * number, **tags)
+        (root / folder / "002").unlink()  # the last but one
+    gap = "1 gaps: steps of up to 4 mm where 2 mm is usual; about 1 slices are missing"
+    assert main(words(root, tmp_path / "data", key)) == 0
+    said = capsys.readouterr().err
+    assert f"note: {gap} (3 series; prepare_meta.json has all)\n" in said
+    for secret in ("Chest", "Lung", "a/1"):
+        assert secret not in said
+    on_terminal(monkeypatch)
+    heard = Heard()
+    prepare_dicom(root, tmp_path / "other", "set", split=["train=1"], key=key, listener=heard)
+    assert heard.notices("gap") == [f"{gap} ('Chest B7' in a/1, 'Lung B7' in a/2, b/005)"]
+
+
+def test_masks_are_not_advised_to_become_targets(tmp_path: Path, key: Path) -> None:
+    nib = pytest.importorskip("nibabel", reason="nibabel is not installed")
+    volume = np.arange(60, dtype=np.int16).reshape(5, 4, 3)
+    for name, values in (("imaging", volume), ("segmentation", (volume > 30).astype(np.uint8))):
+        (tmp_path / "raw/case").mkdir(parents=True, exist_ok=True)
+        nib.save(nib.Nifti1Image(values, np.diag([-1.0, -1.0, 2.0, 1.0])), tmp_path / f"raw/case/{name}.nii.gz")
+    options: dict[str, Any] = {"split": ["train=1"], "key": key, "match_by": "position"}
+    with pytest.raises(SliceError, match="2 slices could be its mask; give a --mask folder that holds the masks") as no:
+        prepare_nifti(tmp_path / "raw", tmp_path / "data", "set", series="*imaging*", mask=tmp_path / "raw", **options)
+    assert "--target-series" not in no.value.message
+    # Taken for a target, the labels 0 and 1 would be HU, 0.25 and 0.2502 of the usual window.
+    heard = Heard()
+    prepare_nifti(tmp_path / "raw", tmp_path / "data", "set", listener=heard, **options)
+    (said,) = heard.notices("repeated-places")
+    assert said.endswith("masks are no series of CT: they go into a folder of their own, for --mask")

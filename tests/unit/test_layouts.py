@@ -161,10 +161,10 @@ def test_a_file_is_looked_for_below_the_set_alone() -> None:
 
 def test_a_packed_file_refuses_items_of_another_shape(tmp_path: Path) -> None:
     file = PackedFile(Disk(), tmp_path / "x.npy", (2, 3), np.dtype(">f4"))
-    assert file.append(np.ones((2, 2, 3), ">f4")) == 0
-    assert file.append(np.full((1, 2, 3), 7, ">f4")) == 2
+    assert file.add_items(np.ones((2, 2, 3), ">f4")) == 0
+    assert file.add_items(np.full((1, 2, 3), 7, ">f4")) == 2
     with pytest.raises(ValueError, match=r"items of shape \(3, 2\) do not fit a file of \(2, 3\)"):
-        file.append(np.ones((1, 3, 2), ">f4"))
+        file.add_items(np.ones((1, 3, 2), ">f4"))
     file.close()
     stored = np.load(tmp_path / "x.npy")
     assert stored.dtype == np.dtype("<f4")

@@ -13,9 +13,10 @@ import pytest
 from ctpatch.errors import SliceError
 from ctpatch.prepare.readers.base import Scan, SeriesNote
 from ctpatch.prepare.readers.dicom import header as dicom_file
-from ctpatch.prepare.readers.dicom.pixels import _j2k_size, _jpeg_size, _unpacked_bytes
+from ctpatch.prepare.readers.dicom.pixels import _unpacked_bytes
 from ctpatch.prepare.readers.dicom.reader import DicomReader
 from ctpatch.prepare.readers.dicom.series import upright_turn
+from ctpatch.prepare.readers.dicom.stream import StreamHeader, j2k_header, jpeg_header
 from dicom_files import DEFLATED, J2K, RLE, ct_dataset, jpeg_lossless, pixels_of, pydicom, write_ct, write_series
 
 TEST_FILES = Path(pydicom.__file__).parent / "data/test_files"
@@ -304,7 +305,7 @@ def test_deflated_is_refused_unless_allowed_and_then_bounded(tmp_path: Path, mon
 def test_a_compressed_image_larger_than_its_header_is_not_decoded(tmp_path: Path) -> None:
     dataset = pydicom.dcmread(TEST_FILES / "693_J2KI.dcm")
     frame = bytearray(pydicom.encaps.get_frame(dataset.PixelData, 0, number_of_frames=1))
-    assert _j2k_size(bytes(frame)) == (512, 512, 1)
+    assert j2k_header(bytes(frame)) == StreamHeader(512, 512, 1, 16, signed=True)
     at = frame.index(b"\xff\x4f\xff\x51") + 8
     frame[at : at + 8] = (30000).to_bytes(4, "big") * 2
     dataset.PixelData = pydicom.encaps.encapsulate([bytes(frame)])
@@ -332,9 +333,12 @@ def test_sizes_in_jpeg_headers() -> None:
     for name, wanted in {"JPEG-lossy.dcm": (1024, 256, 1), "JPEGLSNearLossless_16.dcm": None}.items():
         dataset = pydicom.dcmread(TEST_FILES / name)
         frame = pydicom.encaps.get_frame(dataset.PixelData, 0, number_of_frames=1)
-        assert _jpeg_size(frame) == (wanted or (dataset.Rows, dataset.Columns, 1))
-    assert _jpeg_size(b"\xff\xd8\xff\xda\0\0") is None
-    assert _j2k_size(b"rubbish") is None
+        found = jpeg_header(frame)
+        assert found is not None
+        assert (found.rows, found.cols, found.values) == (wanted or (dataset.Rows, dataset.Columns, 1))
+        assert found.precision == dataset.BitsStored
+    assert jpeg_header(b"\xff\xd8\xff\xda\0\0") is None
+    assert j2k_header(b"rubbish") is None
 
 
 def test_rubbish_of_any_kind_is_named_not_raised(tmp_path: Path) -> None:

@@ -10,9 +10,9 @@ import pytest
 from ctpatch.errors import SliceError
 from ctpatch.prepare.readers.base import SeriesNote
 from ctpatch.prepare.readers.dicom.header import Axes
-from ctpatch.prepare.readers.dicom.pixels import _j2k_size, _jpeg_size
 from ctpatch.prepare.readers.dicom.reader import DicomReader
 from ctpatch.prepare.readers.dicom.series import Turn, upright_turn
+from ctpatch.prepare.readers.dicom.stream import StreamHeader, j2k_header, jpeg_header
 from dicom_files import J2K, ct_dataset, pixels_of, pydicom, write_ct
 
 
@@ -23,11 +23,13 @@ def codestream(rows: int, cols: int, top: int = 0, left: int = 0, values: int = 
 
 
 def test_sizes_of_images_that_are_not_square() -> None:
-    assert _j2k_size(codestream(24, 40)) == (24, 40, 1)
-    assert _j2k_size(codestream(24, 40, top=5, left=3)) == (24, 40, 1)
-    assert _j2k_size(b"a JP2 file's boxes" + codestream(512, 300, values=3)) == (512, 300, 3)
+    assert j2k_header(codestream(24, 40)) == StreamHeader(24, 40, 1, 16)
+    assert j2k_header(codestream(24, 40, top=5, left=3)) == StreamHeader(24, 40, 1, 16)
+    assert j2k_header(b"a JP2 file's boxes" + codestream(512, 300, values=3)) == StreamHeader(512, 300, 3, 16)
     # SOF0 of ISO 10918-1, B.2.2: precision, rows, columns, values
-    assert _jpeg_size(b"\xff\xd8\xff\xc0" + struct.pack(">HBHHB", 11, 8, 24, 40, 1) + bytes(3)) == (24, 40, 1)
+    assert jpeg_header(b"\xff\xd8\xff\xc0" + struct.pack(">HBHHB", 11, 8, 24, 40, 1) + bytes(3)) == StreamHeader(
+        24, 40, 1, 8
+    )
 
 
 @pytest.mark.parametrize("shape", [(64, 96), (96, 64)])

@@ -19,7 +19,6 @@ from ctpatch.core.reassembly import (
     WindowName,
     reassemble,
     seam_error,
-    uncovered_pixels,
     window_weights,
 )
 from ctpatch.words import PadMode
@@ -77,7 +76,7 @@ def test_different_patches_are_blended_as_pixel_by_pixel(window: WindowName) -> 
     wanted = by_pixels(patches, coords, (13, 15), window)
     assert found.dtype == np.float32
     np.testing.assert_allclose(found, wanted, atol=1e-7)
-    assert np.isnan(found).sum() == np.isnan(wanted).sum() == uncovered_pixels(coords, (13, 15), (8, 6)) > 0
+    assert np.isnan(found).sum() == np.isnan(wanted).sum() > 0
 
 
 @settings(deadline=None, max_examples=150)
@@ -99,7 +98,6 @@ def test_original_patches_give_the_original_slice(
     for row, col in coords:
         covered[row : row + size[0], col : col + size[1]] = True
     assert (np.isnan(found) == ~covered).all()
-    assert uncovered_pixels(coords, shape, size) == (~covered).sum()
     if window == "uniform":
         assert found[covered].tobytes() == image[covered].tobytes()
     else:

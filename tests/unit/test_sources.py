@@ -101,8 +101,11 @@ class TestCells:
             ("path,index", ["lists no slices"]),
             ("path,index\n,\n,\n", ["lists no slices"]),
             ("file,index\na.npy,0\n", ["has no column 'path' (it has file, index)", "relative to the data root"]),
-            ("Path\na.npy\n", ["has no column 'path' (it has Path)"]),
-            ("path;index\na.npy;0\n", ["has no column 'path'", "separated by ';', wanted ','"]),
+            (
+                "slice\na.npy\n",
+                ["has no column 'path' (it has slice)", "if the slices are in 'slice', name this column"],
+            ),
+            ("path;index\na.npy;0;1\n", ["as many cells in each row, separated by ';'"]),
             ("path,index\na.npy,0,1\n", ["as many cells in each row"]),
             (b"path\n\xff\xfe\n", ["is not a CSV in UTF-8"]),
             ('path\n"a.npy\n', ["is not a CSV"]),
@@ -181,7 +184,7 @@ class TestCells:
         table = read(tmp_path, "path,mask_path\na.npy,m.npy\nb.npy,m.npy\n")
         assert table.frame["mask_path"].to_list() == ["m.npy", "m.npy"]
 
-    @pytest.mark.parametrize("cell", ["-1", "1.0", "1e2", "one", "", "9" * 30, str(10**12 + 1), "0x1", "nan"])
+    @pytest.mark.parametrize("cell", ["-1", "1.5", "1e2", "one", "", "9" * 30, str(10**12 + 1), "0x1", "nan"])
     def test_an_index_that_is_none(self, tmp_path: Path, cell: str) -> None:
         message = refused(tmp_path, f"path,index\na.npy,0\nb.npy,{cell}\n")
         shown = repr(cell) if cell else "None"
@@ -199,7 +202,8 @@ class TestCells:
     @pytest.mark.parametrize("cell", ["low", "1,5", "0.1.2", "--"])
     def test_a_stated_bound_that_is_no_number(self, tmp_path: Path, column: str, cell: str) -> None:
         message = refused(tmp_path, f'path,{column}\na.npy,0.5\nb.npy,"{cell}"\n')
-        assert message == f"{MANIFEST} row 3, column {column}: {cell!r} is not a number"
+        hint = "; write it with a point" if cell == "1,5" else ""
+        assert message == f"{MANIFEST} row 3, column {column}: {cell!r} is not a number{hint}"
 
     @pytest.mark.parametrize("name", ["src_path", "patch_path", "image_path"])
     def test_columns_that_are_no_arrays(self, tmp_path: Path, name: str) -> None:
@@ -445,7 +449,7 @@ class TestHeaders:
         assert frame.select("height", "width", "src_dtype").rows() == [(4, 5, "float32"), (0, 0, ""), (0, 0, "")]
         problems = frame["problem"].to_list()
         assert problems[0] is None
-        assert problems[1] == message
+        assert message.startswith(f"{problems[1]} (paths are relative to the data root {tmp_path}")
         assert problems[2].startswith("c.npy has 3 dimensions (3, 4, 5)")
 
     def test_arrays_of_another_shape_name_the_slice(self, tmp_path: Path) -> None:

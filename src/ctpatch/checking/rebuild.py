@@ -17,11 +17,13 @@ from ctpatch.cutting.cut import cut_slices, write_part
 from ctpatch.cutting.job import Job
 from ctpatch.cutting.plan import Part, SliceTask, plan_split
 from ctpatch.cutting.receipt import CutReceipt
-from ctpatch.cutting.tables import Totals, meta_of
+from ctpatch.cutting.result import Totals
+from ctpatch.cutting.tables import meta_of
 from ctpatch.cutting.work import CutWork
 from ctpatch.files.atomic import given_path
 from ctpatch.format.columns import digest_column, path_column, source_column
-from ctpatch.format.meta import PATCH_META
+from ctpatch.format.meta import MANIFEST_DIR, PATCH_META
+from ctpatch.format.source_manifest import Reading
 from ctpatch.format.splits import find_splits
 from ctpatch.format.tables import PATCH_MANIFEST, REJECTED_PATCHES, SLICE_MANIFEST, STATUS_OK
 from ctpatch.layouts.base import Layout
@@ -62,7 +64,8 @@ class Rebuild:
         self._ps = ps
         manifest = ps.data_root / ps.meta.source_manifest if source is None else given_path(source)
         (found,) = find_splits([manifest], ps.data_root)
-        self.plan = plan_split(found, ps.config, skip_faulty=True)
+        reading = Reading(ps.arrays, ps.meta.source_paths == MANIFEST_DIR)
+        self.plan = plan_split(found, ps.config, skip_faulty=True, reading=reading)
         ended = ps.slices.filter(pl.col("reason").str.contains(_ENDED, literal=True))
         self._ended: dict[int, str] = dict(ended.select("slice_index", "reason").iter_rows())
         # Where the set lies is no matter: its paths are taken as its own meta has them.

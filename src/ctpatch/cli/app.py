@@ -12,11 +12,10 @@ from typing import Annotated, Any, Literal
 from cyclopts import App, CycloptsError, Parameter
 
 from ctpatch._version import __version__
-from ctpatch.cli.audit import audit
 from ctpatch.cli.build import build, build_json, merge, plan
-from ctpatch.cli.options import DataRoot, EngineOptions, Json, Overwrite, Sets, executor_from, json_text, sets_meant
+from ctpatch.cli.options import DataRoot, EngineOptions, Json, Overwrite, Sets, executor_from, json_text
 from ctpatch.cli.prepare import prepare_app
-from ctpatch.errors import EXIT_DATA, EXIT_DONE, EXIT_INTERRUPTED, EXIT_USAGE, CtPatchError, UsageError
+from ctpatch.errors import EXIT_DATA, EXIT_DONE, EXIT_INTERRUPTED, EXIT_USAGE, CtPatchError, IncompleteError, UsageError
 from ctpatch.words import LAYOUTS, LayoutName
 
 app = App(
@@ -29,8 +28,47 @@ app = App(
     suppress_keyboard_interrupt=False,  # `main` says how to go on
     default_parameter=Parameter(negative=""),
 )
-for _command in (prepare_app, plan, build, merge, audit):
+for _command in (prepare_app, plan, build, merge):
     app.command(_command)
+
+
+@app.command
+def audit(
+    *splits: Annotated[
+        Path, Parameter(help="A dataset's folder (all its splits), or several splits: patch sets or prepared slices.")
+    ],
+    threshold: Annotated[
+        float, Parameter(help="Correlation of 16 x 16 block means from which two slices are alike.")
+    ] = 0.98,
+    detail_threshold: Annotated[
+        float, Parameter(help="Detail correlation from which slices that are alike count; -1: all do.")
+    ] = 0.85,
+    data_root: Annotated[
+        Path | None, Parameter(help="What paths in manifests are relative to. [the folder above prepared or patches]")
+    ] = None,
+    workers: Annotated[int | None, Parameter(help="Processes that read. [by size]")] = None,
+    show: Annotated[int, Parameter(help="Findings of each check to show; all are counted.")] = 10,
+    json_output: Annotated[bool, Parameter(name="--json", help="Print the report as JSON.")] = False,
+) -> int:
+    """Look for leakage between splits: patients, slices and patches that are in more than one.
+
+    Exit status 1 where there is a leak, or a row that could not be checked though it should.
+    """
+    from ctpatch.checking.audit import audit as run_audit  # noqa: PLC0415
+    from ctpatch.cli.audit import audit_text  # noqa: PLC0415
+    from ctpatch.cli.screen import ConsoleListener, print_out  # noqa: PLC0415
+
+    with ConsoleListener(quiet=json_output) as listener:
+        report = run_audit(
+            splits,
+            threshold=threshold,
+            detail_threshold=detail_threshold,
+            data_root=data_root,
+            workers=workers,
+            listener=listener,
+        )
+    print_out(json_text(report.as_dict()) if json_output else audit_text(report, max(show, 0)))
+    return EXIT_DONE if report.ok else EXIT_DATA
 
 
 @Parameter(name="*")
@@ -53,12 +91,13 @@ def verify(
     """Check sets: every table, every file, every pixel; with --deep against the sources."""
     from ctpatch.checking.verify import verify as run_verify  # noqa: PLC0415
     from ctpatch.cli.screen import ConsoleListener, print_out, verify_text  # noqa: PLC0415
+    from ctpatch.format.splits import find_sets  # noqa: PLC0415
 
-    reports = []
     with ConsoleListener(quiet=json_output) as listener, executor_from(engines.given()) as work:
-        for folder in sets_meant(patches):
-            found = run_verify(folder, deep=deep, data_root=data_root, source=source, listener=listener, **work)
-            reports.append((found, folder))
+        reports = [
+            (run_verify(folder, deep=deep, data_root=data_root, source=source, listener=listener, **work), folder)
+            for folder in find_sets(patches)
+        ]
     if json_output:
         print_out(json_text([found.as_dict() for found, _ in reports]))
     else:
@@ -73,13 +112,13 @@ def info(
     """Say what sets are, also unfinished ones."""
     from ctpatch.cli.screen import info_text, print_out  # noqa: PLC0415
     from ctpatch.cutting.output import PATCH_SET  # noqa: PLC0415
-    from ctpatch.errors import IncompleteError  # noqa: PLC0415
+    from ctpatch.format.splits import find_sets  # noqa: PLC0415
     from ctpatch.reading.patchset import open_set  # noqa: PLC0415
     from ctpatch.work.folder import unfinished  # noqa: PLC0415
 
     texts: list[str] = []
     values: list[Any] = []
-    for folder in sets_meant(patches):
+    for folder in find_sets(patches):
         try:
             ps = open_set(folder)
         except IncompleteError as error:
@@ -142,11 +181,12 @@ def report_command(
 ) -> int:
     """Show sets on one page without a network, and try other rules on it by eye."""
     from ctpatch.cli.screen import ConsoleListener, print_out, shown_path  # noqa: PLC0415
+    from ctpatch.format.splits import find_sets  # noqa: PLC0415
     from ctpatch.reporting import report  # noqa: PLC0415
 
     with ConsoleListener() as listener:
         page = report(
-            sets_meant(patches), out, format=format_, slices=slices, seed=seed, data_root=data_root, listener=listener
+            find_sets(patches), out, format=format_, slices=slices, seed=seed, data_root=data_root, listener=listener
         )
     print_out(f"report: {shown_path(page.resolve())}")
     return EXIT_DONE

@@ -1,82 +1,31 @@
-"""The command `audit`, and its report as text."""
+"""The report of the command `audit` as text."""
 
 from collections.abc import Iterator
-from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
 
-from cyclopts import Parameter
+from ctpatch.checking.audit.report import CHECKS, AuditReport, SplitSummary
+from ctpatch.checking.findings import counted
+from ctpatch.cli.screen import printable
 
-from ctpatch.cli.options import json_text
-from ctpatch.errors import EXIT_DATA, EXIT_DONE
-
-if TYPE_CHECKING:
-    from ctpatch.checking.audit.report import AuditReport, Leak, SplitSummary
-
-_SHOWN = 10
 _FAULTS_SHOWN = 10
 
 
-def audit(
-    *splits: Annotated[
-        Path, Parameter(help="A dataset's folder (all its splits), or several splits: patch sets or prepared slices.")
-    ],
-    threshold: Annotated[
-        float, Parameter(help="Correlation of 16 x 16 block means from which two slices are alike.")
-    ] = 0.98,
-    detail_threshold: Annotated[
-        float, Parameter(help="Detail correlation from which slices that are alike count; -1: all do.")
-    ] = 0.85,
-    data_root: Annotated[
-        Path | None, Parameter(help="What paths in manifests are relative to. [the folder above prepared or patches]")
-    ] = None,
-    workers: Annotated[int | None, Parameter(help="Processes that read. [by size]")] = None,
-    show: Annotated[int, Parameter(help="Findings of each check to show; all are counted.")] = _SHOWN,
-    json_output: Annotated[bool, Parameter(name="--json", help="Print the report as JSON.")] = False,
-) -> int:
-    """Look for leakage between splits: patients, slices and patches that are in more than one.
-
-    Exit status 1 where there is a leak, or a row that could not be checked though it should.
-    """
-    from ctpatch.checking.audit import audit as run_audit  # noqa: PLC0415
-    from ctpatch.cli.screen import ConsoleListener, print_out  # noqa: PLC0415
-
-    with ConsoleListener(quiet=json_output) as listener:
-        report = run_audit(
-            splits,
-            threshold=threshold,
-            detail_threshold=detail_threshold,
-            data_root=data_root,
-            workers=workers,
-            listener=listener,
-        )
-    if json_output:
-        print_out(json_text(report.as_dict()))
-    else:
-        print_out(audit_text(report, max(show, 0)))
-    return EXIT_DONE if report.ok else EXIT_DATA
-
-
-def audit_text(report: "AuditReport", show: int = _SHOWN) -> str:
+def audit_text(report: AuditReport, show: int = 10) -> str:
     """What an audit found, as text; `show` findings of each check."""
-    from ctpatch.cli.screen import printable  # noqa: PLC0415
-
     return "\n".join(printable(line) for line in _lines(report, show))
 
 
-def _lines(report: "AuditReport", show: int) -> Iterator[str]:
-    from ctpatch.checking.audit.report import CHECKS  # noqa: PLC0415
-    from ctpatch.checking.findings import counted  # noqa: PLC0415
-
+def _lines(report: AuditReport, show: int) -> Iterator[str]:
     for split in report.splits:
         yield from _split_lines(split)
     for check, title in CHECKS.items():
-        count = report.counts[check]
-        if not count:
+        if not (count := report.counts[check]):
             continue
         yield f"{title}: {count:,}"
         shown = [leak for leak in report.findings if leak.check == check][:show]
         for leak in shown:
-            yield from _leak_lines(leak)
+            several = leak.others and not check.startswith("patient")
+            others = f", and {leak.others:,} more of {leak.first.split}" if several else ""
+            yield from (f"  {leak.message}{others}", f"    {leak.first}", f"    {leak.second}")
         if count > len(shown):
             yield f"  and {count - len(shown):,} more" + ("" if show else " (--show 10)")
     if report.implied_patches:
@@ -99,7 +48,7 @@ def _lines(report: "AuditReport", show: int) -> Iterator[str]:
     yield _verdict(report)
 
 
-def _split_lines(split: "SplitSummary") -> Iterator[str]:
+def _split_lines(split: SplitSummary) -> Iterator[str]:
     form = f"layout {split.layout}" if split.layout else split.kind
     counts = [f"{split.slices:,} slices"]
     if split.patches is not None:
@@ -118,16 +67,7 @@ def _split_lines(split: "SplitSummary") -> Iterator[str]:
     yield from (f"  {count:,} {what}" for count, what in repeats if count)
 
 
-def _leak_lines(leak: "Leak") -> Iterator[str]:
-    others = f", and {leak.others:,} more of {leak.first.split}" if leak.others and leak.check != "patient" else ""
-    yield f"  {leak.message}{others}"
-    yield f"    {leak.first}"
-    yield f"    {leak.second}"
-
-
-def _verdict(report: "AuditReport") -> str:
-    from ctpatch.checking.findings import counted  # noqa: PLC0415
-
+def _verdict(report: AuditReport) -> str:
     names = ", ".join(split.name for split in report.splits)
     if report.status == "leaks":
         counts = ", ".join(f"{count:,} {check}" for check, count in report.counts.most_common())

@@ -1,6 +1,7 @@
 """The commands `plan`, `build` and `merge`: from prepared slices to patch sets."""
 
 from dataclasses import asdict
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -20,14 +21,14 @@ from ctpatch.cli.options import (
     json_text,
     names_of,
     patch_config,
-    sets_meant,
+    result_json,
     with_file,
 )
 from ctpatch.errors import EXIT_DATA, EXIT_DONE, ConfigError
 from ctpatch.words import OnError
 
 if TYPE_CHECKING:
-    from ctpatch.cutting.work import BuildResult
+    from ctpatch.cutting.result import BuildResult
 
 
 def build(
@@ -104,26 +105,23 @@ def merge(
     """Make the shares of a build one set; names the shares that are missing."""
     from ctpatch.cli.screen import ConsoleListener  # noqa: PLC0415
     from ctpatch.cutting.shares import merge as run_merge  # noqa: PLC0415
+    from ctpatch.format.splits import find_sets  # noqa: PLC0415
 
     with ConsoleListener(quiet=json_output) as listener:
         results = [
-            run_merge(folder, source=source, data_root=data_root, listener=listener) for folder in sets_meant(patches)
+            run_merge(folder, source=source, data_root=data_root, listener=listener) for folder in find_sets(patches)
         ]
     return show_builds(results, as_json=json_output)
 
 
 def build_json(result: "BuildResult") -> dict[str, Any]:
     """What a build did, as plain values."""
-    return {
-        "folder": str(result.folder),
-        "outcome": result.outcome,
-        "seconds": result.seconds,
-        "complete": result.complete,
-        "skipped": result.skipped,
-        "covering_stride": result.covering_stride,
-        "slices_without_windows": result.num_without_windows,
-        "meta": result.meta.model_dump(mode="json"),
-    }
+    return result_json(
+        result,
+        skipped=result.skipped,
+        covering_stride=result.covering_stride,
+        slices_without_windows=result.num_without_windows,
+    )
 
 
 def plan(
@@ -142,18 +140,13 @@ def plan(
     options = with_file(config, patches, source, EngineOptions(workers))
     cfg = patch_config(options)
     mode: OnError = options.get("on_error", "stop")
-    plans = make_plan(sources, config=cfg, data_root=options.get("data_root"), skip_faulty=mode == "skip")
-    shown = []
-    failed = False
+    how = {name: options.get(name) for name in ("data_root", "arrays")}
+    preview = partial(preview_rules, workers=options.get("workers", 1), on_error=mode)
     with ConsoleListener(quiet=json_output) as listener:
-        for each in plans:
-            preview = None
-            if cfg.drop:
-                preview = preview_rules(each, workers=options.get("workers", 1), on_error=mode, listener=listener)
-            failed = failed or each.num_faulty > 0 or bool(preview and preview.skipped)
-            shown.append((each, preview))
+        plans = make_plan(sources, config=cfg, skip_faulty=mode == "skip", listener=listener, **how)
+        shown = [(each, preview(each, listener=listener) if cfg.drop else None) for each in plans]
     if json_output:
         print_out(json_text([{**each.summary(), "rules": seen.as_dict() if seen else None} for each, seen in shown]))
     else:
         print_out("\n".join(plan_text(each, seen, options.get("layout", "files")) for each, seen in shown))
-    return EXIT_DATA if failed else EXIT_DONE
+    return EXIT_DATA if any(each.num_faulty or (seen and seen.skipped) for each, seen in shown) else EXIT_DONE

@@ -16,6 +16,8 @@ from ctpatch.words import LAYOUTS, LayoutName, OnError, PadMode
 
 if TYPE_CHECKING:
     from ctpatch.config import PatchConfig
+    from ctpatch.cutting.result import BuildResult
+    from ctpatch.prepare.pipeline import PrepareResult
 
 Sources = Annotated[str, Parameter(help="A split's folder, a dataset's folder (all its splits), or a manifest.")]
 Sets = Annotated[Path, Parameter(help="A patch set's folder, or a folder of such.")]
@@ -33,19 +35,25 @@ Workers = Annotated[int | None, Parameter(help="Processes that work. [1]")]
 ConfigFile = Annotated[Path | None, Parameter(help="A TOML file with these options; the command line overrides it.")]
 
 
-def numbers(text: str, option: str, wanted: str, kind: type[int] | type[float] = int) -> tuple[float, ...]:
-    """One number, or two of rows and columns: `128`, `128x96`.
+_SIZES: dict[str, tuple[type[int] | type[float], str]] = {
+    "patch_size": (int, "pixels as 128, or rows and cols as 128x96"),
+    "stride": (int, "pixels as 128, or rows and cols as 128x96"),
+    "crop": (int, "pixels as 362, or 362x362"),
+    "spacing": (float, "millimetres as 0.8, or 0.8x0.8"),
+}
+"""The options of rows and columns: what kind of number they are, and how they are written."""
 
-    Raises:
-        ConfigError: it is neither.
-    """
+
+def _size(option: str, text: str) -> tuple[float, float]:
+    """A size of rows and columns, from one number or two: `128`, `128x96`."""
+    kind, wanted = _SIZES[option]
     try:
-        found = tuple(kind(part) for part in text.lower().replace(",", "x").split("x"))
+        found = [kind(part) for part in text.lower().replace(",", "x").split("x")]
     except ValueError:
-        found = ()
+        found = []
     if len(found) not in {1, 2}:
         raise ConfigError(f"{option}: {text!r}, wanted {wanted}")
-    return found
+    return found[0], found[-1]
 
 
 @dataclass(frozen=True)
@@ -56,8 +64,9 @@ class OptionGroup:
     """
 
     def given(self) -> dict[str, Any]:
-        """The options that were given or have a usual value, by name."""
-        return {name: value for name in names_of(type(self)) if (value := getattr(self, name)) is not None}
+        """The options that were given or have a usual value, by name; ConfigError where a size is none."""
+        found = {name: value for name in names_of(type(self)) if (value := getattr(self, name)) is not None}
+        return {name: _size(name, value) if name in _SIZES else value for name, value in found.items()}
 
 
 def names_of(*groups: type[OptionGroup]) -> list[str]:
@@ -92,14 +101,6 @@ class PatchOptions(OptionGroup):
     air_level: float | None = None
     rules_on: str | None = None
 
-    def given(self) -> dict[str, Any]:
-        """The options that were given; sizes as one number, or as rows and columns."""
-        options = super().given()
-        for name in {"patch_size", "stride"} & set(options):
-            found = numbers(options[name], name, "pixels as 128, or rows and cols as 128x96")
-            options[name] = found if len(found) > 1 else found[0]
-        return options
-
 
 @Parameter(name="*")
 @dataclass(frozen=True)
@@ -108,6 +109,9 @@ class PlanOptions(OptionGroup):
 
     layout: Annotated[
         LayoutName | None, Parameter(help=f"{'; '.join(f'{name}: {what}' for name, what in LAYOUTS.items())}. [files]")
+    ] = None
+    arrays: Annotated[
+        str | None, Parameter(help="Which columns are arrays: image,target. [path and those that end in _path]")
     ] = None
     data_root: DataRoot = None
     on_error: OnErrorOption = None
@@ -184,17 +188,6 @@ class SizeOptions(OptionGroup):
     crop: str | None = None
     spacing: str | None = None
 
-    def given(self) -> dict[str, Any]:
-        """The options that were given, as pairs of rows and columns."""
-        options: dict[str, Any] = {}
-        if self.crop is not None:
-            found = numbers(self.crop, "crop", "pixels as 362, or 362x362")
-            options["crop"] = (found[0], found[-1])
-        if self.spacing is not None:
-            found = numbers(self.spacing, "spacing", "millimetres as 0.8, or 0.8x0.8", float)
-            options["spacing"] = (found[0], found[-1])
-        return options
-
 
 @Parameter(name="*", group="Splits")
 @dataclass(frozen=True)
@@ -233,9 +226,14 @@ class PrivacyOptions(OptionGroup):
 @Parameter(name="*")
 @dataclass(frozen=True)
 class OutputOptions(OptionGroup):
-    """When a preparation stops, and what an earlier output is worth."""
+    """When a preparation stops, and what an earlier output is worth.
+
+    Attributes:
+        strict: A series whose values are hardly HU is an error, and nothing is published. [it is reported]
+    """
 
     on_error: OnErrorOption = None
+    strict: bool | None = None
     overwrite: Overwrite = None
 
 
@@ -259,27 +257,20 @@ def _from_file(path: Path | None) -> dict[str, Any]:
 
 
 def patch_config(options: dict[str, Any]) -> "PatchConfig":
-    """The options that decide the patches.
-
-    Raises:
-        ConfigError: an option makes no sense; names it.
-    """
+    """The options that decide the patches; ConfigError names one that makes no sense."""
     from ctpatch.config import PatchConfig, Rule, min_std_rule  # noqa: PLC0415
 
     values = {name: options[name] for name in names_of(PatchOptions) if options.get(name) is not None}
     drop = values.pop("drop", [])
-    if isinstance(drop, str):
-        drop = [drop]
+    drop = [drop] if isinstance(drop, str) else drop
     if not isinstance(drop, list | tuple) or not all(isinstance(rule, str) for rule in drop):
         raise ConfigError(f"drop: {drop!r}, wanted rules as 'name: condition'")
-    rules = [Rule.parse(rule) for rule in drop]
+    rules: list[str | Rule] = list(drop)
     min_std = values.pop("min_std", None)
     if min_std is not None:
         if isinstance(min_std, bool) or not isinstance(min_std, int | float):
             raise ConfigError(f"min_std: {min_std!r}, wanted a number")
         rules.append(min_std_rule(float(min_std)))
-    if "value_range" in values:
-        values["value_range"] = tuple(values["value_range"])
     return PatchConfig(**values, drop=tuple(rules))
 
 
@@ -295,12 +286,7 @@ def with_file(config: Path | None, *groups: OptionGroup) -> dict[str, Any]:
 def executor_from(options: dict[str, Any]) -> Iterator[dict[str, Any]]:
     """What a function with the arguments `workers` and `executor` is to be given, while it runs.
 
-    Args:
-        options: by name, those of `EngineOptions` among others; what is missing was not chosen.
-
-    Raises:
-        ConfigError: the options do not fit together.
-        UsageError: Dask is not installed, or no scheduler answers.
+    `options` are those of `EngineOptions`, among others; what is missing was not chosen.
     """
     from ctpatch.work.executors.choose import engine_executor  # noqa: PLC0415 - the help is quick without it
 
@@ -314,8 +300,13 @@ def json_text(value: Any) -> str:
     return json.dumps(value, indent=2, ensure_ascii=False, allow_nan=False, default=str)
 
 
-def sets_meant(paths: tuple[Path, ...]) -> list[Path]:
-    """The sets that are meant: each folder itself, or the sets in it where it is none."""
-    from ctpatch.format.splits import find_sets  # noqa: PLC0415
-
-    return find_sets(paths)
+def result_json(result: "BuildResult | PrepareResult", **own: Any) -> dict[str, Any]:
+    """What a run did, as plain values; `own` is what only such runs have."""
+    return {
+        "folder": str(result.folder),
+        "outcome": result.outcome,
+        "seconds": result.seconds,
+        "complete": result.complete,
+        **own,
+        "meta": result.meta.model_dump(mode="json"),
+    }

@@ -18,6 +18,7 @@ from ctpatch.cli.options import (
     SplitOptions,
     executor_from,
     json_text,
+    result_json,
 )
 from ctpatch.errors import EXIT_DATA, EXIT_DONE
 from ctpatch.prepare.readers import READERS, raw_format
@@ -33,8 +34,8 @@ prepare_app = App(
     default_parameter=Parameter(negative=""),
 )
 
-MAX_SHOWN = 20
-"""Slices left out that are named on the screen; `left_out.csv` has all, under pseudonyms."""
+_HELP = {"follow_links": "Follow symbolic links that leave the source, and links to folders."}
+"""Of options that every raw format has."""
 
 _GOES_ON = "goes on where an earlier run was cut off."
 
@@ -69,7 +70,8 @@ def _add_command(name: str) -> None:
             options["workers"] = engines.workers
         with ConsoleListener(quiet=json_output) as listener, executor_from(engines.given()) as work:
             result = prepare_raw(raw, source, out, dataset, **options | work, listener=listener)
-        print_out(json_text(_as_dict(result)) if json_output else summary(result))
+        as_json = result_json(result, faults=result.faults, left_out=result.left_out)
+        print_out(json_text(as_json) if json_output else summary(result))
         return EXIT_DONE if result.complete else EXIT_DATA
 
     prepare_app.command(command, name=name, help=f"{kind.title}; {_GOES_ON}")
@@ -82,6 +84,8 @@ def _options(kind: type[RawFormat]) -> type[RawFormat]:
     for name in (each.name for each in fields(kind)):
         texts = [text for text in getattr(hints[name], "__metadata__", ()) if isinstance(text, str)]
         said: dict[str, Any] = {"name" if text.startswith("--") else "group": text for text in texts}
+        if name in _HELP:
+            said["help"] = _HELP[name]
         shown[name] = Annotated[hints[name], Parameter(**said)]
     names = {"__annotations__": shown, "__doc__": kind.__doc__, "__module__": __name__}
     return dataclass(frozen=True)(type(kind.__name__, (kind,), names))
@@ -96,41 +100,33 @@ for _name in READERS:
     _add_command(_name)
 
 
-def _as_dict(result: "PrepareResult") -> dict[str, Any]:
-    return {
-        "folder": str(result.folder),
-        "outcome": result.outcome,
-        "seconds": result.seconds,
-        "complete": result.complete,
-        "faults": result.faults,
-        "left_out": result.left_out,
-        "meta": result.meta.model_dump(mode="json"),
-    }
-
-
 def summary(result: "PrepareResult") -> str:
     """What a preparation did, as text."""
     from ctpatch.checking.findings import counted  # noqa: PLC0415
-    from ctpatch.cli.screen import lines, shown_path  # noqa: PLC0415
+    from ctpatch.cli.screen import OUTCOMES, lines, shown_path  # noqa: PLC0415
 
     meta = result.meta
-    verb = {"prepared": "prepared", "resumed": "gone on with and finished", "complete": "is complete; nothing to do"}
     rows = []
     for name, info in meta.splits.items():
         slices = counted(info.num_slices, "slice", "slices")
         rows.append((name, f"{slices} of {counted(info.num_patients, 'patient', 'patients')}: {info.manifest}"))
     rows.append(("arrays", ", ".join(f"{name} ({dtype})" for name, dtype in meta.arrays.items())))
     rows.append(("values", _values(meta.mapping)))
+    rows += _under("left out", result.left_out_short)
     if meta.num_left_out:
-        rows.append(("left out", ", ".join(f"{count:,} {kind}" for kind, count in meta.num_left_out.items())))
-    rows += [("", each) for each in result.left_out[:MAX_SHOWN]]
-    if len(result.left_out) > MAX_SHOWN:
-        rows.append(("", f"and {len(result.left_out) - MAX_SHOWN:,} more; left_out.csv has all, under pseudonyms"))
-    rows += [("failed", each) for each in result.faults[:MAX_SHOWN]]
+        count = sum(meta.num_left_out.values())
+        said = f"left_out.csv lists {count:,}, under pseudonyms; --names FILE says what stands for whom"
+        rows.append(("", said))
+    rows += _under("failed", result.faults_short)
     if result.outcome != "complete":
         rows.append(("time", f"{result.seconds:.1f} s"))
     rows.append(("next", f"ctpatch build {shown_path(result.folder)}"))
-    return lines(f"{meta.dataset} {verb[result.outcome]}: {shown_path(result.folder)}", rows)
+    return lines(f"{meta.dataset} {OUTCOMES[result.outcome]}: {shown_path(result.folder)}", rows)
+
+
+def _under(name: str, texts: list[str]) -> list[tuple[str, str]]:
+    """Rows of one name, which stands before the first alone."""
+    return [(name if place == 0 else "", text) for place, text in enumerate(texts)]
 
 
 def _values(mapping: dict[str, Any]) -> str:

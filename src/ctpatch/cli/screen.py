@@ -4,7 +4,6 @@ import sys
 import time
 from collections.abc import Iterable
 from pathlib import Path
-from types import TracebackType
 from typing import Self
 
 from rich.console import Console
@@ -13,12 +12,19 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TaskID, TextC
 from ctpatch.checking.findings import VerifyReport, counted
 from ctpatch.cutting.plan import SplitPlan
 from ctpatch.cutting.preview import RulePreview
+from ctpatch.cutting.result import BuildResult
 from ctpatch.cutting.shares import ShareResult
-from ctpatch.cutting.work import BuildResult
 from ctpatch.events import Event, WorkAdvanced, WorkFinished, WorkStarted
 from ctpatch.format.meta import PatchMeta
 from ctpatch.words import LAYOUTS, human_bytes
 
+OUTCOMES = {
+    "built": "built",
+    "prepared": "prepared",
+    "resumed": "gone on with and finished",
+    "complete": "is complete; nothing to do",
+    "merged": "merged from its shares",
+}
 MAX_FINDINGS_SHOWN = 20
 _MAX_NAMES_SHOWN = 5
 _Pixels = int | tuple[int, int]
@@ -47,9 +53,7 @@ class ConsoleListener:
         self._progress.start()
         return self
 
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
+    def __exit__(self, *_error: object) -> None:
         self._progress.stop()
 
     def __call__(self, event: Event) -> None:
@@ -96,9 +100,8 @@ def coverage_text(coverage: float, stride: _Pixels, better: _Pixels | None, wind
     text = f"{100 * coverage:.1f} % of the pixels are in a patch at stride {_one(stride)}"
     if better is None:
         return text
-    if better_windows == windows:
-        return f"{text}; stride {_one(better)} covers all with as many patches"
-    return f"{text}; stride {_one(better)} covers all with {better_windows:,} windows instead of {windows:,}"
+    many = f"{better_windows:,} windows instead of {windows:,}" if better_windows != windows else "as many patches"
+    return f"{text}; stride {_one(better)} covers all with {many}"
 
 
 def _one(pair: _Pixels) -> str:
@@ -112,12 +115,6 @@ def _cut(what: PatchMeta | ShareResult) -> str:
 def build_summary(result: BuildResult) -> str:
     """What a build did, as text."""
     meta = result.meta
-    verb = {
-        "built": "built",
-        "resumed": "gone on with and finished",
-        "complete": "is complete; nothing to do",
-        "merged": "merged from its shares",
-    }
     rows = [("slices", _cut(meta))]
     rows += [("", f"left out: {reason}") for reason in result.skipped[:_MAX_NAMES_SHOWN]]
     if meta.num_skipped > _MAX_NAMES_SHOWN:
@@ -135,7 +132,7 @@ def build_summary(result: BuildResult) -> str:
     if result.outcome != "complete":
         rate = f", {meta.num_patches / max(result.seconds, 1e-9):,.0f} patches/s" if result.outcome == "built" else ""
         rows.append(("time", f"{result.seconds:.1f} s{rate}"))
-    return lines(f"{meta.dataset}/{meta.split} {verb[result.outcome]}: {shown_path(result.folder)}", rows)
+    return lines(f"{meta.dataset}/{meta.split} {OUTCOMES[result.outcome]}: {shown_path(result.folder)}", rows)
 
 
 def share_summary(result: ShareResult) -> str:
@@ -158,22 +155,21 @@ def set_rows(meta: PatchMeta) -> list[tuple[str, str]]:
     """What a set is, a row for each property."""
     arrays = ", ".join(f"{name} ({info.dtype})" for name, info in meta.arrays.items())
     kept = f"{meta.num_patches:,} of {_size(meta.patch_size)} kept of {meta.num_windows:,} windows"
-    rows = [("patches", f"{kept}; {arrays}")]
-    rows += [("dropped", f"{rule.dropped:,} by {rule.name} ({rule.condition})") for rule in meta.drop_rules]
-    rows.append(("layout", f"{meta.layout}, {human_bytes(meta.pixel_bytes)} of pixels"))
-    return rows
+    return [
+        ("patches", f"{kept}; {arrays}"),
+        *(("dropped", f"{rule.dropped:,} by {rule.name} ({rule.condition})") for rule in meta.drop_rules),
+        ("layout", f"{meta.layout}, {human_bytes(meta.pixel_bytes)} of pixels"),
+    ]
 
 
 def info_text(meta: PatchMeta, folder: Path) -> str:
     """What a finished set is, as text."""
     low, high = meta.value_range
+    covered = f"{100 * meta.coverage:.1f} % of the pixels covered"
     rows = [
         ("slices", _cut(meta)),
         *set_rows(meta),
-        (
-            "windows",
-            f"stride {_one(meta.stride)}, border {meta.pad_mode}, {100 * meta.coverage:.1f} % of the pixels covered",
-        ),
+        ("windows", f"stride {_one(meta.stride)}, border {meta.pad_mode}, {covered}"),
         ("values", f"{low:g} to {high:g}; air is {meta.air_level:g} or less; statistics and rules on {meta.rules_on}"),
         ("source", meta.source_manifest),
         ("made", f"{meta.created} by ctpatch {meta.ctpatch_version}, format {meta.format_version}"),
@@ -196,9 +192,8 @@ def plan_text(plan: SplitPlan, preview: RulePreview | None, layout: str) -> str:
     rows.append(("windows", f"{plan.num_windows:,} of {_size(plan.config.patch_size)}, before rules"))
     if preview is not None:
         for rule in plan.config.drop:
-            hits = (
-                f"{preview.alone[rule.name]:,} windows on its own, {preview.first[rule.name]:,} as the first that hits"
-            )
+            alone, first = preview.alone[rule.name], preview.first[rule.name]
+            hits = f"{alone:,} windows on its own, {first:,} as the first that hits"
             rows.append(("rule", f"{rule.name} ({rule.condition}) would drop {hits}"))
         rows.append(("kept", f"{preview.kept:,} patches"))
         rows += [("left out", reason) for reason in preview.skipped[:_MAX_NAMES_SHOWN]]
@@ -207,8 +202,7 @@ def plan_text(plan: SplitPlan, preview: RulePreview | None, layout: str) -> str:
     rows.append(("first", ", ".join(f"{each}.npy" for each in summary["first_patch_ids"]) or "no window at all"))
     covering = (plan.covering_stride, plan.num_windows, plan.windows_at_covering_stride())
     rows.append(("coverage", coverage_text(plan.coverage, plan.config.stride, *covering)))
-    hint = plan.many_files_hint(layout)
-    if hint:
+    if hint := plan.many_files_hint(layout):
         rows.append(("hint", hint))
     return lines(f"{plan.source.name}: {plan.source.manifest_path}", rows)
 
@@ -231,5 +225,5 @@ def verify_text(report: VerifyReport, folder: Path) -> str:
 
 
 def print_out(text: str) -> None:
-    """A result, on stdout."""
-    sys.stdout.write(text + "\n")
+    r"""A result, on stdout; bytes of a path that are no UTF-8 as `\udcfc`, which programs that read JSON take back."""
+    sys.stdout.write(text.encode("utf-8", "backslashreplace").decode("utf-8") + "\n")

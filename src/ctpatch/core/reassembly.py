@@ -5,7 +5,8 @@ give a constant slice, borders included. Sums are float64: with weights from 1e-
 result is off by less than 1e-7 of that size, before it is rounded to float32.
 """
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections import Counter
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
 from typing import Any, Literal
@@ -40,21 +41,20 @@ def window_weights(size: tuple[int, int], window: WindowName) -> NDArray[np.floa
     Raises:
         ValueError: there is no window of that name.
     """
-    sides = []
-    for length in size:
-        at = np.arange(length, dtype=np.float64)
-        if window == "uniform":
-            side = np.ones(length)
-        elif window == "hann":
-            side = np.sin(np.pi * (at + 0.5) / length) ** 2
-        elif window == "gaussian":
-            side = np.exp(-(((at - (length - 1) / 2) / (GAUSSIAN_SIGMA * length)) ** 2) / 2)
-        else:
-            raise ValueError(f"window {window!r} is not known; windows are {', '.join(WINDOWS)}")
-        sides.append(side)
-    weights = np.multiply.outer(sides[0], sides[1])
+    weights = np.multiply.outer(_side_weights(size[0], window), _side_weights(size[1], window))
     weights.flags.writeable = False
     return weights
+
+
+def _side_weights(length: int, window: WindowName) -> NDArray[np.float64]:
+    at = np.arange(length, dtype=np.float64)
+    if window == "uniform":
+        return np.ones(length)
+    if window == "hann":
+        return np.sin(np.pi * (at + 0.5) / length) ** 2
+    if window == "gaussian":
+        return np.exp(-(((at - (length - 1) / 2) / (GAUSSIAN_SIGMA * length)) ** 2) / 2)
+    raise ValueError(f"window {window!r} is not known; windows are {', '.join(WINDOWS)}")
 
 
 @lru_cache(maxsize=8)
@@ -116,7 +116,7 @@ def reassemble(
             of the slice (padding), which is cut off.
         shape: height and width of the slice.
         window: how a patch's pixels weigh where patches overlap: `hann`, `gaussian` or `uniform`.
-        fill: what pixels get that no patch covers; `uncovered_pixels` counts them.
+        fill: what pixels get that no patch covers.
 
     Returns:
         The slice, `shape`, float32 (float64 where the patches are).
@@ -135,19 +135,11 @@ def reassemble(
     if len(origins) != len(stack):
         raise ReassemblyError(f"there are {len(stack)} patches and {len(origins)} origins; each patch needs its own")
     _check_origins(origins, shape)
-    _refuse_not_finite(stack, [f"the patch at {origin}" for origin in origins])
+    _refuse_not_finite(stack, lambda at: f"the patch at {origins[at]}")
     canvas = _Canvas(shape, (stack.shape[1], stack.shape[2]), window, stack.dtype)
     for patch, (row, col) in zip(stack, origins, strict=True):
         canvas.add(patch, row, col)
     return canvas.image(fill)[0]
-
-
-def uncovered_pixels(coords: Iterable[tuple[int, int]], shape: tuple[int, int], patch_size: tuple[int, int]) -> int:
-    """How many pixels of a slice no patch at these origins covers."""
-    covered = np.zeros(shape, dtype=bool)
-    for row, col in coords:
-        covered[row : row + patch_size[0], col : col + patch_size[1]] = True
-    return int(covered.size - np.count_nonzero(covered))
 
 
 def _checked_patches(patches: ArrayLike) -> NDArray[Any]:
@@ -171,20 +163,19 @@ def _check_origins(origins: Sequence[tuple[int, int]], shape: tuple[int, int]) -
         seen.add(origin)
 
 
-def _refuse_not_finite(stack: NDArray[Any], names: Sequence[str]) -> None:
+def _refuse_not_finite(stack: NDArray[Any], name_of: Callable[[int], str]) -> None:
     if stack.dtype.kind != "f":
         return
     # A sum is finite only where all are, and much quicker than isfinite; where it overflows, they are looked at.
     with np.errstate(invalid="ignore", over="ignore"):
         if np.isfinite(stack.sum(dtype=np.promote_types(stack.dtype, np.float32))):
             return
-    for patch, name in zip(stack, names, strict=True):
-        wrong = np.argwhere(~np.isfinite(patch))
-        if len(wrong):
-            row, col = wrong[0].tolist()
-            raise ReassemblyError(
-                f"{name} holds {patch[row, col]} at its pixel ({row}, {col}); check the model's output"
-            )
+    wrong = np.argwhere(~np.isfinite(stack)).tolist()
+    if wrong:
+        at, row, col = wrong[0]
+        raise ReassemblyError(
+            f"{name_of(at)} holds {stack[at, row, col]} at its pixel ({row}, {col}); check the model's output"
+        )
 
 
 @dataclass(frozen=True, slots=True)
@@ -240,15 +231,13 @@ class Reassembler:
         self._size, self._window, self._fill, self._names = patch_size, window, fill, names
         self._open: dict[int, _Canvas] = {}
         self._added = np.zeros(len(self._slices), dtype=bool)
+        self._left = Counter(self._slices.tolist())
         self._check_windows()
-        indices, counts = np.unique(self._slices, return_counts=True)
-        self._left = dict(zip(indices.tolist(), counts.tolist(), strict=True))
         window_weights(patch_size, window)
 
     def _check_windows(self) -> None:
-        for index in np.unique(self._slices).tolist():
-            if index not in self._shapes:
-                raise ReassemblyError(f"the shape of slice {index} is not given")
+        if unknown := self._left.keys() - self._shapes:
+            raise ReassemblyError(f"the shape of slice {min(unknown)} is not given")
         keys = np.stack([self._slices, self._rows, self._cols], axis=1)
         unique, first, counts = np.unique(keys, axis=0, return_index=True, return_counts=True)
         if len(unique) < len(keys):
@@ -315,7 +304,7 @@ class Reassembler:
         twice = unique[(counts > 1) | self._added[unique]]
         if len(twice):
             raise ReassemblyError(f"{self._name(int(twice[0]))} was given twice")
-        _refuse_not_finite(stack, [self._name(int(number)) for number in numbers])
+        _refuse_not_finite(stack, lambda at: self._name(int(numbers[at])))
 
     def finish(self) -> None:
         """Make sure that every patch has come.

@@ -23,7 +23,7 @@ Columns = Mapping[str, NDArray[Any]]
 _Evaluate = Callable[[Columns], Any]
 
 # What computes a node, whether it takes conditions (else numbers), and whether it gives one.
-_BINARY: dict[type[exp.Expression], tuple[Any, bool, bool]] = {
+_UFUNCS: dict[type[exp.Expression], tuple[Any, bool, bool]] = {
     exp.LT: (np.less, False, True),
     exp.LTE: (np.less_equal, False, True),
     exp.GT: (np.greater, False, True),
@@ -38,8 +38,6 @@ _BINARY: dict[type[exp.Expression], tuple[Any, bool, bool]] = {
     exp.Pow: (np.power, False, False),
     exp.And: (np.logical_and, True, True),
     exp.Or: (np.logical_or, True, True),
-}
-_UNARY: dict[type[exp.Expression], tuple[Any, bool, bool]] = {
     exp.Not: (np.logical_not, True, True),
     exp.Neg: (np.negative, False, False),
     exp.Abs: (np.abs, False, False),
@@ -135,22 +133,21 @@ def _translate(node: exp.Expression, fault: str) -> tuple[_Evaluate, bool]:
     if isinstance(node, exp.Literal) and not node.is_string:
         number = float(node.this)
         return lambda _: number, False
-    if kind in _BINARY:
-        ufunc, takes, gives = _BINARY[kind]
-        return _apply(ufunc, [_operand(part, fault, condition=takes) for part in (node.this, node.expression)]), gives
-    if kind in _UNARY and not any(node.args.get(extra) for extra in ("decimals", "to")):
-        ufunc, takes, gives = _UNARY[kind]
-        return _apply(ufunc, [_operand(node.this, fault, condition=takes)]), gives
+    if kind in _UFUNCS and not any(node.args.get(extra) for extra in ("decimals", "to")):
+        ufunc, takes, gives = _UFUNCS[kind]
+        parts = [_operand(part, fault, condition=takes) for part in (node.this, node.expression)[: ufunc.nin]]
+        return lambda columns: ufunc(*(part(columns) for part in parts)), gives
     if kind in _HORIZONTAL:
+        ufunc = _HORIZONTAL[kind]
         parts = [_operand(part, fault, condition=False) for part in (node.this, *node.expressions)]
-        return _fold(_HORIZONTAL[kind], parts), False
+        return lambda columns: reduce(ufunc, (part(columns) for part in parts)), False
     if isinstance(node, exp.Between) and not node.args.get("symmetric"):
         value, low, high = (_operand(node.args[part], fault, condition=False) for part in ("this", "low", "high"))
         return lambda columns: np.logical_and(value(columns) >= low(columns), value(columns) <= high(columns)), True
     if isinstance(node, exp.In) and node.expressions:
         value = _operand(node.this, fault, condition=False)
-        tests = [_apply(np.equal, [value, _operand(one, fault, condition=False)]) for one in node.expressions]
-        return _fold(np.logical_or, tests), True
+        listed = [_operand(one, fault, condition=False) for one in node.expressions]
+        return lambda columns: reduce(np.logical_or, (value(columns) == one(columns) for one in listed)), True
     raise _refusal(node, fault)
 
 
@@ -188,14 +185,6 @@ def _operand(node: exp.Expression, fault: str, *, condition: bool) -> _Evaluate:
         wanted = "a condition" if condition else "a number"
         raise RuleError(f"{fault} needs {wanted} where it has {node.sql()[:60]!r}")
     return evaluate
-
-
-def _apply(ufunc: Any, parts: list[_Evaluate]) -> _Evaluate:
-    return lambda columns: ufunc(*(part(columns) for part in parts))
-
-
-def _fold(ufunc: Any, parts: list[_Evaluate]) -> _Evaluate:
-    return lambda columns: reduce(ufunc, (part(columns) for part in parts))
 
 
 def compile_number(name: str, expression: str) -> Callable[[Columns], NDArray[np.float64]]:

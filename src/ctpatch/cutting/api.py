@@ -5,12 +5,15 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from ctpatch.config import BuildConfig, PatchConfig
-from ctpatch.cutting.plan import SplitPlan, plan_split
-from ctpatch.cutting.work import BuildResult, CutWork, make_set
+from ctpatch.cutting.plan import SplitPlan, plan_split, tell_notes
+from ctpatch.cutting.result import BuildResult
+from ctpatch.cutting.work import CutWork, make_set
 from ctpatch.errors import UsageError
 from ctpatch.events import Listener, Notice, ignore
 from ctpatch.files.atomic import given_path
-from ctpatch.format.splits import PATCHES, SourcePath, SplitSource, as_sources, find_splits
+from ctpatch.format.manifest_columns import array_names
+from ctpatch.format.source_manifest import Reading
+from ctpatch.format.splits import SourcePath, as_sources, find_splits
 from ctpatch.words import LayoutName, OnError
 from ctpatch.work.executors.choose import AnyExecutor, as_executor
 
@@ -20,6 +23,7 @@ def build(
     config: PatchConfig | None = None,
     *,
     layout: LayoutName = "files",
+    arrays: str | Sequence[str] | None = None,
     workers: int = 1,
     out: str | os.PathLike[str] | None = None,
     data_root: str | os.PathLike[str] | None = None,
@@ -39,6 +43,7 @@ def build(
         source: a split's folder, a dataset's folder (all its splits) or a manifest; or a list of such.
         config: geometry, range and rules; None takes the defaults.
         layout: how patches lie on disk: `files`, `shards`, `slices` or `index`, or one that was registered.
+        arrays: which columns of the manifests are arrays, as `image,target` or a list; None takes those that they have.
         workers: processes that cut, on this machine.
         out: the set's folder (for several splits: the folder above); None takes `DATA_ROOT/patches/<dataset>/<split>`.
         data_root: what paths in manifests are relative to; None takes the folder above `prepared`.
@@ -63,7 +68,8 @@ def build(
     """
     options = BuildConfig(layout=layout, workers=workers, on_error=on_error, overwrite=overwrite, strict=strict)
     chosen = as_executor(executor, workers)
-    planned = plan_outputs(source, config, options, out, data_root)
+    planned = plan_outputs(source, config, options, out, data_root, arrays)
+    tell_notes((each for each, _ in planned), listener)
     for each, _ in planned:
         if hint := each.many_files_hint(layout):
             listener(Notice("many-files", hint))
@@ -76,6 +82,7 @@ def plan_outputs(
     options: BuildConfig,
     out: str | os.PathLike[str] | None,
     data_root: str | os.PathLike[str] | None,
+    arrays: str | Sequence[str] | None = None,
 ) -> list[tuple[SplitPlan, Path]]:
     """The plan of each split that is meant, and the folder its set goes to; see `build`."""
     sources = as_sources(source)
@@ -83,29 +90,17 @@ def plan_outputs(
     # Whether the user named a single split rather than a dataset that happens to have one.
     first = Path(sources[0])
     one = len(splits) == 1 and (first.is_file() or splits[0].manifest.parent == first.resolve())
-    folders = _output_folders(splits, out, one=one)
-    skip = options.on_error == "skip"
+    base = None if out is None else given_path(out).resolve()
+    folders = [each.patches() if base is None else base if one else base / each.split for each in splits]
+    if len(set(folders)) < len(folders):
+        raise UsageError("two splits would be written into one folder; build them one by one with an --out each")
     for each, folder in zip(splits, folders, strict=True):
         if folder.resolve() == each.manifest.parent:
             raise UsageError(f"--out is the folder of the slices of {each.name}; choose another one for the patches")
-    plans = [plan_split(each, config or PatchConfig(), skip_faulty=skip) for each in splits]
+    skip, patch_config, reading = (
+        options.on_error == "skip",
+        config or PatchConfig(),
+        Reading(arrays=array_names(arrays)),
+    )
+    plans = [plan_split(each, patch_config, skip_faulty=skip, reading=reading) for each in splits]
     return list(zip(plans, folders, strict=True))
-
-
-def _output_folders(splits: list[SplitSource], out: str | os.PathLike[str] | None, *, one: bool) -> list[Path]:
-    folders = []
-    for source in splits:
-        if out is not None:
-            base = given_path(out).resolve()
-            folders.append(base if one else base / source.split)
-            continue
-        wanted = source.data_root / PATCHES / source.dataset / source.split
-        if not wanted.resolve().is_relative_to(source.data_root.resolve()):
-            raise UsageError(
-                f"{PATCHES}/{source.name} leaves the data root through a link; "
-                "name the folder you mean with --out, or remove the link"
-            )
-        folders.append(wanted)
-    if len(set(folders)) < len(folders):
-        raise UsageError("two splits would be written into one folder; build them one by one with an --out each")
-    return folders

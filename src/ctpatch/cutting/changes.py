@@ -7,6 +7,7 @@ from pathlib import Path
 
 import polars as pl
 
+from ctpatch.core.rounding import without_rounding
 from ctpatch.cutting.job import Job
 from ctpatch.cutting.plan import Part, SplitPlan
 from ctpatch.errors import CtPatchError, SourceChangedError, SystemFailureError
@@ -32,7 +33,10 @@ def refuse_changed_sources(
         # A slice that was left out has no digests.
         for array, source, digest in zip(job.arrays, task.paths, digests, strict=False):
             integers = array != "image"
-            if source_changed(job.data_root, source, digest, since_ns, integers_allowed=integers, strict=strict):
+            values = None if job.arrays[array].labels else job.config.value_range
+            if source_changed(
+                job.data_root, source, digest, since_ns, integers_allowed=integers, strict=strict, value_range=values
+            ):
                 raise SourceChangedError(
                     f"{source} has changed since it was cut; "
                     "--overwrite starts anew with what is there now, or restore the file"
@@ -40,16 +44,25 @@ def refuse_changed_sources(
 
 
 def source_changed(
-    data_root: Path, path: str, digest: str, since_ns: int, *, integers_allowed: bool, strict: bool
+    data_root: Path,
+    path: str,
+    digest: str,
+    since_ns: int,
+    *,
+    integers_allowed: bool,
+    strict: bool,
+    value_range: tuple[float, float] | None = None,
 ) -> bool:
     """Whether a source slice is no longer what it was.
 
     A file that was neither written nor put in place since `since_ns` (nanoseconds) is the same; its size was
     compared when its header was read. Where its times leave a doubt, or with `strict`, its pixels are read and their
-    digest decides, so that a file that was only copied or touched is no change.
+    digest decides, so that a file that was only copied or touched is no change. An array that has a `value_range` was
+    clipped to it where its values lay outside by rounding.
     """
+    place = f"{data_root}/{path}"
     try:
-        status = os.stat(data_root / path)
+        status = os.stat(place)
     except FileNotFoundError:
         return True
     except OSError as error:
@@ -58,12 +71,14 @@ def source_changed(
     if not strict and _touched_ns(status) < since_ns <= time.time_ns():
         return False
     try:
-        image, _dtype = SliceBuffer().read(str(data_root / path), path, integers_allowed=integers_allowed)
+        image, _dtype = SliceBuffer().read(place, path, integers_allowed=integers_allowed)
     except SystemFailureError:
         raise
     except CtPatchError:
         return True
-    return array_digest(image) != digest
+    if array_digest(image) == digest:
+        return False
+    return value_range is None or array_digest(without_rounding(image, value_range)) != digest
 
 
 def _touched_ns(status: os.stat_result) -> int:
@@ -88,7 +103,13 @@ def changed_sources(folder: Path, meta: PatchMeta, plan: SplitPlan, *, strict: b
                 if (root / path).exists() and _touched_ns(os.stat(root / path)) >= since:
                     changed.append(f"{path}, which was left out, has changed since")
             elif source_changed(
-                root, path, row[digest_column(array)], since, integers_allowed=array != "image", strict=strict
+                root,
+                path,
+                row[digest_column(array)],
+                since,
+                integers_allowed=array != "image",
+                strict=strict,
+                value_range=None if meta.arrays[array].labels else meta.value_range,
             ):
                 changed.append(f"{path} has changed since it was cut")
             if len(changed) == _MAX_CHANGES_SHOWN:

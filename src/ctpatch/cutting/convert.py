@@ -20,14 +20,15 @@ from ctpatch.cutting.cut import complete_part
 from ctpatch.cutting.job import Job
 from ctpatch.cutting.plan import Part, SliceTask, SplitPlan
 from ctpatch.cutting.receipt import CutReceipt, trusted_receipt
+from ctpatch.cutting.result import BuildResult
 from ctpatch.cutting.rows import CutSlice, Images
-from ctpatch.cutting.work import BuildResult, CutWork, make_set
+from ctpatch.cutting.work import CutWork, make_set
 from ctpatch.errors import FormatError, UsageError
 from ctpatch.events import Listener, ignore
 from ctpatch.files.atomic import given_path
 from ctpatch.files.digest import json_digest
 from ctpatch.format.columns import digest_column, recorded_statistics, rule_values, source_column
-from ctpatch.format.meta import PatchMeta
+from ctpatch.format.meta import MANIFEST_DIR, PatchMeta
 from ctpatch.format.splits import SplitSource
 from ctpatch.format.tables import STATUS_OK
 from ctpatch.layouts import layout_of
@@ -148,7 +149,14 @@ def _plan(ps: PatchSet, keep: str | None) -> SplitPlan:
         "src_dtype",
         pl.when(pl.col("status") == STATUS_OK).then(None).otherwise(pl.col("reason")).alias("problem"),
     )
-    return SplitPlan(source, config, frame, dict(ps.meta.arrays))
+    return SplitPlan(
+        source,
+        config,
+        frame,
+        dict(ps.meta.arrays),
+        beside=ps.meta.source_paths == MANIFEST_DIR,
+        num_clipped=ps.meta.num_clipped or 0,
+    )
 
 
 def _pieces(job: Job, ps: PatchSet, part: Part) -> Iterator[CutSlice]:

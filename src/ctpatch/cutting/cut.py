@@ -4,18 +4,21 @@ A part is idempotent: it reads its slices once, writes its outputs, makes them d
 receipt. Whoever runs it, however often, even twice at the same time, the bytes are the same.
 """
 
+import math
 from collections.abc import Iterable, Iterator, Sequence
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import Future, ThreadPoolExecutor
+from dataclasses import replace
 from math import prod
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
 
 from ctpatch.core.grid import Grid, make_grid
 from ctpatch.core.patches import pad_slice
+from ctpatch.core.rounding import ROUNDING_STEPS, is_rounding, rounding_margin, shown_number, without_rounding
 from ctpatch.core.rules import CompiledRules, compile_rules
-from ctpatch.core.statistics.api import SliceStatistics, WindowStatistics, window_statistics
+from ctpatch.core.statistics.api import WindowStatistics, window_statistics
 from ctpatch.cutting.job import Job
 from ctpatch.cutting.plan import Part, SliceTask
 from ctpatch.cutting.receipt import CutReceipt, trusted_receipt
@@ -29,13 +32,21 @@ from ctpatch.layouts.base import PartWriter, WriterOptions
 from ctpatch.layouts.disk import Disk
 
 _STATED_TOLERANCE = 1e-6
+Grids = dict[tuple[int, int], Grid]
 
 _RUN_SLICES = 8
 _RUN_PIXELS = 2 << 20
 """A run of slices has at most so many, unless one slice alone has more: two runs are in memory."""
 
-ReadSlice = tuple[Images, tuple[str, ...]]
-"""Pixels and digests of a slice, for each array."""
+
+class ReadSlice(NamedTuple):
+    """A slice in memory, and what was found in passing over its pixels; all but the statistics for each array."""
+
+    images: Images
+    padded: Images
+    digests: tuple[str, ...]
+    bounds: list[tuple[float, float]]
+    statistics: WindowStatistics
 
 
 def run_part(job: Job, part: Part) -> CutReceipt:
@@ -82,13 +93,12 @@ def cut_slices(job: Job, part: Part) -> Iterator[CutSlice]:
     The pixels of a slice are valid until the next one is asked for.
     """
     rules = compile_rules(job.config.drop)
-    grids: dict[tuple[int, int], Grid] = {}
-    for task, read in _read_ahead(job, part):
+    shapes = dict.fromkeys(task.shape for task in part.tasks if task.problem is None)
+    grids = {shape: make_grid(*shape, job.config) for shape in shapes}
+    for task, read in _read_ahead(job, part, grids):
         try:
             if isinstance(read, Exception):
                 raise read
-            if task.shape not in grids:
-                grids[task.shape] = make_grid(*task.shape, job.config)
             yield cut_slice(job, task, read, grids[task.shape], rules)
         except SliceError as error:
             if job.on_error == "stop":
@@ -96,18 +106,29 @@ def cut_slices(job: Job, part: Part) -> Iterator[CutSlice]:
             yield CutSlice(task=task, reason=error.message)
 
 
-def _read_ahead(job: Job, part: Part) -> Iterator[tuple[SliceTask, ReadSlice | Exception]]:
-    """The slices of a part; while a run of them is cut, a thread reads the next run into the other set of buffers."""
+def _read_ahead(job: Job, part: Part, grids: Grids) -> Iterator[tuple[SliceTask, ReadSlice | Exception]]:
+    """The slices of a part; while a run of them is cut, a thread reads the next run into the other set of buffers.
+
+    Where that thread has not come to the end of the run that is wanted, this one reads the next run meanwhile.
+    """
     runs = list(_runs(part.tasks))
     longest = max(len(run) for run in runs)
     buffers = [[[SliceBuffer() for _ in job.arrays] for _ in range(longest)] for _ in range(2)]
+
+    def read(number: int) -> list[ReadSlice | Exception]:
+        mine = zip(runs[number], buffers[number % 2], strict=False)
+        return [_read_slice(job, task, each, grids) for task, each in mine]
+
     with ThreadPoolExecutor(1, "ctpatch-reader") as reader:
-        ahead = reader.submit(_read_run, job, runs[0], buffers[0])
+        following = reader.submit(read, 0)
         for number, run in enumerate(runs, 1):
-            here = ahead.result()
+            here = following
             if number < len(runs):
-                ahead = reader.submit(_read_run, job, runs[number], buffers[number % 2])
-            yield from zip(run, here, strict=True)
+                following = reader.submit(read, number)
+                if not here.done() and following.cancel():
+                    following = Future()
+                    following.set_result(read(number))
+            yield from zip(run, here.result(), strict=True)
 
 
 def _runs(tasks: Sequence[SliceTask]) -> Iterator[list[SliceTask]]:
@@ -124,52 +145,30 @@ def _runs(tasks: Sequence[SliceTask]) -> Iterator[list[SliceTask]]:
     yield run
 
 
-def _read_run(job: Job, run: list[SliceTask], buffers: list[list[SliceBuffer]]) -> list[ReadSlice | Exception]:
-    """Each slice with its digests, or what is wrong with it."""
-    found: list[ReadSlice | Exception] = []
-    for task, mine in zip(run, buffers, strict=False):
-        try:
-            images = _read_slice(job, task, mine)
-            found.append((images, tuple(array_digest(image) for image in images)))
-        except Exception as error:  # noqa: BLE001 - raised when it is this slice's turn
-            found.append(error)
-    return found
+def _read_slice(job: Job, task: SliceTask, buffers: list[SliceBuffer], grids: Grids) -> ReadSlice | Exception:
+    """Read and measure a slice; gives what is wrong with it, to be raised when it is this slice's turn."""
+    try:
+        return _measured(job, _read_images(job, task, buffers), grids[task.shape])
+    except Exception as error:  # noqa: BLE001 - raised when it is this slice's turn
+        return error
 
 
-def cut_slice(job: Job, task: SliceTask, read: ReadSlice, grid: Grid, rules: CompiledRules) -> CutSlice:
-    """Check and judge one slice that was read; raises RangeError where it holds a value outside the range."""
-    images, digests = read
-    padded = [pad_slice(image, grid.padded_shape, job.config.pad_mode) for image in images]
+def _measured(job: Job, images: Images, grid: Grid) -> ReadSlice:
+    """Pass over the pixels of a slice once."""
+    digests = tuple(array_digest(image) for image in images)
+    padded = tuple(pad_slice(image, grid.padded_shape, job.config.pad_mode) for image in images)
     judged = list(job.arrays).index(job.config.rules_on)
-    statistics = window_statistics(
+    measured = window_statistics(
         padded[judged], grid.row_starts, grid.col_starts, grid.patch_size, job.config.air_level
     )
     bounds = [
-        _bounds(image, statistics if place == judged and not grid.pads else None) for place, image in enumerate(images)
+        (measured.slice_min, measured.slice_max) if place == judged and not grid.pads else _bounds(image)
+        for place, image in enumerate(images)
     ]
-    for info, path, image, (low, high) in zip(job.arrays.values(), task.paths, images, bounds, strict=True):
-        if not info.labels:
-            _check_range(image, path, low, high, job.config.value_range)
-    # Most sets are built without rules, and then nobody looks at the columns.
-    hits = (
-        rules.first_hits(rule_columns(task.slice_index, grid, statistics.windows))
-        if rules.names
-        else np.full(len(grid), -1, np.int16)
-    )
-    return CutSlice(
-        task=task,
-        grid=grid,
-        statistics=statistics.windows,
-        hits=hits,
-        bounds=bounds[0],
-        digests=digests,
-        images=images,
-        padded=tuple(padded),
-        mismatch=_stated_mismatch(task, bounds[0]),
-    )
+    return ReadSlice(images, padded, digests, bounds, measured.windows)
 
 
-def _read_slice(job: Job, task: SliceTask, buffers: list[SliceBuffer]) -> Images:
+def _read_images(job: Job, task: SliceTask, buffers: list[SliceBuffer]) -> Images:
     if task.problem is not None:
         raise SliceError(task.problem)
     images = []
@@ -184,24 +183,94 @@ def _read_slice(job: Job, task: SliceTask, buffers: list[SliceBuffer]) -> Images
     return tuple(images)
 
 
-def _bounds(image: NDArray[Any], known: SliceStatistics | None) -> tuple[float, float]:
-    if known is not None:
-        return known.slice_min, known.slice_max
+def _bounds(image: NDArray[Any]) -> tuple[float, float]:
     with np.errstate(invalid="ignore"):
         return float(image.min()), float(image.max())
 
 
-def _check_range(image: NDArray[Any], path: str, low: float, high: float, value_range: tuple[float, float]) -> None:
-    if value_range[0] <= low and high <= value_range[1]:
-        return
-    with np.errstate(invalid="ignore"):
-        wrong = ~((image >= value_range[0]) & (image <= value_range[1]))
-    row, col = (int(axis[0]) for axis in np.nonzero(wrong))
-    value = float(image[row, col])
-    raise RangeError(
-        f"{path} holds {value!r} at row {row}, col {col} ({int(wrong.sum())} such pixels), wanted values from "
-        f"{value_range[0]:g} to {value_range[1]:g}; check the normalisation step, or give another --value-range"
+def cut_slice(job: Job, task: SliceTask, read: ReadSlice, grid: Grid, rules: CompiledRules) -> CutSlice:
+    """Check and judge one slice that was read; raises RangeError where it holds a value outside the range.
+
+    Values that lie outside by rounding only are clipped first: what is on record of a slice is what its patches hold.
+    """
+    config, outside = job.config, None
+    each = zip(job.arrays.items(), task.paths, read.images, read.bounds, strict=True)
+    for (array, info), path, image, bounds in each:
+        if not info.labels:
+            outside = _check_range(image, path, bounds, config.value_range) or outside
+        elif array == config.rules_on:
+            _refuse_infinite(image, path, bounds, array)
+    if outside is not None:
+        clipped = tuple(
+            image if info.labels else without_rounding(image, config.value_range)
+            for info, image in zip(job.arrays.values(), read.images, strict=True)
+        )
+        return replace(cut_slice(job, task, _measured(job, clipped, grid), grid, rules), clipped=outside)
+    # Most sets are built without rules, and then nobody looks at the columns.
+    hits = (
+        rules.first_hits(rule_columns(task.slice_index, grid, read.statistics))
+        if rules.names
+        else np.full(len(grid), -1, np.int16)
     )
+    return CutSlice(
+        task=task,
+        grid=grid,
+        statistics=read.statistics,
+        hits=hits,
+        bounds=read.bounds[0],
+        digests=read.digests,
+        images=read.images,
+        padded=read.padded,
+        mismatch=_stated_mismatch(task, read.bounds[0]),
+    )
+
+
+def _check_range(
+    image: NDArray[Any], path: str, bounds: tuple[float, float], value_range: tuple[float, float]
+) -> str | None:
+    """Raise RangeError where a value lies outside the range; where all that do so do it by rounding, say which."""
+    low, high = bounds
+    if value_range[0] <= low and high <= value_range[1]:
+        return None
+    if is_rounding(low, high, value_range):
+        found = _first_of(image, _outside(image, value_range))
+        return (
+            f"{path} holds {found}, outside {_shown_range(value_range)} by no more than {ROUNDING_STEPS} steps of "
+            "float32; ctpatch takes this for rounding and clips it"
+        )
+    margin = rounding_margin(value_range)
+    wrong = _outside(image, (value_range[0] - margin, value_range[1] + margin))
+    raise RangeError(
+        f"{path} holds {_first_of(image, wrong)}, wanted values from {_shown_range(value_range)}; "
+        "check the normalisation step, or give another --value-range"
+    )
+
+
+def _outside(image: NDArray[Any], value_range: tuple[float, float]) -> NDArray[np.bool_]:
+    # Compared as float64: NumPy would make the bounds float32, and 0.1 would become larger.
+    values = image.astype(np.float64)
+    with np.errstate(invalid="ignore"):
+        return np.asarray(~((values >= value_range[0]) & (values <= value_range[1])))
+
+
+def _refuse_infinite(image: NDArray[Any], path: str, bounds: tuple[float, float], array: str) -> None:
+    """Raise RangeError where labels that rules judge hold NaN or infinity: no statistic of them would be a number."""
+    if math.isfinite(bounds[0]) and math.isfinite(bounds[1]):
+        return
+    raise RangeError(
+        f"{path} holds {_first_of(image, ~np.isfinite(image))}, wanted finite values, since rules look at {array} "
+        "(--rules-on); write a number there, such as 0 for no label"
+    )
+
+
+def _first_of(image: NDArray[Any], wrong: NDArray[np.bool_]) -> str:
+    """The first of some pixels with all its digits, where it is, and how many there are."""
+    row, col = (int(axis[0]) for axis in np.nonzero(wrong))
+    return f"{float(image[row, col])!r} at row {row}, col {col} ({int(wrong.sum())} such pixels)"
+
+
+def _shown_range(value_range: tuple[float, float]) -> str:
+    return f"{shown_number(value_range[0])} to {shown_number(value_range[1])}"
 
 
 def _stated_mismatch(task: SliceTask, bounds: tuple[float, float]) -> str | None:

@@ -8,8 +8,8 @@ from typing import Any
 from ctpatch.errors import FormatError, OutputConflictError
 from ctpatch.files.paths import not_plain
 from ctpatch.format.columns import path_column
-from ctpatch.format.meta import PATCH_META, PatchMeta, read_meta
-from ctpatch.format.tables import PATCH_MANIFEST, SLICE_MANIFEST, TABLES, read_table, schema_of
+from ctpatch.format.meta import PATCH_META, STATE_FOLDER, PatchMeta, read_meta
+from ctpatch.format.tables import PATCH_MANIFEST, TABLES, read_table, schema_of
 from ctpatch.layouts import layout_of
 from ctpatch.work.product import Product
 
@@ -42,10 +42,11 @@ class PatchSetFiles(Product[PatchMeta]):
         """How pixel files are called, for each folder."""
         return layout_of(names["layout"]).names(names["split"], names["arrays"])
 
-    def recorded(self, where: Path, meta: PatchMeta, tables: Path) -> Iterator[Path]:
+    def recorded(self, where: Path, meta: PatchMeta) -> Iterator[Path]:
         """The pixel files that the manifest lists."""
-        table = tables / PATCH_MANIFEST
-        if layout_of(meta.layout).reads_sources or not table.exists():
+        places = (where / PATCH_MANIFEST, where / STATE_FOLDER / PATCH_MANIFEST)
+        table = next((place for place in places if place.exists()), None)
+        if layout_of(meta.layout).reads_sources or table is None:
             return
         try:
             rows = read_table(table, schema_of(PATCH_MANIFEST, tuple(meta.arrays)))
@@ -57,21 +58,6 @@ class PatchSetFiles(Product[PatchMeta]):
         for array in meta.arrays:
             names = rows[path_column(array)].unique(maintain_order=True).str.strip_prefix(meta.path_prefix)
             yield from (where / name for name in names.filter(~not_plain(names)))
-
-    def first_damage(self, where: Path, meta: PatchMeta) -> str | None:
-        """The first file of a finished set that is gone, or not as long as it should be; None where none is.
-
-        What is in the files is left to `verify`.
-        """
-        arrays, tables = tuple(meta.arrays), (PATCH_MANIFEST, SLICE_MANIFEST)
-        try:
-            rows, slices = (read_table(where / name, schema_of(name, arrays)) for name in tables)
-        except FormatError as error:
-            return error.message
-        size = meta.patch_config().patch_size
-        files = layout_of(meta.layout).pixel_files(rows, slices, meta.arrays, size)
-        found = (file.damage(str(where / (file.path or "").removeprefix(meta.path_prefix))) for file in files)
-        return next((damage for damage in found if damage is not None), None)
 
 
 PATCH_SET = PatchSetFiles()

@@ -1,6 +1,6 @@
 """What a build would do: slices, windows, bytes, names, coverage, and the parts it is done in."""
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
 from itertools import islice
@@ -13,10 +13,20 @@ from ctpatch.config import PatchConfig
 from ctpatch.core.grid import Grid, covering_stride, make_grid
 from ctpatch.core.rules import compile_rules
 from ctpatch.errors import ConfigError, SourceManifestError
+from ctpatch.events import Listener, Notice, ignore
 from ctpatch.files.digest import json_digest, text_digest
 from ctpatch.format.columns import source_column
+from ctpatch.format.manifest_columns import array_names
 from ctpatch.format.meta import ArrayInfo, one_or_pair
-from ctpatch.format.source_manifest import PIECE_ROWS, SourceTable, is_labels, read_source_manifest, scan_headers
+from ctpatch.format.source_manifest import (
+    AS_WRITTEN,
+    PIECE_ROWS,
+    Reading,
+    SourceTable,
+    is_labels,
+    read_source_manifest,
+    scan_headers,
+)
 from ctpatch.format.splits import SourcePath, SplitSource, as_sources, find_splits
 from ctpatch.format.tables import patch_id
 from ctpatch.layouts import layout_of
@@ -85,6 +95,9 @@ class SplitPlan:
         slices: a row for each slice; see `ctpatch.format.source_manifest.scan_headers`.
         arrays: `image` and the arrays beside it, with the dtype their patches have.
         limits: how large its parts become.
+        beside: whether the manifest's paths are relative to its own folder; those in `slices` never are.
+        notes: what a user should know of the manifest.
+        num_clipped: of a finished set that is the source: slices in which values were clipped when it was built.
     """
 
     source: SplitSource
@@ -92,6 +105,9 @@ class SplitPlan:
     slices: pl.DataFrame
     arrays: dict[str, ArrayInfo]
     limits: PartLimits = field(default_factory=lambda: LIMITS)
+    beside: bool = False
+    notes: tuple[str, ...] = ()
+    num_clipped: int = 0
     _grids: dict[tuple[int, int], Grid] = field(default_factory=dict, init=False, repr=False, compare=False)
 
     @cached_property
@@ -199,11 +215,14 @@ class SplitPlan:
             begins: says which slices begin a part; None: those that would make the part before them too large.
         """
         kind = layout_of(layout)
+        costs = {}
+        for each in self.shapes:
+            count = len(each.grid)
+            costs[each.grid.shape] = count, kind.slice_bytes(each.grid.shape, count, self.config.patch_size, _FLOAT32)
         pending: list[SliceTask] = []
         windows = size = number = shard = 0
         for task in self.tasks():
-            more_windows = len(self.grid(task.shape)) if task.problem is None else 0
-            more_bytes = kind.slice_bytes(task.shape, more_windows, self.config.patch_size, _FLOAT32)
+            more_windows, more_bytes = costs[task.shape] if task.problem is None else (0, 0)
             if begins is None:
                 new = kind.is_full(len(pending) + 1, windows + more_windows, size + more_bytes, self.limits)
             else:
@@ -219,8 +238,8 @@ class SplitPlan:
             yield self._part(number, pending, kind, shard)
 
     def _part(self, number: int, tasks: Sequence[SliceTask], layout: Layout, shard: int) -> Part:
-        shapes = dict.fromkeys(task.shape for task in tasks if task.problem is None and len(self.grid(task.shape)))
-        return Part(number, tuple(tasks), layout.shards(list(shapes), shard))
+        shapes = dict.fromkeys(task.shape for task in tasks if task.problem is None)
+        return Part(number, tuple(tasks), layout.shards([shape for shape in shapes if len(self.grid(shape))], shard))
 
     def digest(self) -> str:
         """Digest of all that decides the work, save the pixels: resume compares it."""
@@ -245,6 +264,7 @@ class SplitPlan:
             "num_windows": self.num_windows,
             "slices_without_windows": self.slices_without_windows,
             "arrays": list(self.arrays),
+            "notes": list(self.notes),
             "shapes": [
                 {
                     "shape": list(each.grid.shape),
@@ -267,28 +287,45 @@ def plan(
     source: SourcePath | Sequence[SourcePath],
     config: PatchConfig | None = None,
     *,
+    arrays: str | Sequence[str] | None = None,
     data_root: SourcePath | None = None,
     skip_faulty: bool = False,
+    listener: Listener = ignore,
 ) -> list[SplitPlan]:
     """What a build of these sources would do; reads manifests and headers, writes nothing.
 
     Args:
         source: a split's folder, a dataset's folder or a manifest; or a list of such.
         config: geometry, range and rules.
+        arrays: which columns are arrays, as `image,target` or a list; None takes those that the manifest has.
         data_root: what paths in manifests are relative to; None takes the folder above `prepared`.
         skip_faulty: count slices that cannot be used instead of raising an error.
+        listener: is told what a user should know of the manifests.
 
     Raises:
+        ConfigError: an option makes no sense, or a manifest has no column of an array that was asked for.
         UsageError: nothing fitting is there.
         SourceManifestError: a manifest breaks the rules of its format.
         NpyError: a slice cannot be used.
     """
     splits, cfg = find_splits(as_sources(source), data_root), config or PatchConfig()
-    return [plan_split(split, cfg, skip_faulty=skip_faulty) for split in splits]
+    reading = Reading(arrays=array_names(arrays))
+    plans = [plan_split(split, cfg, skip_faulty=skip_faulty, reading=reading) for split in splits]
+    tell_notes(plans, listener)
+    return plans
 
 
-def plan_split(source: SplitSource, cfg: PatchConfig, *, skip_faulty: bool = False) -> SplitPlan:
-    """The plan of one split; see `plan`."""
+def tell_notes(plans: Iterable[SplitPlan], listener: Listener) -> None:
+    """Tell what a user should know of the plans' manifests."""
+    for each in plans:
+        for note in each.notes:
+            listener(Notice("manifest", note))
+
+
+def plan_split(
+    source: SplitSource, cfg: PatchConfig, *, skip_faulty: bool = False, reading: Reading = AS_WRITTEN
+) -> SplitPlan:
+    """The plan of one split; see `plan`. `reading` has what was asked for, or is on record, of its manifest."""
     compile_rules(cfg.drop)
 
     def look(piece: SourceTable) -> pl.DataFrame:
@@ -305,12 +342,13 @@ def plan_split(source: SplitSource, cfg: PatchConfig, *, skip_faulty: bool = Fal
             )
         return slices
 
-    table = read_source_manifest(source, look)
+    table = read_source_manifest(source, look, reading)
     slices = table.frame
     arrays = {"image": ArrayInfo(dtype="float32", labels=False)}
     for array in table.arrays[1:]:
         arrays[array] = _array_info(array, slices, source)
-    made = SplitPlan(source, cfg, slices.drop(f"{array}_dtype" for array in table.arrays[1:]), arrays)
+    slices = slices.drop(f"{array}_dtype" for array in table.arrays[1:])
+    made = SplitPlan(source, cfg, slices, arrays, beside=bool(table.folder), notes=table.notes)
     for each in made.shapes:
         if len(each.grid) > MAX_WINDOWS_PER_SLICE:
             raise ConfigError(

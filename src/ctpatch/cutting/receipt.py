@@ -4,7 +4,7 @@ Resume trusts a receipt only where its own digest holds, the plan is the same, t
 every pixel written has the digest on record.
 """
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 from ctpatch.cutting.changes import refuse_changed_sources
 from ctpatch.cutting.job import Job
@@ -32,6 +32,7 @@ class CutReceipt(Receipt):
         mismatches: slices whose stated min or max is not that of the pixels.
         converted: dtypes other than float32 that were converted.
         without_windows: slices smaller than a patch.
+        clipped: slices in which values were clipped that lay outside the range by rounding.
     """
 
     num_slices: int
@@ -48,6 +49,7 @@ class CutReceipt(Receipt):
     mismatches: list[str]
     converted: list[str]
     without_windows: list[str]
+    clipped: list[str] = field(default_factory=list)
 
 
 def trusted_receipt(job: Job, part: Part, *, check_sources: bool) -> CutReceipt | None:

@@ -1,7 +1,7 @@
 """The rows that a part contributes to the tables, collected while its slices are cut."""
 
 import time
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from math import prod
 from typing import Any
 
@@ -33,7 +33,7 @@ _NO_WINDOWS = Grid((0, 0), (0, 0), (), (), (0, 0))
 Images = tuple[NDArray[Any], ...]
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@dataclass(slots=True, kw_only=True)
 class CutSlice:
     """A slice that was read, checked and judged; one that was left out has a reason instead of all else.
 
@@ -47,6 +47,7 @@ class CutSlice:
         digests: of each array.
         images, padded: its pixels, for each array.
         mismatch: how its pixels are not what the source manifest states.
+        clipped: which of its values lay outside the range by rounding, and were clipped; None where none did.
     """
 
     task: SliceTask
@@ -59,6 +60,7 @@ class CutSlice:
     images: Images = ()
     padded: Images = ()
     mismatch: str | None = None
+    clipped: str | None = None
 
     def kept(self) -> SliceToWrite:
         """Its pixels and the windows that no rule drops."""
@@ -77,8 +79,12 @@ class PartRows:
     _addresses: list[Addresses] = field(default_factory=list)
 
     def add(self, piece: CutSlice, addresses: Addresses | None) -> None:
-        """Note a slice, all its windows, and where the kept ones went; a slice that was left out has no addresses."""
-        self._slices.append(replace(piece, images=(), padded=()))
+        """Note a slice, all its windows, and where the kept ones went, and let go of its pixels.
+
+        A slice that was left out has no addresses.
+        """
+        piece.images = piece.padded = ()
+        self._slices.append(piece)
         if addresses is not None:
             self._addresses.append(addresses)
 
@@ -125,6 +131,7 @@ class PartRows:
             skipped=[piece.reason for piece in self._slices if piece.reason is not None],
             mismatches=[piece.mismatch for piece in done if piece.mismatch is not None],
             converted=sorted({piece.task.src_dtype for piece in done} - {"float32"}),
+            clipped=[piece.clipped for piece in done if piece.clipped is not None],
             without_windows=[piece.task.name for piece in done if not len(piece.grid)],
         )
 
@@ -145,45 +152,49 @@ class PartRows:
         schema = schema_of(table, tuple(self.job.arrays))
         if not which.any():
             return pl.DataFrame(schema=schema)
-        places = np.repeat(np.arange(len(self._slices)), [len(piece.grid) for piece in self._slices])[which]
-        indices = np.array([piece.task.slice_index for piece in self._slices], np.int64)
+        tasks, counts = [piece.task for piece in self._slices], [len(piece.grid) for piece in self._slices]
+        places = np.repeat(np.arange(len(tasks)), counts)[which]
         columns: dict[str, Any] = {
-            "slice_index": indices[places],
-            "src_path": pl.Series([piece.task.name for piece in self._slices], dtype=pl.String).gather(places),
+            "slice_index": np.array([task.slice_index for task in tasks], np.int64)[places],
+            "src_path": [tasks[place].name for place in places.tolist()],
         }
         for axis, name in enumerate(("row", "col")):
             columns[name] = np.concatenate([piece.grid.origins()[axis] for piece in self._slices])[which]
         statistics = [piece.statistics for piece in self._slices if piece.reason is None]
         for name in statistics[0]:
             columns[name] = np.concatenate([each[name] for each in statistics])[which]
-        columns |= more
-        computed = {
-            "patch_id": patch_ids(self.job.split, pl.col("slice_index"), pl.col("row"), pl.col("col")),
-            "dtype": pl.lit(self.job.arrays["image"].dtype),
-        }
+        parts = ("slice_index", "row", "col")
+        named = patch_ids(self.job.split, *map(pl.col, parts)).alias("patch_id")
         # One after the other: for the rows of a part, sharing columns out to threads takes longer than making them.
-        return pl.DataFrame(columns).select_seq(
-            computed.get(name, pl.col(name) if name in columns else pl.lit(None)).cast(kind).alias(name)
-            for name, kind in schema.items()
+        columns["patch_id"] = pl.DataFrame({name: columns[name] for name in parts}).select_seq(named).to_series()
+        columns |= more
+        constants = {"dtype": self.job.arrays["image"].dtype}
+        return pl.DataFrame(
+            [
+                pl.Series(name, columns[name], kind)
+                if name in columns
+                else pl.Series(name, [constants.get(name)], kind).new_from_index(0, len(places))
+                for name, kind in schema.items()
+            ]
         )
 
     def _slice_rows(self) -> pl.DataFrame:
-        arrays, rows = tuple(self.job.arrays), []
-        for piece in self._slices:
-            task, digests = piece.task, piece.digests or (None,) * len(arrays)
-            row = {
-                "slice_index": task.slice_index,
-                "height": task.shape[0],
-                "width": task.shape[1],
-                "src_dtype": task.src_dtype,
-                "min": piece.bounds[0],
-                "max": piece.bounds[1],
-                "num_windows": len(piece.grid),
-                "num_patches": int((piece.hits < 0).sum()),
-                "status": STATUS_OK if piece.reason is None else STATUS_SKIPPED,
-                "reason": piece.reason,
-                "patient_id": task.patient_id,
-            }
-            paths = zip(map(source_column, arrays), task.paths, strict=True)
-            rows.append(row | dict(paths) | dict(zip(map(digest_column, arrays), digests, strict=True)))
-        return pl.from_dicts(rows, schema=schema_of(SLICE_MANIFEST, arrays))
+        arrays, pieces = tuple(self.job.arrays), self._slices
+        tasks, failed = [piece.task for piece in pieces], [piece.reason is not None for piece in pieces]
+        columns: dict[str, list[Any]] = {
+            "slice_index": [task.slice_index for task in tasks],
+            "height": [task.shape[0] for task in tasks],
+            "width": [task.shape[1] for task in tasks],
+            "src_dtype": [task.src_dtype for task in tasks],
+            "min": [piece.bounds[0] for piece in pieces],
+            "max": [piece.bounds[1] for piece in pieces],
+            "num_windows": [len(piece.hits) for piece in pieces],
+            "num_patches": [np.count_nonzero(piece.hits < 0) for piece in pieces],
+            "status": [STATUS_SKIPPED if each else STATUS_OK for each in failed],
+            "reason": [piece.reason for piece in pieces],
+            "patient_id": [task.patient_id for task in tasks],
+        }
+        for place, array in enumerate(arrays):
+            columns[source_column(array)] = [task.paths[place] for task in tasks]
+            columns[digest_column(array)] = [piece.digests[place] if piece.digests else None for piece in pieces]
+        return pl.DataFrame(columns, schema_of(SLICE_MANIFEST, arrays))

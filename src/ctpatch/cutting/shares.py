@@ -14,21 +14,23 @@ from pathlib import Path
 from ctpatch.config import BuildConfig, PatchConfig
 from ctpatch.cutting.api import plan_outputs
 from ctpatch.cutting.output import PATCH_SET
-from ctpatch.cutting.plan import SplitPlan, plan_split
+from ctpatch.cutting.plan import SplitPlan, plan_split, tell_notes
 from ctpatch.cutting.receipt import CutReceipt
-from ctpatch.cutting.tables import Totals, totals_of_set
-from ctpatch.cutting.work import BuildResult, CutWork, result_of
+from ctpatch.cutting.result import BuildResult, Totals, result_of
+from ctpatch.cutting.work import CutWork
 from ctpatch.errors import ConfigError, IncompleteError, OutputConflictError, SourceChangedError, UsageError
 from ctpatch.events import Listener, ignore
 from ctpatch.files.atomic import given_path
-from ctpatch.format.meta import PATCH_META, STATE_FOLDER, PatchMeta
+from ctpatch.format.meta import MANIFEST_DIR, PATCH_META, STATE_FOLDER, PatchMeta
+from ctpatch.format.source_manifest import Reading
 from ctpatch.format.splits import PATCHES, PREPARED, SourcePath, SplitSource
+from ctpatch.format.tables import SLICE_MANIFEST, read_table, schema_of
 from ctpatch.words import LayoutName, OnError
 from ctpatch.work.executors.base import Executor
 from ctpatch.work.executors.choose import AnyExecutor, as_executor
 from ctpatch.work.folder import WorkFolder, differences
 from ctpatch.work.product import Begun
-from ctpatch.work.run import refuse_other_product, refuse_other_run, run_parts
+from ctpatch.work.run import run_parts
 from ctpatch.work.share import Share
 
 _MAX_NAMED = 20
@@ -66,6 +68,7 @@ def build_share(
     config: PatchConfig | None = None,
     *,
     layout: LayoutName = "files",
+    arrays: str | Sequence[str] | None = None,
     workers: int = 1,
     out: str | os.PathLike[str] | None = None,
     data_root: str | os.PathLike[str] | None = None,
@@ -84,6 +87,7 @@ def build_share(
         share: which share, as `3/16`.
         config: as for `build`, and the same in all shares, as are `layout`, `out` and `data_root`.
         layout: how patches lie on disk.
+        arrays: which columns of the manifests are arrays; as for `build`, and the same in all shares.
         workers: processes that cut, on this machine.
         out: the set's folder.
         data_root: what paths in manifests are relative to.
@@ -104,10 +108,9 @@ def build_share(
     which = share if isinstance(share, Share) else Share.parse(share)
     options = BuildConfig(layout=layout, workers=workers, on_error=on_error, strict=strict)
     chosen = as_executor(executor, workers)
-    return [
-        _build_share(plan, folder, which, options, chosen, listener)
-        for plan, folder in plan_outputs(source, config, options, out, data_root)
-    ]
+    planned = plan_outputs(source, config, options, out, data_root, arrays)
+    tell_notes((each for each, _ in planned), listener)
+    return [_build_share(plan, folder, which, options, chosen, listener) for plan, folder in planned]
 
 
 def _build_share(
@@ -116,19 +119,18 @@ def _build_share(
     started = time.perf_counter()
     work = CutWork(plan, folder, options)
     output = WorkFolder(folder, PATCH_SET, listener)
-    totals, complete = Totals(), False
+    totals = Totals()
     with output.held(share):
-        if output.is_clearing():
+        found = output.look()
+        if found.anew:
             raise OutputConflictError(
                 f"{folder.name}: removing the set that was here was cut off; finish it with the same command without "
                 "--share and with --overwrite, or remove the folder yourself"
             )
-        finished = output.finished()
-        if finished is not None:
-            refuse_other_product(work, output, finished)
-            complete = True
+        if found.finished is not None:
+            work.check_finished(output, found.finished)
         else:
-            refuse_other_run(work, output.begin_share(work.begun, share))
+            output.refuse_other_run(output.begin_share(work.begun, found, share), work.begun, work.others)
             run_parts(work, output, executor, listener, share, totals.add)
     return ShareResult(
         folder,
@@ -139,7 +141,7 @@ def _build_share(
         totals.num_patches,
         totals.num_skipped,
         totals.skipped,
-        complete,
+        found.finished is not None,
         time.perf_counter() - started,
     )
 
@@ -176,11 +178,14 @@ def merge(
     if not (folder / STATE_FOLDER).is_dir() and not (folder / PATCH_META).exists():
         raise UsageError(nothing)
     with output.held(beside_shares=True):
-        finished, begun = output.finished(), output.begun()
-        if finished is not None:
-            totals = totals_of_set(folder, finished)
+        found = output.look()
+        begun = found.begun
+        if found.finished is not None:
+            totals = Totals.of_finished(
+                read_table(folder / SLICE_MANIFEST, schema_of(SLICE_MANIFEST, tuple(found.finished.arrays)))
+            )
             output.end()
-            return result_of(None, folder, finished, "complete", started, totals)
+            return result_of(None, folder, found.finished, "complete", started, totals)
         if begun is None:
             raise UsageError(nothing)
         plan = _plan_again(begun, folder, source, data_root)
@@ -193,7 +198,6 @@ def merge(
             )
         _refuse_missing(work, output)
         meta = work.finish(output)
-        output.end()
         return result_of(plan, folder, meta, "merged", started, work.totals)
 
 
@@ -216,7 +220,8 @@ def _plan_again(
             f"the source manifest {manifest} is not below the data root; give the manifest with --source, "
             "or the data root with --data-root"
         )
-    return plan_split(SplitSource(dataset, split, path, root), config, skip_faulty=True)
+    reading = Reading(tuple(begun.names["arrays"]), begun.options.get("source_paths") == MANIFEST_DIR)
+    return plan_split(SplitSource(dataset, split, path, root), config, skip_faulty=True, reading=reading)
 
 
 def _data_root(folder: Path, source: str | os.PathLike[str] | None, data_root: str | os.PathLike[str] | None) -> Path:

@@ -1,12 +1,9 @@
 """From the parts' receipts and rows to the set's tables and its meta, in part order, in bounded memory."""
 
 import os
-from collections import Counter
 from contextlib import ExitStack
-from dataclasses import dataclass, field
 from pathlib import Path
 
-import polars as pl
 import xxhash
 
 from ctpatch._version import __version__
@@ -14,71 +11,23 @@ from ctpatch.cutting.changes import refuse_changed_sources
 from ctpatch.cutting.job import Job
 from ctpatch.cutting.plan import SplitPlan
 from ctpatch.cutting.receipt import CutReceipt
+from ctpatch.cutting.result import Totals
 from ctpatch.errors import FormatError
 from ctpatch.files.atomic import end_file, open_for_writing, system_errors, write_buffers
 from ctpatch.format.meta import (
     FORMAT_VERSION,
-    PATCH_META,
     DropRule,
     PatchMeta,
     TableInfo,
     fingerprint,
     now_utc,
     one_or_pair,
-    source_line,
 )
-from ctpatch.format.tables import SLICE_MANIFEST, STATUS_OK, TABLES, header_line, read_table, schema_of
+from ctpatch.format.tables import TABLES, header_line, schema_of
 from ctpatch.work.folder import WorkFolder
 from ctpatch.work.receipt import receipts_of
 
-MAX_SHOWN = 100
 _COPY_BYTES = 1 << 20
-_SUMMED = ["num_slices", "num_skipped", "num_windows", "num_patches", "pixel_bytes", "covered_pixels", "total_pixels"]
-
-
-@dataclass(slots=True)
-class Totals:
-    """Sums over the receipts; `sources`, the digest of all sources, is right where they come in order."""
-
-    parts: int = 0
-    reused: int = 0
-    num_slices: int = 0
-    num_skipped: int = 0
-    num_windows: int = 0
-    num_patches: int = 0
-    pixel_bytes: int = 0
-    covered_pixels: int = 0
-    total_pixels: int = 0
-    num_without_windows: int = 0
-    dropped: Counter[str] = field(default_factory=Counter)
-    sources: xxhash.xxh3_128 = field(default_factory=xxhash.xxh3_128)
-    skipped: list[str] = field(default_factory=list)
-    without_windows: list[str] = field(default_factory=list)
-
-    def add(self, receipt: CutReceipt) -> None:
-        """Count a receipt."""
-        self.parts += 1
-        self.reused += receipt.reused
-        for name in _SUMMED:
-            setattr(self, name, getattr(self, name) + getattr(receipt, name))
-        self.dropped.update(receipt.dropped)
-        for index, digests in receipt.sources:
-            self.sources.update(source_line(index, digests))
-        self.skipped.extend(receipt.skipped[: MAX_SHOWN - len(self.skipped)])
-        self.num_without_windows += len(receipt.without_windows)
-        self.without_windows.extend(receipt.without_windows[: MAX_SHOWN - len(self.without_windows)])
-
-
-def totals_of_set(folder: Path, meta: PatchMeta) -> Totals:
-    """What a summary says of a set that was complete already."""
-    slices = read_table(folder / SLICE_MANIFEST, schema_of(SLICE_MANIFEST, tuple(meta.arrays)))
-    good = pl.col("status") == STATUS_OK
-    skipped, without = slices.filter(~good), slices.filter(good, pl.col("num_windows") == 0)
-    return Totals(
-        skipped=skipped["reason"].head(MAX_SHOWN).to_list(),
-        without_windows=without["src_path"].head(MAX_SHOWN).to_list(),
-        num_without_windows=without.height,
-    )
 
 
 def merge_parts(
@@ -104,7 +53,7 @@ def merge_parts(
     for table in TABLES:
         output.publish(table)
     meta = meta_of(job, plan, totals, tables)
-    output.put(PATCH_META, meta.to_bytes())
+    output.complete(meta.to_bytes())
     return meta, totals
 
 
@@ -176,5 +125,7 @@ def meta_of(job: Job, plan: SplitPlan, totals: Totals, tables: dict[str, TableIn
         num_windows=totals.num_windows,
         paths_relative_to="data_root" if inside else "patch_dir",
         tables=tables,
+        source_paths="manifest_dir" if plan.beside else None,
+        num_clipped=(totals.num_clipped or plan.num_clipped) or None,
         pixel_bytes=totals.pixel_bytes,
     )

@@ -4,10 +4,12 @@ import ctypes
 import errno
 import os
 import secrets
+import shutil
 import stat
 import sys
-from collections.abc import Iterator, Sequence
+from collections.abc import Collection, Iterator, Sequence
 from contextlib import contextmanager, suppress
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -242,3 +244,87 @@ def remove_file(path: Path) -> None:
     """Remove a file; one that is gone already is what was wanted."""
     with suppress(FileNotFoundError):
         path.unlink()
+
+
+@contextmanager
+def made_folder(folder: Path) -> Iterator[None]:
+    """Make a folder; remove it again where it is empty in the end and was not there before."""
+    existed = folder.exists()
+    with system_errors("making the folder", folder.name):
+        folder.mkdir(parents=True, exist_ok=True)
+    try:
+        yield
+    finally:
+        if not existed:
+            with suppress(OSError):
+                folder.rmdir()
+
+
+def remove_all(folder: Path, *, but: Collection[str]) -> None:
+    """Remove everything that is in a folder except some names; a folder that is not there holds nothing."""
+    for entry in list(folder.iterdir()) if folder.is_dir() else []:
+        if entry.name in but:
+            continue
+        if entry.is_dir() and not entry.is_symlink():
+            shutil.rmtree(entry)
+        else:
+            remove_file(entry)
+
+
+@dataclass(frozen=True, slots=True)
+class Clearing:
+    """What goes from a folder before other files are written there.
+
+    Attributes:
+        marker: a file that stands while anything goes, so that the next run finishes what was cut off.
+        aside: files that lead to the others, each with the place where it is kept until those are gone.
+        files: the others.
+        folders: where they were; one that holds anything else stays.
+        stays: names in the marker's folder; the rest there goes last.
+    """
+
+    marker: Path
+    aside: Sequence[tuple[Path, Path]]
+    files: Sequence[Path]
+    folders: Sequence[Path]
+    stays: Collection[str]
+
+
+def ready_folder(
+    folder: Path,
+    folders: Sequence[Path],
+    record: tuple[Path, bytes] | None = None,
+    clearing: Clearing | None = None,
+) -> None:
+    """Make a folder ready for new files: old ones go, then a record is written, then folders are made.
+
+    Whenever this is cut off, the marker or the record says what is to be done next.
+    """
+    if clearing is not None:
+        _clear(folder, clearing)
+    if record is not None:
+        write_atomic(*record)
+    for each in folders:
+        with system_errors("making the folder", each.name):
+            each.mkdir(exist_ok=True)
+    with system_errors("making durable", folder.name):
+        sync_folder(folder)
+
+
+def _clear(folder: Path, clearing: Clearing) -> None:
+    if not clearing.marker.exists():
+        write_atomic(clearing.marker, b"{}")
+    # What is here stops being complete before its first file goes.
+    for path, place in clearing.aside:
+        with system_errors("removing", path.name), suppress(FileNotFoundError):
+            os.replace(path, place)
+    with system_errors("removing", folder.name):
+        sync_folder(folder)
+        for path in clearing.files:
+            remove_file(path)
+        for path in clearing.folders:
+            with suppress(OSError):
+                path.rmdir()
+        remove_all(clearing.marker.parent, but=clearing.stays)
+        sync_folder(folder)
+        remove_file(clearing.marker)

@@ -7,13 +7,13 @@ bytes behind one: just that case. See docs/design/015-copying.md.
 
 import math
 import os
-import threading
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from ctpatch.errors import SystemFailureError
+from ctpatch.files.forks import OwnLock
 
 _SLAB_BYTES = 64 << 20
 _ALIGNMENT = 64
@@ -57,7 +57,7 @@ class Slabs:
     """Hands out arrays from large pieces of memory; safe between threads."""
 
     def __init__(self) -> None:
-        self._lock = threading.Lock()
+        self._lock = OwnLock()
         self._slab: NDArray[np.uint8] = np.empty(0, np.uint8)
         self._used = 0
 

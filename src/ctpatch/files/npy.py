@@ -29,10 +29,14 @@ from ctpatch.files.atomic import explain_os_error
 PAGE_BYTES = 4096
 """Data of packed files begin here, so that they can be mapped and read in whole pages."""
 
+READS_VECTORS = hasattr(os, "readv")
+"""Whether a call can read into several buffers; Windows has none such."""
+
 _FIRST_READ = 256
 _MAX_HEADER_BYTES = 10_000
 _V1_PREFIX_BYTES = 10
 _MAX_DIMENSIONS = 64
+_MAX_BUFFERS = 8
 _PLACE_IN_MEMORY = re.compile(r" at 0x[0-9a-fA-F]+")
 _OPEN_FLAGS = os.O_RDONLY | getattr(os, "O_BINARY", 0) | getattr(os, "O_CLOEXEC", 0) | getattr(os, "O_NONBLOCK", 0)
 # O_NONBLOCK: opening a pipe that someone named .npy must not wait for ever.
@@ -80,23 +84,15 @@ def _header_prefix(fd: int) -> bytes:
     start = os.read(fd, _FIRST_READ)
     if len(start) < _V1_PREFIX_BYTES or start[:6] != npy_format.MAGIC_PREFIX:
         return start
-    if start[6] == 1:
-        length = _V1_PREFIX_BYTES + int.from_bytes(start[8:10], "little")
-    else:
-        length = 12 + int.from_bytes(start[8:12], "little")
+    text_at = _V1_PREFIX_BYTES if start[6] == 1 else _V1_PREFIX_BYTES + 2
+    length = text_at + int.from_bytes(start[8:text_at], "little")
     if length <= len(start):
         return start[:length]
     return start + os.read(fd, min(length, _MAX_HEADER_BYTES + 12) - len(start))
 
 
 def read_header(fd: int, name: str) -> NpyHeader:
-    """Read and check the header of an open file, and that the file holds just the data it promises.
-
-    The descriptor is at its start, and left anywhere; messages call the file `name`.
-
-    Raises:
-        NpyError: it is no regular file, no .npy file, holds objects or fields, or has another size.
-    """
+    """Read the header of an open file, from its start; NpyError where that is no plain .npy, or has another size."""
     status = os.fstat(fd)
     if not stat.S_ISREG(status.st_mode):
         raise NpyError(f"{name} is not a regular file; a slice is a .npy file")
@@ -144,6 +140,17 @@ def _shape_text(shape: tuple[int, ...]) -> str:
     return "x".join(str(side) for side in shape) if len(shape) > 1 else str(shape)
 
 
+def is_npy(path: str) -> bool:
+    """Whether a path leads to a regular file that begins as a .npy does."""
+    if not os.path.isfile(path):
+        return False
+    try:
+        with open(path, "rb") as file:
+            return file.read(len(npy_format.MAGIC_PREFIX)) == npy_format.MAGIC_PREFIX
+    except OSError:
+        return False
+
+
 def open_npy(path: str, *, follow: bool = True) -> int:
     """Open a file for reading, through links or not; returns the descriptor."""
     return os.open(path, _OPEN_FLAGS if follow else _OPEN_FLAGS | getattr(os, "O_NOFOLLOW", 0))
@@ -183,13 +190,7 @@ def slice_header(path: str, name: str, *, integers_allowed: bool = False) -> Npy
 
 
 def check_slice_header(header: NpyHeader, name: str, *, integers_allowed: bool = False) -> NpyHeader:
-    """Return the header where it is that of a 2-D slice of numbers, or refuse it.
-
-    Whole numbers and booleans, as in a mask, are welcome only with `integers_allowed`.
-
-    Raises:
-        NpyError: it is not 2-D, too large, empty, or of a dtype that is no pixel.
-    """
+    """Return the header of a 2-D slice of numbers, or raise NpyError; masks have whole numbers or booleans."""
     if len(header.shape) != 2:  # noqa: PLR2004
         raise NpyError(
             f"{name} has {len(header.shape)} dimensions {header.shape}, wanted 2 (row, col); save each slice on its own"
@@ -217,7 +218,15 @@ class SliceBuffer:
         with _open_slice(path, name, integers_allowed=integers_allowed) as (fd, header):
             raw = self._buffer(header.shape[::-1] if header.fortran_order else header.shape, header.dtype, "raw")
             read_exactly(fd, memoryview(raw.data).cast("B"), header.offset, name)
-        return self._convert(raw.T if header.fortran_order else raw, integers_allowed=integers_allowed), header.dtype
+        array = raw.T if header.fortran_order else raw
+        keeps_dtype = integers_allowed and array.dtype.kind != "f"
+        wanted = array.dtype.newbyteorder("=") if keeps_dtype else np.dtype(np.float32)
+        if array.dtype == wanted and array.flags.c_contiguous:
+            return array, header.dtype
+        out = self._buffer(array.shape, wanted, "converted")
+        with np.errstate(over="ignore", invalid="ignore"):
+            np.copyto(out, array, casting="same_kind")
+        return out, header.dtype
 
     def _buffer(self, shape: tuple[int, ...], dtype: np.dtype[Any], use: str) -> NDArray[Any]:
         key = (shape, dtype.str + use)
@@ -227,43 +236,20 @@ class SliceBuffer:
             self._buffers[key] = np.empty(shape, dtype)
         return self._buffers[key]
 
-    def _convert(self, array: NDArray[Any], *, integers_allowed: bool) -> NDArray[Any]:
-        wanted = array.dtype.newbyteorder("=") if integers_allowed and array.dtype.kind != "f" else np.dtype(np.float32)
-        if array.dtype == wanted and array.dtype.isnative and array.flags.c_contiguous:
-            return array
-        out = self._buffer(array.shape, wanted, "converted")
-        with np.errstate(over="ignore", invalid="ignore"):
-            np.copyto(out, array, casting="same_kind")
-        return out
-
-
-_MAX_BUFFERS = 8
-
 
 def read_exactly(fd: int, view: memoryview, offset: int, name: str) -> None:
     """Fill a buffer from a place in a file; an NpyError where that ends before the buffer is full."""
     os.lseek(fd, offset, os.SEEK_SET)
     done = 0
     while done < view.nbytes:
-        more = _read_into(fd, view[done:])
-        if more == 0:
+        rest = view[done:]
+        more = os.readv(fd, [rest]) if READS_VECTORS else io.FileIO(fd, closefd=False).readinto(rest)
+        if not more:
             raise NpyError(f"{name} ends after {offset + done} bytes, while it was being read; is it being written?")
         done += more
 
 
-if hasattr(os, "readv"):
-
-    def _read_into(fd: int, view: memoryview) -> int:
-        return os.readv(fd, [view])
-
-else:
-
-    def _read_into(fd: int, view: memoryview) -> int:
-        piece = os.read(fd, min(view.nbytes, 1 << 24))
-        view[: len(piece)] = piece
-        return len(piece)
-
-
+@lru_cache(maxsize=64)
 def header_bytes(shape: tuple[int, ...], dtype: np.dtype[Any], total: int | None = None) -> bytes:
     """A .npy header, version 1.0, for a C-ordered little-endian array; padded with spaces to `total` bytes.
 

@@ -37,14 +37,18 @@ def not_plain(paths: "pl.Series") -> "pl.Series":
     return paths.str.contains(_NOT_PLAIN) | (paths.str.len_bytes() > MAX_PATH_BYTES)
 
 
-def plain_path(text: str | None) -> str:
+def plain_path(text: str | None, folder: str = "") -> str:
     r"""Write a path of a table as a plain one: with `/` for a backslash, without `.` and `..`.
+
+    It is relative to the root, or to a `folder` of it, which is named by its own plain path.
 
     Raises:
         PathError: it is empty, too long, absolute, holds a control character, or does not lead below the root.
 
     >>> plain_path(r"train\old\..\a.npy")
     'train/a.npy'
+    >>> plain_path("../images/a.npy", folder="train")
+    'images/a.npy'
     """
     if not text:
         raise PathError("the path is empty; wanted a path relative to the data root")
@@ -57,6 +61,8 @@ def plain_path(text: str | None) -> str:
     if re.search(_CONTROL, text):
         raise PathError(f"{shown} holds a control character; rename the file")
     slashed = text.replace("\\", "/")
+    if folder and not re.match(_ABSOLUTE, slashed):
+        slashed = f"{folder}/{slashed}"
     plain = posixpath.normpath(slashed)
     # A drive letter may come to the front only when `..` has taken away what stood before it.
     if re.match(_ABSOLUTE, slashed) or re.match(_ABSOLUTE, plain):
@@ -84,8 +90,7 @@ class Root:
     def holds(self, path: str) -> bool:
         """Whether a plain path leads below the root on disk. Only links are looked at: the file need not be there."""
         folder = path.rpartition("/")[0]
-        held = self._folders.get(folder)
-        if not (self.holds_folder(folder) if held is None else held):
+        if not (self._folders.get(folder) or self.holds_folder(folder)):
             return False
         full = f"{self._inside}{path}"
         return not os.path.islink(full) or (self._links and os.path.realpath(full).startswith(self._inside))
@@ -97,9 +102,8 @@ class Root:
                 self._folders.clear()
             full = os.path.normpath(self._inside + folder)
             real = os.path.realpath(full)
-            self._folders[folder] = (real == self._real or real.startswith(self._inside)) and (
-                self._links or real == full
-            )
+            below = real == self._real or real.startswith(self._inside)
+            self._folders[folder] = below and (self._links or real == full)
         return self._folders[folder]
 
     def resolve(self, text: str | None) -> str:

@@ -19,6 +19,7 @@ PATCH_META = "patch_meta.json"
 STATE_FOLDER = ".ctpatch"
 """In a folder that is being written: the lock, and what finished parts left."""
 FORMAT_VERSION = 1
+MANIFEST_DIR = "manifest_dir"
 _MAX_META_BYTES = 64 << 20
 
 Count = Annotated[int, Field(ge=0, le=2**62)]
@@ -35,9 +36,13 @@ class Digested(Record):
 
     def to_bytes(self) -> bytes:
         """The file's content, with its own digest filled in."""
-        content = self.model_dump(mode="json", exclude={"meta_digest"})
+        content = self.model_dump(mode="json", exclude={"meta_digest", *self.unsaid()})
         content["meta_digest"] = digest_of(content)
         return (json.dumps(content, indent=2, ensure_ascii=True, allow_nan=False) + "\n").encode()
+
+    def unsaid(self) -> set[str]:
+        """Fields that are not written, since most files of this kind have nothing to say in them."""
+        return set()
 
 
 def digest_of(content: dict[str, Any]) -> str:
@@ -97,7 +102,13 @@ class PatchMeta(Digested):
     pixel_bytes: Count
     paths_relative_to: Literal["data_root", "patch_dir"]
     tables: dict[str, TableInfo]
+    source_paths: Literal["manifest_dir"] | None = None
+    num_clipped: Count | None = None
     meta_digest: str = ""
+
+    def unsaid(self) -> set[str]:
+        """Fields of few sets: they are written where they have a value."""
+        return {name for name in ("source_paths", "num_clipped") if getattr(self, name) is None}
 
     @model_validator(mode="after")
     def _arrays_are_there(self) -> Self:

@@ -2,18 +2,27 @@
 
 import os
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import polars as pl
 
-from ctpatch.config import check_name
-from ctpatch.errors import ConfigError, NpyError, SourceManifestError
+from ctpatch.errors import NpyError, SourceManifestError
 from ctpatch.files.npy import slice_header
 from ctpatch.files.paths import PathError, Root, not_plain, plain_path
+from ctpatch.format.csv_text import open_csv
+from ctpatch.format.manifest_columns import (
+    ARRAY_SUFFIX,
+    IMAGE_COLUMNS,
+    Columns,
+    choose_columns,
+    column_names,
+    folder_of_paths,
+    image_column,
+    own_folder,
+)
 from ctpatch.format.splits import SplitSource
 
-_ARRAY_SUFFIX = "_path"
 _MAX_SLICE_INDEX = 10**12
 _FIRST_LINE = 2  # of the file's lines the first that is a row, where no cell holds a line break: the header is line 1
 PIECE_ROWS = 50_000
@@ -43,37 +52,63 @@ class SourceTable:
         frame: a row for each slice, in the manifest's order: `slice_index` (Int64), `src_path`, `<array>_path`
             (String, relative, with `/`), `patient_id` (String or null), `stated_min`, `stated_max` (Float64 or null).
         arrays: `image` and the arrays beside it, in the manifest's order.
+        folder: what the manifest's paths are relative to, from the data root; empty for the data root itself.
+        notes: what a user should know of its columns and paths.
     """
 
     frame: pl.DataFrame
     arrays: tuple[str, ...]
+    folder: str = ""
+    notes: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class Reading:
+    """What decides how a manifest is read; None leaves it to the manifest.
+
+    Attributes:
+        arrays: names of the arrays that are meant, with or without `image`.
+        beside: whether paths are relative to the manifest's own folder, not to the data root.
+    """
+
+    arrays: tuple[str, ...] | None = None
+    beside: bool | None = None
+
+
+AS_WRITTEN = Reading()
+"""All is left to the manifest."""
 
 
 def read_source_manifest(
-    source: SplitSource, look: Callable[[SourceTable], pl.DataFrame] = lambda table: table.frame
+    source: SplitSource,
+    look: Callable[[SourceTable], pl.DataFrame] = lambda table: table.frame,
+    reading: Reading = AS_WRITTEN,
 ) -> SourceTable:
     """Read and check the manifest of a split, a piece at a time: rubbish is refused before all of it is in memory.
 
-    `look` is done with each piece of the table as it is read, and gives the piece's frame, with more columns.
+    `look` is done with each piece of the table as it is read, and gives the piece's frame, with more columns. `reading`
+    decides what the manifest leaves open.
 
     Raises:
+        ConfigError: it has no column of an array that was asked for.
         SourceManifestError: it is empty, has no column `path`, or a cell breaks the rules; names file and row.
     """
     name = source.manifest_path
     pieces: list[pl.DataFrame] = []
-    arrays: tuple[str, ...] = ()
+    table = SourceTable(pl.DataFrame(), ())
+    chosen: _Chosen | None = None
     rows = 0
     blank = None
     for raw in _read_csv(source.manifest, name):
         filled = _without_blank_end(raw)
+        chosen = chosen or _choose(filled, source, reading)
         if blank is not None and filled.height:
-            raise _refused(name, blank, "path", "the path is empty, and rows follow it; remove the row")
+            raise _refused(name, blank, chosen.columns.image, "the path is empty, and rows follow it; remove the row")
         if blank is None and filled.height < raw.height:
             blank = rows + filled.height
         if filled.height:
-            table = _checked(filled, source, rows)
+            table = _checked(filled, source, rows, chosen)
             pieces.append(look(table))
-            arrays = table.arrays
         rows += raw.height
     if not pieces:
         raise SourceManifestError(f"{name} lists no slices: it has a header and no rows; prepare the split first")
@@ -81,11 +116,15 @@ def read_source_manifest(
     if len(pieces) > 1:
         _refuse_repeats(frame["slice_index"], "index", name, 0)
         _refuse_repeats(frame["src_path"], "path", name, 0)
-    return SourceTable(frame, arrays)
+    return replace(table, frame=frame)
 
 
 def split_manifest_csv(
-    rows: Iterable[Mapping[str, object]], arrays: Sequence[str] = (), *, origins: bool = False
+    rows: Iterable[Mapping[str, object]],
+    arrays: Sequence[str] = (),
+    *,
+    origins: bool = False,
+    groups: bool = False,
 ) -> bytes:
     """The manifest of a split as it is written, for `build` to read.
 
@@ -93,42 +132,68 @@ def split_manifest_csv(
         rows: a cell for each column by its name, slice by slice; None leaves a cell blank.
         arrays: those beside `image`; each has a column `<array>_path`.
         origins: with the columns that say what a slice was prepared from, and `<array>_source_digest` for each array.
+        groups: with a column `group`: what no two splits share, where that is not the patient.
     """
-    schema = _COLUMNS | (_ORIGIN_COLUMNS if origins else {})
+    schema = _COLUMNS | (_ORIGIN_COLUMNS if origins else {}) | ({"group": pl.String} if groups else {})
     for array in arrays:
-        schema[f"{array}{_ARRAY_SUFFIX}"] = pl.String
+        schema[f"{array}{ARRAY_SUFFIX}"] = pl.String
         if origins:
             schema[f"{array}_source_digest"] = pl.String
     return pl.DataFrame(list(rows), schema=schema, orient="row").write_csv().encode()
 
 
-def _checked(raw: pl.DataFrame, source: SplitSource, first: int) -> SourceTable:
+@dataclass(frozen=True, slots=True)
+class _Chosen:
+    """What the first rows of a manifest have decided: its columns, and what its paths are relative to."""
+
+    columns: Columns
+    folder: str
+    notes: tuple[str, ...]
+
+
+def _choose(raw: pl.DataFrame, source: SplitSource, reading: Reading) -> _Chosen:
+    name, root = source.manifest_path, source.data_root
+    image = image_column(raw.columns, name, reading.arrays)
+    if reading.beside is None:
+        folder = folder_of_paths(raw[image], source.manifest, root)
+    else:
+        folder = own_folder(source.manifest, root) if reading.beside else ""
+    columns = choose_columns(raw, name, root, folder, reading.arrays)
+    notes = list(columns.notes)
+    if folder:
+        notes.append(f"{name}: its paths are relative to its own folder {folder}, not to the data root")
+    return _Chosen(columns, folder, tuple(notes))
+
+
+def _checked(raw: pl.DataFrame, source: SplitSource, first: int, chosen: _Chosen) -> SourceTable:
     """The rows of a manifest from the row `first` on."""
-    name = source.manifest_path
-    arrays = ("image", *_array_names(raw.columns, name))
-    columns = {"slice_index": _slice_indices(raw, name, first), "src_path": _paths(raw["path"], source, first)}
-    _refuse_repeats(columns["src_path"], "path", name, first)
-    for array in arrays[1:]:
-        columns[f"{array}_path"] = _paths(raw[f"{array}_path"], source, first)
+    name, image, folder = source.manifest_path, chosen.columns.image, chosen.folder
+    columns = {"slice_index": _slice_indices(raw, name, first)}
+    columns["src_path"] = _paths(raw[image], source, first, folder).alias("src_path")
+    _refuse_repeats(columns["src_path"], image, name, first)
+    for array, column in chosen.columns.arrays:
+        paths = _paths(raw[column], source, first, folder, f"; if {column} is no array, --arrays image leaves it out")
+        columns[f"{array}_path"] = paths.alias(f"{array}_path")
     columns["patient_id"] = stripped_texts(raw, "patient_id")
     columns["stated_min"] = _numbers(raw, "min", name, first)
     columns["stated_max"] = _numbers(raw, "max", name, first)
-    return SourceTable(pl.DataFrame(columns), arrays)
+    arrays = ("image", *(array for array, _ in chosen.columns.arrays))
+    return SourceTable(pl.DataFrame(columns), arrays, folder, chosen.notes)
 
 
 def _read_csv(path: Path, name: str) -> Iterator[pl.DataFrame]:
     """The rows of a CSV as texts, so many at a time that memory does not grow with the file."""
     empty = SourceManifestError(f"{name} is empty; wanted a header with 'path' and a row for each slice")
+    separator = "','"
     try:
-        with path.open("rb") as file:  # what the system says of a file it does not give is lost in polars
-            if not file.read(1):
-                raise empty
-        table = pl.scan_csv(path, infer_schema=False, glob=False)
+        written = open_csv(path, name, IMAGE_COLUMNS)
+        separator = written.separator_name
+        table = pl.scan_csv(written.place, infer_schema=False, glob=False, separator=written.separator)
         columns = table.collect_schema().names()
         if not any(column.strip() for column in columns):
             raise empty
-        _check_columns(columns, name)
-        table = table.rename({column: column.strip() for column in columns})
+        _refuse_twice(columns, name)
+        table = table.rename(column_names(columns))
         yield from table.collect_batches(chunk_size=PIECE_ROWS, maintain_order=True, lazy=True)
     except OSError as error:
         raise SourceManifestError(f"{name} cannot be read: {error.strerror}") from None
@@ -136,41 +201,22 @@ def _read_csv(path: Path, name: str) -> Iterator[pl.DataFrame]:
         raise empty from None
     except (pl.exceptions.PolarsError, UnicodeDecodeError) as error:
         reason = str(error).splitlines()[0][:200]
-        raise SourceManifestError(f"{name} is not a CSV in UTF-8 with as many cells in each row: {reason}") from None
+        raise SourceManifestError(
+            f"{name} is not a CSV in UTF-8 with as many cells in each row, separated by {separator}: {reason}"
+        ) from None
 
 
-def _check_columns(columns: Sequence[str], name: str) -> None:
+def _refuse_twice(columns: Sequence[str], name: str) -> None:
     twice = [column for column in columns if "_duplicated_" in column]
     if twice:
         raise SourceManifestError(
             f"{name} has two columns {twice[0].partition('_duplicated_')[0]!r}; each column is there once"
-        )
-    if "path" not in [column.strip() for column in columns]:
-        hint = "; the columns are separated by ';', wanted ','" if any(";" in column for column in columns) else ""
-        raise SourceManifestError(
-            f"{name} has no column 'path' (it has {', '.join(columns)[:200] or 'none'}){hint}; "
-            "each row needs the path of a slice, relative to the data root"
         )
 
 
 def _without_blank_end(frame: pl.DataFrame) -> pl.DataFrame:
     filled = frame.select(~pl.all_horizontal(pl.all().is_null())).to_series().arg_true()
     return frame.head(int(filled[-1]) + 1 if len(filled) else 0)
-
-
-def _array_names(columns: Iterable[str], manifest: str) -> list[str]:
-    names = []
-    for column in columns:
-        if not column.endswith(_ARRAY_SUFFIX) or column in {"src_path", "patch_path", "image_path"}:
-            continue
-        array = column.removesuffix(_ARRAY_SUFFIX)
-        try:
-            names.append(check_name(array, f"{manifest}: the array of the column"))
-        except ConfigError as error:
-            raise SourceManifestError(error.message) from None
-        if array in {"src", "patch", "shards"}:
-            raise SourceManifestError(f"{manifest}: an array cannot be named {array!r}; rename the column {column!r}")
-    return names
 
 
 def _refused(name: str, position: int, column: str, why: str) -> SourceManifestError:
@@ -180,8 +226,9 @@ def _refused(name: str, position: int, column: str, why: str) -> SourceManifestE
 def _slice_indices(raw: pl.DataFrame, name: str, first: int) -> pl.Series:
     if "index" not in raw.columns:
         return pl.Series("slice_index", range(first, first + raw.height), dtype=pl.Int64)
+    # Beside a blank cell pandas makes all whole numbers 3.0.
     texts = raw["index"].str.strip_chars()
-    numbers = texts.str.to_integer(strict=False, dtype=pl.Int64)
+    numbers = texts.str.replace(r"^([0-9]+)[.,]0+$", "$1").str.to_integer(strict=False, dtype=pl.Int64)
     wrong = numbers.is_null() | (numbers < 0) | (numbers > _MAX_SLICE_INDEX)
     _refuse_wrong(wrong, texts, f", wanted a whole number from 0 to {_MAX_SLICE_INDEX}", name, first)
     _refuse_repeats(numbers, "index", name, first)
@@ -216,28 +263,33 @@ def stripped_texts(raw: pl.DataFrame, column: str) -> pl.Series:
 def _numbers(raw: pl.DataFrame, column: str, name: str, first: int) -> pl.Series:
     texts = stripped_texts(raw, column)
     numbers = texts.cast(pl.Float64, strict=False)
-    _refuse_wrong(numbers.is_null() & texts.is_not_null(), texts, " is not a number", name, first)
+    wrong = numbers.is_null() & texts.is_not_null()
+    hint = "; write it with a point" if texts.filter(wrong).head(1).str.contains(r"^[-+0-9]+,[0-9]+$").any() else ""
+    _refuse_wrong(wrong, texts, f" is not a number{hint}", name, first)
     return numbers.alias(f"stated_{column}")
 
 
-def _paths(texts: pl.Series, source: SplitSource, first: int) -> pl.Series:
+def _paths(texts: pl.Series, source: SplitSource, first: int, folder: str, cure: str = "") -> pl.Series:
+    """Paths of slices as plain ones, relative to the data root; `folder` is what they are relative to as written."""
     name, column = source.manifest_path, texts.name
     paths = texts.str.strip_chars().fill_null("")
-    unusual = not_plain(paths).arg_true().to_list()
-    if unusual:
+    unusual = not_plain(paths)
+    if unusual.any():
         values = paths.to_list()
-        for at in unusual:
+        for at in unusual.arg_true().to_list():
             try:
-                values[at] = plain_path(values[at])
+                values[at] = plain_path(values[at], folder)
             except PathError as error:
-                raise _refused(name, first + at, column, error.message) from None
+                raise _refused(name, first + at, column, error.message + cure) from None
         paths = pl.Series(values, dtype=pl.String)
+    if folder:
+        paths = paths.zip_with(unusual, folder + "/" + paths)
     root = Root(source.data_root)
     for at, path in enumerate(paths):
         if not root.holds(path):
             why = f"{path[:200]!r} leaves the data root through a link; copy the file, or give a --data-root above both"
             raise _refused(name, first + at, column, why)
-    return paths.alias("src_path" if column == "path" else column)
+    return paths
 
 
 def is_labels(array: str, kind: str = "f") -> bool:
@@ -277,9 +329,21 @@ def scan_headers(table: SourceTable, data_root: Path, *, skip_faulty: bool) -> p
                 found[place] = header.dtype.str if swapped else header.dtype.name
         except NpyError as error:
             if not skip_faulty:
-                raise
+                raise _where_looked(error, paths, table, data_root) from None
             problem, shape = error.message, (0, 0)
         rows.append((*shape, found[0], problem, *found[1:]))
     schema = {"height": pl.Int32, "width": pl.Int32, "src_dtype": pl.String, "problem": pl.String}
     schema |= {f"{array}_dtype": pl.String for array in table.arrays[1:]}
     return table.frame.hstack(pl.DataFrame(rows, schema, orient="row"))
+
+
+def _where_looked(error: NpyError, paths: Sequence[str], table: SourceTable, data_root: Path) -> NpyError:
+    """The error of a slice; where a file is missing, it also says where paths begin."""
+    if all(os.path.lexists(data_root / path) for path in paths):
+        return error
+    if table.folder:
+        return NpyError(f"{error.message} (paths of this manifest are relative to its own folder {table.folder})")
+    return NpyError(
+        f"{error.message} (paths are relative to the data root {data_root}, or else to the manifest's own folder; "
+        "--data-root names another one)"
+    )

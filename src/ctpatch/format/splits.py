@@ -45,6 +45,16 @@ class SplitSource:
             return self.manifest.relative_to(self.data_root).as_posix()
         return self.manifest.name
 
+    def patches(self) -> Path:
+        """Where its patch set goes, unless the user says where; refuses a folder that leaves the data root."""
+        folder = self.data_root / PATCHES / self.dataset / self.split
+        if not folder.resolve().is_relative_to(self.data_root.resolve()):
+            raise UsageError(
+                f"{PATCHES}/{self.name} leaves the data root through a link; "
+                "name the folder you mean with --out, or remove the link"
+            )
+        return folder
+
 
 def as_sources(source: SourcePath | Sequence[SourcePath]) -> list[SourcePath]:
     """One source, or several, as a list."""
@@ -66,8 +76,7 @@ def find_splits(sources: Sequence[SourcePath], data_root: SourcePath | None) -> 
         raise UsageError("no source given: name a split's folder, a dataset's folder or a manifest")
     root = None if data_root is None else _existing_folder(data_root)
     splits: list[SplitSource] = []
-    for source in sources:
-        path = given_path(source)
+    for path in map(given_path, sources):
         _refuse_unfinished(path)
         found = find_meant(
             path,

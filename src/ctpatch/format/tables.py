@@ -13,6 +13,7 @@ import polars as pl
 
 from ctpatch.core.statistics.columns import STATISTICS
 from ctpatch.errors import FormatError
+from ctpatch.files.forks import require_polars
 from ctpatch.format.columns import Column, patch_columns, rejected_columns, slice_columns
 from ctpatch.format.meta import read_ours
 
@@ -61,7 +62,9 @@ def read_table(path: Path, schema: Schema, *, has_header: bool = True) -> pl.Dat
 
     Raises:
         FormatError: the file or a column is missing, or a cell does not fit its column.
+        UsageError: the process was forked from one that had used polars.
     """
+    require_polars(path.name)
     try:
         content = read_ours(path)
     except FileNotFoundError:

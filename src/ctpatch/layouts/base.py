@@ -105,24 +105,24 @@ class Addresses:
 
 
 class PartWriter(Protocol):
-    """Writes the patches of one part; a new one for each part."""
-
-    def write(self, piece: SliceToWrite) -> Addresses:
-        """Write the kept patches of a slice."""
-        ...
-
-    def finish(self) -> list[str]:
-        """End the part's files; returns them, not yet durable."""
-        ...
-
-    def abandon(self) -> None:
-        """Let go of open files after a fault."""
-        ...
+    """Writes the patches of one part; a new one for each part. What is not `write` is right where it writes nothing."""
 
     @property
     def bytes_written(self) -> int:
         """Bytes written so far."""
-        ...
+        return 0
+
+    @abstractmethod
+    def write(self, piece: SliceToWrite) -> Addresses:
+        """Write the kept patches of a slice."""
+
+    def finish(self) -> list[str]:
+        """End the part's files; returns them, not yet durable."""
+        return []
+
+    def abandon(self) -> None:
+        """Let go of open files after a fault."""
+        return
 
 
 class Layout(ABC):
@@ -202,12 +202,12 @@ class Layout(ABC):
             dtypes: one for each array.
             shards: counts the numbers that `shards` gives in all parts.
         """
-        content = sum(
+        heads = shards() * len(dtypes) * self.data_offset if self.data_offset else 0
+        return heads + sum(
             slices * self.slice_bytes(shape, windows, patch_size, dtype)
             for slices, shape, windows in counts
             for dtype in dtypes
         )
-        return content + (shards() * len(dtypes) * self.data_offset if self.data_offset else 0)
 
     # Writing and reading.
 
@@ -216,11 +216,7 @@ class Layout(ABC):
         """A new writer for one part."""
 
     def addresses(self, rows: pl.DataFrame, array: str, dtype: str) -> ArrayAddresses:
-        """The addresses in rows of the manifest.
-
-        Raises:
-            FormatError: a path or an item is missing where the layout needs one.
-        """
+        """The addresses in rows of the manifest; FormatError where one that the layout needs is missing."""
         column = path_column(array)
         windows = not self.holds_patches
         items = rows["patch_index"]

@@ -18,7 +18,7 @@ class GrowingFile:
         self._fd = open_for_writing(path)
         os.lseek(self._fd, start, os.SEEK_SET)
 
-    def append(self, items: NDArray[Any]) -> int:
+    def add_items(self, items: NDArray[Any]) -> int:
         """Write items, C-contiguous; returns their size in bytes."""
         return write_buffers(self._fd, [memoryview(items.data).cast("B")])
 
@@ -58,7 +58,7 @@ class ComparedFile(GrowingFile):
         except OSError:
             found.missing.add(path)
 
-    def append(self, items: NDArray[Any]) -> int:
+    def add_items(self, items: NDArray[Any]) -> int:
         """Compare items with those in their place."""
         wanted = memoryview(items.data).cast("B")
         if self._fd >= 0 and _read(self._fd, len(wanted), self._at) != wanted:

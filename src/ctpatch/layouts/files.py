@@ -3,7 +3,6 @@
 import os
 import re
 from collections.abc import Iterator, Mapping, Sequence
-from functools import lru_cache
 from typing import Any
 
 import numpy as np
@@ -16,26 +15,22 @@ from ctpatch.files.npy import header_bytes
 from ctpatch.format.columns import path_column
 from ctpatch.format.meta import ArrayInfo
 from ctpatch.format.tables import patch_id
-from ctpatch.layouts.base import Addresses, Layout, Shape, SliceToWrite, WriterOptions, patch_blocks
+from ctpatch.layouts.base import Addresses, Layout, PartWriter, Shape, SliceToWrite, WriterOptions, patch_blocks
 from ctpatch.layouts.whole import PixelFile
-
-
-@lru_cache(maxsize=64)
-def _header(shape: tuple[int, ...], dtype: np.dtype[Any]) -> bytes:
-    return header_bytes(shape, dtype)
 
 
 def _folder(array: str) -> str:
     return "" if array == "image" else f"{array}/"
 
 
-class FilesWriter:
-    """Writes each patch to a file of its own."""
+class FilesWriter(PartWriter):
+    """Writes each patch to a file of its own, which is whole when it is written."""
+
+    bytes_written = 0
 
     def __init__(self, options: WriterOptions) -> None:
         self._options = options
         self._written: list[str] = []
-        self.bytes_written = 0
 
     def write(self, piece: SliceToWrite) -> Addresses:
         """Write the kept patches of a slice."""
@@ -54,7 +49,7 @@ class FilesWriter:
 
     def _write_block(self, names: list[str], block: NDArray[Any]) -> None:
         block = np.ascontiguousarray(block, block.dtype.newbyteorder("<"))
-        header = _header(block.shape[1:], block.dtype)
+        header = header_bytes(block.shape[1:], block.dtype)
         folder = str(self._options.folder) + os.sep
         name = ""
         try:
@@ -66,11 +61,8 @@ class FilesWriter:
             raise explain_os_error(error, "writing", name) from error
 
     def finish(self) -> list[str]:
-        """The files written; each is whole already."""
+        """The files written."""
         return self._written
-
-    def abandon(self) -> None:
-        """Nothing is open between two patches."""
 
 
 class FilesLayout(Layout):
@@ -87,7 +79,7 @@ class FilesLayout(Layout):
     def slice_bytes(self, shape: Shape, windows: int, patch_size: Shape, dtype: np.dtype[Any]) -> int:
         """A header and a patch for each window."""
         del shape
-        return windows * (len(_header(patch_size, dtype)) + patch_size[0] * patch_size[1] * dtype.itemsize)
+        return windows * (len(header_bytes(patch_size, dtype)) + patch_size[0] * patch_size[1] * dtype.itemsize)
 
     def writer(self, options: WriterOptions) -> FilesWriter:
         """A new writer for one part."""

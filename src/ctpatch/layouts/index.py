@@ -7,24 +7,16 @@ from typing import Any
 import numpy as np
 import polars as pl
 
-from ctpatch.layouts.base import Addresses, Layout, Shape, SliceToWrite, WriterOptions
+from ctpatch.format.columns import source_column
+from ctpatch.layouts.base import Addresses, Layout, PartWriter, Shape, SliceToWrite, WriterOptions
 
 
-class IndexWriter:
+class IndexWriter(PartWriter):
     """Writes nothing but addresses."""
-
-    bytes_written = 0
 
     def write(self, piece: SliceToWrite) -> Addresses:
         """The addresses of a slice's kept patches: the slice itself."""
         return Addresses([[path] * len(piece.rows) for path in piece.src_paths], None)
-
-    def finish(self) -> list[str]:
-        """No file was written."""
-        return []
-
-    def abandon(self) -> None:
-        """Nothing is open."""
 
 
 class IndexLayout(Layout):
@@ -50,9 +42,7 @@ class IndexLayout(Layout):
     def wanted_paths(self, rows: pl.DataFrame, slices: pl.DataFrame, array: str, prefix: str) -> pl.Series:
         """The source slice."""
         del prefix
-        known = slices.unique("slice_index").select(
-            "slice_index", wanted="src_path" if array == "image" else f"{array}_path"
-        )
+        known = slices.unique("slice_index").select("slice_index", wanted=source_column(array))
         return rows.join(known, on="slice_index", how="left", maintain_order="left")["wanted"]
 
 

@@ -1,7 +1,6 @@
 """What layouts with shards share: a .npy file of many items that is written as they come, its name and its size."""
 
 import re
-from abc import ABC
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -11,7 +10,7 @@ from numpy.typing import NDArray
 
 from ctpatch.files.atomic import system_errors
 from ctpatch.files.npy import PAGE_BYTES, header_bytes
-from ctpatch.layouts.base import Layout, PartLimits, Shape, WriterOptions
+from ctpatch.layouts.base import Layout, PartLimits, PartWriter, Shape, WriterOptions
 from ctpatch.layouts.disk import Disk
 
 _FOLDER = "shards"
@@ -29,7 +28,7 @@ def shard_number(path: str) -> int | None:
     return None if found is None else int(found[1])
 
 
-class PackedLayout(Layout, ABC):
+class PackedLayout(Layout):
     """Many items in numbered files, whose data begin at a page."""
 
     packed = True
@@ -58,14 +57,14 @@ class PackedFile:
             self._file = disk.grow(str(path), PAGE_BYTES)
         self.size = PAGE_BYTES
 
-    def append(self, items: NDArray[Any]) -> int:
+    def add_items(self, items: NDArray[Any]) -> int:
         """Write items `(n, *item_shape)`; returns the number of the first."""
         if items.shape[1:] != self._item_shape:
             raise ValueError(f"items of shape {items.shape[1:]} do not fit a file of {self._item_shape}")
         first = self.items
         content = np.ascontiguousarray(items, dtype=self._dtype)
         with system_errors("writing", self.path.name):
-            self.size += self._file.append(content)
+            self.size += self._file.add_items(content)
         self.items += len(items)
         return first
 
@@ -82,7 +81,7 @@ class PackedFile:
         self._file.close()
 
 
-class PackedWriter:
+class PackedWriter(PartWriter):
     """What writers of shards share: the files they have begun, by the number of the shard, one for each array."""
 
     def __init__(self, options: WriterOptions) -> None:
@@ -92,12 +91,10 @@ class PackedWriter:
     def shard(self, number: int, item_shape: Shape, images: Sequence[NDArray[Any]]) -> list[PackedFile]:
         """The files of a shard, begun when it is first asked for."""
         if number not in self._files:
-            options = self.options
+            disk, folder, split = self.options.disk, self.options.folder, self.options.split
             self._files[number] = [
-                PackedFile(
-                    options.disk, options.folder / shard_name(options.split, number, array), item_shape, image.dtype
-                )
-                for array, image in zip(options.arrays, images, strict=True)
+                PackedFile(disk, folder / shard_name(split, number, array), item_shape, image.dtype)
+                for array, image in zip(self.options.arrays, images, strict=True)
             ]
         return self._files[number]
 

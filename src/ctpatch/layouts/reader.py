@@ -9,13 +9,11 @@ each file once, and kept.
 import math
 import mmap
 import os
-import threading
 import time
 from collections import OrderedDict
 from collections.abc import Callable, Iterable
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
-from functools import cached_property
 from typing import Any, cast
 
 import numpy as np
@@ -23,9 +21,12 @@ import polars as pl
 from numpy.typing import NDArray
 
 from ctpatch.core.patches import window_of
+from ctpatch.core.rounding import clip_to, inner_bounds
 from ctpatch.errors import FormatError, NpyError
+from ctpatch.files.forks import OwnLock
 from ctpatch.files.memory import Slabs, copies_slowly, copy_in_runs
-from ctpatch.files.npy import header_bytes, open_npy, read_exactly, read_header
+from ctpatch.files.npy import READS_VECTORS, header_bytes, open_npy, read_exactly, read_header
+from ctpatch.layouts.texts import Texts
 from ctpatch.words import PadMode
 
 _THREADS = 4
@@ -66,8 +67,15 @@ class MappedFiles:
         self.resolve = resolve
         self._follow = follow_links
         self._open: OrderedDict[str, NDArray[Any]] = OrderedDict()
-        self._lock = threading.Lock()
+        self._lock = OwnLock()
         self._threads: tuple[int, ThreadPoolExecutor] | None = None
+
+    def __getstate__(self) -> dict[str, Any]:
+        slabs = None if self.slabs is None else Slabs()
+        return self.__dict__ | {"_open": OrderedDict(), "_threads": None, "_lock": None, "slabs": slabs}
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        self.__dict__.update(state | {"_lock": OwnLock()})
 
     def threads(self) -> ThreadPoolExecutor:
         """Threads that read files side by side; a process that was forked has its own."""
@@ -108,13 +116,13 @@ class MappedFiles:
             if self.slabs is not None:
                 flat = self.slabs.make((math.prod(header.shape),), header.dtype)
                 read_exactly(fd, flat.view(np.uint8).data, header.offset, path)
-                return flat.reshape(header.shape, order="F" if header.fortran_order else "C")
-            mapped = mmap.mmap(fd, 0, access=mmap.ACCESS_READ)
+            else:
+                mapped = mmap.mmap(fd, 0, access=mmap.ACCESS_READ)
+                flat = np.frombuffer(mapped, header.dtype, offset=header.offset)
         except OSError as error:
             raise NpyError(f"{path} cannot be read into memory: {error.strerror}") from None
         finally:
             os.close(fd)
-        flat = np.frombuffer(mapped, header.dtype, offset=header.offset)
         return flat.reshape(header.shape, order="F" if header.fortran_order else "C")
 
     def close(self) -> None:
@@ -147,18 +155,48 @@ def begins_with(full: str, name: str, header: bytes) -> bool:
 
 
 class ArrayReader:
-    """Reads the patches of one array."""
+    """Reads the patches of one array.
+
+    All that it needs of the manifest it takes when it is made, as NumPy arrays: from then on it reads in processes that
+    cannot use polars, and it can be pickled. Each process opens its own files.
+    """
 
     def __init__(
         self, addresses: ArrayAddresses, files: MappedFiles, patch_size: tuple[int, int], pad_mode: PadMode
     ) -> None:
-        self._addresses = addresses
+        self._dtype = addresses.dtype
+        self._rows, self._cols = addresses.rows, addresses.cols
         self._files = files
         self._size = patch_size
         self._pad_mode = pad_mode
         self._single_images = bool((addresses.items < 0).all())
         self._one_file_each = addresses.rows is None and self._single_images
         self._header = header_bytes(patch_size, addresses.dtype)
+        # The item of each patch; 0 where its file is one image.
+        self._items = np.zeros_like(addresses.items) if self._single_images else addresses.items
+        # Either the file of each patch, or the different files and for each patch the number of its own.
+        self._own_paths = Texts(addresses.paths) if self._one_file_each else None
+        self._paths, self._codes = ([], self._items) if self._one_file_each else _coded(addresses.paths)
+        self._kept = self._room_to_keep()
+        self._bounds: tuple[np.float32, np.float32] | None = None
+
+    def clip_to(self, value_range: tuple[float, float] | None) -> None:
+        """Clip what is read from source slices to a range, as the build did; None leaves it as it is."""
+        self._bounds = None if value_range is None else inner_bounds(value_range)
+
+    def __getstate__(self) -> dict[str, Any]:
+        return self.__dict__ | {"_kept": None}
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        self.__dict__.update(state)
+        self._kept = self._room_to_keep()
+
+    def _room_to_keep(self) -> tuple[NDArray[Any], NDArray[np.bool_]] | None:
+        """Room for all patches, and which are in it, where patches that have a file each are to be kept."""
+        if not self._one_file_each or self._files.slabs is None:
+            return None
+        count = len(self._items)
+        return self._files.slabs.make((count, *self._size), self._dtype), np.zeros(count, bool)
 
     def read_into(self, which: NDArray[np.int64], out: NDArray[Any]) -> None:
         """Fill `out`, `(len(which), h, w)` of the array's dtype, with the patches in the order asked.
@@ -167,19 +205,21 @@ class ArrayReader:
             NpyError: a file is missing or damaged; names it.
             FormatError: an address points outside its file.
         """
-        if self._one_file_each:
-            if self._files.slabs is None or out.dtype != self._addresses.dtype:
-                self._read_files(which, out)
-            else:
-                self._read_kept(which, out)
-        elif len(which):
-            self._read_mapped(which, out)
+        if self._own_paths is None:
+            if len(which):
+                self._read_mapped(which, out)
+                if self._bounds is not None:
+                    clip_to(out, self._bounds)
+        elif self._kept is None or out.dtype != self._dtype:
+            self._read_files(which, out, self._own_paths)
+        else:
+            self._read_kept(which, out, self._own_paths, *self._kept)
 
     def _read_mapped(self, which: NDArray[np.int64], out: NDArray[Any]) -> None:
-        paths, codes = self._coded_paths
-        chosen, items = codes[which].tolist(), self._items[which].tolist()
+        paths = self._paths
+        chosen, items = self._codes[which].tolist(), self._items[which].tolist()
         stacks = {code: self._stack(paths[code]) for code in dict.fromkeys(chosen)}
-        rows, cols = self._addresses.rows, self._addresses.cols
+        rows, cols = self._rows, self._cols
         code = item = 0
         try:
             if rows is not None and cols is not None:
@@ -203,61 +243,46 @@ class ArrayReader:
                 f"{paths[code]} has shape {stacks[code].shape}, the manifest asks for item {item} of it"
             ) from None
 
-    @cached_property
-    def _coded_paths(self) -> tuple[list[str], NDArray[np.int64]]:
-        """The different files, and for each patch the number of its own."""
-        column = self._addresses.paths.alias("path").to_frame()
-        files = column.unique(maintain_order=True).with_row_index("code")
-        codes = column.join(files, on="path", how="left", maintain_order="left")["code"]
-        return files["path"].to_list(), codes.cast(pl.Int64).to_numpy()
-
-    @cached_property
-    def _items(self) -> NDArray[np.int64]:
-        """The item of each patch; 0 where its file is one image."""
-        items = self._addresses.items
-        return np.zeros_like(items) if self._single_images else items
-
     def _stack(self, path: str) -> NDArray[Any]:
         """The items of a file, `(n, H, W)`, of a dtype that can be read as the array's."""
-        array = self._files.get(path)
-        shape = array.shape
-        if self._single_images:
-            array = array[np.newaxis]
-        holds_patches = self._addresses.rows is None
+        stored = self._files.get(path)
+        array = stored[np.newaxis] if self._single_images else stored
+        holds_patches = self._rows is None
         if (
             array.ndim != 3  # noqa: PLR2004
             or (holds_patches and array.shape[1:] != self._size)
-            or not np.can_cast(array.dtype, self._addresses.dtype, "same_kind")
+            or not np.can_cast(array.dtype, self._dtype, "same_kind")
         ):
-            raise self._misfit(path, shape, array.dtype)
+            raise self._misfit(path, stored.shape, stored.dtype)
         return array
 
     def _misfit(self, path: str, shape: tuple[int, ...], dtype: np.dtype[Any]) -> FormatError:
-        wanted = f"{self._size} of {self._addresses.dtype}"
+        wanted = f"{self._size} of {self._dtype}"
         return FormatError(f"{path} has shape {shape} and dtype {dtype}, the set says {wanted}")
 
-    def _read_kept(self, which: NDArray[np.int64], out: NDArray[Any]) -> None:
+    def _read_kept(
+        self,
+        which: NDArray[np.int64],
+        out: NDArray[Any],
+        paths: Texts,
+        pixels: NDArray[Any],
+        there: NDArray[np.bool_],
+    ) -> None:
         """Patches that have a file each, of which each is read once."""
-        pixels, there = self._kept
         missing = np.unique(which[~there[which]])
-        self._read_files(missing, pixels, missing.tolist())
+        self._read_files(missing, pixels, paths, missing.tolist())
         there[missing] = True
         np.take(pixels, which, axis=0, out=out, mode="clip")
 
-    @cached_property
-    def _kept(self) -> tuple[NDArray[Any], NDArray[np.bool_]]:
-        """Room for all patches, and which are in it."""
-        count = len(self._addresses.items)
-        assert self._files.slabs is not None
-        return self._files.slabs.make((count, *self._size), self._addresses.dtype), np.zeros(count, bool)
-
-    def _read_files(self, which: NDArray[np.int64], out: NDArray[Any], slots: Iterable[int] | None = None) -> None:
+    def _read_files(
+        self, which: NDArray[np.int64], out: NDArray[Any], paths: Texts, slots: Iterable[int] | None = None
+    ) -> None:
         """Patches that have a file each: header, pixels and what should not follow them, in one call.
 
         They go into `out`, in the order asked or into the given slots of it.
         """
         places = list(range(len(which)) if slots is None else slots)
-        todo = list(zip(places, self._addresses.paths.gather(which).to_list(), strict=True))
+        todo = list(zip(places, paths.at(which), strict=True))
         started = time.perf_counter()
         self._read_some(todo[:_FIRST_FILES], out)
         cached = time.perf_counter() - started < _FIRST_FILES * _SECONDS_FROM_DISK
@@ -273,7 +298,7 @@ class ArrayReader:
 
     def _read_some(self, todo: list[tuple[int, str]], out: NDArray[Any]) -> None:
         whole = len(self._header) + out[:1].nbytes
-        quick = _READS_VECTORS and out.dtype == self._addresses.dtype and out.dtype.isnative
+        quick = READS_VECTORS and out.dtype == self._dtype and out.dtype.isnative
         head, behind = bytearray(len(self._header)), bytearray(1)
         for place, path in todo:
             slot = out[place]
@@ -295,7 +320,7 @@ class ArrayReader:
     def _read_strictly(self, fd: int, path: str, slot: NDArray[Any]) -> None:
         """A file that is not just as it was written: an error that says why, or the same pixels another way."""
         header = read_header(fd, path)
-        if header.shape != self._size or not np.can_cast(header.dtype, self._addresses.dtype, "equiv"):
+        if header.shape != self._size or not np.can_cast(header.dtype, self._dtype, "equiv"):
             raise self._misfit(path, header.shape, header.dtype)
         content = bytearray(header.data_bytes)
         read_exactly(fd, memoryview(content), header.offset, path)
@@ -303,4 +328,9 @@ class ArrayReader:
         slot[...] = np.frombuffer(content, header.dtype).reshape(header.shape, order=order)
 
 
-_READS_VECTORS = hasattr(os, "readv")
+def _coded(paths: pl.Series) -> tuple[list[str], NDArray[np.int64]]:
+    """The different texts of a column, and for each row the number of its own."""
+    column = paths.alias("path").to_frame()
+    different = column.unique(maintain_order=True).with_row_index("code")
+    codes = column.join(different, on="path", how="left", maintain_order="left")["code"]
+    return different["path"].to_list(), codes.cast(pl.Int64).to_numpy()

@@ -25,7 +25,7 @@ class ShardsWriter(PackedWriter):
         for _which, blocks in patch_blocks(piece, options.patch_size):
             for file, block, found in zip(files, blocks, digests, strict=True):
                 found.extend(array_digests(block))
-                file.append(block)
+                file.add_items(block)
         return Addresses(self.paths(number, count), list(range(first, first + count)), digests)
 
 

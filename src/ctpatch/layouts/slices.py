@@ -24,7 +24,7 @@ class SlicesWriter(PackedWriter):
         number = self.options.shards[shape]
         item = 0
         for file, image in zip(self.shard(number, shape, piece.images), piece.images, strict=True):
-            item = file.append(image[np.newaxis])
+            item = file.add_items(image[np.newaxis])
         return Addresses(self.paths(number, count), [item] * count)
 
 

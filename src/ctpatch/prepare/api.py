@@ -1,16 +1,19 @@
 """What users call: raw CT of one kind to a prepared data set."""
 
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, Unpack
 
 from ctpatch.errors import ConfigError, SliceError, UsageError
-from ctpatch.events import Listener, Notice
+from ctpatch.events import Notice
 from ctpatch.files.atomic import given_path
 from ctpatch.format.prepared_meta import NoteInfo
+from ctpatch.prepare.doubts import doubt_messages, refuse_doubts
 from ctpatch.prepare.geometry import Geometry
 from ctpatch.prepare.inputs import find, nothing_found, refuse_faults
+from ctpatch.prepare.notices import notice_splits
 from ctpatch.prepare.options import (
     CommonKeywords,
     CommonOptions,
@@ -22,12 +25,13 @@ from ctpatch.prepare.options import (
 )
 from ctpatch.prepare.pairs import repeated_places
 from ctpatch.prepare.part import ArraySource
-from ctpatch.prepare.pipeline import PrepareResult, PrepareWork, notice_splits
-from ctpatch.prepare.planning import PreparePlan, fitting_rows, given_splits, make_tasks
+from ctpatch.prepare.pipeline import PrepareResult, PrepareWork
+from ctpatch.prepare.planning import PreparePlan, fitting_rows, given_splits, listed_as, make_tasks
 from ctpatch.prepare.privacy.calling import Calling, written_reason
+from ctpatch.prepare.privacy.key_check import key_doubts
 from ctpatch.prepare.privacy.pseudonyms import Pseudonyms, lies_in, load_key, save_key
 from ctpatch.prepare.readers import raw_format
-from ctpatch.prepare.readers.base import RawFormat, SeriesNote
+from ctpatch.prepare.readers.base import RawFormat
 from ctpatch.prepare.readers.dicom import Dicom
 from ctpatch.prepare.readers.dicom import GroupBy as DicomGroup
 from ctpatch.prepare.readers.lodopab import FilterName, Lodopab
@@ -79,6 +83,7 @@ def prepare_raw(
     Raises:
         ConfigError, UsageError: the call makes no sense; nothing was written.
         SliceError: a slice cannot be used (with `on_error="stop"`).
+        DoubtfulValuesError: the values of a series are hardly HU (with `strict=True`).
         SourceManifestError: the table of patients breaks the rules.
         OutputConflictError: the output holds something else.
         OutputLockedError: another process writes it.
@@ -86,6 +91,8 @@ def prepare_raw(
     """
     raw = raw_format(raw)() if isinstance(raw, str) else raw
     options = common_options(out, dataset, common)
+    if options.follow_links:
+        raw = replace(raw, follow_links=True)
     in_hu = {"target": target, "mask": mask, "series": series, "target_series": target_series, "match_by": match_by,
              "window": window, "preset": preset}  # fmt: skip
     if not raw.in_hu:
@@ -104,7 +111,9 @@ def prepare_raw(
         )
         for array, where, pattern in wanted
     ]
-    return prepare(arrays, options, match_by or raw.match_by, raw.recorded())
+    # Recorded where it is wanted alone: sets from before there were links that are followed stay complete.
+    how = raw.recorded() | ({"follow_links": True} if raw.follow_links else {})
+    return prepare(arrays, options, match_by or raw.match_by, how)
 
 
 @shown_keywords(like=prepare_raw)
@@ -189,15 +198,7 @@ def prepare(
         raise UsageError(
             f"{names.name} would say who is who, in the folder that is written; choose a --names elsewhere"
         )
-    outside = (data_root, *(source.root for source in arrays))
-    pseudonyms, key_file, key_is_new = load_key(options.key, outside, new_key=options.new_key)
-
-    def keep_key() -> None:
-        if key_is_new:
-            save_key(pseudonyms, key_file)
-            said = f"made the key {key_file}: pseudonyms are made with it; keep it, and keep it to yourself"
-            listener(Notice("key", said))
-
+    pseudonyms, keep_key = _load_key(options, (data_root, *(source.root for source in arrays)))
     calling = Calling(pseudonyms, options.names_shown, options.names)
     found = find(arrays, match_by, listener, names_shown=options.names_shown)
     with calling.speaking_of(found):
@@ -208,7 +209,10 @@ def prepare(
             raise SliceError(nothing_found(arrays, found))
         patients = {row[0].group: pseudonyms.patient(row[0].group) for row in rows}
         given = given_splits(rows)
-        splits = assign(patients, shares, table, options.stratify) if given is None or table is not None else given
+        if given is None or table is not None:
+            splits = assign(patients, shares, table, options.stratify, listed_as(rows, pseudonyms))
+        else:
+            splits = given
         used = {raw.series for row in rows for raw in row}
         plan = PreparePlan(
             options.dataset,
@@ -224,24 +228,32 @@ def prepare(
             ],
         )
         asked = [name for name, share in shares.splits if share > 0]
-        notice_splits(plan, asked if given is None and table is None else [], listener)
-        _tell(found.notes, pseudonyms, listener)
+        notice_splits(plan, asked if given is None and table is None else [], listener, options.names_shown)
+        calling.tell_notes([note for note in found.notes if note.series in used], rows, listener)
         if len(arrays) == 1 and (repeated := repeated_places([row[0] for row in rows])):
             listener(Notice("repeated-places", repeated))
-        work = PrepareWork(plan, folder, options.on_error, names_shown=options.names_shown, begins=keep_key)
+        work = PrepareWork(plan, folder, options.on_error, calling, keep_key, strict=options.strict)
         executor = as_executor(options.executor, options.workers)
         made = make(work, executor, listener, overwrite=options.overwrite)
     calling.write_names(rows, found)
+    if options.strict:
+        refuse_doubts(made.meta.notes, finished=True)
+    for message in doubt_messages(made.meta.notes, calling.by_pseudonym(rows)):
+        listener(Notice("doubtful-values", message))
     if count := made.meta.num_identical:
         said = f"{count} slices have the raw pixels of another one; source_digest in the manifests shows which"
         listener(Notice("identical", said))
+    left_out = [left for _, left in found.left_out]
+    faults = [*work.unusable, *(left for left in left_out if left.fault)]
     return PrepareResult(
         folder,
         "prepared" if made.outcome == "made" else made.outcome,
         made.meta,
         time.perf_counter() - started,
-        [*work.faults, *(calling.left_out(each) for _, each in found.left_out if each.fault)],
-        [f"{calling.left_out(each)} [{each.kind}]" for _, each in found.left_out],
+        [calling.left_out(each) for each in faults],
+        [f"{calling.left_out(each)} [{each.kind}]" for each in left_out],
+        calling.lines(faults),
+        calling.lines(left_out),
     )
 
 
@@ -254,6 +266,22 @@ def _existing(source: SourcePath, array: str) -> Path:
     return root.resolve()
 
 
+def _load_key(options: CommonOptions, outside: tuple[Path, ...]) -> tuple[Pseudonyms, Callable[[], None]]:
+    """The pseudonyms, and what keeps their key where it is new; says what is to be said of one that is there."""
+    pseudonyms, file, is_new = load_key(options.key, outside, new_key=options.new_key)
+
+    def keep() -> None:
+        if is_new:
+            save_key(pseudonyms, file)
+            said = f"made the key {file}: pseudonyms are made with it; keep it, and keep it to yourself"
+            options.listener(Notice("key", said))
+
+    if not is_new:
+        for doubt in key_doubts(file, pseudonyms.key):
+            options.listener(doubt)
+    return pseudonyms, keep
+
+
 def _refuse_overlap(arrays: Sequence[ArraySource], folder: Path) -> None:
     output, name = folder.resolve(), folder.name
     for source in arrays:
@@ -262,14 +290,6 @@ def _refuse_overlap(arrays: Sequence[ArraySource], folder: Path) -> None:
             raise UsageError(f"the output {name} would lie in the source {raw}; choose an --out that is not in it")
         if source.root.is_relative_to(output):
             raise UsageError(f"the source {raw} lies in the output; raw CT does not belong there")
-
-
-def _tell(notes: Sequence[SeriesNote], pseudonyms: Pseudonyms, listener: Listener) -> None:
-    """Say what is odd, once for each kind; the meta has all."""
-    for kind in dict.fromkeys(note.kind for note in notes):
-        first, *more = [note for note in notes if note.kind == kind]
-        others = f"; {len(more)} more series are like it, see prepare_meta.json" if more else ""
-        listener(Notice(kind, f"{first.message} (series {pseudonyms.series(first.series)}{others})"))
 
 
 def _described(

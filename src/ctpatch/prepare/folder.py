@@ -5,6 +5,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+from ctpatch.format.hu_values import HU_VALUES
 from ctpatch.format.prepared_meta import PREPARE_META, PreparedMeta, read_dataset_meta
 from ctpatch.work.product import Product
 
@@ -25,7 +26,7 @@ class PreparedFiles(Product[PreparedMeta]):
     elsewhere = "choose another --dataset"
     record = "prepare.json"
     meta = PREPARE_META
-    tables = (LEFT_OUT,)
+    tables = (LEFT_OUT, HU_VALUES)
     withdrawn = (PREPARE_META,)
     name_fields = ("splits", "arrays")
 

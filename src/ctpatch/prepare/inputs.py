@@ -8,7 +8,7 @@ from pathlib import Path
 from ctpatch.errors import SliceError, UsageError
 from ctpatch.events import Listener, Notice, WorkAdvanced, WorkFinished, WorkStarted
 from ctpatch.prepare.archives import ENDINGS, archive_kind
-from ctpatch.prepare.pairs import match
+from ctpatch.prepare.pairs import match, say_which
 from ctpatch.prepare.part import ArraySource
 from ctpatch.prepare.patterns import none_fits, of_series
 from ctpatch.prepare.planning import Row
@@ -53,6 +53,9 @@ def find(arrays: Sequence[ArraySource], match_by: MatchBy, listener: Listener, *
                 found.notes.append(note)
             else:
                 listener(Notice("source", note))
+    if links := sum(left.kind == "outside-link" for _, left in found.left_out):
+        what = "1 link leads" if links == 1 else f"{links} links lead"
+        listener(Notice("links", f"{what} out of the source, and ctpatch does not follow them; --follow-links does"))
     chosen: list[list[RawSlice]] = []
     asked: dict[tuple[Path, Reader, str | None], str] = {}
     taken: dict[tuple[Path, Reader], set[RawSlice]] = {where: set() for where in scans}
@@ -78,7 +81,7 @@ def find(arrays: Sequence[ArraySource], match_by: MatchBy, listener: Listener, *
     found.unpaired_from = len(found.left_out)
     found.rows = [(image,) for image in chosen[0]]
     for source, others in zip(arrays[1:], chosen[1:], strict=True):
-        matching = match([row[0] for row in found.rows], others, match_by)
+        matching = match([row[0] for row in found.rows], others, match_by, source.array)
         found.left_out.extend(("image", left) for left in matching.images_left)
         found.left_out.extend((source.array, left) for left in matching.others_left)
         found.rows = [(*row, matching.partners[row[0]]) for row in found.rows if row[0] in matching.partners]
@@ -116,8 +119,11 @@ def nothing_found(arrays: Sequence[ArraySource], found: Found) -> str:
     causes = [left for array, left in found.left_out[0 if found.empty else found.unpaired_from :] if array == names[0]]
     cause = Counter(left.kind for left in causes).most_common(1)
     example = next((f" ({left.where}: {left.reason})" for left in causes if left.kind == cause[0][0]), "")
-    ambiguous = "pair-ambiguous" in kinds and "series" not in example
-    hint = "; --series and --target-series say which series are meant" if ambiguous else ""
+    which = say_which(names[-1])
+    told = which in example or "series" in example
+    hint = f"; {which}" if "pair-ambiguous" in kinds and not told else ""
+    if "outside-link" in kinds:
+        hint += "; --follow-links follows links that lead out of the source"
     if packed := sum(left.where.lower().endswith(ENDINGS) for left in causes):
         hint += f"; {packed} of the files are archives by their names: unpack them first"
     return f"no slices to prepare as {' and '.join(names)} in {meant[0].root.name}: {seen}{example}{hint}"

@@ -37,7 +37,10 @@ class CommonOptions:
         workers: processes that work.
         executor: what slices are given to instead: a dask `Client`, or any `concurrent.futures.Executor`; its workers
             need the same files under the same paths. Headers are looked at by `workers` processes here.
+        follow_links: follow symbolic links that leave the source, and links to folders.
         on_error: whether a slice that cannot be used stops the run or is skipped.
+        strict: whether a series whose values are hardly HU is an error; nothing is published then. Otherwise it is
+            reported.
         overwrite: start anew over an earlier set of ours.
         listener: is told what happens.
     """
@@ -56,7 +59,9 @@ class CommonOptions:
     names_shown: bool = True
     workers: int = 1
     executor: AnyExecutor | None = None
+    follow_links: bool = False
     on_error: OnError = "stop"
+    strict: bool = False
     overwrite: bool = False
     listener: Listener = ignore
 
@@ -76,7 +81,9 @@ class CommonKeywords(TypedDict, total=False):
     names_shown: bool
     workers: int
     executor: AnyExecutor | None
+    follow_links: bool
     on_error: OnError
+    strict: bool
     overwrite: bool
     listener: Listener
 

@@ -13,6 +13,7 @@ POSITION_TOLERANCE_MM = 0.1
 _AXES_TOLERANCE = 1e-3
 _SPACING_TOLERANCE = 1e-3
 _position = attrgetter("position_mm")
+_PARTNER = {"mask": "mask"}
 
 
 @dataclass(slots=True)
@@ -24,11 +25,11 @@ class Matching:
     others_left: list[LeftOut] = field(default_factory=list)
 
 
-def match(images: Sequence[RawSlice], others: Sequence[RawSlice], by: MatchBy) -> Matching:
+def match(images: Sequence[RawSlice], others: Sequence[RawSlice], by: MatchBy, array: str = "target") -> Matching:
     """Find for each slice the one that shows the same place, with the same shape, spacing and place in the plane.
 
     `by` is `position`: the same patient and place along the normal, to 0.1 mm; `path`: the same path in its tree; or
-    `order`: the same series and place in it.
+    `order`: the same series and place in it. `array` is what the others become, for messages.
     """
     found = Matching()
     candidates = _by_position(others) if by == "position" else _by_key(others, by)
@@ -38,7 +39,7 @@ def match(images: Sequence[RawSlice], others: Sequence[RawSlice], by: MatchBy) -
         if len(fitting) == 1:
             found.partners[image] = fitting[0]
         else:
-            found.images_left.append(_left(image, near, fitting, by))
+            found.images_left.append(_left(image, near, fitting, by, array))
     claims = Counter(found.partners.values())
     for image, other in list(found.partners.items()):
         if claims[other] > 1:
@@ -52,13 +53,21 @@ def match(images: Sequence[RawSlice], others: Sequence[RawSlice], by: MatchBy) -
     return found
 
 
+def say_which(array: str) -> str:
+    """What a user does where several slices could be the partner."""
+    if array == "mask":
+        # A mask that is taken for a target is mapped from HU: 0 and 1 become 0.25 and 0.2502.
+        return "give a --mask folder that holds the masks alone, one for each image"
+    return "name the series that are meant (--target-series)"
+
+
 def _left_out(one: RawSlice, kind: str, reason: str) -> LeftOut:
     return LeftOut(f"{one.file}[{one.item}]" if one.item else one.file, kind, reason)
 
 
-def _left(image: RawSlice, near: list[RawSlice], fitting: list[RawSlice], by: MatchBy) -> LeftOut:
+def _left(image: RawSlice, near: list[RawSlice], fitting: list[RawSlice], by: MatchBy, array: str) -> LeftOut:
     if len(fitting) > 1:
-        reason = f"{len(fitting)} slices could be its partner; name the series that are meant (--target-series)"
+        reason = f"{len(fitting)} slices could be its {_PARTNER.get(array, 'partner')}; {say_which(array)}"
         return _left_out(image, "pair-ambiguous", reason)
     if near:
         return _left_out(image, "pair-differs", f"its partner differs: {difference(image, near[0])}")
@@ -78,12 +87,12 @@ def _by_key(others: Sequence[RawSlice], by: MatchBy) -> Callable[[RawSlice], lis
 def _by_position(others: Sequence[RawSlice]) -> Callable[[RawSlice], list[RawSlice]]:
     groups: dict[str, list[RawSlice]] = defaultdict(list)
     for other in sorted((each for each in others if each.position_mm is not None), key=_position):
-        groups[other.group].append(other)
+        groups[other.who].append(other)
 
     def near(image: RawSlice) -> list[RawSlice]:
         if image.position_mm is None:
             return []
-        group = groups.get(image.group, [])
+        group = groups.get(image.who, [])
         low = bisect_left(group, image.position_mm - POSITION_TOLERANCE_MM, key=_position)
         return group[low : bisect_right(group, image.position_mm + POSITION_TOLERANCE_MM, key=_position)]
 
@@ -115,12 +124,13 @@ def repeated_places(images: Sequence[RawSlice]) -> str | None:
     for raw in images:
         if raw.position_mm is not None and raw.origin_mm is not None:
             position, *origin = (round(each / POSITION_TOLERANCE_MM) for each in (raw.position_mm, *raw.origin_mm))
-            places[raw.group, position, tuple(origin)].append(raw.series)
+            places[raw.who, position, tuple(origin)].append(raw.series)
     shared = [series for series in places.values() if len(set(series)) > 1]
     if not shared:
         return None
     return (
         f"{sum(map(len, shared))} slices lie where one of another series of the same patient lies (up to "
         f"{max(len(set(series)) for series in shared)} series at a place); each is prepared as a slice of its own: "
-        "--series takes the series that are meant, --target-series makes pairs of two"
+        "--series takes the series that are meant, --target-series makes pairs of two; masks are no series of CT: they "
+        "go into a folder of their own, for --mask"
     )

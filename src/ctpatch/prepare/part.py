@@ -10,7 +10,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from itertools import groupby
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -21,13 +21,28 @@ from ctpatch.files.digest import array_digest
 from ctpatch.files.npy import header_bytes
 from ctpatch.prepare.folder import slice_name
 from ctpatch.prepare.geometry import Geometry, whole_numbers
-from ctpatch.prepare.readers.base import RawSlice, Reader
+from ctpatch.prepare.privacy.hiding import replace_names
+from ctpatch.prepare.readers.base import Observed, RawSlice, Reader, observed
 from ctpatch.prepare.readers.tree import source_folder
+from ctpatch.prepare.tally import Tally
 from ctpatch.prepare.values import AIR_HU, STORED, Mapping
 from ctpatch.words import OnError
 from ctpatch.work.receipt import Receipt, arrays_hold
 
 Image = NDArray[Any]
+
+
+class PreparedImage(NamedTuple):
+    """A prepared slice of one array, and what is kept of its raw pixels: their digest and their tally.
+
+    The tally has no values where they are no HU. `clipped` is whether values outside [0, 1] were clipped; only raw
+    values that are in [0, 1] but for rounding say so, since a window clips what it is to clip.
+    """
+
+    image: Image
+    digest: str
+    tally: Tally
+    clipped: bool
 
 
 @dataclass(frozen=True, slots=True)
@@ -73,7 +88,8 @@ class PrepareJob:
 class PrepareTask:
     """One slice to prepare: its number in its split, the raw slice of each array, and the prepared slice's geometry.
 
-    `patient`, `series` and `file` are pseudonyms; `problem` says why it cannot be used, where that is known.
+    `patient`, `series`, `file` and `group` are pseudonyms. `group` is what no two splits share, in a set where that is
+    not the patient; else None. `problem` says why a slice cannot be used, where that is known.
     """
 
     index: int
@@ -85,6 +101,7 @@ class PrepareTask:
     file: str
     spacing_mm: tuple[float, float] | None
     problem: str | None = None
+    group: str | None = None
 
     @property
     def name(self) -> str:
@@ -104,12 +121,16 @@ class PreparePart:
 class PrepareReceipt(Receipt):
     """What a finished part did: rows of its split's manifest, and digests of the prepared slices, by file.
 
-    `left_out` are slices that could not be used: pseudonym of the file, and why.
+    `left_out` are slices that could not be used: pseudonym of the file, and why. `tallies` are array, pseudonym of the
+    series, and the tally of its values, as plain values. `clipped` counts slices with raw values that lay outside
+    [0, 1] by rounding.
     """
 
     rows: list[dict[str, Any]]
     digests: dict[str, str]
     left_out: list[list[str]]
+    tallies: list[list[Any]]
+    clipped: int = 0
 
 
 def run_part(job: PrepareJob, part: PreparePart) -> PrepareReceipt:
@@ -121,13 +142,17 @@ def run_part(job: PrepareJob, part: PreparePart) -> PrepareReceipt:
     rows: list[dict[str, Any]] = []
     digests: dict[str, str] = {}
     left_out: list[list[str]] = []
+    tallies: dict[tuple[str, str], Tally] = {}
+    clipped = 0
     for task, images in prepared_images(job, part):
         if isinstance(images, SliceError):
             if job.on_error == "stop":
                 raise images
             left_out.append([task.file, without_names(images.message, task.slices)])
             continue
-        for (image, _), source in zip(images, job.arrays, strict=True):
+        clipped += any(each.clipped for each in images)
+        for (image, _, tally, _), source in zip(images, job.arrays, strict=True):
+            tallies.setdefault((source.array, task.series), Tally()).add(tally)
             name = slice_name(task.split, source.array, task.index)
             with system_errors("writing", name):
                 write_file(str(job.folder / name), [header_bytes(image.shape, image.dtype), image.data.cast("B")])
@@ -135,7 +160,14 @@ def run_part(job: PrepareJob, part: PreparePart) -> PrepareReceipt:
         rows.append(_row(job, task, images))
     sync_outputs(job.folder, [str(job.folder / name) for name in digests])
     done = PrepareReceipt(
-        part=part.number, plan_digest=job.plan_digest, started_ns=started, rows=rows, digests=digests, left_out=left_out
+        part=part.number,
+        plan_digest=job.plan_digest,
+        started_ns=started,
+        rows=rows,
+        digests=digests,
+        left_out=left_out,
+        tallies=[[*where, tally.as_plain()] for where, tally in tallies.items()],
+        clipped=clipped,
     )
     done.write(job.state)
     return done
@@ -148,8 +180,8 @@ def probe_part(job: PrepareJob, part: PreparePart) -> int:
 
 def prepared_images(
     job: PrepareJob, part: PreparePart
-) -> Iterator[tuple[PrepareTask, list[tuple[Image, str]] | SliceError]]:
-    """For each slice of a part its arrays, prepared, with the digest of the raw pixels; or what is wrong with it."""
+) -> Iterator[tuple[PrepareTask, list[PreparedImage] | SliceError]]:
+    """For each slice of a part its arrays, prepared; or what is wrong with it."""
     # What is known to be wrong is not opened again: it may have ended a process.
     sound = [task for task in part.tasks if task.problem is None]
     readings = [_read_all(source, [task.slices[place] for task in sound]) for place, source in enumerate(job.arrays)]
@@ -157,27 +189,39 @@ def prepared_images(
         try:
             if task.problem is not None:
                 raise SliceError(task.problem)
-            raws: list[Image] = []
+            raws: list[Observed] = []
             for raw in [next(reading) for reading in readings]:
                 if isinstance(raw, SliceError):
                     raise raw
                 raws.append(raw)
-            each = zip(job.arrays, task.slices, raws, strict=True)
-            images = [(_prepare(job, source, task, one, raw), array_digest(raw)) for source, one, raw in each]
+            images = [
+                PreparedImage(
+                    _prepare(job, source, task, one, raw.image),
+                    array_digest(raw.image),
+                    _tally(source, one, raw),
+                    _is_clipped(one, raw.image),
+                )
+                for source, one, raw in zip(job.arrays, task.slices, raws, strict=True)
+            ]
         except SliceError as error:
             yield task, error
         else:
             yield task, images
 
 
-def _read_all(source: ArraySource, slices: Sequence[RawSlice]) -> Iterator[Image | SliceError]:
+def _tally(source: ArraySource, raw_slice: RawSlice, raw: Observed) -> Tally:
+    in_hu = source.mapping is not None and raw_slice.unit == "HU"
+    return Tally.of(raw) if in_hu else Tally.without_values(raw)
+
+
+def _read_all(source: ArraySource, slices: Sequence[RawSlice]) -> Iterator[Observed | SliceError]:
     """Slices in order; one that cannot be read gives its error, and reading goes on behind it."""
     for _, run in groupby(slices, key=lambda each: each.file):
         left = list(run)
         while left:
             asked = tuple(left)
             try:
-                for _, image in zip(asked, source.reader.read(source.root, asked), strict=False):
+                for _, image in zip(asked, observed(source.reader, source.root, asked), strict=False):
                     left.pop(0)
                     yield image
                 if left:
@@ -202,8 +246,12 @@ def _prepare(job: PrepareJob, source: ArraySource, task: PrepareTask, raw_slice:
     return np.ascontiguousarray((STORED if raw_slice.unit == "mapped" else source.mapping).apply(image))
 
 
-def _row(job: PrepareJob, task: PrepareTask, images: list[tuple[Image, str]]) -> dict[str, Any]:
-    (first, digest), *others = images
+def _is_clipped(raw_slice: RawSlice, raw: Image) -> bool:
+    return raw_slice.unit == "mapped" and not 0.0 <= float(raw.min()) <= float(raw.max()) <= 1.0
+
+
+def _row(job: PrepareJob, task: PrepareTask, images: list[PreparedImage]) -> dict[str, Any]:
+    (first, digest, *_), *others = images
     row_mm, col_mm = task.spacing_mm or (None, None)
     row: dict[str, Any] = {
         "index": task.index,
@@ -217,7 +265,9 @@ def _row(job: PrepareJob, task: PrepareTask, images: list[tuple[Image, str]]) ->
         "spacing_col_mm": col_mm,
         "source_digest": digest,
     }
-    for source, (_, more) in zip(job.arrays[1:], others, strict=True):
+    if task.group is not None:
+        row["group"] = task.group
+    for source, (_, more, *_) in zip(job.arrays[1:], others, strict=True):
         row[f"{source.array}_path"] = job.path_prefix + slice_name(task.split, source.array, task.index)
         row[f"{source.array}_source_digest"] = more
     return row
@@ -225,10 +275,8 @@ def _row(job: PrepareJob, task: PrepareTask, images: list[tuple[Image, str]]) ->
 
 def without_names(message: str, slices: Sequence[RawSlice]) -> str:
     """A message as it may be written: the names of the source's files taken out."""
-    names = {name for each in slices for name in (each.file, *each.file.split("/"), each.group, each.series) if name}
-    for name in sorted(names, key=len, reverse=True):
-        message = message.replace(name, "the file")
-    return message
+    names = (name for each in slices for name in (each.file, *each.file.split("/"), each.group, each.who, each.series))
+    return replace_names(message, dict.fromkeys(names, "the file"))
 
 
 def _trusted(job: PrepareJob, part: PreparePart) -> PrepareReceipt | None:

@@ -1,7 +1,7 @@
 """A preparation, from the source to the finished set: scan, pair, split, convert in parts, tables, meta."""
 
 from collections import Counter
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal
@@ -10,17 +10,23 @@ import numpy as np
 import polars as pl
 
 from ctpatch._version import __version__
+from ctpatch.core.rounding import ROUNDING_STEPS
 from ctpatch.errors import SliceError
-from ctpatch.events import Listener, Notice, WorkAdvanced
+from ctpatch.events import Notice, WorkAdvanced
 from ctpatch.files.digest import array_digest, bytes_digest
+from ctpatch.format.hu_values import HU_VALUES, hu_values_csv
 from ctpatch.format.meta import now_utc
 from ctpatch.format.prepared_meta import FORMAT_VERSION, PREPARE_META, PreparedMeta, SplitInfo
 from ctpatch.format.source_manifest import split_manifest_csv
 from ctpatch.format.splits import manifest_name
+from ctpatch.prepare.doubts import Tallies, doubtful_notes, refuse_doubts, series_values
 from ctpatch.prepare.folder import LEFT_OUT, PREPARED_SET
 from ctpatch.prepare.part import PrepareJob, PreparePart, PrepareReceipt, probe_part, run_part, touched_since
 from ctpatch.prepare.planning import PreparePlan
+from ctpatch.prepare.privacy.calling import Calling
 from ctpatch.prepare.readers import READERS, raw_format
+from ctpatch.prepare.readers.base import LeftOut
+from ctpatch.prepare.tally import Tally
 from ctpatch.words import OnError
 from ctpatch.work.folder import WorkFolder, differences
 from ctpatch.work.product import Begun
@@ -46,6 +52,8 @@ class PrepareResult:
         faults: slices that could not be used and were skipped, with the reason: by the names of their files, which
             are for the user's eyes alone, or with `names_shown=False` by their pseudonyms.
         left_out: all that was left out before any slice was read, in the same way.
+        faults_short, left_out_short: the same in a line for each kind, with the count and the first three names; with
+            `names_shown=False` without names.
     """
 
     folder: Path
@@ -54,6 +62,8 @@ class PrepareResult:
     seconds: float
     faults: list[str] = field(default_factory=list)
     left_out: list[str] = field(default_factory=list)
+    faults_short: list[str] = field(default_factory=list)
+    left_out_short: list[str] = field(default_factory=list)
 
     @property
     def complete(self) -> bool:
@@ -74,16 +84,29 @@ class PrepareWork(Work[PreparePart, PrepareJob, PrepareReceipt, PreparedMeta]):
     probe = staticmethod(probe_part)
 
     def __init__(
-        self, plan: PreparePlan, folder: Path, on_error: OnError, *, names_shown: bool, begins: Callable[[], None]
+        self,
+        plan: PreparePlan,
+        folder: Path,
+        on_error: OnError,
+        calling: Calling,
+        begins: Callable[[], None],
+        *,
+        strict: bool = False,
     ) -> None:
         self.folder = folder
         self.on_error = on_error
         names = {"splits": list(plan.tasks), "arrays": [source.array for source in plan.arrays]}
         self.begun = Begun(plan.options, plan.digest, names)
-        self.faults: list[str] = []
+        kinds = [source.reader.name for source in plan.arrays]
+        read_with = [name for kind in kinds if kind in READERS for name in raw_format(kind).packages]
+        resampled_with = _RESAMPLED_WITH if plan.geometry.spacing_mm else ()
+        self.software = list(dict.fromkeys([*read_with, *resampled_with]))
+        self.unusable: list[LeftOut] = []
         self._plan = plan
-        self._names_shown = names_shown
+        self._strict = strict
+        self._calling = calling
         self._begins = begins
+        self._said_clipped = False
 
     @property
     def num_tasks(self) -> int:
@@ -114,11 +137,21 @@ class PrepareWork(Work[PreparePart, PrepareJob, PrepareReceipt, PreparedMeta]):
         """Keep what must not be lost from here on: the key of the pseudonyms."""
         self._begins()
 
-    def changed(self, folder: WorkFolder[PreparedMeta], meta: PreparedMeta) -> list[str]:
-        """Options that differ, slices that are others, or files whose pixels are."""
+    def check_finished(self, folder: WorkFolder[PreparedMeta], meta: PreparedMeta) -> None:
+        """Refuse other options, slices that are others, and files whose pixels are."""
         if meta.plan_digest != self._plan.digest:
-            return differences(meta.options, self.begun.options) or [self.others]
-        return _changed_sources(folder.folder, self._plan)
+            folder.refuse_changed(differences(meta.options, self.begun.options) or [self.others])
+        folder.refuse_changed(_changed_sources(folder.folder, self._plan))
+
+    def notices(self, receipt: PrepareReceipt) -> Iterable[Notice]:
+        """Values that were clipped, once."""
+        if receipt.clipped and not self._said_clipped:
+            self._said_clipped = True
+            yield Notice(
+                "clipped",
+                f"there are slices with values outside 0 to 1 by no more than {ROUNDING_STEPS} steps of float32; "
+                "ctpatch takes this for rounding and clips them (said once)",
+            )
 
     def advanced(self, receipt: PrepareReceipt) -> WorkAdvanced:
         """A part's slices."""
@@ -133,30 +166,34 @@ class PrepareWork(Work[PreparePart, PrepareJob, PrepareReceipt, PreparedMeta]):
         first = next(self._plan.all_tasks())
         return [source.folder / raw.file for source, raw in zip(self._plan.arrays, first.slices, strict=True)]
 
-    def to_have(self) -> list[str]:
-        """What reads and resamples."""
-        kinds = [source.reader.name for source in self._plan.arrays]
-        names = [name for kind in kinds if kind in READERS for name in raw_format(kind).packages]
-        return list(dict.fromkeys([*names, *(_RESAMPLED_WITH if self._plan.geometry.spacing_mm else ())]))
-
     def finish(self, folder: WorkFolder[PreparedMeta]) -> PreparedMeta:
         """Publish the tables, then the meta."""
-        plan, faults = self._plan, self.faults
+        plan = self._plan
         files = {task.file: task.slices[0].file for task in plan.all_tasks()}
         left_out = list(plan.left_out)
         rows: dict[str, list[dict[str, Any]]] = {split: [] for split in plan.tasks}
+        tallies: Tallies = {}
         for part, receipt in receipts_of(folder.state, self.parts(), PrepareReceipt):
             rows[part.tasks[0].split].extend(receipt.rows)
+            for array, series, tally in receipt.tallies:
+                tallies.setdefault((series, array), Tally()).add(Tally.from_plain(tally))
             for file, reason in receipt.left_out:
                 left_out.append((file, "image", "unusable", reason))
-                faults.append(f"{files[file] if self._names_shown else file}: {reason}")
+                self.unusable.append(LeftOut(files[file], "unusable", reason.removeprefix("the file: "), fault=True))
+        notes = [*plan.notes, *doubtful_notes(tallies)]
+        if self._strict:
+            refuse_doubts(notes)
         splits = {split: self._publish_manifest(folder, split, found) for split, found in rows.items() if found}
         if not splits:
-            raise SliceError(f"none of the {self.num_tasks} slices could be used: {'; '.join(faults[:_NAMES_SHOWN])}")
+            faults = "; ".join(map(self._calling.left_out, self.unusable[:_NAMES_SHOWN]))
+            raise SliceError(f"none of the {self.num_tasks} slices could be used: {faults}")
         digests = Counter(row["source_digest"] for found in rows.values() for row in found)
         frame = pl.DataFrame(left_out, _LEFT_OUT_SCHEMA, orient="row")
         content = frame.sort(frame.columns).write_csv().encode()
         folder.put(LEFT_OUT, content)
+        values = series_values(tallies)
+        if values:
+            folder.put(HU_VALUES, hu_values_csv(values))
         meta = PreparedMeta(
             format_version=FORMAT_VERSION,
             ctpatch_version=__version__,
@@ -171,18 +208,19 @@ class PrepareWork(Work[PreparePart, PrepareJob, PrepareReceipt, PreparedMeta]):
             key_id=plan.options["key_id"],
             num_left_out=dict(sorted(Counter(frame["kind"]).items())),
             left_out_digest=bytes_digest(content),
-            notes=list(plan.notes),
+            notes=notes,
             num_identical=sum(count for count in digests.values() if count > 1),
             plan_digest=plan.digest,
         )
         meta = meta.model_validate_json(meta.to_bytes())
-        folder.put(PREPARE_META, meta.to_bytes())
+        folder.complete(meta.to_bytes())
         return meta
 
     def _publish_manifest(
         self, folder: WorkFolder[PreparedMeta], split: str, rows: Sequence[dict[str, Any]]
     ) -> SplitInfo:
-        content = split_manifest_csv(rows, [source.array for source in self._plan.arrays[1:]], origins=True)
+        arrays = [source.array for source in self._plan.arrays[1:]]
+        content = split_manifest_csv(rows, arrays, origins=True, groups="group" in rows[0])
         name = f"{split}/{manifest_name(split)}"
         folder.put(name, content)
         return SplitInfo(
@@ -202,7 +240,8 @@ def _changed_sources(folder: Path, plan: PreparePlan) -> list[str]:
         if not touched:
             continue
         try:
-            frame = pl.read_csv(folder / split / manifest_name(split), infer_schema=False)
+            # The bytes: polars opens no path that is no UTF-8.
+            frame = pl.read_csv((folder / split / manifest_name(split)).read_bytes(), infer_schema=False)
             recorded = dict(zip(frame["index"], frame.select(columns).iter_rows(), strict=True))
         except (OSError, pl.exceptions.PolarsError) as error:
             return [f"{manifest_name(split)} cannot be read ({type(error).__name__})"]
@@ -212,22 +251,3 @@ def _changed_sources(folder: Path, plan: PreparePlan) -> list[str]:
                 if array_digest(np.asarray(raw)) != recorded.get(str(task.index), [None] * len(columns))[place]:
                     return [f"{task.slices[place].file} has changed since it was prepared"]
     return []
-
-
-def notice_splits(plan: PreparePlan, shares: Sequence[str], listener: Listener) -> None:
-    """Say where a split that was asked for stays empty, and what stands in for patients."""
-    empty = [name for name in shares if name not in plan.tasks]
-    if empty:
-        groups, filled = len({task.patient for task in plan.all_tasks()}), next(iter(plan.tasks))
-        reason = (
-            f"there is one patient (or what stands for one), whose hash falls into {filled}; --split {filled}=1 asks "
-            "for that split alone"
-            if groups == 1
-            else f"the hashes of the {groups} patients (or what stands for them) put none there; take other shares or "
-            "another --seed, or give the splits in a table"
-        )
-        listener(Notice("empty-split", f"no slices in {' and '.join(empty)}: {reason}"))
-    for kind, count in plan.grouped_by().items():
-        if kind != "patient":
-            said = f"{count} slices have no patient id: each {kind} counts as one patient when splits are made"
-            listener(Notice("no-patient", said))

@@ -39,7 +39,9 @@ class PreparePlan:
 
     def __post_init__(self) -> None:
         described = [
+            # Sets whose groups are the patients have the digest that they always had.
             [task.split, task.index, task.patient, task.series, task.file, task.shape, task.slices[0].item]
+            + ([] if task.group is None else [task.group])
             for task in self.all_tasks()
         ]
         self.digest = json_digest({"options": self.options, "slices": described})
@@ -74,13 +76,22 @@ def given_splits(rows: Sequence[Row]) -> dict[str, str] | None:
     return splits
 
 
+def listed_as(rows: Sequence[Row], pseudonyms: Pseudonyms) -> dict[str, tuple[str, ...]]:
+    """How a table of patients may call a group that is of one patient: as the patient, by id or by pseudonym."""
+    patients: dict[str, set[str]] = {}
+    for row in rows:
+        patients.setdefault(row[0].group, set()).add(row[0].who)
+    return {group: (who, pseudonyms.patient(who)) for group, (who, *others) in patients.items() if not others}
+
+
 def make_tasks(
     rows: Sequence[Row], splits: Mapping[str, str], order: Sequence[str], geometry: Geometry, pseudonyms: Pseudonyms
 ) -> dict[str, list[PrepareTask]]:
     """The slices of each split, numbered; splits in the `order` given, then others by name.
 
     They stand in the order of the pseudonyms of patients and series, so that not even the order tells who is who; where
-    the source gives splits, in the order of the source.
+    the source gives splits, in the order of the source. Where splits keep something else together than patients, each
+    task has the pseudonym of its group as well.
     """
     by_split: dict[str, list[Row]] = {}
     for row in rows:
@@ -89,13 +100,16 @@ def make_tasks(
     def place(row: Row) -> tuple[str, str, int]:
         raw = row[0]
         given = raw.split is not None
-        return ("", "", 0) if given else (pseudonyms.patient(raw.group), pseudonyms.series(raw.series), raw.order)
+        return ("", "", 0) if given else (pseudonyms.patient(raw.who), pseudonyms.series(raw.series), raw.order)
+
+    grouped = any(row[0].patient is not None for row in rows)
 
     def task(index: int, split: str, row: Row) -> PrepareTask:
         raw = row[0]
         shape, spacing = geometry.result(raw.shape, raw.spacing_mm)
-        ids = (pseudonyms.patient(raw.group), pseudonyms.series(raw.series), pseudonyms.file(raw.file))
-        return PrepareTask(index, split, row, shape, *ids, spacing)
+        group = pseudonyms.patient(raw.group) if grouped else None
+        ids = (pseudonyms.patient(raw.who), pseudonyms.series(raw.series), pseudonyms.file(raw.file))
+        return PrepareTask(index, split, row, shape, *ids, spacing, group=group)
 
     names = [*(name for name in order if name in by_split), *sorted(set(by_split) - set(order))]
     return {

@@ -110,7 +110,11 @@ def _read_csv(file: Path) -> pl.DataFrame:
 
 
 def assign(
-    patients: Mapping[str, str], shares: Shares, table: PatientTable | None = None, stratify: str | None = None
+    patients: Mapping[str, str],
+    shares: Shares,
+    table: PatientTable | None = None,
+    stratify: str | None = None,
+    listed_as: Mapping[str, Sequence[str]] | None = None,
 ) -> dict[str, str]:
     """The split of each patient.
 
@@ -119,6 +123,7 @@ def assign(
         shares: by hash, where no table says otherwise.
         table: given splits, in its column `split`, or the column to stratify by.
         stratify: keep the shares within each value of this column of the table, to a patient.
+        listed_as: other names under which the table may list what `patients` holds, where that are no patients.
 
     Raises:
         ConfigError: the table is needed and not given, or has no such column.
@@ -128,17 +133,21 @@ def assign(
         if table is None or stratify not in table.columns:
             have = "no table is given" if table is None else f"{table.name} has {', '.join(table.columns)}"
             raise ConfigError(f"stratify: {stratify!r} must be a column of the patients' table; {have}")
-        return _stratified(shares, _cells(patients, table, stratify))
+        return _stratified(shares, _cells(patients, table, stratify, listed_as or {}))
     if table is None:
         return {patient: shares.split_at(shares.place(patient)) for patient in patients}
     if "split" not in table.columns:
         raise ConfigError(f"{table.name} has no column split, and no column of it is named to stratify by")
-    return {patient: check_name(name, "the split") for patient, name in _cells(patients, table, "split").items()}
+    cells = _cells(patients, table, "split", listed_as or {})
+    return {patient: check_name(name, "the split") for patient, name in cells.items()}
 
 
-def _cells(patients: Mapping[str, str], table: PatientTable, column: str) -> dict[str, str]:
+def _cells(
+    patients: Mapping[str, str], table: PatientTable, column: str, listed_as: Mapping[str, Sequence[str]]
+) -> dict[str, str]:
     """A cell of each patient, who is listed by id or by pseudonym."""
-    rows = {patient: table.rows.get(patient) or table.rows.get(pseudonym) for patient, pseudonym in patients.items()}
+    names = {patient: (patient, pseudonym, *listed_as.get(patient, ())) for patient, pseudonym in patients.items()}
+    rows = {patient: next(filter(None, map(table.rows.get, each)), None) for patient, each in names.items()}
     cells = {patient: row[column] if row else "" for patient, row in rows.items()}
     missing = [patient for patient, cell in cells.items() if not cell]
     if missing:

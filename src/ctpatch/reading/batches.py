@@ -1,28 +1,30 @@
-"""Batches read ahead by a thread into buffers that are used again; NumPy only.
+"""Batches read ahead by a thread; NumPy only.
 
 The thread reads the next batches while the caller works on this one. The gather is a copy of memory that leaves the
 interpreter free, so a thread costs nothing and no batch crosses a process border.
 """
 
-import itertools
-import queue
-import threading
-from collections.abc import Callable, Generator, Iterator, Mapping
-from contextlib import closing
+import warnings
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, fields
-from typing import Any, Generic, TypeAlias
+from functools import partial
+from typing import Any, Generic, TypeAlias, TypeVar
 
 import numpy as np
 import polars as pl
 from numpy.typing import NDArray
 
 from ctpatch.errors import ConfigError
+from ctpatch.files.forks import require_polars
 from ctpatch.layouts.reader import ArrayReader
-from ctpatch.reading.options import Array, Batch, LoaderOptions, SamplerOptions
-from ctpatch.reading.sampling import Sampler, batch_bounds, symmetries
+from ctpatch.reading.ahead import ReadAhead
+from ctpatch.reading.options import Array, Batch, LoaderOptions, SamplerOptions, whole_number
+from ctpatch.reading.sampling import Sampler, batch_bounds, checked_epoch, symmetries
 
-Buffers: TypeAlias = dict[str, Any]
-"""Memory for a batch, by array, as the caller sees it."""
+Empty: TypeAlias = Callable[[tuple[int, ...], np.dtype[Any]], Array]
+"""Makes memory of a shape and dtype that nobody else holds; NumPy sees it through `np.asarray`."""
+
+Shown = TypeVar("Shown")
 
 
 @dataclass(frozen=True, slots=True)
@@ -31,9 +33,19 @@ class LoaderSource:
 
     arrays: dict[str, np.dtype[Any]]
     patch_size: tuple[int, int]
+    fingerprint: str
     manifest: pl.DataFrame
     slices: pl.DataFrame
     reader: Callable[[str], ArrayReader]
+
+
+@dataclass(slots=True)
+class _Place:
+    """Where a loader stands: the epoch, how many of its batches were given out, and where the next pass begins."""
+
+    epoch: int
+    next_batch: int = 0
+    begin_at: int = 0
 
 
 class BatchLoader(Generic[Array]):
@@ -42,17 +54,21 @@ class BatchLoader(Generic[Array]):
     Each pass over it is one epoch, from its first batch; `set_epoch` says which comes next. A pass that was left early
     is begun anew by the next one, unless `load_state_dict` says where to go on.
 
-    A batch is valid until the next one is asked for, unless the option `copy` is set: then it is the caller's for ever.
+    A batch is the caller's: its memory is used again once nothing refers to it any more, and never before.
+
+    Several passes at a time do not disturb each other: each keeps its epoch and its place. The loader stands where the
+    pass stands that gave out the last batch. After `set_epoch` and `load_state_dict`, passes that were begun before go
+    on as they were, and no longer change where the loader stands.
 
     Args:
         source: what is read.
         options: which patches, in which order, and how.
         rank, world_size: the share of this process.
-        empty: makes memory of a shape and dtype, as the caller sees it; NumPy sees the same through `np.asarray`.
+        memory: makes the memory of batches; gets how many pieces of one size are worth keeping to use them again.
         column: the values of a column as the caller sees them.
 
     Raises:
-        ConfigError: an option does not fit the set.
+        ConfigError: an option does not fit the set, or leaves no batch.
     """
 
     def __init__(
@@ -61,34 +77,54 @@ class BatchLoader(Generic[Array]):
         options: LoaderOptions[Array],
         rank: int,
         world_size: int,
-        empty: Callable[[tuple[int, ...], np.dtype[Any]], Array],
+        memory: Callable[[int], Empty[Array]],
         column: Callable[[NDArray[Any]], Array],
     ) -> None:
         self.options = options
-        self._source = source
-        self._empty, self._column = empty, column
+        if options.subset or options.weight or options.balance or options.columns:
+            require_polars("a loader with subset, weight, balance or columns")
+        self._arrays, self._patch_size, self._reader = source.arrays, source.patch_size, source.reader
+        self._fingerprint, self._set_size = source.fingerprint, source.manifest.height
+        self._column = column
         self._columns = {name: _numeric_column(source.manifest, name) for name in options.columns}
         self._sampler = Sampler(source.manifest, source.slices, options, rank, world_size)
-        self._slots: list[Buffers] = []
         clash = [name for name in options.columns if name in source.arrays]
         if clash:
             raise ConfigError(f"columns: {clash[0]!r} is the name of an array too; read one of the two")
-        self._epoch = 0
-        self._next_batch = 0
-        self._begin_at = 0
+        if not len(self):
+            raise ConfigError(
+                f"drop_last: no batch is left: this process draws {len(self._sampler)} patches in an epoch (of "
+                f"{self._set_size}, world_size {world_size}), fewer than batch_size {options.batch_size}; take a "
+                "smaller batch_size, or leave drop_last out"
+            )
+        for name in source.arrays:
+            source.reader(name)  # takes what it needs of the tables: a process that is forked later needs none
+        # A pass has one batch with the caller, one on its way, and those read ahead.
+        self._empty = memory(len(source.arrays) * (min(options.prefetch, len(self)) + 2))
+        self._place = _Place(0)
 
     def __len__(self) -> int:
         """Batches in an epoch."""
-        return len(batch_bounds(len(self._sampler), self.options.batch_size, drop_last=self.options.drop_last))
+        return len(self._bounds(len(self._sampler)))
+
+    def _bounds(self, length: int) -> list[tuple[int, int]]:
+        return list(batch_bounds(length, self.options.batch_size, drop_last=self.options.drop_last))
 
     @property
     def epoch(self) -> int:
         """The epoch that the next pass is, or the present one."""
-        return self._epoch
+        return self._place.epoch
 
     def set_epoch(self, epoch: int) -> None:
-        """Begin with the first batch of an epoch at the next pass."""
-        self._epoch, self._next_batch, self._begin_at = epoch, 0, 0
+        """Begin with the first batch of an epoch at the next pass; a pass that was begun before goes on as it was.
+
+        Args:
+            epoch: 0 to 2**56 - 1.
+
+        Raises:
+            ConfigError: there is no such epoch.
+        """
+        self._place = _Place(checked_epoch(epoch))
 
     def _identity(self) -> dict[str, Any]:
         """What decides the batches: a state belongs to a loader with the same."""
@@ -96,92 +132,132 @@ class BatchLoader(Generic[Array]):
             **{each.name: getattr(self.options, each.name) for each in fields(SamplerOptions)},
             "world_size": self._sampler.world_size,
             "batch_size": self.options.batch_size,
-            "patches": self._source.manifest.height,
+            "patches": self._set_size,
+            "fingerprint": self._fingerprint,
         }
 
     def state_dict(self) -> dict[str, Any]:
-        """Where the loader stands: `load_state_dict` goes on with the batch after the last one given out."""
-        return {"epoch": self._epoch, "next_batch": self._next_batch, **self._identity()}
+        """Where the loader stands: `load_state_dict` goes on with the batch after the last one given out.
+
+        After `set_epoch` that is the first batch of the epoch that was set, also while an earlier pass goes on.
+        """
+        return {"epoch": self._place.epoch, "next_batch": self._place.next_batch, **self._identity()}
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
         """Go on where `state_dict` was taken: the next pass begins there.
 
         Raises:
-            ConfigError: it was taken with other options, or from another set.
+            ConfigError: it was taken with other options, or from another set, or is no state of a loader.
         """
         for name, here in self._identity().items():
-            if state.get(name) != here:
-                raise ConfigError(f"state: {name} was {state.get(name)!r}, this loader has {here!r}")
-        self._epoch = int(state["epoch"])
-        self._next_batch = self._begin_at = int(state["next_batch"])
+            if name == "fingerprint" and name not in state:
+                warnings.warn(
+                    "state: it has no fingerprint, since an earlier version of ctpatch saved it: ctpatch cannot tell "
+                    "whether it belongs to this set",
+                    stacklevel=2,
+                )
+            elif state.get(name) != here:
+                raise ConfigError(
+                    f"state: {name} was {state.get(name)!r}, this loader has {here!r}; go on with the same set and "
+                    "the same options"
+                )
+        epoch = checked_epoch(state.get("epoch"))
+        next_batch = whole_number("state: next_batch", state.get("next_batch"))
+        if not 0 <= next_batch <= len(self):
+            raise ConfigError(f"state: next_batch is {next_batch}, an epoch of this loader has {len(self)} batches")
+        self._place = _Place(epoch, next_batch, next_batch)
 
-    def __iter__(self) -> Iterator[Batch[Array]]:
-        epoch, first = self._epoch, self._begin_at
-        self._next_batch, self._begin_at = first, 0
-        order = self._sampler.epoch(epoch)
-        bounds = batch_bounds(len(order), self.options.batch_size, drop_last=self.options.drop_last)[first:]
-        # Buffers that an earlier pass has given back; a pass beside another makes its own.
-        slots, self._slots = self._slots, []
-        slots.extend({} for _ in range(len(slots), self.options.prefetch + 2))
-        try:
-            with closing(self._batches(slots, [order[slice(*bound)] for bound in bounds], epoch)) as batches:
-                for batch in batches:
-                    self._next_batch += 1
-                    yield batch
-        finally:
-            self._slots = slots
-        self._epoch, self._next_batch = self._epoch + 1, 0
+    def __iter__(self) -> "Pass[Array, Batch[Array]]":
+        return self.begin(_as_it_is)
 
-    def _batches(
-        self, slots: list[Buffers], chosen: list[NDArray[np.int64]], epoch: int
-    ) -> Generator[Batch[Array], None, None]:
-        """The batches of a pass: one slot is with the caller, a thread fills the others."""
-        if not self.options.prefetch:
-            yield from (self._read(slots[0], which, epoch) for which in chosen)
-            return
-        free: queue.SimpleQueue[Buffers | None] = queue.SimpleQueue()
-        ready: queue.SimpleQueue[Batch[Array] | BaseException] = queue.SimpleQueue()
-        for slot in slots:
-            free.put(slot)
+    def begin(self, show: Callable[[Batch[Array]], Shown]) -> "Pass[Array, Shown]":
+        """A pass that gives out what `show` makes of each batch."""
+        return Pass(self._start, show)
 
-        def fill() -> None:
-            try:
-                for which in chosen:
-                    slot = free.get()
-                    if slot is None:
-                        return
-                    ready.put(self._read(slot, which, epoch))
-            except BaseException as error:  # noqa: BLE001 - handed to the caller, who raises it
-                ready.put(error)
+    def _start(self) -> "_Started[Array]":
+        place = self._place
+        order = self._sampler.epoch(place.epoch)
+        first, place.begin_at = place.begin_at, 0
+        chosen = [order[slice(*bound)] for bound in self._bounds(len(order))[first:]]
+        batches = ReadAhead(partial(self._read, place.epoch), chosen, self.options.prefetch)
+        return _Started(place, place.epoch, first, first + len(chosen), batches)
 
-        thread = threading.Thread(target=fill, name="ctpatch-loader", daemon=True)
-        thread.start()
-        try:
-            for slot, _ in zip(itertools.cycle(slots), chosen, strict=False):
-                got = ready.get()
-                if isinstance(got, BaseException):
-                    raise got
-                yield got
-                free.put(slot)
-        finally:
-            free.put(None)
-            thread.join()
-
-    def _read(self, slot: Buffers, which: NDArray[np.int64], epoch: int) -> Batch[Array]:
-        count, slot = len(which), {} if self.options.copy else slot
-        for name, dtype in self._source.arrays.items():
-            if name not in slot:
-                slot[name] = self._empty((self.options.batch_size, 1, *self._source.patch_size), dtype)
-            self._source.reader(name).read_into(which, np.asarray(slot[name])[:count, 0])
+    def _read(self, epoch: int, which: NDArray[np.int64]) -> Batch[Array]:
+        arrays: dict[str, Array] = {}
+        for name, dtype in self._arrays.items():
+            arrays[name] = self._empty((len(which), 1, *self._patch_size), dtype)
+            self._reader(name).read_into(which, np.asarray(arrays[name])[:, 0])
         batch = Batch(
-            arrays={name: slot[name][:count] for name in self._source.arrays},
+            arrays=arrays,
             columns={name: self._column(values[which]) for name, values in self._columns.items()},
-            indices=which,
+            indices=which.copy(),  # the caller's own, like all of a batch
             epoch=epoch,
             seed=self.options.seed,
-            set_size=self._source.manifest.height,
+            set_size=self._set_size,
         )
-        return batch if self.options.transform is None else self.options.transform(batch)
+        if self.options.transform is None:
+            return batch
+        changed: object = self.options.transform(batch)
+        if not isinstance(changed, Batch):
+            raise ConfigError(
+                f"transform: it returned {'None' if changed is None else f'a {type(changed).__name__}'}, wanted the "
+                "Batch; end it with `return batch`"
+            )
+        return changed
+
+
+def _as_it_is(batch: Batch[Array]) -> Batch[Array]:
+    return batch
+
+
+@dataclass(slots=True)
+class _Started(Generic[Array]):
+    """A pass that was begun: the place that it moves, its epoch, the batches given out, their number, and the rest."""
+
+    place: _Place
+    epoch: int
+    given: int
+    number: int
+    batches: ReadAhead[NDArray[np.int64], Batch[Array]]
+
+
+class Pass(Generic[Array, Shown]):
+    """One pass over a loader: an iterator over an epoch, which begins when its first batch is asked for.
+
+    In a process that was forked after that, it raises UsageError.
+    """
+
+    def __init__(self, start: Callable[[], _Started[Array]], show: Callable[[Batch[Array]], Shown]) -> None:
+        self._start = start
+        self._show = show
+        self._started: _Started[Array] | None = None
+        self._ended = False
+
+    def __iter__(self) -> "Pass[Array, Shown]":
+        return self
+
+    def __next__(self) -> Shown:
+        if self._ended:
+            raise StopIteration
+        if self._started is None:
+            self._started = self._start()
+        run = self._started
+        try:
+            batch = next(run.batches)
+        except StopIteration:
+            if run.given == run.number:  # else a batch could not be read, and the epoch is not complete
+                run.place.epoch, run.place.next_batch = run.epoch + 1, 0
+            self._ended = True
+            raise
+        run.given += 1
+        run.place.epoch, run.place.next_batch = run.epoch, run.given
+        return self._show(batch)
+
+    def close(self) -> None:
+        """End the pass where it stands, and its thread."""
+        self._ended = True
+        if self._started is not None:
+            self._started.batches.close()
 
 
 def _numeric_column(manifest: pl.DataFrame, name: str) -> NDArray[Any]:

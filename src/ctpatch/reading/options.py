@@ -6,7 +6,9 @@ show the same names, types, defaults and descriptions in `help()`, in an editor 
 
 import functools
 import inspect
+import operator
 import textwrap
+import warnings
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Concatenate, Generic, ParamSpec, TypeVar
@@ -58,7 +60,8 @@ class SamplerOptions:
             values comes as often as every other.
         block_size: shuffle blocks of so many neighbours, and the patches of 16 blocks among each other, so that
             reads stay near each other on disk; None shuffles all.
-        drop_last: leave out the last batch where it is not full, and the remainder that ranks cannot share.
+        drop_last: leave out the last batch where it is not full, and the remainder that ranks cannot share; refused
+            where it would leave nothing.
     """
 
     shuffle: bool = False
@@ -70,13 +73,13 @@ class SamplerOptions:
     drop_last: bool = False
 
     def __post_init__(self) -> None:
-        if not 0 <= self.seed < _MAX_SEED:
+        if not 0 <= whole_number("seed", self.seed) < _MAX_SEED:
             raise ConfigError(f"seed: wanted 0 to 2**63 - 1, got {self.seed}")
         if self.weight is not None and self.balance is not None:
             raise ConfigError("weight and balance both decide how often a patch is drawn: give one of them")
         if (self.weight or self.balance) and self.block_size is not None:
             raise ConfigError("block_size: draws by weight or balance are not neighbours: give one of them")
-        if self.block_size is not None and (self.block_size < 1 or not self.shuffle):
+        if self.block_size is not None and (whole_number("block_size", self.block_size) < 1 or not self.shuffle):
             raise ConfigError(f"block_size: wanted 1 or more together with shuffle, got {self.block_size}")
 
 
@@ -89,9 +92,9 @@ class LoaderOptions(SamplerOptions, Generic[Array]):
         prefetch: batches read ahead; 0 reads when asked.
         columns: numeric columns of the manifest that come with each batch (`row`, `std`, `slice_index`, …).
         arrays: which arrays, or the name of one; None takes all.
-        transform: gets each `Batch` in the reading thread and returns what the caller gets; `FlipsAndRotations()` is
-            one.
-        copy: give each batch memory of its own instead of reusing buffers.
+        transform: gets each `Batch` in the reading thread and returns the `Batch` that the caller gets, the same or
+            another; `FlipsAndRotations()` is one.
+        copy: deprecated, without effect: a batch that is kept is never overwritten.
     """
 
     batch_size: int = field(default=64, kw_only=False)
@@ -99,13 +102,20 @@ class LoaderOptions(SamplerOptions, Generic[Array]):
     columns: Sequence[str] = ()
     arrays: str | Sequence[str] | None = None
     transform: Callable[[Batch[Array]], Batch[Array]] | None = None
-    copy: bool = False
+    copy: bool | None = None
 
     def __post_init__(self) -> None:
         SamplerOptions.__post_init__(self)
-        if self.batch_size < 1:
+        if self.copy is not None:
+            # The levels between: this, the dataclass's __init__, and the method that `takes` gave its parameters.
+            warnings.warn(
+                "copy: deprecated, and without effect: a batch that is kept is never overwritten; leave it out",
+                DeprecationWarning,
+                stacklevel=4,
+            )
+        if whole_number("batch_size", self.batch_size) < 1:
             raise ConfigError(f"batch_size: wanted 1 or more, got {self.batch_size}")
-        if self.prefetch < 0:
+        if whole_number("prefetch", self.prefetch) < 0:
             raise ConfigError(f"prefetch: wanted 0 or more, got {self.prefetch}")
 
 
@@ -114,7 +124,7 @@ class NumpyOptions(LoaderOptions[NDArray[Any]]):
     """Options of `ps.batches`.
 
     Attributes:
-        epoch: the first pass is this epoch.
+        epoch: the first pass is this epoch, 0 to 2**56 - 1.
         rank, world_size: this process draws every `world_size`-th patch of the epoch, beginning with `rank`. Ranks
             are equal in length: the last ones repeat patches from the epoch's beginning (fewer than `world_size`
             repeats in all), or with `drop_last` the epoch is cut.
@@ -123,6 +133,14 @@ class NumpyOptions(LoaderOptions[NDArray[Any]]):
     epoch: int = 0
     rank: int = 0
     world_size: int = 1
+
+
+def whole_number(name: str, value: object) -> int:
+    """A number as an int; ConfigError where it is none, or has a fraction."""
+    try:
+        return operator.index(value)  # type: ignore[arg-type]
+    except TypeError:
+        raise ConfigError(f"{name}: wanted a whole number, got {value!r}") from None
 
 
 def takes(

@@ -1,7 +1,6 @@
 """PatchSet: a finished set, read by number, whatever its layout."""
 
 import os
-import threading
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from functools import cached_property
 from pathlib import Path
@@ -16,18 +15,12 @@ from ctpatch.config import PatchConfig
 from ctpatch.core.reassembly import WindowName, reassemble
 from ctpatch.errors import ConfigError, FormatError, NpyError
 from ctpatch.files.atomic import given_path
-from ctpatch.files.memory import Slabs, empty_buffer, require_memory
+from ctpatch.files.forks import OwnLock, before_a_fork, require_polars
+from ctpatch.files.memory import Slabs, require_memory
 from ctpatch.files.paths import Root, not_plain
 from ctpatch.format.columns import path_column
 from ctpatch.format.meta import PATCH_META
-from ctpatch.format.tables import (
-    PATCH_MANIFEST,
-    REJECTED_PATCHES,
-    SLICE_MANIFEST,
-    STATUS_OK,
-    read_table,
-    schema_of,
-)
+from ctpatch.format.tables import PATCH_MANIFEST, REJECTED_PATCHES, SLICE_MANIFEST, STATUS_OK, read_table, schema_of
 from ctpatch.layouts import layout_of
 from ctpatch.layouts.base import Layout
 from ctpatch.layouts.reader import ArrayReader, MappedFiles
@@ -41,8 +34,9 @@ from ctpatch.reading.asked import (
     checked_indices,
     named_arrays,
 )
-from ctpatch.reading.batches import BatchLoader, LoaderSource
+from ctpatch.reading.batches import BatchLoader, Empty, LoaderSource
 from ctpatch.reading.options import Array, LoaderOptions, NumpyOptions, takes
+from ctpatch.reading.pool import Pool
 from ctpatch.reading.source import SourceSlices, finished_set
 
 Pixels_co = TypeVar("Pixels_co", bound=OneArray | ArraysByName, default=OneArray, covariant=True)
@@ -77,8 +71,9 @@ class PatchSet(Generic[Pixels_co]):
         self._in_memory = in_memory
         root = None if data_root is None else given_path(data_root).resolve()
         self.sources = SourceSlices(self.folder, self.meta, root)
-        self._lock = threading.RLock()
+        self._lock = OwnLock()
         self._readers: dict[str, ArrayReader] = {}
+        before_a_fork(self.readers)
         for name in self.layout.folders(self.arrays):
             if (self.folder / name).is_symlink():
                 raise FormatError(f"{self.folder.name}/{name} is a link, which is not followed")
@@ -102,15 +97,13 @@ class PatchSet(Generic[Pixels_co]):
         return self.meta.num_patches
 
     def __getstate__(self) -> dict[str, Any]:
-        state = self.__dict__.copy()
-        for name in ("_lock", "_files", "manifest", "slices", "rejected"):
-            state.pop(name, None)
-        state["_readers"] = {}
-        return state
+        stays = {"_lock", "_files", "manifest", "slices", "rejected"}
+        return {name: value for name, value in self.__dict__.items() if name not in stays} | {"_readers": {}}
 
     def __setstate__(self, state: dict[str, Any]) -> None:
         self.__dict__.update(state)
-        self._lock = threading.RLock()
+        self._lock = OwnLock()
+        before_a_fork(self.readers)
 
     @property
     def arrays(self) -> tuple[str, ...]:
@@ -163,16 +156,29 @@ class PatchSet(Generic[Pixels_co]):
         return self._folder_text + path.removeprefix(self._prefix)
 
     def _reader(self, array: str) -> ArrayReader:
-        with self._lock:
-            if array not in self._readers:
-                self._readers[array] = self.reader_for(self.manifest, array)
-            return self._readers[array]
+        reader = self._readers.get(array)
+        if reader is None:
+            with self._lock:
+                reader = self._readers.get(array) or self.reader_for(self.manifest, array)
+                self._readers[array] = reader
+        return reader
+
+    def readers(self, arrays: Sequence[str] | None = None) -> dict[str, ArrayReader]:
+        """Readers of some arrays, or of all: they have taken all that they need of the manifest."""
+        return {name: self._reader(name) for name in (self.arrays if arrays is None else arrays)}
+
+    def take_readers(self, readers: dict[str, ArrayReader]) -> None:
+        """Read with readers of this same set that came with it from another process, instead of the manifest."""
+        self._readers.update(readers)
 
     def reader_for(self, rows: pl.DataFrame, array: str) -> ArrayReader:
         """A reader of one array for some rows of the manifest, numbered from 0; FormatError where one is outside."""
         addresses = self.layout.addresses(rows, array, self.meta.arrays[array].dtype)
         self._refuse_outside(addresses.paths, rows["patch_id"])
-        return self.layout.reader(addresses, self._files, self.patch_size, self.config.pad_mode)
+        reader = self.layout.reader(addresses, self._files, self.patch_size, self.config.pad_mode)
+        if self.layout.reads_sources:
+            reader.clip_to(self.sources.clipped_range(array))
+        return reader
 
     def _refuse_outside(self, paths: pl.Series, patch_ids: pl.Series) -> None:
         """Raise at the first file that is not below the set, by its name or through a link."""
@@ -194,15 +200,12 @@ class PatchSet(Generic[Pixels_co]):
         return self.layout.files(self.resolve_patch, Slabs() if self._in_memory else None)
 
     def stored_slice(self, row: dict[str, Any], array: str) -> NDArray[Any]:
-        """The whole slice that a patch's address points into, in the array's dtype; not where it points at a patch.
-
-        Raises:
-            NpyError, FormatError: the file is missing or damaged, lies outside the set, or has no such item.
-        """
+        """The whole slice that a patch's address points into; NpyError or FormatError where that is damaged."""
         path = row[path_column(array)]
         self._refuse_outside(pl.Series([path], dtype=pl.String), pl.Series([row["patch_id"]]))
         stored = self._files.item(path, row["patch_index"])
-        return np.array(stored, dtype=np.dtype(self.meta.arrays[array].dtype), order="C")
+        image: NDArray[Any] = np.array(stored, dtype=np.dtype(self.meta.arrays[array].dtype), order="C")
+        return self.sources.as_cut(image, array) if self.layout.reads_sources else image
 
     def __getitem__(self, index: SupportsIndex | _Slice | list[int] | range | NDArray[np.integer[Any]]) -> Pixels_co:
         """One patch by its number, shape `(h, w)`, or several by a slice or numbers: `ps[0:3]`, `ps[[0, 1, 2]]`.
@@ -231,11 +234,7 @@ class PatchSet(Generic[Pixels_co]):
     @overload
     def read(self, indices: Indices, out: ArraysByName | None = None, *, arrays: Names) -> ArraysByName: ...
     def read(
-        self,
-        indices: Indices,
-        out: OneArray | ArraysByName | None = None,
-        *,
-        arrays: str | Sequence[str] | None = None,
+        self, indices: Indices, out: OneArray | ArraysByName | None = None, *, arrays: str | Sequence[str] | None = None
     ) -> Any:
         """Patches in the order asked.
 
@@ -254,18 +253,19 @@ class PatchSet(Generic[Pixels_co]):
             NpyError, FormatError: a file is missing or damaged.
         """
         which = checked_indices(indices, len(self))
-        names = named_arrays(arrays, self.selected, self.arrays)
-        single = self._means_one(arrays) or isinstance(out, np.ndarray)
+        names, single = self._asked(arrays)
         result = buffers_for(out, self._dtypes(names), (len(which), *self.patch_size))
         for name, buffer in result.items():
             self._reader(name).read_into(which, buffer)
-        return result[names[0]] if single else result
+        return result[names[0]] if single or isinstance(out, np.ndarray) else result
 
     def _dtypes(self, names: Iterable[str]) -> dict[str, np.dtype[Any]]:
         return {name: np.dtype(self.meta.arrays[name].dtype) for name in names}
 
-    def _means_one(self, arrays: str | Sequence[str] | None) -> bool:
-        return self.reads_one if arrays is None else isinstance(arrays, str)
+    def _asked(self, arrays: str | Sequence[str] | None) -> tuple[tuple[str, ...], bool]:
+        """The arrays that a call reads, and whether it gives them as one array."""
+        single = self.reads_one if arrays is None else isinstance(arrays, str)
+        return named_arrays(arrays, self.selected, self.arrays), single
 
     @overload
     def slice(self, slice_index: int, *, arrays: None = None) -> Pixels_co: ...
@@ -288,21 +288,20 @@ class PatchSet(Generic[Pixels_co]):
         record = self._slice_row(slice_index)
         if record["status"] != STATUS_OK:
             raise NpyError(f"slice {slice_index} was left out of the set: {record['reason']}")
-        names = named_arrays(arrays, self.selected, self.arrays)
-        images = {array: self._slice_array(record, array) for array in names}
-        return images[names[0]] if self._means_one(arrays) else images
+        names, single = self._asked(arrays)
+        if self.layout.holds_slices and record["num_patches"]:
+            row = self.manifest.filter(pl.col("slice_index") == slice_index).row(0, named=True)
+            images = {array: self.stored_slice(row, array) for array in names}
+        else:
+            images = {array: self.sources.read(record, array) for array in names}
+        return images[names[0]] if single else images
 
     def _slice_row(self, slice_index: int) -> dict[str, Any]:
+        require_polars(f"slice {slice_index} of {self.meta.dataset}/{self.meta.split}")
         found = self.slices.filter(pl.col("slice_index") == slice_index)
         if found.height == 0:
             raise KeyError(f"there is no slice {slice_index} in {self.meta.dataset}/{self.meta.split}")
         return found.row(0, named=True)
-
-    def _slice_array(self, record: dict[str, Any], array: str) -> NDArray[Any]:
-        if self.layout.holds_slices and record["num_patches"]:
-            row = self.manifest.filter(pl.col("slice_index") == record["slice_index"]).row(0, named=True)
-            return self.stored_slice(row, array)
-        return self.sources.read(record, array)
 
     def reassemble(
         self,
@@ -337,15 +336,15 @@ class PatchSet(Generic[Pixels_co]):
     def batches(self, options: NumpyOptions) -> BatchLoader[NDArray[Any]]:
         """Batches as NumPy arrays, read ahead by a thread; the options of `ctpatch.torch.PatchLoader`, without torch.
 
-        A batch is valid until the next one is asked for, unless `copy` is set.
+        A batch is the caller's: its memory is used again once nothing refers to it any more, and never before.
 
         Returns:
             A loader: each pass over it is one epoch of `Batch`es, beginning with `epoch`.
 
         Raises:
-            ConfigError: an option makes no sense.
+            ConfigError: an option makes no sense, or leaves no batch.
         """
-        loader = self.loader(options, options.rank, options.world_size, empty_buffer, lambda values: values)
+        loader = self.loader(options, options.rank, options.world_size, Pool, np.asarray)
         loader.set_epoch(options.epoch)
         return loader
 
@@ -354,16 +353,19 @@ class PatchSet(Generic[Pixels_co]):
         options: LoaderOptions[Array],
         rank: int,
         world_size: int,
-        empty: Callable[[tuple[int, ...], np.dtype[Any]], Array],
+        memory: Callable[[int], Empty[Array]],
         column: Callable[[NDArray[Any]], Array],
     ) -> BatchLoader[Array]:
         """Batches in memory of another kind; `batches` gives NumPy arrays."""
         try:
-            names = named_arrays(None if options.arrays in ([], ()) else options.arrays, self.selected, self.arrays)
+            names, _ = self._asked(None if options.arrays in ([], ()) else options.arrays)
         except ValueError as error:
             raise ConfigError(f"arrays: {error}") from None
-        source = LoaderSource(self._dtypes(names), self.patch_size, self.manifest, self.slices, self._reader)
-        return BatchLoader(source, options, rank, world_size, empty, column)
+        slices = pl.DataFrame() if options.balance is None else self.slices
+        source = LoaderSource(
+            self._dtypes(names), self.patch_size, self.meta.fingerprint, self.manifest, slices, self._reader
+        )
+        return BatchLoader(source, options, rank, world_size, memory, column)
 
     def close(self) -> None:
         """Let go of open files; they are opened again when needed."""

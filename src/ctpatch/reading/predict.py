@@ -152,14 +152,13 @@ class Caller:
     def _on_tensors(self, batch: NDArray[np.float32]) -> NDArray[Any]:
         import torch  # noqa: PLC0415
 
-        parameter = next(self._model.parameters(), None) if self._is_module else None
         tensor = torch.from_numpy(batch)
-        if parameter is not None:
-            tensor = tensor.to(parameter.device)
         training = self._is_module and self._model.training
+        if self._is_module:
+            parameter = next(self._model.parameters(), tensor)
+            tensor = tensor.to(parameter.device)
+            self._model.eval()
         try:
-            if self._is_module:
-                self._model.eval()
             with torch.no_grad():
                 return np.asarray(self._model(tensor).detach().cpu().float().numpy())
         finally:

@@ -7,6 +7,7 @@ import secrets
 import time
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
+from itertools import islice
 from pathlib import Path
 from typing import Any
 
@@ -196,17 +197,10 @@ class PredictWork(Work[PredictPart, WorkFolder[PredictedMeta], PredictReceipt, P
         """The folder: the rest stays in this process, since a model may live on a device."""
         return folder
 
-    @property
-    def run(self) -> Callable[[WorkFolder[PredictedMeta], PredictPart], PredictReceipt]:
-        """Gives the windows of a part to the model."""
-        return self._run_part
-
-    def changed(self, folder: WorkFolder[PredictedMeta], meta: PredictedMeta) -> list[str]:
-        """Options, model or set that differ."""
-        del folder
-        if meta.plan_digest == self._digest and self._model is not None:
-            return []
-        return differences(meta.options, self.begun.options) or [self.others]
+    def check_finished(self, folder: WorkFolder[PredictedMeta], meta: PredictedMeta) -> None:
+        """Refuse other options, another model or another set."""
+        if meta.plan_digest != self._digest or self._model is None:
+            folder.refuse_changed(differences(meta.options, self.begun.options) or [self.others])
 
     def advanced(self, receipt: PredictReceipt) -> WorkAdvanced:
         """A part's slices."""
@@ -237,10 +231,10 @@ class PredictWork(Work[PredictPart, WorkFolder[PredictedMeta], PredictReceipt, P
             manifest_digest=bytes_digest(content),
             plan_digest=self._digest,
         )
-        folder.put(PREDICT_META, meta.to_bytes())
+        folder.complete(meta.to_bytes())
         return meta
 
-    def _run_part(self, folder: WorkFolder[PredictedMeta], part: PredictPart) -> PredictReceipt:
+    def run(self, folder: WorkFolder[PredictedMeta], part: PredictPart) -> PredictReceipt:
         """Predict the slices of a part, or find that it is done."""
         place, plan = folder.folder.resolve(), self.begun.plan_digest
         done = PredictReceipt.of_plan(folder.state, part.number, plan)
@@ -267,7 +261,7 @@ class PredictWork(Work[PredictPart, WorkFolder[PredictedMeta], PredictReceipt, P
 
     def _predicted(self, part: PredictPart) -> Iterator[tuple[PredictTask, NDArray[np.float32]]]:
         """Whole results one by one; batches run on over the ends of slices."""
-        options, size = self._options, self._options.batch_size
+        options = self._options
         tasks = {task.slice_index: task for task in part.tasks}
         grids = {index: make_grid(*task.shape, options.config) for index, task in tasks.items()}
         origins = np.array([origin for grid in grids.values() for origin in grid], np.int64).reshape(-1, 2)
@@ -280,21 +274,18 @@ class PredictWork(Work[PredictPart, WorkFolder[PredictedMeta], PredictReceipt, P
             options.window,
             fill=options.fill,
         )
-        waiting: list[tuple[int, NDArray[np.float32]]] = []
-        number = 0
-        for index, grid in grids.items():
-            image = self._ps.slice(index, arrays="image")
-            waiting.extend(enumerate(extract_from_grid(image, grid, options.config.pad_mode), number))
-            number += len(grid)
-            while len(waiting) >= size or (waiting and number == len(origins)):
-                batch, waiting = waiting[:size], waiting[size:]
-                output = self._call(np.stack([patch for _, patch in batch]))
-                for done in whole.add([at for at, _ in batch], output):
-                    if done.uncovered and not np.isfinite(options.fill):
-                        raise UsageError(
-                            f"slice {done.slice_index}: {done.uncovered} pixels are in no window of pad_mode "
-                            f"{options.config.pad_mode!r}; use 'even' or 'shift', or give a fill"
-                        )
-                    result = np.clip(done.image, *self._ps.meta.value_range) if options.clip else done.image
-                    yield tasks[done.slice_index], np.ascontiguousarray(result)
+        images = ((self._ps.slice(index, arrays="image"), grid) for index, grid in grids.items())
+        windows = enumerate(
+            patch for image, grid in images for patch in extract_from_grid(image, grid, options.config.pad_mode)
+        )
+        while batch := list(islice(windows, options.batch_size)):
+            numbers, patches = zip(*batch, strict=True)
+            for done in whole.add(numbers, self._call(np.stack(patches))):
+                if done.uncovered and not np.isfinite(options.fill):
+                    raise UsageError(
+                        f"slice {done.slice_index}: {done.uncovered} pixels are in no window of pad_mode "
+                        f"{options.config.pad_mode!r}; use 'even' or 'shift', or give a fill"
+                    )
+                result = np.clip(done.image, *self._ps.meta.value_range) if options.clip else done.image
+                yield tasks[done.slice_index], np.ascontiguousarray(result)
         whole.finish()

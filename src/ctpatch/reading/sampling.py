@@ -6,7 +6,6 @@ that neither threads nor ranks nor a resumed run can change them. The order of a
 
 from collections.abc import Sequence
 from functools import lru_cache
-from typing import Any
 
 import numpy as np
 import polars as pl
@@ -16,10 +15,13 @@ from ctpatch.config import Rule
 from ctpatch.core.rules import compile_number, compile_rules
 from ctpatch.errors import ConfigError
 from ctpatch.format.columns import rule_values
-from ctpatch.reading.options import SamplerOptions
+from ctpatch.format.ids import without_blanks
+from ctpatch.reading.options import SamplerOptions, whole_number
 
 _ORDER, _DRAW, _SYMMETRY = 1, 2, 3
 _BLOCKS_TOGETHER = 16
+_EPOCHS = 2**56
+"""An epoch shares 64 bits of the key with the purpose of its random numbers, which takes 8."""
 
 
 class Sampler:
@@ -38,28 +40,26 @@ class Sampler:
     def __init__(
         self, manifest: pl.DataFrame, slices: pl.DataFrame, options: SamplerOptions, rank: int = 0, world_size: int = 1
     ) -> None:
+        rank, world_size = whole_number("rank", rank), whole_number("world_size", world_size)
         if world_size < 1 or not 0 <= rank < world_size:
             raise ConfigError(f"rank: wanted 0 to world_size - 1, got {rank} of {world_size}")
+        if not manifest.height:
+            raise ConfigError("the set has no patches: its rules dropped every window; build it with other rules")
         self.options = options
         self.rank, self.world_size = rank, world_size
-        columns = rule_values(manifest)
         self._candidates = np.arange(manifest.height, dtype=np.int64)
         if options.subset is not None:
             rules = compile_rules([Rule(name="subset", condition=options.subset)])
-            self._candidates = np.flatnonzero(rules.all_hits(columns)[0]).astype(np.int64)
-        if not len(self._candidates):
-            raise ConfigError(f"subset: no patch of {manifest.height} meets {options.subset!r}")
-        weights = self._weights(manifest, slices, columns)
+            self._candidates = np.flatnonzero(rules.all_hits(rule_values(manifest))[0]).astype(np.int64)
+            if not len(self._candidates):
+                raise ConfigError(f"subset: no patch of {manifest.height} meets {options.subset!r}")
+        weights = self._weights(manifest, slices)
         self._cumulative = None if weights is None else np.cumsum(weights)
 
-    def _weights(
-        self, manifest: pl.DataFrame, slices: pl.DataFrame, columns: dict[str, NDArray[Any]]
-    ) -> NDArray[np.float64] | None:
+    def _weights(self, manifest: pl.DataFrame, slices: pl.DataFrame) -> NDArray[np.float64] | None:
         if self.options.weight is not None:
-            weights = compile_number("weight", self.options.weight)(columns)[self._candidates]
-            if not np.isfinite(weights).all() or (weights < 0).any() or not weights.sum() > 0:
-                raise ConfigError(f"weight: {self.options.weight!r} is negative, infinite or no number for some patch")
-            return weights
+            weights = compile_number("weight", self.options.weight)(rule_values(manifest))[self._candidates]
+            return _summable(weights, self.options.weight, self._candidates)
         name = self.options.balance
         if name is None:
             return None
@@ -69,6 +69,7 @@ class Sampler:
             manifest = manifest.join(
                 slices.select("slice_index", name), on="slice_index", how="left", maintain_order="left"
             )
+        manifest = manifest.with_columns(without_blanks(manifest[name]))
         counts = manifest[self._candidates].select(pl.len().over(name)).to_series()
         return 1.0 / counts.to_numpy()
 
@@ -78,8 +79,12 @@ class Sampler:
         return count // world if self.options.drop_last else -(-count // world)
 
     def epoch(self, epoch: int) -> NDArray[np.int64]:
-        """Numbers of the patches that this rank draws in an epoch, in order, `(len(self),)`."""
-        order = self._all_ranks(epoch)
+        """Numbers of the patches that this rank draws in an epoch, in order, `(len(self),)`.
+
+        Raises:
+            ConfigError: there is no such epoch.
+        """
+        order = self._all_ranks(checked_epoch(epoch))
         length = len(self) * self.world_size
         if length > len(order):
             order = np.concatenate([order, np.resize(order, length - len(order))])
@@ -102,6 +107,31 @@ class Sampler:
         place = np.argsort(np.argsort(keys[::block_size], kind="stable"))
         together = np.repeat(place // _BLOCKS_TOGETHER, block_size)[:count]
         return self._candidates[np.lexsort((keys, together))]
+
+
+def checked_epoch(epoch: object) -> int:
+    """The number of an epoch; ConfigError where there is none of that number."""
+    number = whole_number("epoch", epoch)
+    if not 0 <= number < _EPOCHS:
+        raise ConfigError(f"epoch: wanted 0 to 2**56 - 1, got {number}")
+    return number
+
+
+def _summable(weights: NDArray[np.float64], expression: str, patches: NDArray[np.int64]) -> NDArray[np.float64]:
+    """The weights of some patches, on a scale on which their sum is finite and differences are kept."""
+    wrong = ~(np.isfinite(weights) & (weights >= 0))
+    if wrong.any():
+        at = int(wrong.argmax())
+        raise ConfigError(
+            f"weight: {expression!r} is {weights[at]} for patch {patches[at]}, and negative, infinite or no number for "
+            f"{int(wrong.sum())} of {len(patches)} patches; wanted 0 or more for each"
+        )
+    largest = weights.max()
+    if largest == 0:
+        raise ConfigError(f"weight: {expression!r} is 0 for each of {len(patches)} patches; wanted more for some")
+    # A power of two, which changes no digit: the draws are those of the weights as they are, wherever these can be
+    # summed.
+    return np.ldexp(weights, -int(np.frexp(largest)[1]))
 
 
 def random_bits(seed: int, epoch: int, purpose: int, count: int) -> NDArray[np.uint64]:

@@ -7,6 +7,7 @@ from typing import Any
 
 from numpy.typing import NDArray
 
+from ctpatch.core.rounding import without_rounding
 from ctpatch.errors import FormatError, IncompleteError, NpyError, SourceChangedError, UsageError
 from ctpatch.files.digest import array_digest
 from ctpatch.files.npy import SliceBuffer
@@ -69,6 +70,15 @@ class SourceSlices:
         except PathError as error:
             raise FormatError(f"source slices of {self.folder.name}: {error}") from None
 
+    def clipped_range(self, array: str) -> tuple[float, float] | None:
+        """The range that values of an array were clipped to where they lay outside by rounding; None where none did."""
+        return self.meta.value_range if self.meta.num_clipped and not self.meta.arrays[array].labels else None
+
+    def as_cut(self, image: NDArray[Any], array: str) -> NDArray[Any]:
+        """The pixels of a source slice as they were cut, `(H, W)` in the array's dtype."""
+        values = self.clipped_range(array)
+        return image if values is None else without_rounding(image, values)
+
     def read(self, record: dict[str, Any], array: str) -> NDArray[Any]:
         """A source slice from the data root, as it is cut, `(H, W)`; its digest must be the one on record.
 
@@ -84,6 +94,7 @@ class SourceSlices:
                 "in (--data-root)"
             )
         image, _dtype = SliceBuffer().read(full, path, integers_allowed=array != "image")
+        image = self.as_cut(image, array)
         if array_digest(image) != record[digest_column(array)]:
             raise SourceChangedError(f"{path} is no longer what the patches were cut from; restore it or build again")
         return image

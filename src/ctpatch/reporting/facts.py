@@ -14,6 +14,7 @@ from ctpatch.checking.findings import counted
 from ctpatch.config import PatchConfig
 from ctpatch.core.statistics.columns import compared
 from ctpatch.reporting.gallery import Gallery
+from ctpatch.reporting.hu_values import hu_histograms
 from ctpatch.reporting.windows import AllWindows, SetWindows
 from ctpatch.words import human_bytes
 
@@ -56,6 +57,7 @@ def page_facts(windows: AllWindows, gallery: Gallery, notes: Sequence[str]) -> d
         "funnel": funnel(windows),
         "details": [(each.name, _details(each)) for each in windows.sets],
         "notes": [*notes, *_set_notes(windows), *_patient_notes(windows), *_pixel_notes(gallery)],
+        "hu": hu_histograms(windows),
         "has_pairs": bool(gallery.pairs),
         "partner": gallery.partner,
         "labels": gallery.labels,

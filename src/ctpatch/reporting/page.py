@@ -31,7 +31,7 @@ _PROGRAMS = (
     "tune.js",
     "main.js",
 )
-_ROOM_FOR_TEXT = 100_000
+_ROOM_FOR_TEXT = 200_000
 _COLOURS = 6
 _MOST_TILES = 400
 """More are too many to tell apart."""

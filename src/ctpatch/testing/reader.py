@@ -14,7 +14,7 @@ import pytest
 from numpy.typing import NDArray
 
 from ctpatch.errors import CtPatchError, SliceError
-from ctpatch.prepare.readers.base import RawSlice, Reader, Scan, Unit
+from ctpatch.prepare.readers.base import RawSlice, Reader, Scan, Unit, observed
 
 Place = tuple[str, int]
 Images = dict[Place, NDArray[Any]]
@@ -99,6 +99,15 @@ class ReaderContract:
         for each, wanted in reversed(list(zip(slices, tree.images, strict=True))):
             (image,) = reader.read(root, [each])
             _assert_same(image, wanted, tree.tolerance)
+
+    def test_what_is_observed_are_the_same_pixels(self, reader: Reader, root: Path, tree: RawTree) -> None:
+        slices = _scan(reader, root).slices
+        for seen, wanted in zip(observed(reader, root, slices), tree.images, strict=True):
+            _assert_same(seen.image, wanted, tree.tolerance)
+            assert (seen.padding is None) == (seen.padding_hu is None)
+            if seen.padding is not None:
+                assert seen.padding.shape == wanted.shape
+                assert seen.padding.dtype.kind == "b"
 
     def test_a_file_can_be_the_source(self, reader: Reader, root: Path, tree: RawTree) -> None:
         file = tree.files[-1]

@@ -7,19 +7,21 @@ left. It is gone when the meta stands.
 import json
 import os
 import re
-import shutil
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Generic
 
 from ctpatch.errors import FormatError, OutputConflictError, OutputLockedError
 from ctpatch.events import Listener
 from ctpatch.files.atomic import (
+    Clearing,
     explain_os_error,
+    publish,
     read_regular,
-    remove_file,
-    sync_folder,
+    ready_folder,
+    remove_all,
     system_errors,
     write_atomic,
     write_file,
@@ -31,13 +33,29 @@ from ctpatch.work.product import Begun, MetaT, Product
 from ctpatch.work.receipt import RECEIPT_SUFFIX
 from ctpatch.work.share import Share
 
-_LOCK_FILES = frozenset({LOCK, OWNER})
-"""What stays in the state folder until it is let go."""
 _CLEARING = "clearing.json"
-_WAS_HERE = "begun"
-"""In a share's folder: it stays when the share is let go, so that a merge can name the shares that are missing."""
+"""Stands while what is in the folder is removed; earlier versions wrote there what they had begun."""
+_STAYS = frozenset({LOCK, OWNER, _CLEARING})
+"""What stays in the state folder while the rest is removed."""
 _MAX_RECORD_BYTES = 16 << 20
 _SHOWN_CHARACTERS = 200
+_WAS_HERE = "begun"
+"""In a share's folder: it stays when the share is let go, so that a merge can name the shares that are missing."""
+
+
+@dataclass(frozen=True, slots=True)
+class Found(Generic[MetaT]):
+    """What earlier runs left in a folder, read once, when it is held.
+
+    Attributes:
+        finished: the meta of what is complete.
+        begun: what was begun and not finished.
+        anew: whether all of it is to go: it is made anew, or a run was cut off while it removed what was here.
+    """
+
+    finished: MetaT | None
+    begun: Begun | None
+    anew: bool
 
 
 class WorkFolder(Generic[MetaT]):
@@ -56,37 +74,12 @@ class WorkFolder(Generic[MetaT]):
         Shares are held side by side, on any number of machines; who holds the whole folder is alone, or with
         `beside_shares` not. Raises OutputLockedError where another process holds it; says which.
         """
+        self._refuse_links([STATE_FOLDER])
         # Each takes its own hold first and looks for the other's then: of two, at least one sees the other.
-        with self._made():
-            try:
-                with self._hold(share).held():
-                    if not beside_shares:
-                        self._refuse_others(share)
-                    yield
-            finally:
-                if share is not None:
-                    with suppress(OSError):  # it stays where there is anything in it
-                        self.state.rmdir()
-
-    @contextmanager
-    def _made(self) -> Iterator[None]:
-        """Make the folder; remove it again where it is empty in the end and was not there before."""
-        existed = self.folder.exists()
-        with system_errors("making the folder", self.folder.name):
-            self.folder.mkdir(parents=True, exist_ok=True)
-        self._refuse_link(STATE_FOLDER)
-        try:
+        with self._hold(share).held():
+            if not beside_shares:
+                self._refuse_others(share)
             yield
-        finally:
-            if not existed:
-                with suppress(OSError):
-                    self.folder.rmdir()
-
-    def _refuse_link(self, name: str) -> None:
-        if (self.folder / name).is_symlink():
-            raise OutputConflictError(
-                f"{self.folder.name}/{name} is a link, which is not followed; remove it, or {self.product.elsewhere}"
-            )
 
     def _refuse_others(self, share: Share | None) -> None:
         held = self.shares_held() if share is None else {None: self._hold(None).holder()}
@@ -100,10 +93,9 @@ class WorkFolder(Generic[MetaT]):
 
     def _hold(self, share: Share | None) -> Hold:
         if share is None:
-            return Hold(self.state, self.folder.name, f"{STATE_FOLDER}/{OWNER}", self._listener)
-        place = self._place(share)
-        shown = f"{STATE_FOLDER}/{place.name}/{OWNER}"
-        return Hold(place, f"share {share} of {self.folder.name}", shown, self._listener, elsewhere="follow")
+            return Hold(self.folder, self.state, self.folder.name, self._listener)
+        name = f"share {share} of {self.folder.name}"
+        return Hold(self.folder, self._place(share), name, self._listener, elsewhere="follow")
 
     def _place(self, share: Share) -> Path:
         return self.state / f"share-{share.number}-of-{share.of}"
@@ -119,8 +111,16 @@ class WorkFolder(Generic[MetaT]):
         found = (re.fullmatch(r"share-(\d{1,6})-of-(\d{1,6})", name) for name in names)
         return [Share(int(each[1]), int(each[2])) for each in found if each]
 
-    def finished(self) -> MetaT | None:
-        """The meta of what is complete in the folder, or None where nothing is; refuses one that is not ours."""
+    def look(self, *, anew: bool = False) -> Found[MetaT]:
+        """Read what is here: what is finished, else what is begun, or both where it is to be made anew.
+
+        Refuses what was not written by ctpatch, and a damaged record.
+        """
+        anew = anew or (self.state / _CLEARING).exists()
+        finished = self._finished()
+        return Found(finished, self._begun() if finished is None or anew else None, anew)
+
+    def _finished(self) -> MetaT | None:
         try:
             return self.product.read_meta(self.folder / self.product.meta)
         except FileNotFoundError:
@@ -131,11 +131,8 @@ class WorkFolder(Generic[MetaT]):
                 f"{self.product.elsewhere}, or remove the folder yourself"
             ) from None
 
-    def begun(self) -> Begun | None:
-        """What was begun in the folder and not finished, or None; refuses a damaged record of it."""
-        return self._record(self.product.record)
-
-    def _record(self, name: str) -> Begun | None:
+    def _begun(self, record: str | None = None) -> Begun | None:
+        name = record or self.product.record
         try:
             content = json.loads(read_regular(self.state / name, _MAX_RECORD_BYTES))
             if content == {}:
@@ -152,113 +149,137 @@ class WorkFolder(Generic[MetaT]):
                 f"damaged; remove the folder, or {self.product.elsewhere}"
             ) from None
 
-    def begin(self, begun: Begun) -> None:
-        """Start in a folder that holds nothing of ours; refuses files under names that would be written."""
-        self._refuse_foreign(begun, set())
-        write_atomic(self.state / self.product.record, begun.to_bytes())
-        self.make_folders(begun)
+    def refuse_changed(self, changed: Sequence[str]) -> None:
+        """Raise where what is complete here is not what a run would make: it says what differs."""
+        if changed:
+            raise OutputConflictError(
+                f"{self.folder.name} holds a finished set {self.product.made} otherwise: {'; '.join(changed)}; "
+                f"{self.product.anew} makes it anew, or {self.product.elsewhere}"
+            )
 
-    def begin_share(self, now: Begun, share: Share) -> Begun:
+    def refuse_damaged(self, damage: str | None) -> None:
+        """Raise where what is complete here is damaged."""
+        if damage is not None:
+            raise OutputConflictError(
+                f"{self.folder.name} holds a finished set that is damaged: {damage}; restore the file, or make the set "
+                f"anew with {self.product.anew}"
+            )
+
+    def refuse_other_run(self, earlier: Begun, now: Begun, others: str) -> None:
+        """Raise where the unfinished run here is another one; `others` is said where only its slices differ."""
+        if earlier.plan_digest != now.plan_digest:
+            changed = differences(earlier.options, now.options) or [others]
+            raise OutputConflictError(
+                f"{self.folder.name} holds an unfinished {self.product.noun} that was made otherwise: "
+                f"{'; '.join(changed)}; {self.product.anew} starts anew, the same options as before resume it, or "
+                f"{self.product.elsewhere}"
+            )
+
+    def begin(self, found: Found[MetaT], now: Begun, others: str) -> bool:
+        """Make the folder ready for what is to be done now; returns whether that begins, and does not resume.
+
+        Where it begins, what earlier runs put here goes, and nothing else; also where that was cut off before.
+        Refuses an unfinished run with other options, and files that are not ours under names that would be written.
+        """
+        resumed = found.begun is not None and not found.anew and self._resumes(found.begun, now, others)
+        record = clearing = None
+        if not resumed:
+            record = (self.state / self.product.record, now.to_bytes())
+            clearing = self._clearing(found)
+            self._refuse_foreign(now, clearing)
+        folders = self._folders(now)
+        ready_folder(self.folder, folders, record, clearing)
+        return not resumed
+
+    def _resumes(self, earlier: Begun, now: Begun, others: str) -> bool:
+        # Where another run came to nothing, no work is lost by starting anew.
+        if any(self.state.glob(f"*{RECEIPT_SUFFIX}")):
+            self.refuse_other_run(earlier, now, others)
+        return earlier.plan_digest == now.plan_digest
+
+    def begin_share(self, now: Begun, found: Found[MetaT], share: Share) -> Begun:
         """Start, as `begin`, what other shares may start at the same time; returns the one that was begun first."""
-        begun = self.begun()
+        begun = found.begun
         if begun is None:
             try:
-                self._refuse_foreign(now, set())
+                self._refuse_foreign(now)
             except OutputConflictError:
                 # What lies here may be what another share has just begun to write.
-                if self.begun() is None:
+                if self._begun() is None:
                     raise
             write_once(self.state / self.product.record, now.to_bytes())
-            begun = self.begun()
+            begun = self._begun()
         if begun is not None and begun.to_bytes() == now.to_bytes():
-            self.make_folders(now)
+            ready_folder(self.folder, self._folders(now))
             with system_errors("writing", self._place(share).name):
                 write_file(str(self._place(share) / _WAS_HERE), [b""])
         return begun or now
 
-    def _refuse_foreign(self, begun: Begun, ours: set[Path]) -> None:
-        for name in self.product.named_like(self.folder, begun.names):
-            if self.folder / name not in ours:
+    def _folders(self, begun: Begun) -> list[Path]:
+        """The folders that its files go to; none of them is a link."""
+        names = self.product.folders(begun.names)
+        self._refuse_links(names)
+        return [self.folder / name for name in names]
+
+    def _refuse_links(self, names: Iterable[str]) -> None:
+        for name in names:
+            if (self.folder / name).is_symlink():
                 raise OutputConflictError(
-                    f"{self.folder.name} holds {name}, which this {self.product.noun} would write and ctpatch did not "
-                    f"put there; move it away, or {self.product.elsewhere}"
+                    f"{self.folder.name}/{name} is a link, which is not followed; remove it, or "
+                    f"{self.product.elsewhere}"
                 )
 
-    def make_folders(self, begun: Begun) -> None:
-        """Make the folders that its files go to."""
-        for name in self.product.folders(begun.names):
-            self._refuse_link(name)
-            with system_errors("making the folder", name):
-                (self.folder / name).mkdir(exist_ok=True)
-        with system_errors("making durable", self.folder.name):
-            sync_folder(self.folder)
+    def _refuse_foreign(self, now: Begun, clearing: Clearing | None = None) -> None:
+        ours = set() if clearing is None else {*clearing.files, *(path for path, _ in clearing.aside)}
+        for path in self._named_like(now.names):
+            if path not in ours:
+                raise OutputConflictError(
+                    f"{self.folder.name} holds {path.relative_to(self.folder).as_posix()}, which this "
+                    f"{self.product.noun} would write and ctpatch did not put there; move it away, or "
+                    f"{self.product.elsewhere}"
+                )
 
-    def is_clearing(self) -> bool:
-        """Whether an earlier run was cut off while it removed what was here."""
-        return (self.state / _CLEARING).exists()
+    def _named_like(self, names: Mapping[str, Any]) -> Iterator[Path]:
+        """What is called as the files that such a run writes; its tables and its meta first."""
+        last = (self.folder / name for name in (self.product.meta, *self.product.tables))
+        yield from (path for path in last if os.path.lexists(path))
+        for name, pattern in self.product.patterns(names).items():
+            place = self.folder / name
+            if name and place.is_symlink():
+                yield place
+            elif place.is_dir():
+                with os.scandir(place) as entries:
+                    yield from (place / entry.name for entry in entries if pattern.fullmatch(entry.name))
 
-    def has_receipts(self) -> bool:
-        """Whether an unfinished run has finished any part."""
-        return any(self.state.glob(f"*{RECEIPT_SUFFIX}"))
-
-    def clear(self, then: Begun) -> None:
-        """Remove what an earlier run put here and nothing else; resumes where an earlier clearing was cut off.
-
-        Refuses what was not written by ctpatch, and what stands in the way of what is to be made `then`.
-        """
-        marker = self.state / _CLEARING
-        if not marker.exists():
-            finished, begun = self.finished(), self.begun()
-            if finished is None and begun is None:
-                return
-            if finished is not None and begun is None:
-                tables = {self.folder / name for name in (self.product.meta, *self.product.tables)}
-                self._refuse_foreign(then, tables | set(self.product.recorded(self.folder, finished, self.folder)))
-            write_atomic(marker, b"{}")
-        # It stops being complete before its first file goes; what leads to the others is kept until they are gone.
-        # A clearing that was cut off may have moved none of them, or some: what it moved is no longer here.
-        for name in self.product.withdrawn:
-            with system_errors("removing", name), suppress(FileNotFoundError):
-                os.replace(self.folder / name, self.state / name)
-        with system_errors("removing", self.folder.name):
-            sync_folder(self.folder)
-            folders = set()
-            for path, names in self._ours():
-                folders.update(self.product.folders(names))
-                if path is not None:
-                    remove_file(path)
-            for name in self.product.tables:
-                remove_file(self.folder / name)
-            for name in folders:
-                with suppress(OSError):
-                    (self.folder / name).rmdir()
-            self._forget({*_LOCK_FILES, _CLEARING})
-            sync_folder(self.folder)
-            remove_file(marker)
-
-    def _ours(self) -> Iterator[tuple[Path | None, dict[str, Any]]]:
-        """The files that are ours to remove, each with the names of the run that wrote it."""
-        for begun in (self.begun(), self._record(_CLEARING)):
-            if begun is not None:
-                yield None, begun.names
-                kept = {self.product.meta, *self.product.tables}
-                for name in list(self.product.named_like(self.folder, begun.names)):
-                    if name not in kept and not (self.folder / name).is_dir():
-                        yield self.folder / name, begun.names
-        withdrawn = self.state / self.product.meta
-        if withdrawn.exists():
-            meta = self.product.read_meta(withdrawn)
-            names = self.product.names_of(meta)
-            yield None, names
-            for path in list(self.product.recorded(self.folder, meta, self.state)):
-                yield path, names
+    def _clearing(self, found: Found[MetaT]) -> Clearing | None:
+        """What earlier runs put here: all that is called as the files of one that was begun, or that a meta lists."""
+        product, folder, state = self.product, self.folder, self.state
+        if found.finished is None and found.begun is None and not (state / _CLEARING).exists():
+            return None
+        last = {folder / name for name in (product.meta, *product.tables)}
+        runs = [begun.names for begun in (found.begun, self._begun(_CLEARING)) if begun is not None]
+        meta = found.finished
+        if meta is None and (state / product.meta).exists():  # a clearing that was cut off had put it aside
+            meta = product.read_meta(state / product.meta)
+        made = [] if meta is None else [product.names_of(meta)]
+        folders = {name for names in (*runs, *made) for name in product.folders(names)}
+        listed = None if meta is None else product.recorded(folder, meta)
+        if listed is None:
+            runs += made
+        named = (path for names in runs for path in self._named_like(names) if path not in last and not path.is_dir())
+        return Clearing(
+            marker=state / _CLEARING,
+            aside=[(folder / name, state / name) for name in product.withdrawn],
+            files=[*(listed or ()), *named, *(folder / name for name in product.tables)],
+            folders=[folder / name for name in folders],
+            stays=_STAYS,
+        )
 
     def publish(self, name: str) -> None:
         """Give a finished table or the meta, ready in the state folder, its place; `name` may lead to a subfolder."""
         path = self.folder / name
         with system_errors("writing", name):
-            os.replace(self.state / path.name, path)
-            sync_folder(path.parent)
+            publish(self.state / path.name, path)
 
     def put(self, name: str, content: bytes) -> None:
         """Put a file in place, whole and durably; what a run that is cut off leaves of it lies in the state folder."""
@@ -266,22 +287,18 @@ class WorkFolder(Generic[MetaT]):
             write_atomic(self.state / os.path.basename(name), content)
         self.publish(name)
 
+    def complete(self, meta: bytes) -> None:
+        """Put the meta in its place: it is complete. All that was needed to get there goes, save the lock."""
+        self.put(self.product.meta, meta)
+        self.end()
+
     def end(self) -> None:
-        """It is complete: remove all that was needed to get there, save the lock."""
+        """Remove all that was needed to make what is complete, save the lock."""
         with system_errors("removing what was needed to make", self.folder.name):
-            self._forget(_LOCK_FILES)
-
-    def _forget(self, but: set[str] | frozenset[str]) -> None:
-        for entry in list(self.state.iterdir()) if self.state.is_dir() else []:
-            if entry.name in but:
-                continue
-            if entry.is_dir() and not entry.is_symlink():
-                shutil.rmtree(entry)
-            else:
-                remove_file(entry)
+            remove_all(self.state, but=_STAYS)
 
 
-def differences(before: dict[str, Any], now: dict[str, Any]) -> list[str]:
+def differences(before: Mapping[str, Any], now: Mapping[str, Any]) -> list[str]:
     """What differs between two sets of options, one line each."""
     names = [name for name in now if before.get(name) != now[name]]
     return [f"{name} was {_shown(before.get(name))}, now {_shown(now[name])}" for name in names]

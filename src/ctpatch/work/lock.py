@@ -14,7 +14,7 @@ from filelock import FileLock, Timeout
 
 from ctpatch.errors import OutputLockedError
 from ctpatch.events import Listener, Notice
-from ctpatch.files.atomic import system_errors, write_atomic
+from ctpatch.files.atomic import made_folder, system_errors, write_atomic
 from ctpatch.format.meta import now_utc
 
 LOCK = "lock"
@@ -29,29 +29,36 @@ class Hold:
     """Holds a folder for this process.
 
     Args:
-        place: the folder that the lock and the name lie in; made when it is held, gone when it is idle.
+        folder: what is held, or of which a share is; made when it is held, gone where it is new and stays empty.
+        place: the folder in it that the lock and the name lie in; made when it is held, gone when it is idle.
         name: what messages call that which is held.
-        shown: the name's file, as messages call it.
         listener: is told where a dead holder was followed.
         elsewhere: what a name from another machine means: `refuse`, as its process may live, or `follow`, where two
             may do the same work without harm.
     """
 
-    def __init__(self, place: Path, name: str, shown: str, listener: Listener, *, elsewhere: str = "refuse") -> None:
-        self.place, self.shown = place, shown
-        self._name, self._listener, self._elsewhere = name, listener, elsewhere
+    def __init__(self, folder: Path, place: Path, name: str, listener: Listener, *, elsewhere: str = "refuse") -> None:
+        self.place = place
+        self.shown = (place / OWNER).relative_to(folder).as_posix()
+        self._folder, self._name, self._listener, self._elsewhere = folder, name, listener, elsewhere
 
     @contextmanager
     def held(self) -> Iterator[None]:
         """Hold the folder: no other process does meanwhile; OutputLockedError says which one holds it already."""
         lock = FileLock(self.place / LOCK, timeout=0)
-        with system_errors("locking", self._name):
-            self._acquire(lock)
-        try:
-            self._take_over()
-            yield
-        finally:
-            self._let_go(lock)
+        with made_folder(self._folder):
+            try:
+                with system_errors("locking", self._name):
+                    self._acquire(lock)
+                try:
+                    self._take_over()
+                    yield
+                finally:
+                    self._let_go(lock)
+            finally:
+                if self.place.parent != self._folder:
+                    with suppress(OSError):  # it stays where there is anything in it
+                        self.place.parent.rmdir()
 
     def _acquire(self, lock: Any) -> None:
         """Take the lock, or say who has it.

@@ -1,7 +1,6 @@
 """What a folder holds in the end: names of files, and what is put on record while they are made."""
 
 import json
-import os
 import re
 from abc import ABC, abstractmethod
 from collections.abc import Iterator, Mapping
@@ -70,23 +69,10 @@ class Product(ABC, Generic[MetaT]):
     def patterns(self, names: Mapping[str, Any]) -> dict[str, re.Pattern[str]]:
         """For each such folder how its files are called."""
 
-    def recorded(self, where: Path, meta: MetaT, tables: Path) -> Iterator[Path]:
-        """The files of a finished one in a folder; where it has no list of them, all that are called as its own.
+    def recorded(self, where: Path, meta: MetaT) -> Iterator[Path] | None:
+        """The files that a finished one in a folder lists, or None where it has no list of them.
 
-        What leads to them may have been put aside, into the folder `tables`.
+        What leads to them may have been put aside, into the state folder.
         """
-        del tables
-        yield from (where / name for name in self.named_like(where, self.names_of(meta)))
-
-    def named_like(self, where: Path, names: Mapping[str, Any]) -> Iterator[str]:
-        """Files in a folder that are called as those such a run writes; its tables and its meta among them."""
-        yield from (name for name in (self.meta, *self.tables) if os.path.lexists(where / name))
-        for folder, pattern in self.patterns(names).items():
-            place = where / folder
-            if folder and place.is_symlink():
-                yield folder
-            elif place.is_dir():
-                with os.scandir(place) as entries:
-                    yield from (
-                        f"{folder}/{entry.name}".lstrip("/") for entry in entries if pattern.fullmatch(entry.name)
-                    )
+        del where, meta
+        return None

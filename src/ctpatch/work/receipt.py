@@ -2,7 +2,7 @@
 
 import json
 from collections.abc import Iterable, Iterator, Mapping
-from dataclasses import dataclass, field, fields
+from dataclasses import MISSING, dataclass, field, fields
 from pathlib import Path
 from typing import Any, Protocol, Self, TypeVar
 
@@ -30,9 +30,15 @@ class Receipt:
     started_ns: int
     reused: bool = field(default=False, compare=False)
 
+    @classmethod
+    def _required(cls) -> set[str]:
+        return {each.name for each in fields(cls) if each.default is MISSING and each.default_factory is MISSING}
+
     def to_bytes(self) -> bytes:
         """The file's content."""
         content = {each.name: getattr(self, each.name) for each in fields(self) if each.name != "reused"}
+        # Fields that were added later stand there where they have something to say.
+        content = {name: value for name, value in content.items() if value or name in self._required()}
         return json.dumps({**content, "digest": json_digest(content)}, separators=(",", ":")).encode()
 
     @classmethod
@@ -41,7 +47,7 @@ class Receipt:
         try:
             values = json.loads(content)
             known = {each.name for each in fields(cls)} - {"reused"}
-            whole = values.pop("digest") == json_digest(values) and set(values) == known
+            whole = values.pop("digest") == json_digest(values) and cls._required() <= set(values) <= known
             return cls(**values, reused=True) if whole else None
         except (ValueError, KeyError, TypeError, AttributeError, RecursionError):
             return None

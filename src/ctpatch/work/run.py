@@ -6,14 +6,14 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, Generic, Literal, Protocol, TypeVar
 
-from ctpatch.errors import OutputConflictError, SliceError, SourceChangedError, SystemFailureError, WorkerLostError
+from ctpatch.errors import SliceError, SourceChangedError, SystemFailureError, WorkerLostError
 from ctpatch.events import Listener, Notice, WorkAdvanced, WorkFinished, WorkStarted
 from ctpatch.files.atomic import explain_os_error
 from ctpatch.words import OnError
 from ctpatch.work.executors.base import Done, Executor, Failed, ending
 from ctpatch.work.executors.processes import ProcessExecutor
 from ctpatch.work.executors.visible import in_sight
-from ctpatch.work.folder import WorkFolder, differences
+from ctpatch.work.folder import WorkFolder
 from ctpatch.work.product import Begun, MetaT, Product
 from ctpatch.work.receipt import Numbered, Receipt
 from ctpatch.work.share import Share
@@ -58,7 +58,7 @@ class Work(ABC, Generic[PartT, SharedT, ReceiptT, MetaT]):
         on_fault: what is added to the message of a slice that cannot be used.
         others: what is said where only the slices differ from those of an earlier run.
         on_error: whether a task that cannot be done stops the run.
-        num_tasks: in all parts.
+        software: packages, beside the core's, whose version can decide the bytes.
     """
 
     product: Product[MetaT]
@@ -70,6 +70,7 @@ class Work(ABC, Generic[PartT, SharedT, ReceiptT, MetaT]):
     on_fault = ""
     others: str
     on_error: OnError
+    software: Sequence[str] = ()
 
     @property
     @abstractmethod
@@ -95,13 +96,8 @@ class Work(ABC, Generic[PartT, SharedT, ReceiptT, MetaT]):
         return None
 
     @abstractmethod
-    def changed(self, folder: WorkFolder[MetaT], meta: MetaT) -> list[str]:
-        """What makes the finished one in the folder another one than this; nothing where it is the same."""
-
-    def damage(self, folder: WorkFolder[MetaT], meta: MetaT) -> str | None:
-        """What is broken of the finished one in the folder, as far as a quick look tells; None where nothing is."""
-        del folder, meta
-        return None
+    def check_finished(self, folder: WorkFolder[MetaT], meta: MetaT) -> None:
+        """Refuse the finished one in the folder where it is another one than this, or damaged as a quick look tells."""
 
     def notices(self, receipt: ReceiptT) -> Iterable[Notice]:
         """What the user should be told of a part, each thing once."""
@@ -123,10 +119,6 @@ class Work(ABC, Generic[PartT, SharedT, ReceiptT, MetaT]):
 
     def to_see(self) -> list[Path]:
         """Files that every worker, on whichever machine, must see."""
-        return []
-
-    def to_have(self) -> list[str]:
-        """Packages, beside the core's, whose version can decide the bytes."""
         return []
 
     def span(self, part: PartT) -> str:
@@ -159,55 +151,15 @@ def make(
     """
     folder = WorkFolder(work.folder, work.product, listener)
     with folder.held():
-        if folder.is_clearing() or overwrite:
-            folder.clear(work.begun)
-        finished = folder.finished()
-        if finished is not None:
-            refuse_other_product(work, folder, finished)
+        found = folder.look(anew=overwrite)
+        if found.finished is not None and not found.anew:
+            work.check_finished(folder, found.finished)
             folder.end()
-            return Made("complete", finished)
-        earlier = folder.begun()
-        if earlier is not None and earlier.plan_digest != work.begun.plan_digest and not folder.has_receipts():
-            # What was begun with other options came to nothing: no work is lost by starting anew.
-            folder.clear(work.begun)
-            earlier = None
-        if earlier is None:
-            folder.begin(work.begun)
+            return Made("complete", found.finished)
+        if folder.begin(found, work.begun, work.others):
             work.starts()
-        else:
-            refuse_other_run(work, earlier)
-            folder.make_folders(work.begun)
         reused = run_parts(work, folder, executor, listener)
-        meta = work.finish(folder)
-        folder.end()
-        return Made("resumed" if reused else "made", meta)
-
-
-def refuse_other_product(work: Work[Any, Any, Any, MetaT], folder: WorkFolder[MetaT], meta: MetaT) -> None:
-    """Raise where what is complete in the folder is not what this run would make."""
-    changed, product = work.changed(folder, meta), work.product
-    if changed:
-        raise OutputConflictError(
-            f"{work.folder.name} holds a finished set {product.made} otherwise: {'; '.join(changed)}; "
-            f"{product.anew} makes it anew, or {product.elsewhere}"
-        )
-    damage = work.damage(folder, meta)
-    if damage is not None:
-        raise OutputConflictError(
-            f"{work.folder.name} holds a finished set that is damaged: {damage}; restore the file, or make the set "
-            f"anew with {product.anew}"
-        )
-
-
-def refuse_other_run(work: Work[Any, Any, Any, Any], earlier: Begun) -> None:
-    """Raise where the unfinished run in the folder is not the one that this run resumes."""
-    if earlier.plan_digest == work.begun.plan_digest:
-        return
-    changed = differences(earlier.options, work.begun.options) or [work.others]
-    raise OutputConflictError(
-        f"{work.folder.name} holds an unfinished {work.product.noun} that was made otherwise: {'; '.join(changed)}; "
-        f"{work.product.anew} starts anew, the same options as before resume it, or {work.product.elsewhere}"
-    )
+        return Made("resumed" if reused else "made", work.finish(folder))
 
 
 def run_parts(
@@ -228,7 +180,7 @@ def run_parts(
         number = sum(len(part.tasks) for part in work.parts() if share.takes(part.number))
         task = f"{work.task} {share}"
     run = _Run(work, work.shared(folder), task, listener, done)
-    seen = in_sight(executor, work.to_see(), listener, folder=folder.state.resolve(), software=work.to_have())
+    seen = in_sight(executor, work.to_see(), listener, folder=folder.state.resolve(), software=work.software)
     listener(WorkStarted(task, number, "slices"))
     try:
         with seen as guard, ending(executor.run(guard(work.run), run.shared, parts)) as outcomes:

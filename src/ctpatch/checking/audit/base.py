@@ -2,6 +2,7 @@
 
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any, Literal
 
 import numpy as np
@@ -81,6 +82,11 @@ class RunPixels:
         """The same, by the kind of the split; an error is the slice's fault."""
         raise NotImplementedError
 
+    def patch(self, row: int) -> NDArray[Any] | None:
+        """The pixels of `image` of a patch by its number in the run, valid until the next one; None if it has none."""
+        del row
+        return None
+
     def patches(self, place: int, array: str, image: NDArray[Any] | None) -> list[PatchSeen]:  # noqa: ARG002
         """The patches of a slice, where their digests are not on record; else none. `image` is the slice."""
         return []
@@ -106,6 +112,7 @@ class AuditedSplit:
         patch_table: name of the file whose rows stand for patches.
         patches: a row for each patch, in order of its slice: `at` (number of its slice), `line`, `id`,
             `digest:<array>`, `constant`, and what is needed to read its pixels. None for prepared slices.
+        root: what paths of slices are relative to; None where that cannot be told.
         slice_level: whether rows of `slices` are slices; else each stands for a patch, for want of anything better.
     """
 
@@ -119,6 +126,7 @@ class AuditedSplit:
     ps: PatchSet | None = None
     patch_table: str = ""
     patches: pl.DataFrame | None = None
+    root: Path | None = None
     slice_level: bool = True
     not_checked: list[NotChecked] = field(default_factory=list)
     faults: list[Fault] = field(default_factory=list)
@@ -155,3 +163,14 @@ class AuditedSplit:
         """A copy of the pixels of a slice, where all of them can be read."""
         seen = self.pixels(self._run(0, at, 1)).image(0, array)
         return seen.image.copy() if seen.image is not None and seen.whole else None
+
+    def patch_pixels(self, at: int, number: int) -> NDArray[Any] | None:
+        """A copy of the pixels of a patch of the slice `at`, by the patch's number, where they can be read."""
+        run = self._run(0, at, 1)
+        try:
+            patch = self.pixels(run).patch(number - run.first_patch)
+        except SystemFailureError:
+            raise
+        except CtPatchError:
+            return None
+        return None if patch is None else patch.copy()

@@ -14,6 +14,7 @@ from ctpatch.checking.audit.near import near_matches
 from ctpatch.checking.audit.report import MAX_KEPT, Leak, SplitSummary
 from ctpatch.checking.findings import counted
 from ctpatch.errors import CtPatchError
+from ctpatch.format.ids import id_key
 
 _MOST_CANDIDATES = 8
 """Different slices of one key that are compared with a slice before it is let go."""
@@ -29,6 +30,27 @@ def shared_patients(first: SeenSplit, second: SeenSplit) -> Iterator[Leak]:
             f"{counted(row['count_right'], 'slice', 'slices')} in {second.split.name}"
         )
         yield Leak("patient", *refs, message, others=row["count"] - 1)
+
+
+def patients_but_for_spelling(first: SeenSplit, second: SeenSplit) -> Iterator[Leak]:
+    """Patients of both splits whose ids are not the same text, and the same but for spelling; see `id_key`."""
+    mine, theirs = (_spelled(seen) for seen in (first, second))
+    both = mine.join(theirs, on="key", how="inner", maintain_order="left_right")
+    for row in both.filter(pl.col("patient_id") != pl.col("patient_id_right")).iter_rows(named=True):
+        refs = first.split.slice_ref(row["at"]), second.split.slice_ref(row["at_right"])
+        message = (
+            f"patient {row['patient_id']!r} ({counted(row['count'], 'slice', 'slices')} in {first.split.name}) and "
+            f"patient {row['patient_id_right']!r} ({counted(row['count_right'], 'slice', 'slices')} in "
+            f"{second.split.name}) are the same but for spelling; write one patient's id one way"
+        )
+        yield Leak("patient-spelling", *refs, message, others=row["count"] - 1)
+
+
+def _spelled(seen: SeenSplit) -> pl.DataFrame:
+    """The first slice of each patient, with what its id comes to as `key`."""
+    firsts = _firsts(_numbered(seen, "patient_id"), "patient_id")
+    keys = pl.Series("key", [id_key(text) for text in firsts["patient_id"]], dtype=pl.String)
+    return firsts.with_columns(keys)
 
 
 def _numbered(seen: SeenSplit, column: str) -> pl.DataFrame:

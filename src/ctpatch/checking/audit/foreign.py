@@ -13,13 +13,17 @@ from numpy.typing import NDArray
 from ctpatch.checking.audit.base import AuditedSplit, PatchSeen, Run, RunPixels, Seen, known_digest
 from ctpatch.checking.audit.fingerprint import is_constant
 from ctpatch.checking.audit.patchset import from_patches
-from ctpatch.checking.audit.prepared import guess_root, no_column
+from ctpatch.checking.audit.prepared import guess_root, no_column, no_patients
 from ctpatch.config import MAX_PIXELS_PER_AXIS
 from ctpatch.errors import CtPatchError, FormatError, NpyError, SystemFailureError
 from ctpatch.files.digest import array_digest
 from ctpatch.files.npy import SliceBuffer
 from ctpatch.files.paths import PathError, Root
+from ctpatch.format.ids import without_blanks
 from ctpatch.format.source_manifest import stripped_texts
+
+_ORIGINS = (("row", "col"), ("y", "x"), ("top", "left"))
+"""Columns that say where in its slice a patch begins, in pixels; the first pair that is there."""
 
 
 class ForeignRun(RunPixels):
@@ -61,6 +65,11 @@ class ForeignRun(RunPixels):
         seen = from_patches(shape, rows, cols, np.stack(patches))
         # Where the source ends is not known, so its digest cannot be either.
         return Seen(seen.image, seen.covered, whole=False)
+
+    def patch(self, row: int) -> NDArray[Any] | None:
+        """A patch, where its file can be read."""
+        found = self._read(self._run.patches["path"][row])
+        return None if isinstance(found, str) else found
 
     def patches(self, place: int, array: str, image: object) -> list[PatchSeen]:  # noqa: ARG002 - files of their own
         """The digests of a slice's patches."""
@@ -111,8 +120,12 @@ def read_foreign(manifest: Path, raw: pl.DataFrame, name: str, folder: str, data
     if paths is None:
         raise no_column(manifest, raw, "patch_path", "its file")
     group = next((column for column in ("src_path", "slice_index") if column in raw.columns), None)
-    origins = (stripped_texts(raw, column).cast(pl.Float64, strict=False) for column in ("row", "col"))
-    placed = group is not None and {"row", "col"} <= set(raw.columns)
+    origin = next((pair for pair in _ORIGINS if set(pair) <= set(raw.columns)), None)
+    origins = (
+        stripped_texts(raw, column).cast(pl.Float64, strict=False).alias(name)
+        for column, name in zip(origin or _ORIGINS[0], _ORIGINS[0], strict=True)
+    )
+    placed = group is not None and origin is not None
     keys = stripped_texts(raw, group) if group is not None else pl.Series([None] * raw.height, dtype=pl.String)
     # A row that names no slice stands for one of its own.
     keys = pl.Series([f"?{number}" if key is None else f"={key}" for number, key in enumerate(keys)], dtype=pl.String)
@@ -121,7 +134,8 @@ def read_foreign(manifest: Path, raw: pl.DataFrame, name: str, folder: str, data
         keys.alias("key"),
         pl.Series("id", names, dtype=pl.String),
         stripped_texts(raw, paths).alias("path"),
-        *(stripped_texts(raw, column) for column in ("src_path", "slice_index", "patient_id")),
+        *(stripped_texts(raw, column) for column in ("src_path", "slice_index")),
+        without_blanks(stripped_texts(raw, "patient_id")),
         *(series.cast(pl.Int64, strict=False) for series in origins),
         pl.lit(None, pl.Boolean).alias("constant"),
         pl.lit(None, pl.String).alias(known_digest("image")),
@@ -141,10 +155,11 @@ def read_foreign(manifest: Path, raw: pl.DataFrame, name: str, folder: str, data
         slices=slices.with_columns(shown.alias("id"), pl.col("src_path").alias("path")),
         patches=patches,
         pixels=partial(ForeignRun, manifest.parent, root, placed),
+        root=root,
         slice_level=group is not None,
     )
     if "patient_id" not in raw.columns:
-        found.add_not_checked("patients", f"{manifest.name} has no column patient_id")
+        found.add_not_checked("patients", no_patients(manifest, raw))
     others = [column for column in raw.columns if column.endswith("_patch_path")]
     if others:
         found.add_not_checked("further arrays", f"of a set made elsewhere only patch_path is read, not {others[0]}")

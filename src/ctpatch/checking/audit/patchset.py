@@ -1,5 +1,6 @@
 """Patch sets of ours as an audit sees them, of any layout, with their source slices at hand or without."""
 
+import posixpath
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -10,11 +11,17 @@ from numpy.typing import NDArray
 
 from ctpatch.checking.audit.base import AuditedSplit, PatchSeen, Run, RunPixels, Seen, known_digest
 from ctpatch.checking.audit.fingerprint import is_constant
+from ctpatch.checking.audit.prepared import read_csv
 from ctpatch.config import MAX_PIXELS_PER_AXIS
 from ctpatch.core.patches import paste, window_of
-from ctpatch.errors import CtPatchError, FormatError, SystemFailureError, UsageError
+from ctpatch.errors import CtPatchError, FormatError, SourceManifestError, SystemFailureError, UsageError
 from ctpatch.files.digest import array_digest
+from ctpatch.files.paths import PathError, plain_path
 from ctpatch.format import columns
+from ctpatch.format.ids import without_blanks
+from ctpatch.format.manifest_columns import image_column
+from ctpatch.format.meta import MANIFEST_DIR
+from ctpatch.format.source_manifest import stripped_texts
 from ctpatch.format.tables import PATCH_MANIFEST, SLICE_MANIFEST, STATUS_OK
 from ctpatch.layouts.reader import ArrayReader
 from ctpatch.reading.patchset import PatchSet, open_set
@@ -55,6 +62,11 @@ class SetRun(RunPixels):
         elif layout.reads_sources:
             return Seen(why="where the source slices are cannot be told; give the data root (--data-root)")
         return self._from_patches(place, array, record)
+
+    def patch(self, row: int) -> NDArray[Any]:
+        """A patch, of any layout."""
+        found: NDArray[Any] = self._read(np.array([row]), "image")[0]
+        return found
 
     def patches(self, place: int, array: str, image: NDArray[Any] | None) -> list[PatchSeen]:
         """The digests of a slice's patches, where its layout has none on record: they are cut from the slice."""
@@ -119,11 +131,13 @@ def read_patch_set(path: Path, folder: str, data_root: Path | None) -> AuditedSp
         .with_columns(
             ("slice " + pl.col("slice_index").cast(pl.String)).alias("id"),
             pl.col("src_path").alias("path"),
-            pl.col("patient_id").str.strip_chars().replace("", None),
+            pl.col("patient_id").map_batches(without_blanks, return_dtype=pl.String),
             (pl.col("min") == pl.col("max")).alias("constant"),
             *(_recorded(array).alias(known_digest(array)) for array in arrays),
         )
     )
+    has_root = _has_root(ps)
+    slices = _with_source_digests(slices, ps) if has_root else slices
     if slices["slice_index"].is_duplicated().any():
         raise FormatError(f"{ps.folder.name}/{SLICE_MANIFEST} has two rows of one slice_index; run ctpatch verify")
     numbers = slices.select("slice_index", pl.int_range(pl.len(), dtype=pl.Int64).alias("at"))
@@ -148,8 +162,9 @@ def read_patch_set(path: Path, folder: str, data_root: Path | None) -> AuditedSp
         patch_table=PATCH_MANIFEST,
         slices=slices,
         patches=patches,
-        pixels=partial(SetRun, light, _has_root(ps)),
+        pixels=partial(SetRun, light, has_root),
         ps=light,
+        root=ps.data_root if has_root else None,
     )
     if not slices.height:
         why = "kept no patch of any slice" if ps.slices.height else "has no slices"
@@ -161,6 +176,38 @@ def read_patch_set(path: Path, folder: str, data_root: Path | None) -> AuditedSp
 
 def _recorded(array: str) -> pl.Expr:
     return pl.col(columns.digest_column(array)).replace("", None)
+
+
+def _with_source_digests(slices: pl.DataFrame, ps: PatchSet) -> pl.DataFrame:
+    """The slices with what their source manifest says they were prepared from, where it is there and says so.
+
+    A constant slice has no such digest: all slices of air come from the same pixels.
+    """
+    try:
+        manifest = Path(ps.sources.resolve(ps.meta.source_manifest))
+        if not manifest.is_file():
+            return slices
+        rows = read_csv(manifest)
+        image = image_column(rows.columns[1:], manifest.name)
+    except (FormatError, SourceManifestError):
+        return slices
+    if "source_digest" not in rows.columns:
+        return slices
+    folder = posixpath.dirname(ps.meta.source_manifest) if ps.meta.source_paths == MANIFEST_DIR else ""
+    paths = [_plain(path, folder) for path in rows[image]]
+    known = pl.DataFrame(
+        {"src_path": pl.Series(paths, dtype=pl.String), "source_digest": stripped_texts(rows, "source_digest")}
+    )
+    known = known.drop_nulls().unique("src_path", keep="first", maintain_order=True)
+    varied = pl.when(~pl.col("constant").fill_null(value=False)).then("source_digest").alias("source_digest")
+    return slices.join(known, on="src_path", how="left", maintain_order="left").with_columns(varied)
+
+
+def _plain(path: str | None, folder: str) -> str | None:
+    try:
+        return plain_path(path and path.strip(), folder)
+    except PathError:
+        return None
 
 
 def _has_root(ps: PatchSet) -> bool:

@@ -16,10 +16,12 @@ from ctpatch.checking.audit.report import Fault
 from ctpatch.errors import SourceManifestError
 from ctpatch.files.npy import SliceBuffer
 from ctpatch.files.paths import PathError, Root
+from ctpatch.format.csv_text import open_csv
+from ctpatch.format.ids import without_blanks
+from ctpatch.format.manifest_columns import IMAGE_COLUMNS, choose_columns, column_names, folder_of_paths, image_column
 from ctpatch.format.source_manifest import is_labels, stripped_texts
 
-_ARRAY_SUFFIX = "_path"
-_NO_ARRAY = {"src", "patch", "image", "source"}
+_PATIENTS = {"patient_id", "patientid", "patient-id", "patient", "subject", "subject_id"}
 _GUESSES = 4
 
 
@@ -27,9 +29,12 @@ def read_csv(path: Path) -> pl.DataFrame:
     """A CSV of texts, names of columns stripped, with a column `line`: where a row stands, the header being line 1."""
     name = f"{path.parent.name}/{path.name}"
     try:
-        content = path.read_bytes()
-        frame = pl.read_csv(content, infer_schema=False) if content.strip() else pl.DataFrame()
-        frame = frame.rename({column: column.strip() for column in frame.columns})
+        written = open_csv(path, name, (*IMAGE_COLUMNS, "patch_path"))
+        content = written.place.read_bytes() if isinstance(written.place, Path) else written.place.getvalue()
+        frame = (
+            pl.read_csv(content, infer_schema=False, separator=written.separator) if content.strip() else pl.DataFrame()
+        )
+        frame = frame.rename(column_names(frame.columns))
     except OSError as error:
         raise SourceManifestError(f"{name} cannot be read: {error.strerror}") from None
     except (pl.exceptions.PolarsError, UnicodeDecodeError) as error:
@@ -76,24 +81,34 @@ def no_column(manifest: Path, raw: pl.DataFrame, column: str, needed: str) -> So
     )
 
 
+def no_patients(manifest: Path, raw: pl.DataFrame) -> str:
+    """Why patients are not compared: the manifest does not name them, or not by the right column."""
+    like = next((each for each in raw.columns if each.casefold().replace(" ", "_") in _PATIENTS), None)
+    hint = f"; if {like!r} is meant, name it patient_id" if like else ""
+    return f"{manifest.name} has no column patient_id{hint}"
+
+
 def read_prepared(manifest: Path, raw: pl.DataFrame, name: str, folder: str, data_root: Path | None) -> AuditedSplit:
-    """A split of prepared slices; SourceManifestError where their manifest has no column `path`."""
-    if "path" not in raw.columns:
-        raise no_column(manifest, raw, "path", "the path of a slice, relative to the data root")
-    columns = {"image": "path"} | {
-        column.removesuffix(_ARRAY_SUFFIX): column
-        for column in raw.columns
-        if column.endswith(_ARRAY_SUFFIX) and column.removesuffix(_ARRAY_SUFFIX) not in _NO_ARRAY
-    }
-    compared = {array: column for array, column in columns.items() if array and not is_labels(array)}
+    """A split of prepared slices; SourceManifestError where their manifest does not say where they are."""
+    shown = f"{manifest.parent.name}/{manifest.name}"
+    image = image_column(raw.columns[1:], shown)
+    root = data_root or guess_root(manifest.parent, "prepared", stripped_texts(raw, image))
+    folder_in_root = folder_of_paths(raw[image], manifest, root)
+    chosen = choose_columns(raw.drop("line"), shown, root, folder_in_root)
+    columns = {"image": image} | dict(chosen.arrays)
+    compared = {array: column for array, column in columns.items() if not is_labels(array)}
     index = stripped_texts(raw, "index")
     slices = raw.select("line").with_columns(
         pl.Series("id", [f"slice {at if own is None else own}" for at, own in enumerate(index)], dtype=pl.String),
-        *(stripped_texts(raw, column) for column in ("patient_id", "source_digest", *compared.values())),
+        without_blanks(stripped_texts(raw, "patient_id")),
+        stripped_texts(raw, "source_digest"),
+        *(_below(stripped_texts(raw, column), folder_in_root) for column in compared.values()),
         *(pl.lit(None, pl.String).alias(known_digest(array)) for array in compared),
         pl.lit(None, pl.Boolean).alias("constant"),
     )
-    root = data_root or guess_root(manifest.parent, "prepared", slices["path"])
+    if image != "path":
+        slices = slices.drop("path", strict=False).rename({image: "path"})
+        compared["image"] = "path"
     found = AuditedSplit(
         name=name,
         folder=folder,
@@ -102,11 +117,20 @@ def read_prepared(manifest: Path, raw: pl.DataFrame, name: str, folder: str, dat
         slice_table=manifest.name,
         slices=slices,
         pixels=partial(PreparedRun, root, compared),
+        root=root,
     )
     _refuse_paths(found, Root(root), list(compared.values()))
     if "patient_id" not in raw.columns:
-        found.add_not_checked("patients", f"{manifest.name} has no column patient_id")
+        found.add_not_checked("patients", no_patients(manifest, raw))
     return found
+
+
+def _below(paths: pl.Series, folder: str) -> pl.Series:
+    """Paths relative to the data root, of paths that are relative to a folder of it; others as they are."""
+    if not folder:
+        return paths
+    absolute = paths.str.contains(r"^[/\\]|^[A-Za-z]:")
+    return paths.zip_with(absolute.fill_null(value=True), pl.Series(folder + "/" + paths)).alias(paths.name)
 
 
 def _refuse_paths(split: AuditedSplit, root: Root, columns: list[str]) -> None:

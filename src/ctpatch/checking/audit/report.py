@@ -12,10 +12,12 @@ MAX_KEPT = 1000
 
 CHECKS = {
     "patient": "patients in more than one split",
+    "patient-spelling": "patients in more than one split whose ids are the same but for spelling",
     "identical-slice": "identical slices",
     "mirrored-slice": "identical slices, mirrored or turned",
     "near-slice": "near-duplicate slices",
     "identical-patch": "identical patches",
+    "overlapping-patch": "patches that overlap in one slice",
     "same-source": "slices made from the same source",
 }
 """The checks between splits, by their stable names, in the order in which they are shown."""

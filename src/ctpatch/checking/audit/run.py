@@ -12,12 +12,14 @@ from ctpatch.checking.audit.checks import (
     identical_slices,
     mirrored_slices,
     near_slices,
+    patients_but_for_spelling,
     same_sources,
     shared_patients,
     summary_of,
 )
 from ctpatch.checking.audit.find import find_audited
 from ctpatch.checking.audit.look import SeenSplit, look_at_all
+from ctpatch.checking.audit.overlap import overlapping_patches
 from ctpatch.checking.audit.report import AuditReport
 from ctpatch.errors import ConfigError, UsageError
 from ctpatch.events import Listener, WorkAdvanced, ignore, working
@@ -90,6 +92,7 @@ def audit(
 
 def _compare(first: SeenSplit, second: SeenSplit, report: AuditReport, listener: Listener) -> None:
     report.add(shared_patients(first, second))
+    report.add(patients_but_for_spelling(first, second))
     told = np.zeros(second.split.slices.height, dtype=bool)
     for found in (identical_slices(first, second), mirrored_slices(first, second)):
         for at, leak in found:
@@ -112,6 +115,7 @@ def _compare(first: SeenSplit, second: SeenSplit, report: AuditReport, listener:
     report.add(leaks)
     if more:
         report.counts["identical-patch"] += more
+    report.add(overlapping_patches(first, second, told))
     report.add(same_sources(first, second))
 
 

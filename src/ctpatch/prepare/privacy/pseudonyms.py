@@ -8,12 +8,13 @@ import sys
 from dataclasses import dataclass
 from pathlib import Path
 
-from ctpatch.errors import UsageError
-from ctpatch.files.atomic import given_path, read_regular, system_errors
+from ctpatch.errors import SystemFailureError, UsageError
+from ctpatch.files.atomic import given_path, read_regular
 
 KEY_BYTES = 32
 _MAX_KEY_BYTES = 4096
 _DIGITS = 16
+_NAME_ONE = "name a file for it with --key FILE --new-key, where it can be kept"
 
 
 @dataclass(frozen=True, slots=True)
@@ -56,12 +57,15 @@ def lies_in(file: Path, folder: Path) -> bool:
 
 
 def default_key_file() -> Path:
-    """Where the user's key lies unless another is named."""
-    if sys.platform == "win32":
-        base = os.environ.get("APPDATA") or str(Path.home() / "AppData" / "Roaming")
-    else:
-        base = os.environ.get("XDG_CONFIG_HOME") or str(Path.home() / ".config")
-    return Path(base) / "ctpatch" / "pseudonym.key"
+    """Where the user's key lies unless another is named; UsageError where the user has no home directory."""
+    variable, below = ("APPDATA", "AppData/Roaming") if sys.platform == "win32" else ("XDG_CONFIG_HOME", ".config")
+    try:
+        base = Path(os.environ.get(variable) or Path.home() / below)
+    except RuntimeError:
+        raise UsageError(
+            f"this user has no home directory, in which the key of the pseudonyms would lie; {_NAME_ONE}"
+        ) from None
+    return base / "ctpatch" / "pseudonym.key"
 
 
 def load_key(
@@ -73,7 +77,7 @@ def load_key(
     `new_key`. It must not lie in the folders `outside`.
 
     Raises:
-        UsageError: it lies in the output, is not there, or is no key.
+        UsageError: it lies in the output, is not there, is no key, or cannot be made where it is to lie.
         SystemFailureError: it cannot be read.
     """
     file = given_path(path) if path is not None else default_key_file()
@@ -88,9 +92,14 @@ def load_key(
                 f"the key {file.name} does not exist, and another key gives other pseudonyms; check --key, or add "
                 "--new-key to have it made"
             )
+        _refuse_unwritable(file)
         return Pseudonyms(secrets.token_hex(KEY_BYTES).encode()), file, True
-    with system_errors("reading the key", file.name):
+    try:
         content = read_regular(Path(os.path.realpath(file)), _MAX_KEY_BYTES).strip()
+    except OSError as error:
+        raise SystemFailureError(
+            f"the key {file} cannot be read: {_reason(error)}; check its permissions, or name another with --key"
+        ) from None
     if len(content) < KEY_BYTES:
         raise UsageError(
             f"the key {file.name} has {len(content)} bytes, wanted {KEY_BYTES} or more; name another --key, or a file "
@@ -99,16 +108,35 @@ def load_key(
     return Pseudonyms(content), file, False
 
 
+def _refuse_unwritable(file: Path) -> None:
+    """Refuse a place for a new key before any work is done, where no file can be made: it would be found out late."""
+    above = next(folder for folder in file.absolute().parents if os.path.lexists(folder))
+    if not os.path.isdir(above):
+        raise UsageError(f"the key {file} cannot be made: {above} is no folder; {_NAME_ONE}")
+    if not os.access(above, os.W_OK | os.X_OK):
+        raise UsageError(f"the key {file} cannot be made: {above} cannot be written; {_NAME_ONE}")
+
+
+def _reason(error: OSError) -> str:
+    return error.strerror or type(error).__name__
+
+
 def save_key(pseudonyms: Pseudonyms, file: Path) -> None:
-    """Write a new key, readable by the user alone; UsageError where another run has made one there since."""
-    with system_errors("making the key", file.name):
+    """Write a new key, readable by the user alone.
+
+    Raises:
+        UsageError: another run has made one there since.
+        SystemFailureError: it cannot be written.
+    """
+    try:
         file.parent.mkdir(parents=True, exist_ok=True)
-        try:
-            fd = os.open(file, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
-        except FileExistsError:
-            raise UsageError(f"the key {file.name} was made by another run meanwhile; run the command again") from None
+        fd = os.open(file, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
         try:
             os.write(fd, pseudonyms.key + b"\n")
             os.fsync(fd)
         finally:
             os.close(fd)
+    except FileExistsError:
+        raise UsageError(f"the key {file.name} was made by another run meanwhile; run the command again") from None
+    except OSError as error:
+        raise SystemFailureError(f"the key {file} cannot be made: {_reason(error)}; {_NAME_ONE}") from None

@@ -5,10 +5,10 @@ Nothing heavy is imported here: the help of the command line comes from it.
 
 import importlib
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, ClassVar, Literal, Protocol
+from typing import TYPE_CHECKING, Any, ClassVar, Literal, Protocol, runtime_checkable
 
 from ctpatch.errors import UsageError
 from ctpatch.words import MatchBy
@@ -44,6 +44,9 @@ class RawSlice:
         names: the parts of the label that a pattern can fit alone: description and kernel.
         origin_mm: centre of the first pixel in the patient.
         axes: directions of the columns' and the rows' numbers in the patient, six cosines.
+        patient: whose slice it is, where splits keep something else together than the patient: `group` then is a
+            series, say, and `patient` the patient; None says that the group is, or stands for, the patient.
+        patient_kind: what `patient` is: the patient, or the study that stands for one without an id.
     """
 
     file: str
@@ -61,6 +64,18 @@ class RawSlice:
     names: tuple[str, ...] = ()
     origin_mm: tuple[float, float, float] | None = None
     axes: tuple[float, float, float, float, float, float] | None = None
+    patient: str | None = None
+    patient_kind: GroupKind | None = None
+
+    @property
+    def who(self) -> str:
+        """The patient, or what stands for one."""
+        return self.group if self.patient is None else self.patient
+
+    @property
+    def who_kind(self) -> GroupKind:
+        """What `who` is."""
+        return self.patient_kind or self.group_kind
 
 
 @dataclass(frozen=True, slots=True)
@@ -93,6 +108,37 @@ class SeriesNote:
     kind: str
     series: str
     message: str
+
+
+@dataclass(frozen=True, slots=True)
+class SliceRemark:
+    """What a user should know of the pixels of a slice, seen when they are read.
+
+    Attributes:
+        kind: a short stable word.
+        message: a sentence that is the same for all slices it is true of: no name of a file or person, no id, no date
+            stands in it.
+    """
+
+    kind: str
+    message: str
+
+
+@dataclass(frozen=True, slots=True)
+class Observed:
+    """The pixels of a slice, and what its file says of them that they no longer show.
+
+    Attributes:
+        image: `(H, W)` float32.
+        padding: `(H, W)` bool, pixels that the file declares to be no part of the image; None where it declares none.
+        padding_hu: lowest and highest HU that the declared pixels would have; None where it declares none.
+        remarks: what a user should know.
+    """
+
+    image: "NDArray[np.float32]"
+    padding: "NDArray[np.bool_] | None" = None
+    padding_hu: tuple[float, float] | None = None
+    remarks: tuple[SliceRemark, ...] = ()
 
 
 @dataclass(slots=True)
@@ -140,6 +186,23 @@ class Reader(Protocol):
         ...
 
 
+@runtime_checkable
+class ObservingReader(Reader, Protocol):
+    """A reader of files that say more of pixels than their values."""
+
+    def observe(self, root: Path, slices: Iterable[RawSlice]) -> Iterable[Observed]:
+        """Read slices as `read` does, with what their file says of them."""
+        ...
+
+
+def observed(reader: Reader, root: Path, slices: Iterable[RawSlice]) -> Iterator[Observed]:
+    """Read slices with any reader; what it says of them beside their values, where it says something."""
+    if isinstance(reader, ObservingReader):
+        yield from reader.observe(root, slices)
+    else:
+        yield from (Observed(image) for image in reader.read(root, slices))
+
+
 @dataclass(frozen=True)
 class RawFormat(ABC):
     """A kind of raw CT, as a frozen dataclass whose fields are the options that it alone has.
@@ -156,6 +219,8 @@ class RawFormat(ABC):
         match_by: how partners are found where the user does not say.
         in_hu: whether its values are HU: a window, a second source, a mask and series can then be given. Otherwise
             they are in [0, 1] already.
+        follow_links: whether its readers follow links that leave the source, and links to folders. All formats have
+            this option; a reader hands it to `find_files` and `source_file`.
     """
 
     name: ClassVar[str]
@@ -163,6 +228,8 @@ class RawFormat(ABC):
     packages: ClassVar[tuple[str, ...]] = ()
     match_by: ClassVar[MatchBy] = "position"
     in_hu: ClassVar[bool] = True
+
+    follow_links: bool = field(default=False, kw_only=True)
 
     @abstractmethod
     def reader(self, array: str, workers: int) -> Reader:

@@ -51,6 +51,7 @@ class Dicom(RawFormat):
             workers=workers,
             assume_hu=self.assume_hu,
             keep_reformats=self.keep_reformats,
+            follow_links=self.follow_links,
         )
 
     def recorded(self) -> dict[str, Any]:

@@ -17,6 +17,7 @@ from typing import Any, Literal
 from ctpatch.files.paths import Root
 from ctpatch.prepare.geometry import MAX_RAW_PIXELS
 from ctpatch.prepare.readers.base import LeftOut, library
+from ctpatch.prepare.readers.dicom.bits import ALLOCATED, Bits, BitsError
 from ctpatch.prepare.readers.dicom.kinds import is_derived, made_from_slices, refuse_no_slice
 from ctpatch.prepare.readers.dicom.orientation import Remark, orientation_of
 from ctpatch.prepare.readers.dicom.remarks import remarks_of
@@ -143,25 +144,32 @@ def import_pydicom() -> Any:
 
 
 def look_at(
-    root: str, file: str, *, allow_deflated: bool, permissions: frozenset[Permission] = frozenset()
+    root: str,
+    file: str,
+    *,
+    allow_deflated: bool,
+    follow_links: bool = False,
+    permissions: frozenset[Permission] = frozenset(),
 ) -> CtHeader | LeftOut:
     """Read the header of a file, or say why it is not prepared."""
     try:
-        dataset = read_dataset(root, file, HEADER_TAGS, allow_deflated=allow_deflated)
+        dataset = read_dataset(root, file, HEADER_TAGS, allow_deflated=allow_deflated, follow_links=follow_links)
         header = header_of(file, dataset)
     except FileProblemError as problem:
         return problem.left_out(file)
     return next((left for permission, left in header.needs if permission not in permissions), header)
 
 
-def read_dataset(root: str, file: str, tags: tuple[str, ...], *, allow_deflated: bool) -> Any:
+def read_dataset(
+    root: str, file: str, tags: tuple[str, ...], *, allow_deflated: bool, follow_links: bool = False
+) -> Any:
     """The named tags of a file that holds a CT slice.
 
     Raises:
         FileProblemError: it holds none, or cannot be read.
     """
     pydicom = import_pydicom()
-    with _open(root, file) as source:
+    with _open(root, file, follow_links=follow_links) as source:
         size = os.fstat(source.fileno()).st_size
         syntax, storage, start = _what_it_is(source, size)
         if storage not in {"", CT_STORAGE}:
@@ -210,10 +218,10 @@ def _parse(pydicom: Any, source: _BoundedFile, syntax: str, start: int, tags: tu
     return dataset
 
 
-def _open(root: str, file: str) -> _BoundedFile:
-    """Open a regular file below the root; links lead nowhere else."""
+def _open(root: str, file: str, *, follow_links: bool) -> _BoundedFile:
+    """Open a regular file below the root; links lead nowhere else, unless they are followed."""
     try:
-        if not Root(root).holds(file):
+        if not follow_links and not Root(root).holds(file):
             raise FileProblemError(
                 "link", "it is a link that leaves the source folder, which is not followed", fault=False
             )
@@ -366,8 +374,12 @@ def _refuse_other_pixels(dataset: Any, tags: Tags) -> None:
     rows, cols = int(dataset.Rows), int(dataset.Columns)
     if not (1 <= rows <= MAX_RAW_PIXELS and 1 <= cols <= MAX_RAW_PIXELS):
         raise FileProblemError("too-large", f"it says {rows}x{cols} pixels, wanted 1 to {MAX_RAW_PIXELS} on a side")
-    if int(dataset.BitsAllocated) not in {8, 16, 32}:
+    if int(dataset.BitsAllocated) not in ALLOCATED:
         raise FileProblemError("damaged", "its BitsAllocated is not 8, 16 or 32")
+    try:
+        Bits.of(dataset)
+    except BitsError as error:
+        raise FileProblemError("bits", str(error)) from None
 
 
 def _spacing(tags: Tags) -> tuple[float, float] | None:

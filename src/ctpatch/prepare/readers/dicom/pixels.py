@@ -1,12 +1,15 @@
 """Pixels of one DICOM file as HU, decoded only where the compressed image is as large as its header says."""
 
 import warnings
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from ctpatch.errors import UsageError
+from ctpatch.prepare.readers.base import SliceRemark
+from ctpatch.prepare.readers.dicom.bits import Bits, BitsError, check_stream, values_of
 from ctpatch.prepare.readers.dicom.header import (
     HEADER_TAGS,
     NATIVE_SYNTAXES,
@@ -17,57 +20,101 @@ from ctpatch.prepare.readers.dicom.header import (
     import_pydicom,
     read_dataset,
 )
+from ctpatch.prepare.readers.dicom.stream import StreamHeader, j2k_header, jpeg_header
 from ctpatch.prepare.values import AIR_HU
 
 _MAX_RLE_GAIN = 64
 """Two bytes of PackBits become at most 128."""
 
 _MAX_DECODED_BYTES = 256 * 1024 * 1024
-_J2K_START = b"\xff\x4f\xff\x51"
-_SOF_MARKERS = frozenset({0xC0, 0xC1, 0xC2, 0xC3, 0xC5, 0xC6, 0xC7, 0xC9, 0xCA, 0xCB, 0xCD, 0xCE, 0xCF, 0xF7})
 _RLE = "1.2.840.10008.1.2.5"
 _J2K_PREFIXES = ("1.2.840.10008.1.2.4.9", "1.2.840.10008.1.2.4.20")
+_SIGNED_PREFIXES = (*_J2K_PREFIXES, "1.2.840.10008.1.2.4.8")
+"""JPEG 2000 and JPEG-LS: pydicom sets the sign of their values and leaves unused bits as they are."""
 
 
-def read_hu(
-    root: str, file: str, *, allow_deflated: bool, raw: bool = False
-) -> tuple[NDArray[np.float32], Axes | None]:
-    """The pixels of a CT slice as they lie in the file, `(H, W)` float32 in HU, padding as air; and its axes.
+@dataclass(frozen=True, slots=True)
+class SlicePixels:
+    """The pixels of a CT slice as they lie in its file.
+
+    Attributes:
+        hu: `(H, W)` float32 in HU, padding as air.
+        axes: direction of the columns' and of the rows' numbers; None where they are not said.
+        padding, padding_hu, remarks: as `Observed` has them.
+    """
+
+    hu: NDArray[np.float32]
+    axes: Axes | None
+    padding: NDArray[np.bool_] | None
+    padding_hu: tuple[float, float] | None
+    remarks: tuple[SliceRemark, ...]
+
+
+def read_pixels(
+    root: str, file: str, *, allow_deflated: bool, raw: bool = False, follow_links: bool = False
+) -> SlicePixels:
+    """Read the pixels of a CT slice.
 
     Args:
         root: the source folder.
         file: relative to it.
         allow_deflated: read deflated files, within bounds.
         raw: leave padding as it is, for masks.
+        follow_links: follow a link that leaves the source folder.
 
     Raises:
-        FileProblemError: the file is damaged, lies about its size, or no decoder is there for it.
+        FileProblemError: the file is damaged, lies about its size or its bits, or no decoder is there for it.
     """
-    dataset = read_dataset(root, file, HEADER_TAGS + PIXEL_TAGS, allow_deflated=allow_deflated)
+    dataset = read_dataset(
+        root, file, HEADER_TAGS + PIXEL_TAGS, allow_deflated=allow_deflated, follow_links=follow_links
+    )
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
         try:
-            axes = header_of(file, dataset).axes
-            stored = _decode(dataset)
-            padding = None if raw else _padding(dataset)
-            hu = stored.astype(np.float64)
-            hu *= float(dataset.RescaleSlope)
-            hu += float(dataset.RescaleIntercept)
-            if padding is not None:
-                hu[(stored >= padding[0]) & (stored <= padding[1])] = AIR_HU
+            pixels = _pixels(dataset, header_of(file, dataset).axes, raw=raw)
         except (FileProblemError, UsageError, MemoryError):
             raise
+        except BitsError as error:
+            raise FileProblemError("bits", str(error)) from None
         except Exception as error:  # noqa: BLE001 - pydicom and the decoders raise many kinds, quoting values
             raise FileProblemError("damaged", f"its pixels cannot be decoded ({type(error).__name__})") from None
-    if not np.isfinite(hu).all():
+    if not np.isfinite(pixels.hu).all():
         raise FileProblemError("damaged", "its values are not finite")
-    return hu.astype(np.float32), axes
+    return pixels
 
 
-def _decode(dataset: Any) -> NDArray[Any]:
+def _pixels(dataset: Any, axes: Axes | None, *, raw: bool) -> SlicePixels:
+    bits = Bits.of(dataset)
+    cells, stream = _decode(dataset, bits)
+    declared = None if raw else _padding(dataset, bits)
+    # Padding can need more bits than the image has: it is looked for before unused bits are taken out, and after.
+    padding = np.zeros(cells.shape, np.bool_) if declared is None else _within(cells, declared)
+    stored, remarks = values_of(cells, bits, stream, padding)
+    slope, intercept = float(dataset.RescaleSlope), float(dataset.RescaleIntercept)
+    hu = stored.astype(np.float64)
+    hu *= slope
+    hu += intercept
+    padding_hu = None
+    if declared is not None:
+        padding |= _within(stored, declared)
+        hu[padding] = AIR_HU
+        low, high = sorted(each * slope + intercept for each in declared)
+        padding_hu = (low, high)
+    with np.errstate(over="ignore"):
+        image = hu.astype(np.float32)
+    return SlicePixels(image, axes, None if declared is None else padding, padding_hu, remarks)
+
+
+def _within(values: NDArray[Any], ends: tuple[int, int]) -> NDArray[np.bool_]:
+    return (values >= ends[0]) & (values <= ends[1])
+
+
+def _decode(dataset: Any, bits: Bits) -> tuple[NDArray[Any], StreamHeader | None]:
+    """The pixels with their unused bits, and what their compressed image says of itself."""
     pydicom = import_pydicom()
+    stream = None
     shape = (int(dataset.Rows), int(dataset.Columns))
-    frame_bytes = shape[0] * shape[1] * int(dataset.BitsAllocated) // 8
+    frame_bytes = shape[0] * shape[1] * bits.allocated // 8
     syntax = dataset.ctpatch_syntax
     data = dataset.get("PixelData")
     if not isinstance(data, bytes | bytearray | memoryview) or not len(data):
@@ -82,7 +129,9 @@ def _decode(dataset: Any) -> NDArray[Any]:
                 "damaged", f"its header promises one slice of {frame_bytes} bytes, it holds {len(data)}"
             )
     else:
-        _refuse_lies(pydicom, dataset, syntax, shape, frame_bytes)
+        stream = _checked_stream(pydicom, dataset, syntax, shape, frame_bytes)
+        if stream is not None:
+            check_stream(bits, stream)
     try:
         decoder = pydicom.pixels.get_decoder(syntax)
     except NotImplementedError:
@@ -93,14 +142,17 @@ def _decode(dataset: Any) -> NDArray[Any]:
             f"a DICOM file is in {decoder.UID.name}, and nothing to decode it is installed "
             f"({missing or 'pylibjpeg and its plugins'}); pip install 'ctpatch[prepare]'"
         )
-    pixels, _ = decoder.as_array(dataset, index=0, raw=False)
+    keeping = {} if syntax.startswith(_SIGNED_PREFIXES) else {"correct_unused_bits": False}
+    pixels, _ = decoder.as_array(dataset, index=0, raw=False, **keeping)
     image: NDArray[Any] = np.asarray(pixels)
     if image.shape != shape or image.dtype.kind not in "iu":
         raise FileProblemError("damaged", f"its pixels are {image.shape}, its header says {shape}")
-    return image
+    return image, stream
 
 
-def _refuse_lies(pydicom: Any, dataset: Any, syntax: str, shape: tuple[int, int], frame_bytes: int) -> None:
+def _checked_stream(
+    pydicom: Any, dataset: Any, syntax: str, shape: tuple[int, int], frame_bytes: int
+) -> StreamHeader | None:
     """Look into the compressed image before a decoder reserves memory for what it says.
 
     Raises:
@@ -110,16 +162,17 @@ def _refuse_lies(pydicom: Any, dataset: Any, syntax: str, shape: tuple[int, int]
     if syntax == _RLE:
         if len(frame) * _MAX_RLE_GAIN > _MAX_DECODED_BYTES and _unpacked_bytes(frame) > frame_bytes + len(frame):
             raise FileProblemError("too-large", "its RLE image unpacks to more than its header says")
-        return
-    size = _j2k_size(frame) if syntax.startswith(_J2K_PREFIXES) else _jpeg_size(frame)
-    if size is None:
+        return None
+    stream = j2k_header(frame) if syntax.startswith(_J2K_PREFIXES) else jpeg_header(frame)
+    if stream is None:
         raise FileProblemError("damaged", "its compressed image has no readable header")
-    if size != (*shape, 1):
+    if (stream.rows, stream.cols, stream.values) != (*shape, 1):
         raise FileProblemError(
             "damaged",
             f"its header says {shape[0]}x{shape[1]} pixels of one value, its compressed image "
-            f"{size[0]}x{size[1]} of {size[2]}",
+            f"{stream.rows}x{stream.cols} of {stream.values}",
         )
+    return stream
 
 
 def _unpacked_bytes(frame: bytes) -> int:
@@ -136,35 +189,7 @@ def _unpacked_bytes(frame: bytes) -> int:
     return total
 
 
-def _j2k_size(frame: bytes) -> tuple[int, int, int] | None:
-    """Rows, columns and components of a JPEG 2000 codestream (ISO 15444-1, A.5.1), also inside a JP2 file."""
-    at = frame.find(_J2K_START)
-    size = frame[at + 4 : at + 4 + 38] if at >= 0 else b""
-    if len(size) < 38:  # noqa: PLR2004
-        return None
-    width, height, left, top = (int.from_bytes(size[4 + 4 * k : 8 + 4 * k], "big") for k in range(4))
-    return height - top, width - left, int.from_bytes(size[36:38], "big")
-
-
-def _jpeg_size(frame: bytes) -> tuple[int, int, int] | None:
-    """Rows, columns and components of a JPEG or JPEG-LS image, from its frame header (ISO 10918-1, B.2.2)."""
-    at = 2
-    while at + 10 <= len(frame) and frame[at] == 0xFF:  # noqa: PLR2004
-        marker = frame[at + 1]
-        if marker == 0xFF:  # noqa: PLR2004 - fill
-            at += 1
-            continue
-        if marker in _SOF_MARKERS:
-            return (
-                int.from_bytes(frame[at + 5 : at + 7], "big"),
-                int.from_bytes(frame[at + 7 : at + 9], "big"),
-                frame[at + 9],
-            )
-        at += 2 + int.from_bytes(frame[at + 2 : at + 4], "big")
-    return None
-
-
-def _padding(dataset: Any) -> tuple[int, int] | None:
+def _padding(dataset: Any, bits: Bits) -> tuple[int, int] | None:
     """The range of stored values that are no tissue, as the pixels hold them.
 
     The value can stand as unsigned 63536 where the pixels are signed and hold -2000.
@@ -173,9 +198,8 @@ def _padding(dataset: Any) -> tuple[int, int] | None:
     if value is None or value == "":
         return None
     limit = dataset.get("PixelPaddingRangeLimit")
-    bits, signed = int(dataset.BitsAllocated), int(dataset.PixelRepresentation) == 1
     values = (value, value if limit in {None, ""} else limit)
-    ends = sorted(_as_stored(int(each), bits, signed=signed) for each in values)
+    ends = sorted(_as_stored(int(each), bits.allocated, signed=bits.signed) for each in values)
     return ends[0], ends[1]
 
 

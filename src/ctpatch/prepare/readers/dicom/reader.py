@@ -10,12 +10,12 @@ from numpy.typing import NDArray
 
 from ctpatch.errors import SliceError
 from ctpatch.files.digest import array_digest
-from ctpatch.prepare.readers.base import LeftOut, RawSlice, Scan
+from ctpatch.prepare.readers.base import LeftOut, Observed, RawSlice, Scan
 from ctpatch.prepare.readers.dicom import GroupBy
 from ctpatch.prepare.readers.dicom.acquisitions import told_apart
 from ctpatch.prepare.readers.dicom.header import CtHeader, FileProblemError, Permission, import_pydicom, look_at
 from ctpatch.prepare.readers.dicom.kinds import SCOUT
-from ctpatch.prepare.readers.dicom.pixels import read_hu
+from ctpatch.prepare.readers.dicom.pixels import read_pixels
 from ctpatch.prepare.readers.dicom.series import (
     Placed,
     Stack,
@@ -54,6 +54,7 @@ class DicomReader:
         workers: processes that look at headers.
         assume_hu: stored values of files that lack RescaleSlope or RescaleIntercept are HU.
         keep_reformats: read reformats and projections too; masks are read whatever they were made from.
+        follow_links: whether links that leave the source are followed.
     """
 
     group_by: GroupBy = "patient"
@@ -64,11 +65,12 @@ class DicomReader:
     name: str = "dicom"
     assume_hu: bool = False
     keep_reformats: bool = False
+    follow_links: bool = False
 
     def scan(self, root: Path, advance: Callable[[int], None]) -> Scan:
         """Find the slices below a folder by the headers of its files."""
         import_pydicom()
-        files, left_out = find_files(root)
+        files, left_out = find_files(root, follow_links=self.follow_links)
         root = source_folder(root)
         looked = list(self._look(root, files, advance))
         headers = [each for each in looked if isinstance(each, CtHeader)]
@@ -118,25 +120,33 @@ class DicomReader:
 
     def read(self, root: Path, slices: Iterable[RawSlice]) -> Iterator[NDArray[np.float32]]:
         """Read slices: `(H, W)` float32 in HU, upright unless their orientation is kept."""
+        return (each.image for each in self.observe(root, slices))
+
+    def observe(self, root: Path, slices: Iterable[RawSlice]) -> Iterator[Observed]:
+        """Read slices as `read` does, with their padding and what is odd about their bits."""
         root = source_folder(root)
         for each in slices:
             try:
-                image = self._read(root, each.file)
+                seen = self._read(root, each.file)
             except FileProblemError as problem:
                 raise SliceError(f"{each.file}: {problem}") from None
-            if image.shape != each.shape:
-                raise SliceError(f"{each.file}: it has shape {image.shape}, when it was found it had {each.shape}")
-            yield image
+            if seen.image.shape != each.shape:
+                raise SliceError(f"{each.file}: it has shape {seen.image.shape}, when it was found it had {each.shape}")
+            yield seen
 
-    def _read(self, root: Path, file: str) -> NDArray[np.float32]:
-        image, axes = read_hu(str(root), file, allow_deflated=self.allow_deflated, raw=self.labels)
-        turn = Turn() if self.keep_orientation else upright_turn(axes) or Turn()
-        return np.ascontiguousarray(turn.apply(image))
+    def _ways(self) -> dict[str, bool]:
+        return {"allow_deflated": self.allow_deflated, "follow_links": self.follow_links}
+
+    def _read(self, root: Path, file: str) -> Observed:
+        pixels = read_pixels(str(root), file, raw=self.labels, **self._ways())
+        turn = Turn() if self.keep_orientation else upright_turn(pixels.axes) or Turn()
+        padding = None if pixels.padding is None else turn.apply(pixels.padding)
+        return Observed(np.ascontiguousarray(turn.apply(pixels.hu)), padding, pixels.padding_hu, pixels.remarks)
 
     def _look(self, root: Path, files: list[str], advance: Callable[[int], None]) -> Iterator[CtHeader | LeftOut]:
         executor = local_executor(self.workers if len(files) > _FILES_AT_ONCE else 1)
         batches = [tuple(files[start : start + _FILES_AT_ONCE]) for start in range(0, len(files), _FILES_AT_ONCE)]
-        shared = (str(root), self.allow_deflated, self._permissions())
+        shared = (str(root), self._ways(), self._permissions())
         while batches:
             lost: list[str] = []
             for outcome in executor.run(_look_at_all, shared, batches):
@@ -160,7 +170,7 @@ class DicomReader:
             seen: set[str] = set()
             for file in (each.header.file for each in run):
                 try:
-                    digest = array_digest(self._read(root, file))
+                    digest = array_digest(self._read(root, file).image)
                 except FileProblemError as problem:
                     surplus[file] = problem.left_out(file)
                     continue
@@ -172,9 +182,11 @@ class DicomReader:
         return [each for each in series if each.header.file not in surplus]
 
 
-def _look_at_all(shared: tuple[str, bool, frozenset[Permission]], files: tuple[str, ...]) -> list[CtHeader | LeftOut]:
-    root, allow_deflated, permissions = shared
-    return [look_at(root, file, allow_deflated=allow_deflated, permissions=permissions) for file in files]
+def _look_at_all(
+    shared: tuple[str, dict[str, bool], frozenset[Permission]], files: tuple[str, ...]
+) -> list[CtHeader | LeftOut]:
+    root, ways, permissions = shared
+    return [look_at(root, file, permissions=permissions, **ways) for file in files]
 
 
 def _one_id_for_all(headers: list[CtHeader], group_by: GroupBy) -> Iterator[str]:

@@ -121,6 +121,16 @@ def group_of(header: CtHeader, group_by: GroupBy) -> tuple[str, GroupKind]:
     return (name if kind == "patient" else f"{kind} {name}"), kind
 
 
+def patient_of(header: CtHeader, group_by: GroupBy) -> tuple[str, GroupKind]:
+    """Whose slice it is: the patient; without an id the study, which is of one patient alone; else the group.
+
+    Where ids are blank, a top folder is the user's own word for a patient, who can have several studies.
+    """
+    found, kind = group_of(header, "patient")
+    known = kind == "patient" or (kind == "study" and group_by != "top-folder")
+    return (found, kind) if known else group_of(header, group_by)
+
+
 @dataclass(frozen=True, slots=True)
 class Stack:
     """Slices that belong together, along their normal.
@@ -137,18 +147,19 @@ class Stack:
 
 
 def into_series(placed: Iterable[Placed], group_by: GroupBy) -> list[Stack]:
-    """Slices by group, series (or folder, where its id is blank), orientation, size and spacing; sorted.
+    """Slices by group and patient, series (or folder, where its id is blank), orientation, size and spacing; sorted.
 
     Orientations and spacings that differ by rounding are one. Then all positions are taken along one normal.
     """
-    together: dict[tuple[str, str, tuple[int, int]], list[Placed]] = defaultdict(list)
+    together: dict[tuple[tuple[str, ...], str, tuple[int, int]], list[Placed]] = defaultdict(list)
     for each in placed:
         header = each.header
         series = header.series or f"folder {header.file.rpartition('/')[0]}"
-        together[group_of(header, group_by)[0], series, header.shape].append(each)
+        owners = tuple(dict.fromkeys((group_of(header, group_by)[0], patient_of(header, group_by)[0])))
+        together[owners, series, header.shape].append(each)
     stacks: list[Stack] = []
     tolerance = 2 * math.sin(math.radians(SAME_ORIENTATION_DEG) / 2)  # between the ends of two directions
-    for (group, series, shape), members in together.items():
+    for (owners, series, shape), members in together.items():
         axes_of = common_points((each.header.axes for each in members if each.header.axes), tolerance, vectors=2)
         spacing_of = common_points(
             (each.header.spacing_mm for each in members if each.header.spacing_mm), SAME_SPACING_MM
@@ -158,7 +169,7 @@ def into_series(placed: Iterable[Placed], group_by: GroupBy) -> list[Stack]:
             axes = each.header.axes and axes_of[each.header.axes]
             spacing = each.header.spacing_mm and spacing_of[each.header.spacing_mm]
             name = (
-                group,
+                *owners,
                 series,
                 axes and tuple(round(value, 3) + 0.0 for value in axes),
                 shape,
@@ -274,7 +285,7 @@ def raw_slices(name: str, series: list[Placed], group_by: GroupBy) -> Iterator[R
     """The records of a series' slices, in order."""
     for order, each in enumerate(series):
         header = each.header
-        group, kind = group_of(header, group_by)
+        (group, kind), (patient, patient_kind) = group_of(header, group_by), patient_of(header, group_by)
         yield RawSlice(
             file=header.file,
             item=0,
@@ -289,4 +300,6 @@ def raw_slices(name: str, series: list[Placed], group_by: GroupBy) -> Iterator[R
             names=header.names,
             origin_mm=header.origin_mm,
             axes=header.axes,
+            patient=None if patient == group else patient,
+            patient_kind=None if patient == group else patient_kind,
         )

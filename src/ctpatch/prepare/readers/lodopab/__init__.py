@@ -38,8 +38,14 @@ class Lodopab(RawFormat):
         if not self.pairs and (self.filter_name, self.frequency_scaling) != ("hann", 1.0):
             raise ConfigError("filter, frequency_scaling: these are for the reconstruction of pairs; add --pairs")
         if self.pairs and array == "image":
-            return LodopabReader("observation", self.keep_orientation, self.filter_name, self.frequency_scaling)
-        return LodopabReader("ground_truth", self.keep_orientation)
+            return LodopabReader(
+                "observation",
+                self.keep_orientation,
+                self.filter_name,
+                self.frequency_scaling,
+                follow_links=self.follow_links,
+            )
+        return LodopabReader("ground_truth", self.keep_orientation, follow_links=self.follow_links)
 
     def arrays(self) -> tuple[str, ...]:
         """The ground truth is the `target` of pairs."""

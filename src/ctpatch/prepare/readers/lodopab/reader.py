@@ -19,6 +19,7 @@ from typing import Literal
 import numpy as np
 from numpy.typing import NDArray
 
+from ctpatch.core.rounding import is_rounding, shown_number
 from ctpatch.errors import ConfigError, RangeError, SliceError, SourceManifestError
 from ctpatch.files.atomic import system_errors
 from ctpatch.prepare.readers.base import GroupKind, LeftOut, RawSlice, Scan, SeriesNote
@@ -40,6 +41,7 @@ GEOMETRY = ParallelBeam(
     pixels=SIDE, pixel_mm=_SIDE_MM / SIDE, bins=513, pitch_mm=_SIDE_MM * math.sqrt(2.0) / 513, angles=1000
 )
 _SHAPES: dict[Kind, tuple[int, int]] = {"ground_truth": (SIDE, SIDE), "observation": (1000, 513)}
+_VALUES = (0.0, 1.0)
 _MM_PER_M = 1000.0  # observations are integrals along metres
 
 _DATA_NAME = re.compile(r"(ground_truth|observation)_(train|validation|test|challenge)_(\d{3})\.hdf5")
@@ -64,6 +66,7 @@ class LodopabReader:
         kind: `ground_truth`, or `observation`: the low-dose images, reconstructed and clipped to [0, 1].
         keep_orientation: leave images as they are stored, the patient on the side, rather than upright.
         filter_name, frequency_scaling: of the filtered back-projection.
+        follow_links: whether links that leave the source are followed.
 
     Raises:
         ConfigError: an option has a value that is not known.
@@ -73,6 +76,7 @@ class LodopabReader:
     keep_orientation: bool = False
     filter_name: FilterName = "hann"
     frequency_scaling: float = 1.0
+    follow_links: bool = False
 
     name: str = field(default="lodopab", init=False)
 
@@ -83,7 +87,7 @@ class LodopabReader:
 
     def scan(self, root: Path, advance: Callable[[int], None]) -> Scan:
         """Find the slices of all splits, in the order of their sample numbers."""
-        names, left_out = find_files(root)
+        names, left_out = find_files(root, follow_links=self.follow_links)
         scan = Scan(left_out=left_out)
         splits = _splits(root, names, scan, advance)
         for split, found in sorted(splits.items()):
@@ -116,11 +120,11 @@ class LodopabReader:
     def _valid_rows(self, root: Path, split: str, number: int, found: _Split, scan: Scan) -> int:
         """Count the rows of a file that are slices, and note those that are fill."""
         file = found.files[self.kind][number]
-        with _opened(root, file, self.kind) as array:
+        with self._opened(root, file, self.kind) as array:
             stored = array.shape[0]
             rows = min(stored, max(PUBLISHED_LENGTHS[split] - number * ROWS_IN_A_FILE, 0))
             if self.kind == "ground_truth":
-                rows = min(rows, _observed(root, found.files["observation"].get(number), rows))
+                rows = min(rows, self._observed(root, found.files["observation"].get(number), rows))
                 if number == max(found.files["ground_truth"]):
                     while rows and not array.rows(rows - 1, rows).any():
                         rows -= 1
@@ -129,10 +133,24 @@ class LodopabReader:
             scan.left_out.append(LeftOut(file, "fill", reason))
         return rows
 
+    def _observed(self, root: Path, file: str | None, rows: int) -> int:
+        """Rows of the file of observations beside; `rows` where there is none that can be read."""
+        if file is None:
+            return rows
+        try:
+            with self._opened(root, file, "observation") as array:
+                return array.shape[0]
+        except SliceError:
+            return rows
+
+    def _opened(self, root: Path, file: str, kind: Kind) -> AbstractContextManager[HdfArray]:
+        path = source_file(root, file, follow_links=self.follow_links)
+        return open_array(path, file, "data", (None, *_SHAPES[kind]))
+
     def read(self, root: Path, slices: Iterable[RawSlice]) -> Iterator[Image]:
         """Read slices, in order: `(362, 362)` float32 in [0, 1] each; ground truth outside it raises RangeError."""
         for file, rows in groupby(slices, key=lambda each: each.file):
-            with _opened(root, file, self.kind) as array:
+            with self._opened(root, file, self.kind) as array:
                 for one in rows:
                     yield self._finish(array.row(one.item), f"{file}[{one.item}]")
 
@@ -145,8 +163,9 @@ class LodopabReader:
             sinogram = stored * np.float32(_MM_PER_M)
             upright = filtered_back_projection(sinogram, GEOMETRY, self.filter_name, self.frequency_scaling)
             np.clip(upright, 0.0, 1.0, out=upright)
-        elif low < 0.0 or high > 1.0:
-            raise RangeError(f"{name} reaches from {low:g} to {high:g}, wanted LoDoPaB-CT's [0, 1]")
+        elif not is_rounding(low, high, _VALUES):
+            low_text, high_text = shown_number(stored.min()), shown_number(stored.max())
+            raise RangeError(f"{name} reaches from {low_text} to {high_text}, wanted LoDoPaB-CT's [0, 1]")
         else:
             upright = stored.T
         return np.ascontiguousarray(upright.T if self.keep_orientation else upright)
@@ -177,21 +196,6 @@ def _slice(split: str, file: str, row: int, sample: int, patients: list[str] | N
     kind: GroupKind = "series" if patients is None else "patient"
     group = split if patients is None else patients[sample]
     return RawSlice(file, row, (SIDE, SIDE), group, kind, split, sample, unit="mapped", split=split, label=split)
-
-
-def _opened(root: Path, file: str, kind: Kind) -> AbstractContextManager[HdfArray]:
-    return open_array(source_file(root, file), file, "data", (None, *_SHAPES[kind]))
-
-
-def _observed(root: Path, file: str | None, rows: int) -> int:
-    """Rows of the file of observations beside; `rows` where there is none that can be read."""
-    if file is None:
-        return rows
-    try:
-        with _opened(root, file, "observation") as array:
-            return array.shape[0]
-    except SliceError:
-        return rows
 
 
 def _notes(split: str, numbers: list[int], found: _Split, kept: int) -> Iterator[SeriesNote]:

@@ -27,7 +27,7 @@ class Nifti(RawFormat):
         """One reader for all arrays."""
         from ctpatch.prepare.readers.nifti.reader import NiftiReader  # noqa: PLC0415
 
-        return NiftiReader(self.group_by)
+        return NiftiReader(self.group_by, self.follow_links)
 
     def recorded(self) -> dict[str, Any]:
         """Who stays together."""

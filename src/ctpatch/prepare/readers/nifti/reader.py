@@ -16,7 +16,7 @@ from ctpatch.prepare.readers.base import GroupKind, LeftOut, RawSlice, Scan, Ser
 from ctpatch.prepare.readers.nifti import GroupBy
 from ctpatch.prepare.readers.nifti.header import HEADER_BYTES, AxialGrid, NiftiHeader, axial_grid, kind_of, parse_header
 from ctpatch.prepare.readers.nifti.voxels import check_size, open_nifti, read_planes
-from ctpatch.prepare.readers.tree import find_files, source_file, source_folder
+from ctpatch.prepare.readers.tree import find_files, is_apple_double, source_file, source_folder
 
 _BIDS_SUBJECT = re.compile(r"(?:^|/)(sub-[A-Za-z0-9]+)(?=[/_.])")
 _NAMED_NIFTI = re.compile(r".*\.nii(\.gz)?", re.IGNORECASE)
@@ -24,6 +24,7 @@ _LEFT_OUT = {
     "pair": ("pair-of-files", "its voxels lie in a second file (.hdr and .img); write both as one .nii"),
     None: ("not-nifti", "it is no NIfTI file"),
 }
+_APPLE_DOUBLE = ("apple-double", "it is what macOS leaves beside a file (AppleDouble), with no voxels in it")
 _STRAIGHT_DEGREES = 0.1  # below, a slice of 400 mm is off the axial plane by less than a slice's thickness
 
 
@@ -37,12 +38,14 @@ class NiftiReader:
     Attributes:
         group_by: what else must not be divided between splits: all files of a `folder`, or each `file`. Files that
             lie in the source folder itself are groups of their own.
+        follow_links: whether links that leave the source are followed.
 
     Raises:
         ConfigError: an option has a value that is not known.
     """
 
     group_by: GroupBy = "folder"
+    follow_links: bool = False
 
     name: str = field(default="nifti", init=False)
 
@@ -52,7 +55,7 @@ class NiftiReader:
 
     def scan(self, root: Path, advance: Callable[[int], None]) -> Scan:
         """Find the axial slices of all volumes; headers alone are read."""
-        names, left_out = find_files(root)
+        names, left_out = find_files(root, follow_links=self.follow_links)
         scan = Scan(left_out=left_out)
         for name in names:
             try:
@@ -65,6 +68,9 @@ class NiftiReader:
         return scan
 
     def _scan_file(self, path: Path, name: str, scan: Scan) -> None:
+        if is_apple_double(name):
+            scan.left_out.append(LeftOut(name, *_APPLE_DOUBLE))
+            return
         start = _first_bytes(path, name)
         kind = kind_of(start)
         if kind is None and _NAMED_NIFTI.fullmatch(name):
@@ -109,7 +115,7 @@ class NiftiReader:
         """Read slices, in order: `(H, W)` float32 each, `stored * scl_slope + scl_inter`, which for CT is HU."""
         for file, group in groupby(slices, key=lambda each: each.file):
             rows = list(group)
-            path = source_file(root, file)
+            path = source_file(root, file, follow_links=self.follow_links)
             header = parse_header(_first_bytes(path, file), file)
             grid = axial_grid(header)
             with open_nifti(path, file) as stream:
