@@ -129,6 +129,14 @@ def test_a_single_nifti_file_is_a_source(tmp_path: Path, key: Path) -> None:
     assert result.meta.splits["train"].num_slices == 5
 
 
+def test_the_key_may_lie_beside_a_single_file_that_is_the_source(raw: Path, tmp_path: Path, key: Path) -> None:
+    beside = key.rename(raw / "ann/one/my.key")
+    result = prepare_dicom(raw / "ann/one/002", tmp_path / "data", "set", split=["train=1"], key=beside)
+    assert result.meta.splits["train"].num_slices == 1
+    with pytest.raises(UsageError, match=r"the key my\.key lies in"):
+        prepare_dicom(raw / "ann/one", tmp_path / "data", "folder", split=["train=1"], key=beside)
+
+
 @pytest.mark.parametrize("names_shown", [True, False])
 def test_an_archive_is_named_as_one(raw: Path, tmp_path: Path, key: Path, names_shown: bool) -> None:
     with zipfile.ZipFile(tmp_path / "all.zip", "w") as archive:
@@ -163,7 +171,8 @@ def test_assumed_hu_and_kept_reformats_are_on_record(
     assert "RescaleIntercept is missing and taken to be 0" in capsys.readouterr().err
     meta = json.loads((tmp_path / "data/prepared/both/prepare_meta.json").read_text())
     assert (meta["options"]["assume_hu"], meta["options"]["keep_reformats"]) == (True, True)
-    assert [note["kind"] for note in meta["notes"]] == ["assumed-hu"]
+    # The values were made for an intercept of -1024, so 0 is wrong; the check of values reports that too.
+    assert [note["kind"] for note in meta["notes"]] == ["assumed-hu", "hu-far-above-bone"]
     ordinary = tmp_path / "ordinary"
     write_series(ordinary, 1)
     result = prepare_dicom(ordinary, tmp_path / "data", "ordinary", split=["train=1"], key=key)

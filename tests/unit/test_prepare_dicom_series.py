@@ -13,7 +13,7 @@ import pytest
 from ctpatch.prepare.readers.base import Scan, SeriesNote
 from ctpatch.prepare.readers.dicom.reader import DicomReader
 from ctpatch.prepare.readers.dicom.together import common_points
-from dicom_files import pixels_of, write_ct
+from dicom_files import ROOT, pixels_of, write_ct
 
 
 def scan(root: Path, **options: Any) -> Scan:
@@ -102,6 +102,41 @@ def test_names_of_files_make_no_difference_to_what_belongs_together(tmp_path: Pa
         for name, other in zip(names, others, strict=True):
             shutil.copy(tmp_path / "a" / name, tmp_path / str(seed) / other)
         assert {(each.series, each.order, each.position_mm) for each in scan(tmp_path / str(seed)).slices} == wanted
+
+
+@pytest.mark.parametrize(
+    ("group_by", "group", "kind", "patients"),
+    [
+        ("patient", None, "patient", [None, None]),
+        ("top-folder", "folder all", "folder", ["ann", "bob"]),
+        ("series", f"series {ROOT}1.1", "series", ["ann", "bob"]),
+    ],
+)
+def test_directions_that_jitter_are_one_series_for_each_patient_of_a_group(
+    tmp_path: Path, group_by: str, group: str | None, kind: str, patients: list[str | None]
+) -> None:
+    """Both have one series id; every second slice is of the other one."""
+    jitter = [0.001, -0.002, 0.0015, -0.0005, 0.002, -0.001]
+    tags = [
+        {
+            "PatientID": ("ann", "bob")[number % 2],
+            "ImageOrientationPatient": turned(0.0286 + each),
+            "ConvolutionKernel": "B40f",
+        }
+        for number, each in enumerate(jitter)
+    ]
+    write(tmp_path / "all", range(6), tags)
+    found = scan(tmp_path, group_by=group_by)
+    np.testing.assert_allclose(np.array(positions(found), float), [[0, 2, 4], [1, 3, 5]], atol=1e-6)
+    assert "several-orientations" not in kinds(found)
+    by_patient = sorted(found.slices, key=lambda each: each.who)
+    assert [each.file for each in by_patient] == [f"all/{number:03d}" for number in (0, 2, 4, 1, 3, 5)]
+    assert [each.who for each in by_patient] == ["ann"] * 3 + ["bob"] * 3
+    assert [each.patient for each in by_patient[::3]] == patients
+    assert {(each.group, each.group_kind) for each in by_patient} == (
+        {(name, kind) for name in ("ann", "bob")} if group is None else {(group, kind)}
+    )
+    assert {(each.names, each.label) for each in by_patient} == {(("B40f",), "B40f")}
 
 
 def test_the_order_of_points_makes_no_difference() -> None:
