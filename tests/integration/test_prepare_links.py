@@ -125,6 +125,29 @@ def test_what_links_lead_to_is_prepared_by_value(root: Path, tmp_path: Path, key
     assert prepare_raw(raw, root, tmp_path / "data", "set", **options).outcome == "complete"
 
 
+def test_an_assumed_intercept_reaches_files_behind_links(tmp_path: Path, key: Path) -> None:
+    stored = write_series(tmp_path / STORE, 2, RescaleIntercept=None)
+    root = tmp_path / "raw"
+    root.mkdir()
+    (root / "ann").symlink_to(tmp_path / STORE, target_is_directory=True)
+    with pytest.raises(SliceError, match=r"ann/001: it has RescaleSlope and no RescaleIntercept"):
+        prepare_dicom(root, tmp_path / "data", "set", split=["train=1"], key=key, follow_links=True)
+    options: dict[str, Any] = {"split": ["train=1"], "key": key, "follow_links": True, "assume_hu": True}
+    result = prepare_dicom(root, tmp_path / "data", "set", **options)
+    assert (result.meta.options["follow_links"], result.meta.options["assume_hu"]) == (True, True)
+    for number, image in enumerate(stored):
+        prepared = np.load(result.folder / f"train/train_{number:06d}.npy")
+        np.testing.assert_array_equal(prepared, unit_of(image + np.int16(1024)))  # an intercept of 0, not of -1024
+
+
+def test_links_and_archives_are_both_hinted_at_where_nothing_is_found(root: Path, tmp_path: Path, key: Path) -> None:
+    for name in ("one.zip", "two.tar.gz", "notes.txt", "more.txt"):
+        (root / name).write_text("no slice")
+    hints = "; --follow-links follows links that lead out of the source; 2 of the files are archives by their names"
+    with pytest.raises(SliceError, match=f"3 outside-link.*{hints}: unpack them first"):
+        prepare_dicom(root, tmp_path / "data", "set", split=["train=1"], key=key)
+
+
 def test_links_that_are_not_followed_are_not_on_record(tmp_path: Path, key: Path) -> None:
     write_series(tmp_path / "raw", 2)
     result = prepare_dicom(tmp_path / "raw", tmp_path / "data", "set", split=["train=1"], key=key)

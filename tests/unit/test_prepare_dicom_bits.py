@@ -8,7 +8,7 @@ import pytest
 from numpy.typing import NDArray
 
 from ctpatch.errors import SliceError
-from ctpatch.prepare.readers.base import Observed, Scan
+from ctpatch.prepare.readers.base import Observed, Scan, SeriesNote
 from ctpatch.prepare.readers.dicom.bits import Bits, BitsError, values_of
 from ctpatch.prepare.readers.dicom.reader import DicomReader
 from ctpatch.prepare.readers.dicom.stream import StreamHeader
@@ -101,6 +101,28 @@ def test_a_compressed_image_of_just_the_bits_stored_is_read_as_it_is(tmp_path: P
     seen = observe(tmp_path)
     np.testing.assert_array_equal(seen.image, values - 1024)
     assert kinds(seen) == []
+
+
+def test_bits_that_stand_there_twice_are_taken_once(tmp_path: Path) -> None:
+    values = numbers(-2048, 2047)
+    tags: dict[str, Any] = {
+        "BitsAllocated": [16, 16],
+        "BitsStored": [12, 12],
+        "HighBit": [11, 11],
+        "PixelRepresentation": [1, 1],
+    }
+    write(tmp_path / "a", (values & 0xFFF) | 0x3000, EXPLICIT, **tags)
+    seen = observe(tmp_path)
+    np.testing.assert_array_equal(seen.image, values - 1024)
+    assert kinds(seen) == ["unused-bits"]
+    assert "doubled-values" in [note.kind for note in scan(tmp_path).notes if isinstance(note, SeriesNote)]
+
+
+def test_bits_that_stand_there_twice_and_differ_are_a_fault(tmp_path: Path) -> None:
+    write(tmp_path / "a", numbers(0, 4095), EXPLICIT, BitsStored=[12, 16], HighBit=11)
+    (left,) = scan(tmp_path).left_out
+    assert (left.kind, left.fault) == ("conflicting-values", True)
+    assert "BitsStored has 2 values that differ (12 and 16)" in left.reason
 
 
 def test_pixels_that_need_more_bits_than_stored_are_remarked_upon(tmp_path: Path) -> None:

@@ -162,7 +162,10 @@ def test_slices_are_made_upright(tmp_path: Path, name: str) -> None:
 
 def test_sagittal_slices_are_kept_and_named(tmp_path: Path) -> None:
     assert upright_turn((0, 1, 0, 0, 0, -1)) is None
-    write_ct(tmp_path / "a", pixels_of(5), ImageOrientationPatient=[0, 1, 0, 0, 0, -1])
+    for number in range(3):
+        axes, where = [0, 1, 0, 0, 0, -1], [2 * number, 0, 0]
+        write_ct(tmp_path / str(number), pixels_of(number), ImageOrientationPatient=axes, ImagePositionPatient=where)
+    assert len(scan(tmp_path).slices) == 3
     notes = [note for note in scan(tmp_path).notes if isinstance(note, SeriesNote)]
     assert [note.kind for note in notes] == ["not-axial"]
 
@@ -242,7 +245,7 @@ def test_one_id_for_many_studies_is_pointed_out(tmp_path: Path) -> None:
         ({"SOPClassUID": "1.2.840.10008.5.1.4.1.1.2.1"}, "enhanced-ct-image-storage", False),
         ({"SOPClassUID": "1.2.3.4.5"}, "unknown-storage", False),
         ({"ImageType": ["ORIGINAL", "PRIMARY", "LOCALIZER"]}, "localizer", False),
-        ({"RescaleType": "US"}, "not-hu", False),
+        ({"RescaleType": "PCT"}, "not-hu", False),
         ({"RescaleSlope": None}, "no-rescale", True),
         ({"RescaleSlope": 0}, "no-rescale", True),
         ({"NumberOfFrames": 40}, "multi-frame", True),

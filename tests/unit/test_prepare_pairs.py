@@ -3,7 +3,8 @@
 from dataclasses import replace
 from typing import Any
 
-from ctpatch.prepare.pairs import match, of_series
+from ctpatch.prepare.pairs import match
+from ctpatch.prepare.patterns import of_series
 from ctpatch.prepare.readers.base import RawSlice
 
 AXES = (1.0, 0.0, 0.0, 0.0, 1.0, 0.0)

@@ -157,7 +157,7 @@ class HuOptions(OptionGroup):
     Attributes:
         target: A second source, whose slices become the array target.
         mask: A source of masks, kept as they are.
-        series: Which series become image: a pattern of paths, descriptions or kernels, `*B70f*`.
+        series: Which series become image: a pattern of the path, the description or the kernel, `*B70f*`.
         target_series: Which series become target, of --target or of the same source.
         match_by: Partners by patient and position, or by the same path. [dicom position, nifti path]
         window: Lowest and highest HU, mapped to 0 and 1. [-1024 3072]

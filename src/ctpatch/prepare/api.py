@@ -70,7 +70,7 @@ def prepare_raw(
         dataset: its name.
         target: a second source, whose slices become the array `target`.
         mask: a source of masks; they become the array `mask`, unchanged.
-        series: pattern (`*B70f*`) of the paths, descriptions or kernels that become `image`.
+        series: pattern (`*B70f*`) that the path, the description or the kernel of what becomes `image` is to fit.
         target_series: the same for `target`, in the second source where there is one, else in the first.
         match_by: partners by `position` (patient and place) or by `path`; None takes `path` for NIfTI, else `position`.
         window: lowest and highest HU, mapped to 0 and 1; None takes -1024 and 3072.
@@ -125,14 +125,20 @@ def prepare_dicom(
     group_by: DicomGroup = "patient",
     keep_orientation: bool = False,
     allow_deflated: bool = False,
+    assume_hu: bool = False,
+    keep_reformats: bool = False,
     **options: Unpack[HuKeywords],
 ) -> PrepareResult:
     """Prepare the CT slices in a tree of DICOM files; see `prepare_raw` for what the options mean and what is raised.
 
     `group_by` says what must not be divided between splits. `keep_orientation` leaves prone and decubitus slices as
     they are stored; `allow_deflated` reads deflated files, within bounds. Masks have to be stored as CT slices.
+
+    `assume_hu` takes 1 for a RescaleSlope and 0 for a RescaleIntercept that are missing; otherwise such a file is a
+    fault. `keep_reformats` prepares reformats and projections too, which were made from slices.
     """
-    return prepare_raw(Dicom(group_by, keep_orientation, allow_deflated), source, out, dataset, **options)
+    raw = Dicom(group_by, keep_orientation, allow_deflated, assume_hu, keep_reformats)
+    return prepare_raw(raw, source, out, dataset, **options)
 
 
 @shown_keywords(like=prepare_raw)
@@ -192,9 +198,9 @@ def prepare(
         raise UsageError(
             f"{names.name} would say who is who, in the folder that is written; choose a --names elsewhere"
         )
-    pseudonyms, keep_key = _load_key(options, (data_root, *(source.folder for source in arrays)))
+    pseudonyms, keep_key = _load_key(options, (data_root, *(source.root for source in arrays)))
     calling = Calling(pseudonyms, options.names_shown, options.names)
-    found = find(arrays, match_by, listener)
+    found = find(arrays, match_by, listener, names_shown=options.names_shown)
     with calling.speaking_of(found):
         refuse_faults(found, options.on_error)
         rows, unfit = fitting_rows(found.rows, geometry)
@@ -254,7 +260,9 @@ def prepare(
 def _existing(source: SourcePath, array: str) -> Path:
     root = given_path(source)
     if not root.exists():
-        raise UsageError(f"{str(root)!r} does not exist; give the folder of the raw CT that becomes {array}")
+        raise UsageError(
+            f"{str(root)!r} does not exist; give the folder or the file of the raw CT that becomes {array}"
+        )
     return root.resolve()
 
 
@@ -278,7 +286,7 @@ def _refuse_overlap(arrays: Sequence[ArraySource], folder: Path) -> None:
     output, name = folder.resolve(), folder.name
     for source in arrays:
         raw = source.root.name
-        if output.is_relative_to(source.folder):
+        if output.is_relative_to(source.root):
             raise UsageError(f"the output {name} would lie in the source {raw}; choose an --out that is not in it")
         if source.root.is_relative_to(output):
             raise UsageError(f"the source {raw} lies in the output; raw CT does not belong there")

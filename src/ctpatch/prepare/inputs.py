@@ -7,8 +7,10 @@ from pathlib import Path
 
 from ctpatch.errors import SliceError, UsageError
 from ctpatch.events import Listener, Notice, WorkAdvanced, WorkFinished, WorkStarted
-from ctpatch.prepare.pairs import match, of_series, say_which
+from ctpatch.prepare.archives import ENDINGS, archive_kind
+from ctpatch.prepare.pairs import match, say_which
 from ctpatch.prepare.part import ArraySource
+from ctpatch.prepare.patterns import none_fits, of_series
 from ctpatch.prepare.planning import Row
 from ctpatch.prepare.readers.base import LeftOut, RawSlice, Reader, Scan, SeriesNote
 from ctpatch.words import MatchBy, OnError
@@ -20,24 +22,26 @@ _NAMES_SHOWN = 5
 class Found:
     """What scanning and matching gave: rows of partners, what is odd about series, and what is left out, by array.
 
-    `empty` are arrays for which there is no slice at all. From `unpaired_from` on, `left_out` has slices that were
-    asked for.
+    `given` are names of single files that the user gave as a source. `empty` are arrays for which there is no slice at
+    all. From `unpaired_from` on, `left_out` has slices that were asked for.
     """
 
     rows: list[Row] = field(default_factory=list)
     left_out: list[tuple[str, LeftOut]] = field(default_factory=list)
     notes: list[SeriesNote] = field(default_factory=list)
+    given: set[str] = field(default_factory=set)
     empty: list[ArraySource] = field(default_factory=list)
     unpaired_from: int = 0
 
 
-def find(arrays: Sequence[ArraySource], match_by: MatchBy, listener: Listener) -> Found:
+def find(arrays: Sequence[ArraySource], match_by: MatchBy, listener: Listener, *, names_shown: bool = True) -> Found:
     """Scan each source once, then give every slice its partners.
 
-    UsageError is raised where a pattern fits nothing, or two arrays are the same slices.
+    UsageError is raised where a pattern fits nothing, or two arrays are the same slices. With `names_shown`, it may
+    name paths of the source.
     """
     scans: dict[tuple[Path, Reader], Scan] = {}
-    found = Found()
+    found = Found(given={source.root.name for source in arrays if not source.root.is_dir()})
     for source in arrays:
         where = (source.root, source.reader)
         if where in scans:
@@ -58,10 +62,9 @@ def find(arrays: Sequence[ArraySource], match_by: MatchBy, listener: Listener) -
     for source in arrays:
         where = (source.root, source.reader)
         slices = of_series(scans[where].slices, source.pattern)
-        if source.pattern is not None and not slices:
-            raise UsageError(
-                f"no slice of {source.array} fits {source.pattern!r}; patterns are those of a shell: '*B40f*'"
-            )
+        if source.pattern is not None and scans[where].slices and not slices:
+            there = scans[where].slices
+            raise UsageError(none_fits(source.array, source.pattern, there, paths_shown=names_shown))
         first = asked.setdefault((*where, source.pattern), source.array)
         if first != source.array:
             raise UsageError(f"{first} and {source.array} are the same slices; name the series that are meant")
@@ -107,6 +110,9 @@ def nothing_found(arrays: Sequence[ArraySource], found: Found) -> str:
     """What to say where there is nothing to prepare: of the array that has no slice, else of all."""
     meant = found.empty[:1] or arrays
     names = [source.array for source in meant]
+    kind = archive_kind(meant[0].root) if meant[0].root.is_file() else None
+    if kind is not None:
+        return f"{meant[0].root.name} is {kind}, which ctpatch does not look into; unpack it and give the folder"
     kinds = Counter(left.kind for array, left in found.left_out if array in names)
     seen = ", ".join(f"{count} {kind}" for kind, count in sorted(kinds.items())) or "no files"
     # What is no slice, or of another series, is no reason where there are slices; a partner left over is none either.
@@ -118,4 +124,6 @@ def nothing_found(arrays: Sequence[ArraySource], found: Found) -> str:
     hint = f"; {which}" if "pair-ambiguous" in kinds and not told else ""
     if "outside-link" in kinds:
         hint += "; --follow-links follows links that lead out of the source"
+    if packed := sum(left.where.lower().endswith(ENDINGS) for left in causes):
+        hint += f"; {packed} of the files are archives by their names: unpack them first"
     return f"no slices to prepare as {' and '.join(names)} in {meant[0].root.name}: {seen}{example}{hint}"

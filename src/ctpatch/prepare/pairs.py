@@ -4,7 +4,6 @@ from bisect import bisect_left, bisect_right
 from collections import Counter, defaultdict
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
-from fnmatch import fnmatchcase
 from operator import attrgetter
 
 from ctpatch.prepare.readers.base import LeftOut, RawSlice
@@ -24,16 +23,6 @@ class Matching:
     partners: dict[RawSlice, RawSlice] = field(default_factory=dict)
     images_left: list[LeftOut] = field(default_factory=list)
     others_left: list[LeftOut] = field(default_factory=list)
-
-
-def of_series(slices: Sequence[RawSlice], pattern: str | None) -> list[RawSlice]:
-    """The slices whose path, or whose series' description or kernel, fits a pattern; letter case does not matter."""
-    if pattern is None:
-        return list(slices)
-    wanted = pattern.lower()
-    return [
-        each for each in slices if fnmatchcase(each.file.lower(), wanted) or fnmatchcase(each.label.lower(), wanted)
-    ]
 
 
 def match(images: Sequence[RawSlice], others: Sequence[RawSlice], by: MatchBy, array: str = "target") -> Matching:

@@ -89,7 +89,8 @@ class Calling:
                 for quoted in (repr(name), repr(name[:_MAX_QUOTED])):
                     stands_for[quoted] = self.pseudonyms.patient(name)
         stands_for |= {left.where: self.pseudonyms.file(left.where) for _, left in found.left_out}
-        return replace_names(message, stands_for)
+        # What the user named on the command line is no secret to the user.
+        return replace_names(message, {name: said for name, said in stands_for.items() if name not in found.given})
 
     def write_names(self, rows: Sequence[Row], found: Found) -> None:
         """Write the user's list, where one is wanted: all slices that are prepared and all files that are not."""

@@ -41,6 +41,7 @@ class RawSlice:
         unit: `HU`, or `mapped` where values are in [0, 1] already.
         split: the split that the source itself gives.
         label: what a series is called in the source, for `--series` patterns; never written.
+        names: the parts of the label that a pattern can fit alone: description and kernel.
         origin_mm: centre of the first pixel in the patient.
         axes: directions of the columns' and the rows' numbers in the patient, six cosines.
         patient: whose slice it is, where splits keep something else together than the patient: `group` then is a
@@ -60,6 +61,7 @@ class RawSlice:
     unit: Unit = "HU"
     split: str | None = None
     label: str = ""
+    names: tuple[str, ...] = ()
     origin_mm: tuple[float, float, float] | None = None
     axes: tuple[float, float, float, float, float, float] | None = None
     patient: str | None = None

@@ -6,18 +6,23 @@ what cannot be read is named, not raised.
 
 import io
 import logging
-import math
 import os
 import stat
 import warnings
 import zlib
+from collections.abc import Iterator
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Literal
 
 from ctpatch.files.paths import Root
 from ctpatch.prepare.geometry import MAX_RAW_PIXELS
 from ctpatch.prepare.readers.base import LeftOut, library
 from ctpatch.prepare.readers.dicom.bits import ALLOCATED, Bits, BitsError
+from ctpatch.prepare.readers.dicom.kinds import is_derived, made_from_slices, refuse_no_slice
+from ctpatch.prepare.readers.dicom.orientation import Remark, orientation_of
+from ctpatch.prepare.readers.dicom.remarks import remarks_of
+from ctpatch.prepare.readers.dicom.rescale import Rescale, settle_rescale, why_no_hu
+from ctpatch.prepare.readers.dicom.tags import HeaderError, Tags
 
 MAX_FILE_BYTES = 256 * 1024 * 1024
 """Largest file of one CT slice; those of scanners have less than a tenth."""
@@ -34,22 +39,31 @@ _PREAMBLE = 128
 _MAX_META_BYTES = 65536
 _SMALL_READ = 65536
 _LONG_LENGTHS = frozenset({b"OB", b"OW", b"UN", b"SQ", b"UT", b"OF", b"OD", b"UC", b"UR", b"OL", b"OV"})
-_MAX_TEXT = 512
-_AXES_TOLERANCE = 0.02
 
 HEADER_TAGS = (
     *("ImageType", "SOPClassUID", "PatientID", "StudyInstanceUID", "SeriesInstanceUID", "SeriesDescription"),
     *("ConvolutionKernel", "InstanceNumber", "ImagePositionPatient", "ImageOrientationPatient", "SliceLocation"),
     *("GantryDetectorTilt", "SamplesPerPixel", "PhotometricInterpretation", "NumberOfFrames", "Rows", "Columns"),
     *("PixelSpacing", "BitsAllocated", "BitsStored", "HighBit", "PixelRepresentation", "PixelPaddingValue"),
-    *("PixelPaddingRangeLimit", "RescaleIntercept", "RescaleSlope", "RescaleType"),
+    *("PixelPaddingRangeLimit", "RescaleIntercept", "RescaleSlope", "RescaleType", "PatientPosition"),
+    *("PatientOrientation", "BurnedInAnnotation", "ConversionType", "AcquisitionNumber", "AcquisitionTime"),
+    "TemporalPositionIdentifier",
 )
 """The only tags that are read. Ids serve to group and are never written; of the rest, spacing and position are."""
+
+_NUMBERS_OF_PIXELS = (
+    *("Rows", "Columns", "SamplesPerPixel", "BitsAllocated", "BitsStored", "HighBit", "PixelRepresentation"),
+    *("PixelPaddingValue", "PixelPaddingRangeLimit", "RescaleIntercept", "RescaleSlope"),
+)
 
 PIXEL_TAGS = ("PixelData", "ExtendedOffsetTable", "ExtendedOffsetTableLengths")
 
 Vector = tuple[float, float, float]
 Axes = tuple[float, float, float, float, float, float]
+
+
+Permission = Literal["assume-hu", "keep-reformats", "labels"]
+"""What lets a file be prepared that otherwise is not; `labels` are masks, whose values need be no HU."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -59,7 +73,7 @@ class CtHeader:
     Attributes:
         file: relative to the source folder.
         patient, study, series: ids.
-        label: description and kernel of the series.
+        names: description and kernel of the series, where they are said.
         number: InstanceNumber, or None.
         shape: rows and columns as stored.
         spacing_mm: distance of rows and of columns; None where it is not said, or is no distance.
@@ -67,13 +81,18 @@ class CtHeader:
         axes: direction of the columns' and of the rows' numbers; None where they are not said, or are no directions.
         location_mm: SliceLocation.
         tilt_deg: GantryDetectorTilt, 0 where it is not said.
+        acquired: which acquisition, time in a sequence, kernel and time of day it is of; blank where it is not said.
+        derived: whether it was made from other images.
+        unit_unknown: whether RescaleType leaves open what the values are.
+        remarks: what is odd about the header.
+        needs: why it is prepared only with a permission.
     """
 
     file: str
     patient: str
     study: str
     series: str
-    label: str
+    names: tuple[str, ...]
     number: int | None
     shape: tuple[int, int]
     spacing_mm: tuple[float, float] | None
@@ -81,6 +100,11 @@ class CtHeader:
     axes: Axes | None
     location_mm: float | None
     tilt_deg: float
+    acquired: tuple[str, str, str, str]
+    derived: bool
+    unit_unknown: bool
+    remarks: tuple[Remark, ...]
+    needs: tuple[tuple[Permission, LeftOut], ...]
 
 
 class FileProblemError(Exception):
@@ -119,13 +143,21 @@ def import_pydicom() -> Any:
     return pydicom
 
 
-def look_at(root: str, file: str, *, allow_deflated: bool, follow_links: bool = False) -> CtHeader | LeftOut:
+def look_at(
+    root: str,
+    file: str,
+    *,
+    allow_deflated: bool,
+    follow_links: bool = False,
+    permissions: frozenset[Permission] = frozenset(),
+) -> CtHeader | LeftOut:
     """Read the header of a file, or say why it is not prepared."""
     try:
         dataset = read_dataset(root, file, HEADER_TAGS, allow_deflated=allow_deflated, follow_links=follow_links)
-        return header_of(file, dataset)
+        header = header_of(file, dataset)
     except FileProblemError as problem:
         return problem.left_out(file)
+    return next((left for permission, left in header.needs if permission not in permissions), header)
 
 
 def read_dataset(
@@ -264,7 +296,9 @@ def _damaged(error: Exception) -> FileProblemError:
 
 
 def header_of(file: str, dataset: Any) -> CtHeader:
-    """The header in the tags of a file.
+    """The header in the tags of a file; of numbers that pixels are read by, one is left in the dataset.
+
+    What a file may lack with a permission is not refused here: `look_at` decides on it.
 
     Raises:
         FileProblemError: it is no CT slice after all, or a value makes no sense.
@@ -272,47 +306,71 @@ def header_of(file: str, dataset: Any) -> CtHeader:
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
         try:
-            _refuse_other_pixels(dataset)
-            header = CtHeader(
-                file=file,
-                patient=_text(dataset, "PatientID"),
-                study=_text(dataset, "StudyInstanceUID"),
-                series=_text(dataset, "SeriesInstanceUID"),
-                label=f"{_text(dataset, 'SeriesDescription')} {_text(dataset, 'ConvolutionKernel')}",
-                number=_whole(dataset, "InstanceNumber"),
-                shape=(int(dataset.Rows), int(dataset.Columns)),
-                spacing_mm=_spacing(dataset),
-                origin_mm=_finite(dataset, "ImagePositionPatient", 3),
-                axes=_axes(dataset),
-                location_mm=_number(dataset, "SliceLocation"),
-                tilt_deg=_number(dataset, "GantryDetectorTilt") or 0.0,
-            )
+            return _header(file, dataset, Tags(dataset))
         except FileProblemError:
             raise
+        except HeaderError as error:
+            raise FileProblemError(error.kind, error.reason, fault=error.fault) from None
         except Exception as error:  # noqa: BLE001 - values are converted where they are asked for
             raise _damaged(error) from None
-    return header
 
 
-def _refuse_other_pixels(dataset: Any) -> None:
-    """Refuse what is stored as a CT slice and is none, and shapes that no scanner writes."""
-    kinds = [str(each).upper() for each in dataset.get("ImageType") or []]
-    if "LOCALIZER" in kinds:
-        raise FileProblemError("localizer", "it is a localizer (scout view), no slice", fault=False)
-    frames = _whole(dataset, "NumberOfFrames")
+def _header(file: str, dataset: Any, tags: Tags) -> CtHeader:
+    tags.settle(*_NUMBERS_OF_PIXELS)
+    oriented = orientation_of(tags)
+    said = None if oriented.assumed else oriented.axes
+    refuse_no_slice(tags, said)
+    _refuse_other_pixels(dataset, tags)
+    rescale = settle_rescale(dataset, tags)
+    description, kernel = tags.text("SeriesDescription"), tags.text("ConvolutionKernel")
+    origin = tags.numbers("ImagePositionPatient", 3)
+    return CtHeader(
+        file=file,
+        patient=tags.text("PatientID"),
+        study=tags.text("StudyInstanceUID"),
+        series=tags.text("SeriesInstanceUID"),
+        names=tuple(each for each in (description, kernel) if each),
+        number=tags.whole("InstanceNumber"),
+        shape=(int(dataset.Rows), int(dataset.Columns)),
+        spacing_mm=_spacing(tags),
+        origin_mm=None if origin is None else (origin[0], origin[1], origin[2]),
+        axes=oriented.axes,
+        location_mm=tags.number("SliceLocation"),
+        tilt_deg=tags.number("GantryDetectorTilt") or 0.0,
+        acquired=(
+            tags.text("AcquisitionNumber"),
+            tags.text("TemporalPositionIdentifier"),
+            kernel,
+            tags.text("AcquisitionTime"),
+        ),
+        derived=is_derived(tags),
+        unit_unknown=rescale.unspecified,
+        remarks=tuple(remarks_of(tags, oriented, rescale)),
+        needs=tuple(_needs(file, rescale, made_from_slices(tags, said))),
+    )
+
+
+def _needs(file: str, rescale: Rescale, made: tuple[str, str] | None) -> Iterator[tuple[Permission, LeftOut]]:
+    """Why a file is prepared only with a permission."""
+    if made is not None:
+        yield "keep-reformats", LeftOut(file, *made)
+    if rescale.not_hu:
+        yield "labels", LeftOut(file, "not-hu", rescale.not_hu)
+    if rescale.missing:
+        yield "assume-hu", LeftOut(file, "no-rescale", why_no_hu(rescale.missing), fault=True)
+
+
+def _refuse_other_pixels(dataset: Any, tags: Tags) -> None:
+    """Refuse pixels that are no slice's, and shapes that no scanner writes."""
+    frames = tags.whole("NumberOfFrames")
     if frames is not None and frames != 1:
         raise FileProblemError("multi-frame", f"it says {frames} frames, a CT slice has one")
-    photometric = _text(dataset, "PhotometricInterpretation")
+    photometric = tags.text("PhotometricInterpretation")
     if not photometric:
         reason = "it does not say what its pixels are (PhotometricInterpretation): it is cut short or damaged"
         raise FileProblemError("damaged", reason)
     if int(dataset.get("SamplesPerPixel") or 1) != 1 or not photometric.startswith("MONOCHROME"):
         raise FileProblemError("no-grey-values", "its pixels are colours, no HU", fault=False)
-    rescale_type = _text(dataset, "RescaleType").upper()
-    if rescale_type not in {"", "HU"}:
-        raise FileProblemError("not-hu", "its RescaleType says that its values are no HU", fault=False)
-    if _number(dataset, "RescaleSlope") in {None, 0.0} or _number(dataset, "RescaleIntercept") is None:
-        raise FileProblemError("no-rescale", "it has no usable RescaleSlope and RescaleIntercept, so no HU")
     rows, cols = int(dataset.Rows), int(dataset.Columns)
     if not (1 <= rows <= MAX_RAW_PIXELS and 1 <= cols <= MAX_RAW_PIXELS):
         raise FileProblemError("too-large", f"it says {rows}x{cols} pixels, wanted 1 to {MAX_RAW_PIXELS} on a side")
@@ -324,43 +382,6 @@ def _refuse_other_pixels(dataset: Any) -> None:
         raise FileProblemError("bits", str(error)) from None
 
 
-def _text(dataset: Any, tag: str) -> str:
-    value = dataset.get(tag)
-    return "" if value is None else str(value).strip("\0 ")[:_MAX_TEXT]
-
-
-def _whole(dataset: Any, tag: str) -> int | None:
-    value = dataset.get(tag)
-    return None if value in {None, ""} else int(value)
-
-
-def _number(dataset: Any, tag: str) -> float | None:
-    value = dataset.get(tag)
-    if value in {None, ""}:
-        return None
-    number = float(value)
-    return number if math.isfinite(number) else None
-
-
-def _finite(dataset: Any, tag: str, count: int) -> Any:
-    """So many numbers as a tuple, or None where it is not said or makes no sense."""
-    value = dataset.get(tag)
-    if value is None or isinstance(value, str | float | int) or len(value) != count:
-        return None
-    numbers = tuple(float(each) for each in value)
-    return numbers if all(math.isfinite(each) and abs(each) < 1e6 for each in numbers) else None  # noqa: PLR2004
-
-
-def _spacing(dataset: Any) -> tuple[float, float] | None:
-    numbers: tuple[float, float] | None = _finite(dataset, "PixelSpacing", 2)
-    return None if numbers is None or min(numbers) <= 0 else numbers
-
-
-def _axes(dataset: Any) -> Axes | None:
-    """Two unit vectors at a right angle, or None."""
-    numbers: Axes | None = _finite(dataset, "ImageOrientationPatient", 6)
-    if numbers is None:
-        return None
-    a, b = numbers[:3], numbers[3:]
-    errors = [math.hypot(*a) - 1, math.hypot(*b) - 1, sum(x * y for x, y in zip(a, b, strict=True))]
-    return None if any(abs(error) > _AXES_TOLERANCE for error in errors) else numbers
+def _spacing(tags: Tags) -> tuple[float, float] | None:
+    numbers = tags.numbers("PixelSpacing", 2)
+    return None if numbers is None or min(numbers) <= 0 else (numbers[0], numbers[1])

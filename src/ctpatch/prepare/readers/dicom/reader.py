@@ -2,7 +2,7 @@
 
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
@@ -10,15 +10,19 @@ from numpy.typing import NDArray
 
 from ctpatch.errors import SliceError
 from ctpatch.files.digest import array_digest
-from ctpatch.prepare.readers.base import LeftOut, Observed, RawSlice, Scan, SeriesNote
+from ctpatch.prepare.readers.base import LeftOut, Observed, RawSlice, Scan
 from ctpatch.prepare.readers.dicom import GroupBy
-from ctpatch.prepare.readers.dicom.header import CtHeader, FileProblemError, import_pydicom, look_at
+from ctpatch.prepare.readers.dicom.acquisitions import told_apart
+from ctpatch.prepare.readers.dicom.header import CtHeader, FileProblemError, Permission, import_pydicom, look_at
+from ctpatch.prepare.readers.dicom.kinds import SCOUT
 from ctpatch.prepare.readers.dicom.pixels import read_pixels
 from ctpatch.prepare.readers.dicom.series import (
     Placed,
+    Stack,
     Turn,
     group_of,
     into_series,
+    is_scout,
     oddities,
     place,
     raw_slices,
@@ -31,6 +35,10 @@ from ctpatch.work.executors.choose import local_executor
 from ctpatch.work.executors.processes import ProcessExecutor
 
 _FILES_AT_ONCE = 64
+_NOT_HU = ("not-hu", "its RescaleType leaves open what its values are, and they do not reach down to air as HU do")
+_AIR_OR_LUNG_HU = -500.0
+_SHARE_OF_AIR = 0.001
+"""Every slice of a body shows air around or in it; a thousandth is far less, and more than some defective pixels."""
 _ENDS_PROCESS = "it ended the process that looked at it, twice"
 
 
@@ -44,6 +52,8 @@ class DicomReader:
         allow_deflated: read deflated files, within bounds.
         labels: the files are masks: padding is left as it is.
         workers: processes that look at headers.
+        assume_hu: stored values of files that lack RescaleSlope or RescaleIntercept are HU.
+        keep_reformats: read reformats and projections too; masks are read whatever they were made from.
         follow_links: whether links that leave the source are followed.
     """
 
@@ -53,6 +63,8 @@ class DicomReader:
     labels: bool = False
     workers: int = 1
     name: str = "dicom"
+    assume_hu: bool = False
+    keep_reformats: bool = False
     follow_links: bool = False
 
     def scan(self, root: Path, advance: Callable[[int], None]) -> Scan:
@@ -64,15 +76,47 @@ class DicomReader:
         headers = [each for each in looked if isinstance(each, CtHeader)]
         found = Scan(left_out=[*left_out, *(each for each in looked if isinstance(each, LeftOut))])
         placed = (place(header, keep_orientation=self.keep_orientation) for header in headers)
-        for name, series in into_series(placed, self.group_by).items():
-            kept = self._without_duplicates(root, name, series, found)
-            if not kept:  # all lie at one place, and none can be read
-                continue
-            found.notes.extend(oddities(name, kept))
-            found.slices.extend(raw_slices(name, kept, self.group_by))
+        for stack in into_series(placed, self.group_by):
+            kept = self._without_duplicates(root, stack.slices, found)
+            series, notes = told_apart(stack.name, kept)
+            found.notes.extend(notes)
+            for name, slices in series.items():
+                self._add(root, replace(stack, name=name, slices=slices), found)
         found.left_out.sort(key=lambda each: each.where)
         found.notes.extend(_one_id_for_all(headers, self.group_by))
         return found
+
+    def _add(self, root: Path, stack: Stack, found: Scan) -> None:
+        """Add a series to what was found, without what its slices together show to be no slices in HU."""
+        permissions = self._permissions()
+        kept = stack.slices
+        if kept and "keep-reformats" not in permissions and is_scout(kept):
+            found.left_out.extend(LeftOut(each.header.file, *SCOUT) for each in kept)
+            return
+        unknown = [each for each in kept if each.header.unit_unknown]
+        if unknown and "labels" not in permissions and not self._reaches_air(root, stack.name, unknown):
+            found.left_out.extend(LeftOut(each.header.file, *_NOT_HU) for each in unknown)
+            kept = [each for each in kept if not each.header.unit_unknown]
+        if kept:
+            found.notes.extend(oddities(stack.name, kept, stack.orientations))
+            found.slices.extend(raw_slices(stack.name, kept, self.group_by))
+
+    def _reaches_air(self, root: Path, name: str, series: list[Placed]) -> bool:
+        """Whether the values of a middle slice go down to those of air, as HU do; also where it cannot be read."""
+        (one,) = raw_slices(name, [series[len(series) // 2]], self.group_by)
+        try:
+            image = next(iter(self.read(root, [one])))
+        except SliceError:
+            return True
+        return float((image <= _AIR_OR_LUNG_HU).mean()) >= _SHARE_OF_AIR
+
+    def _permissions(self) -> frozenset[Permission]:
+        given: dict[Permission, bool] = {
+            "assume-hu": self.assume_hu,
+            "keep-reformats": self.keep_reformats or self.labels,
+            "labels": self.labels,
+        }
+        return frozenset(name for name, value in given.items() if value)
 
     def read(self, root: Path, slices: Iterable[RawSlice]) -> Iterator[NDArray[np.float32]]:
         """Read slices: `(H, W)` float32 in HU, upright unless their orientation is kept."""
@@ -102,9 +146,10 @@ class DicomReader:
     def _look(self, root: Path, files: list[str], advance: Callable[[int], None]) -> Iterator[CtHeader | LeftOut]:
         executor = local_executor(self.workers if len(files) > _FILES_AT_ONCE else 1)
         batches = [tuple(files[start : start + _FILES_AT_ONCE]) for start in range(0, len(files), _FILES_AT_ONCE)]
+        shared = (str(root), self._ways(), self._permissions())
         while batches:
             lost: list[str] = []
-            for outcome in executor.run(_look_at_all, (str(root), self._ways()), batches):
+            for outcome in executor.run(_look_at_all, shared, batches):
                 if isinstance(outcome, Failed):
                     raise outcome.error
                 if isinstance(outcome, Done):
@@ -118,10 +163,9 @@ class DicomReader:
             # Which file of a batch it was shows when each is looked at alone.
             executor, batches = ProcessExecutor(1), [(file,) for file in lost]
 
-    def _without_duplicates(self, root: Path, name: str, series: list[Placed], found: Scan) -> list[Placed]:
+    def _without_duplicates(self, root: Path, series: list[Placed], found: Scan) -> list[Placed]:
         """The series without slices that lie where another one lies and have its pixels."""
         surplus: dict[str, LeftOut] = {}
-        others = 0
         for run in same_position(series):
             seen: set[str] = set()
             for file in (each.header.file for each in run):
@@ -134,17 +178,15 @@ class DicomReader:
                     reason = "another slice of its series lies at the same place and has the same pixels"
                     surplus[file] = LeftOut(file, "duplicate", reason)
                 seen.add(digest)
-            others += max(len(seen) - 1, 0)
-        if others:
-            message = f"{others} slices lie where another one lies and have other pixels; all are kept"
-            found.notes.append(SeriesNote("same-position", name, message))
         found.left_out.extend(surplus.values())
         return [each for each in series if each.header.file not in surplus]
 
 
-def _look_at_all(shared: tuple[str, dict[str, bool]], files: tuple[str, ...]) -> list[CtHeader | LeftOut]:
-    root, ways = shared
-    return [look_at(root, file, **ways) for file in files]
+def _look_at_all(
+    shared: tuple[str, dict[str, bool], frozenset[Permission]], files: tuple[str, ...]
+) -> list[CtHeader | LeftOut]:
+    root, ways, permissions = shared
+    return [look_at(root, file, permissions=permissions, **ways) for file in files]
 
 
 def _one_id_for_all(headers: list[CtHeader], group_by: GroupBy) -> Iterator[str]:

@@ -2,6 +2,7 @@
 
 import math
 import statistics
+from collections import Counter, defaultdict
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, replace
 from itertools import pairwise
@@ -13,6 +14,8 @@ from numpy.typing import NDArray
 from ctpatch.prepare.readers.base import GroupKind, RawSlice, SeriesNote
 from ctpatch.prepare.readers.dicom import GroupBy
 from ctpatch.prepare.readers.dicom.header import Axes, CtHeader
+from ctpatch.prepare.readers.dicom.orientation import across_the_table
+from ctpatch.prepare.readers.dicom.together import common_points
 
 SAME_POSITION_MM = 0.01
 _GAP = 1.5
@@ -20,6 +23,12 @@ _GAP = 1.5
 _STEP_TOLERANCE_MM = 0.05
 _SHIFT_TOLERANCE_MM = 0.1
 _TILT_TOLERANCE_DEG = 0.1
+SAME_ORIENTATION_DEG = 0.1
+"""Directions that differ by less are one: over 400 mm that is 0.7 mm, less than a pixel."""
+SAME_SPACING_MM = 0.001
+"""Spacings that differ by less are one: over 512 pixels that is 0.5 mm, less than a pixel."""
+_MOST_SCOUTS = 2
+"""Places of scout views of one direction in a series: one, or another one where it was taken again."""
 _DOMINANT = 0.8
 """A cosine of at least this: the direction is that axis, gantry tilts of up to 36 degrees included."""
 
@@ -84,12 +93,17 @@ def place(header: CtHeader, *, keep_orientation: bool) -> Placed:
         axes = (a[0], a[1], a[2], b[0], b[1], b[2])
     position = header.location_mm
     if origin is not None and axes is not None:
-        position = round(float(np.dot(_normal(axes), np.array(origin))), 6) + 0.0
+        position = _position(origin, axes)
     return Placed(turn, replace(header, shape=shape, spacing_mm=spacing, origin_mm=origin, axes=axes), position)
 
 
+def _position(origin: tuple[float, float, float], axes: Axes) -> float:
+    return round(float(np.dot(_normal(axes), np.array(origin))), 6) + 0.0
+
+
 def _normal(axes: Axes) -> NDArray[np.float64]:
-    return np.cross(np.array(axes[:3]), np.array(axes[3:]))
+    normal = np.cross(np.array(axes[:3]), np.array(axes[3:]))
+    return normal / math.hypot(*normal)  # cosines that are rounded are no unit vectors
 
 
 def group_of(header: CtHeader, group_by: GroupBy) -> tuple[str, GroupKind]:
@@ -117,21 +131,63 @@ def patient_of(header: CtHeader, group_by: GroupBy) -> tuple[str, GroupKind]:
     return (found, kind) if known else group_of(header, group_by)
 
 
-def into_series(placed: Iterable[Placed], group_by: GroupBy) -> dict[str, list[Placed]]:
-    """Slices by group and patient, series (or folder, where its id is blank), orientation, size and spacing; sorted."""
-    series: dict[str, list[Placed]] = {}
+@dataclass(frozen=True, slots=True)
+class Stack:
+    """Slices that belong together, along their normal.
+
+    Attributes:
+        name: of the series, which tells it from all others of the source.
+        slices: in order.
+        orientations: in how many orientations the slices lie that the source has in one series.
+    """
+
+    name: str
+    slices: list[Placed]
+    orientations: int
+
+
+def into_series(placed: Iterable[Placed], group_by: GroupBy) -> list[Stack]:
+    """Slices by group and patient, series (or folder, where its id is blank), orientation, size and spacing; sorted.
+
+    Orientations and spacings that differ by rounding are one. Then all positions are taken along one normal.
+    """
+    together: dict[tuple[tuple[str, ...], str, tuple[int, int]], list[Placed]] = defaultdict(list)
     for each in placed:
         header = each.header
-        folder = header.file.rpartition("/")[0]
-        parts = (
-            *dict.fromkeys((group_of(header, group_by)[0], patient_of(header, group_by)[0])),
-            header.series or f"folder {folder}",
-            None if header.axes is None else tuple(round(value, 3) + 0.0 for value in header.axes),
-            header.shape,
-            None if header.spacing_mm is None else tuple(round(value, 5) for value in header.spacing_mm),
+        series = header.series or f"folder {header.file.rpartition('/')[0]}"
+        owners = tuple(dict.fromkeys((group_of(header, group_by)[0], patient_of(header, group_by)[0])))
+        together[owners, series, header.shape].append(each)
+    stacks: list[Stack] = []
+    tolerance = 2 * math.sin(math.radians(SAME_ORIENTATION_DEG) / 2)  # between the ends of two directions
+    for (owners, series, shape), members in together.items():
+        axes_of = common_points((each.header.axes for each in members if each.header.axes), tolerance, vectors=2)
+        spacing_of = common_points(
+            (each.header.spacing_mm for each in members if each.header.spacing_mm), SAME_SPACING_MM
         )
-        series.setdefault(repr(parts), []).append(each)
-    return {name: sorted(series[name], key=_order) for name in sorted(series)}
+        parts: dict[str, list[Placed]] = defaultdict(list)
+        for each in members:
+            axes = each.header.axes and axes_of[each.header.axes]
+            spacing = each.header.spacing_mm and spacing_of[each.header.spacing_mm]
+            name = (
+                *owners,
+                series,
+                axes and tuple(round(value, 3) + 0.0 for value in axes),
+                shape,
+                spacing and tuple(round(value, 5) for value in spacing),
+            )
+            parts[repr(name)].append(_along(each, axes))
+        ordered = {name: sorted(slices, key=_order) for name, slices in parts.items()}
+        firsts = (slices[0].header.axes for slices in ordered.values() if not is_scout(slices))
+        count = len({axes_of[axes] for axes in firsts if axes is not None})
+        stacks += (Stack(name, slices, count) for name, slices in ordered.items())
+    return sorted(stacks, key=lambda each: each.name)
+
+
+def _along(each: Placed, axes: Axes | None) -> Placed:
+    """The slice with its position along the normal of its series, not along its own."""
+    if axes is None or axes == each.header.axes or each.header.origin_mm is None:
+        return each
+    return replace(each, position_mm=_position(each.header.origin_mm, axes))
 
 
 def _order(each: Placed) -> tuple[bool, float, float, str]:
@@ -152,9 +208,32 @@ def same_position(series: list[Placed]) -> list[list[Placed]]:
     return [run for run in runs if len(run) > 1]
 
 
-def oddities(name: str, series: list[Placed]) -> Iterator[SeriesNote]:
-    """What a user should know of a series: gaps, mixed spacing, tilt, turned or not axial, no position."""
+def is_scout(series: list[Placed]) -> bool:
+    """Whether a series is a scout view that does not say so: images along the patient at one place or two, not derived.
+
+    A CT scans slices across the patient; planes along the patient come from scout views and reformats.
+    """
+    axes = series[0].header.axes
+    if axes is None or not across_the_table(axes) or any(each.header.derived for each in series):
+        return False
+    return len({each.position_mm for each in series}) <= _MOST_SCOUTS
+
+
+def oddities(name: str, series: list[Placed], orientations: int = 1) -> Iterator[SeriesNote]:
+    """What a user should know of a series: odd headers, gaps, mixed spacing, tilt, turned or not axial, no position."""
     first, count = series[0], len(series)
+    others = sum(len(run) - 1 for run in same_position(series))
+    if others:
+        message = f"{others} slices lie where another one lies and have other pixels; all are kept"
+        yield SeriesNote("same-position", name, message)
+    if orientations > 1:
+        message = (
+            f"its source has slices of {orientations} orientations in one series, which differ by more than "
+            f"{SAME_ORIENTATION_DEG:g} degrees; each is a series of its own"
+        )
+        yield SeriesNote("several-orientations", name, message)
+    for remark, said in sorted(Counter(remark for each in series for remark in each.header.remarks).items()):
+        yield SeriesNote(remark.kind, name, f"{remark.message} ({said} of {count} slices)")
     if first.turn:
         yield SeriesNote("turned", name, f"the patient lay prone or on a side: slices were made upright ({count})")
     if first.header.axes is not None and upright_turn(first.header.axes) is None:
@@ -217,7 +296,8 @@ def raw_slices(name: str, series: list[Placed], group_by: GroupBy) -> Iterator[R
             order=order,
             position_mm=each.position_mm,
             spacing_mm=header.spacing_mm,
-            label=header.label,
+            label=" ".join(header.names),
+            names=header.names,
             origin_mm=header.origin_mm,
             axes=header.axes,
             patient=None if patient == group else patient,

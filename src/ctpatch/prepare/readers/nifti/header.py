@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 
 from ctpatch.errors import SliceError
 from ctpatch.prepare.readers.base import library
+from ctpatch.prepare.readers.nifti.agreement import disagreements, idle_intercept
 
 HEADER_BYTES = 540
 """Of NIfTI-2; NIfTI-1 takes 348."""
@@ -42,7 +43,8 @@ class NiftiHeader:
         slope, inter: what makes values of stored numbers, `stored * slope + inter`.
         affine: `(4, 4)`, from `(i, j, k)` to the world in mm.
         orientation: where the affine is from: `sform`, `qform`, or `none`: voxel sizes alone.
-        disagreement: whether sform and qform are both there and name the axes differently.
+        disagreements: what sform and qform, or sform and voxel sizes, say differently.
+        idle_intercept: an intercept that does nothing, for want of a slope.
     """
 
     shape: tuple[int, int, int]
@@ -53,7 +55,8 @@ class NiftiHeader:
     inter: float
     affine: NDArray[np.float64]
     orientation: str
-    disagreement: bool
+    disagreements: tuple[str, ...]
+    idle_intercept: float | None
 
     @property
     def total_bytes(self) -> int:
@@ -105,7 +108,7 @@ def _checked(header: Any, header_bytes: int, name: str) -> NiftiHeader:
     slope, inter = header.get_slope_inter()
     if slope is None:
         slope, inter = 1.0, 0.0
-    return NiftiHeader(shape, volumes, dtype, int(offset), slope, inter, *_affine(header, name))
+    return NiftiHeader(shape, volumes, dtype, int(offset), slope, inter, *_affine(header, name), idle_intercept(header))
 
 
 def _shape(header: Any, name: str) -> tuple[tuple[int, int, int], int]:
@@ -133,10 +136,8 @@ def _voxels(dtype: np.dtype[Any]) -> str:
     return "complex numbers" if dtype.kind == "c" else f"voxels of type {dtype}"
 
 
-def _affine(header: Any, name: str) -> tuple[NDArray[np.float64], str, bool]:
-    """Return the affine in mm, where it is from, and whether sform and qform disagree."""
-    import nibabel as nib  # noqa: PLC0415
-
+def _affine(header: Any, name: str) -> tuple[NDArray[np.float64], str, tuple[str, ...]]:
+    """Return the affine in mm, where it is from, and what sform and qform say differently."""
     sform, qform = header.get_sform(coded=True)[0], header.get_qform(coded=True)[0]
     affine = np.array(header.get_best_affine(), dtype=np.float64)
     units = int(header["xyzt_units"]) & 7
@@ -152,8 +153,8 @@ def _affine(header: Any, name: str) -> tuple[NDArray[np.float64], str, bool]:
     if abs(np.linalg.det(affine[:3, :3] / edges)) < _SMALLEST_VOLUME:
         raise SliceError(f"{name} has axes that lie in one plane; write its header again")
     if sform is None:
-        return affine, "none" if qform is None else "qform", False
-    return affine, "sform", qform is not None and nib.aff2axcodes(sform) != nib.aff2axcodes(qform)
+        return affine, "none" if qform is None else "qform", ()
+    return affine, "sform", tuple(disagreements(header, _MM_OF_UNIT[units]))
 
 
 @dataclass(frozen=True, slots=True)

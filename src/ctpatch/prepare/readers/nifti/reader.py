@@ -157,8 +157,15 @@ def _notes(series: str, header: NiftiHeader, grid: AxialGrid) -> Iterator[Series
     if header.orientation == "none":
         message = "its header does not say how it lies; voxels are taken to run to the left, the front and the head"
         yield SeriesNote("no-orientation", series, message)
-    if header.disagreement:
-        yield SeriesNote("two-orientations", series, "its sform and qform disagree; the sform is used")
+    if header.disagreements:
+        message = f"its sform and qform disagree: {', '.join(header.disagreements)}; the sform is used, check it"
+        yield SeriesNote("two-orientations", series, message)
+    if header.idle_intercept is not None:
+        message = (
+            f"its scl_inter is {header.idle_intercept:g} and its scl_slope 0, with which the format applies neither; "
+            "write a slope of 1 if the intercept is meant"
+        )
+        yield SeriesNote("no-slope", series, message)
     if grid.tilt_degrees > _STRAIGHT_DEGREES:
         message = f"its slices are {grid.tilt_degrees:.1f} degrees off the axial plane; they are not resampled"
         yield SeriesNote("oblique", series, message)
