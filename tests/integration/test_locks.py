@@ -265,7 +265,8 @@ def flock(_fd, _operation):
 fcntl.flock = flock
 from ctpatch.events import ignore
 from ctpatch.work.lock import Hold
-with Hold(Path(sys.argv[1]), "train", ".ctpatch/owner.json", ignore).held():
+place = Path(sys.argv[1])
+with Hold(place.parent, place, "train", ignore).held():
     print("held", flush=True)
     sys.stdin.read(1)
 """
@@ -334,7 +335,7 @@ sys.stdin.readline()
 held = 0
 while held < rounds:
     try:
-        with Hold(place, "train", "owner.json", ignore).held():
+        with Hold(place.parent, place, "train", ignore).held():
             os.close(os.open(inside, os.O_CREAT | os.O_EXCL))
             held += 1
             inside.unlink()
