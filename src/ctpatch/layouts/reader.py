@@ -25,6 +25,7 @@ from numpy.typing import NDArray
 from ctpatch.core.patches import window_of
 from ctpatch.errors import FormatError, NpyError
 from ctpatch.files.memory import Slabs, copies_slowly, copy_in_runs
+from ctpatch.files.guard import NO_GUARD, Guard
 from ctpatch.files.npy import READS_VECTORS, header_bytes, open_npy, read_exactly, read_header
 from ctpatch.words import PadMode
 
@@ -59,11 +60,22 @@ class ArrayAddresses:
 
 
 class MappedFiles:
-    """Opens .npy files as arrays in memory and keeps the last ones, or with `slabs` all; safe between threads."""
+    """Opens .npy files as arrays in memory and keeps the last ones, or with `slabs` all; safe between threads.
 
-    def __init__(self, resolve: Callable[[str], str], *, follow_links: bool, slabs: Slabs | None = None) -> None:
+    Each file is opened first, and then `guard` is asked whether the set is still the same.
+    """
+
+    def __init__(
+        self,
+        resolve: Callable[[str], str],
+        *,
+        follow_links: bool,
+        slabs: Slabs | None = None,
+        guard: Guard = NO_GUARD,
+    ) -> None:
         self.slabs = slabs
         self.resolve = resolve
+        self.guard = guard
         self._follow = follow_links
         self._open: OrderedDict[str, NDArray[Any]] = OrderedDict()
         self._lock = threading.Lock()
@@ -83,7 +95,11 @@ class MappedFiles:
             if array is not None:
                 self._open.move_to_end(path)
                 return array
-        array = self._map(path)
+        try:
+            array = self._map(path)
+        finally:
+            # An error, too, may have this reason.
+            self.guard.refuse_other_set()
         with self._lock:
             self._open[path] = array
             while self.slabs is None and len(self._open) > MAX_MAPPED_FILES:
@@ -104,18 +120,20 @@ class MappedFiles:
         try:
             header = read_header(fd, path)
             if header.data_bytes == 0:
-                return np.empty(header.shape, header.dtype)
-            if self.slabs is not None:
+                flat = np.empty(0, header.dtype)
+            elif self.slabs is not None:
                 flat = self.slabs.make((math.prod(header.shape),), header.dtype)
                 read_exactly(fd, flat.view(np.uint8).data, header.offset, path)
             else:
                 mapped = mmap.mmap(fd, 0, access=mmap.ACCESS_READ)
                 flat = np.frombuffer(mapped, header.dtype, offset=header.offset)
+            array = flat.reshape(header.shape, order="F" if header.fortran_order else "C")
+            self.guard.refuse_other_pixels(path, os.fstat(fd), array)
         except OSError as error:
             raise NpyError(f"{path} cannot be read into memory: {error.strerror}") from None
         finally:
             os.close(fd)
-        return flat.reshape(header.shape, order="F" if header.fortran_order else "C")
+        return array
 
     def close(self) -> None:
         """Let go of all files."""
@@ -254,6 +272,13 @@ class ArrayReader:
 
         They go into `out`, in the order asked or into the given slots of it.
         """
+        try:
+            self._read_each(which, out, slots)
+        finally:
+            # Once for all: what was opened before was the set's.
+            self._files.guard.refuse_other_set()
+
+    def _read_each(self, which: NDArray[np.int64], out: NDArray[Any], slots: Iterable[int] | None) -> None:
         places = list(range(len(which)) if slots is None else slots)
         todo = list(zip(places, self._addresses.paths.gather(which).to_list(), strict=True))
         started = time.perf_counter()

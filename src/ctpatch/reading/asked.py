@@ -2,17 +2,18 @@
 
 import os
 from collections.abc import Mapping, Sequence
-from typing import Any, TypeAlias
+from typing import Any, SupportsIndex, TypeAlias
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
+from typing_extensions import TypeIs
 
 from ctpatch.files.memory import empty_buffer
 
 OneArray: TypeAlias = NDArray[Any]
 ArraysByName: TypeAlias = dict[str, NDArray[Any]]
 SetPath: TypeAlias = str | os.PathLike[str]
-Indices: TypeAlias = Sequence[int] | NDArray[np.integer[Any]]
+Indices: TypeAlias = Sequence[int] | Sequence[bool] | NDArray[np.integer[Any]] | NDArray[np.bool_]
 Names: TypeAlias = list[str] | tuple[str, ...]
 """Names of arrays. A text is none of these: it names one array."""
 
@@ -32,17 +33,37 @@ def named_arrays(
     return names
 
 
+def is_one(index: object) -> TypeIs[SupportsIndex]:
+    """Whether an index means one patch, and not several; TypeError for `ps[0, 1]`, which may be meant either way."""
+    if isinstance(index, tuple):
+        raise TypeError(
+            f"patches have one number, got {len(index)} ({str(index)[:60]}); for several patches give a list"
+        )
+    return isinstance(index, str) or not hasattr(index, "__len__") or getattr(index, "ndim", 1) == 0
+
+
 def checked_indices(indices: ArrayLike, count: int) -> NDArray[np.int64]:
-    """Numbers of patches, counted from the beginning, int64 `(N,)`."""
-    which = np.asarray(indices)
+    """Numbers of patches, counted from the beginning, int64 `(N,)`; a mask gives those for which it is true."""
+    try:
+        which = np.asarray(indices)
+    except ValueError:  # lists within the list, of several lengths
+        raise ValueError("indices are lists of several lengths, wanted a flat list of patch numbers") from None
     if which.ndim != 1:
         raise ValueError(f"indices have {which.ndim} dimensions, wanted a flat list of patch numbers")
+    if which.dtype.kind == "b":
+        if len(which) != count:
+            raise IndexError(f"the mask has {len(which)} values, wanted one for each of the set's {count} patches")
+        return np.flatnonzero(which)
     if which.size and which.dtype.kind not in "iu":
-        raise TypeError(f"indices are {which.dtype}, wanted whole numbers (for a mask: numpy.flatnonzero(mask))")
-    which = which.astype(np.int64)
-    wrong = (which < -count) | (which >= count)
+        # A list that NumPy takes for no whole numbers may have some that are too large for it.
+        given: Any = indices if isinstance(indices, Sequence) else which
+        if not all(isinstance(each, int) for each in given):
+            raise TypeError(f"indices are {which.dtype}, wanted whole numbers, or a mask of booleans")
+        which = np.array(given, object)
+    wrong = np.asarray((which < -count) | (which >= count), bool)
     if wrong.any():
-        raise IndexError(f"patch {int(which[wrong][0])} is out of range: the set has {count} patches")
+        raise IndexError(f"patch {which[wrong][0]} is out of range: the set has {count} patches")
+    which = which.astype(np.int64)
     return np.where(which < 0, which + count, which)
 
 

@@ -5,14 +5,17 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import polars as pl
 from numpy.typing import NDArray
 
-from ctpatch.errors import FormatError, IncompleteError, NpyError, SourceChangedError, UsageError
-from ctpatch.files.digest import array_digest
+from ctpatch.errors import FormatError, IncompleteError, NpyError, UsageError
 from ctpatch.files.npy import SliceBuffer
-from ctpatch.files.paths import PathError, Root
+from ctpatch.files.paths import PathError, Root, not_plain
 from ctpatch.format.columns import digest_column, source_column
 from ctpatch.format.meta import PATCH_META, STATE_FOLDER, PatchMeta, read_meta
+from ctpatch.format.tables import PATCH_MANIFEST
+from ctpatch.layouts import layout_of
+from ctpatch.reading.opened import refuse_changed_pixels
 
 
 def finished_set(path: Path) -> tuple[Path, PatchMeta]:
@@ -38,6 +41,22 @@ def finished_set(path: Path) -> tuple[Path, PatchMeta]:
     below = sorted(each.name for each in folder.iterdir() if (each / PATCH_META).is_file())
     hint = f"; there are sets below it: {', '.join(below[:5])}" if below else ""
     raise UsageError(f"{folder.name} is no patch set: it has no {PATCH_META}{hint}")
+
+
+def refuse_outside(folder: Path, meta: PatchMeta, paths: pl.Series, patch_ids: pl.Series) -> None:
+    """Raise FormatError at the first file of patches that is not below the set, by its name or through a link."""
+    unsafe = not_plain(paths).arg_true()
+    if len(unsafe):
+        at = int(unsafe[0])
+        raise FormatError(
+            f"{PATCH_MANIFEST}: {paths[at][:200]!r} (patch {str(patch_ids[at])[:100]!r}) is no "
+            "path below the set; the manifest was not written by ctpatch"
+        )
+    if not layout_of(meta.layout).reads_sources:
+        root = Root(folder, links=False)
+        for name in paths.str.replace(r"[^/]*$", "").unique():
+            if not root.holds_folder(name.removeprefix(meta.path_prefix)):
+                raise FormatError(f"{PATCH_MANIFEST}: {name[:200]!r} leads through a link, which is not followed")
 
 
 @dataclass(frozen=True, slots=True)
@@ -84,6 +103,5 @@ class SourceSlices:
                 "in (--data-root)"
             )
         image, _dtype = SliceBuffer().read(full, path, integers_allowed=array != "image")
-        if array_digest(image) != record[digest_column(array)]:
-            raise SourceChangedError(f"{path} is no longer what the patches were cut from; restore it or build again")
+        refuse_changed_pixels(path, image, record[digest_column(array)])
         return image
