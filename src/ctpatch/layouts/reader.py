@@ -24,8 +24,8 @@ from numpy.typing import NDArray
 
 from ctpatch.core.patches import window_of
 from ctpatch.errors import FormatError, NpyError
-from ctpatch.files.memory import Slabs, copies_slowly, copy_in_runs
 from ctpatch.files.guard import NO_GUARD, Guard
+from ctpatch.files.memory import Slabs, copies_slowly, copy_in_runs
 from ctpatch.files.npy import READS_VECTORS, header_bytes, open_npy, read_exactly, read_header
 from ctpatch.words import PadMode
 

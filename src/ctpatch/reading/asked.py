@@ -2,11 +2,10 @@
 
 import os
 from collections.abc import Mapping, Sequence
-from typing import Any, SupportsIndex, TypeAlias
+from typing import Any, TypeAlias
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
-from typing_extensions import TypeIs
 
 from ctpatch.files.memory import empty_buffer
 
@@ -33,12 +32,16 @@ def named_arrays(
     return names
 
 
-def is_one(index: object) -> TypeIs[SupportsIndex]:
-    """Whether an index means one patch, and not several; TypeError for `ps[0, 1]`, which may be meant either way."""
+def is_one(index: object) -> bool:
+    """Whether an index means one patch, and not several.
+
+    Raises:
+        TypeError: it may be meant either way, as in `ps[0, 1]`, or it is True or False.
+    """
     if isinstance(index, tuple):
-        raise TypeError(
-            f"patches have one number, got {len(index)} ({str(index)[:60]}); for several patches give a list"
-        )
+        raise TypeError(f"indices have {len(index)} parts: a patch has one number; give a list for several patches")
+    if isinstance(index, bool | np.bool_):
+        raise TypeError(f"indices are {index}, wanted a whole number, or a mask with a boolean for each patch")
     return isinstance(index, str) or not hasattr(index, "__len__") or getattr(index, "ndim", 1) == 0
 
 

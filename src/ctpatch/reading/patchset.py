@@ -195,9 +195,10 @@ class PatchSet(Generic[Pixels_co]):
         """
         if isinstance(index, slice):
             return self.read(range(*index.indices(len(self))))
-        if not is_one(index):
-            return self.read(index)
-        found: Any = self.read([index])
+        several: Any = [index] if is_one(index) else index
+        found: Any = self.read(several)
+        if several is index:
+            return found  # type: ignore[no-any-return]
         patch: Any = {array: patches[0] for array, patches in found.items()} if isinstance(found, dict) else found[0]
         return patch  # type: ignore[no-any-return]
 

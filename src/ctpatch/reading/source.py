@@ -1,7 +1,10 @@
 """Where a finished set and its source slices are, and whether these are still what the patches were cut from."""
 
 import os
+from collections import deque
+from contextlib import suppress
 from dataclasses import dataclass
+from itertools import islice
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +19,11 @@ from ctpatch.format.meta import PATCH_META, STATE_FOLDER, PatchMeta, read_meta
 from ctpatch.format.tables import PATCH_MANIFEST
 from ctpatch.layouts import layout_of
 from ctpatch.reading.opened import refuse_changed_pixels
+
+_SETS_SHOWN = 5
+_ENTRIES_LOOKED_AT = 20_000
+_DEEPEST = 3
+"""From the folder above a data root on: data root, `patches`, data set, split."""
 
 
 def finished_set(path: Path) -> tuple[Path, PatchMeta]:
@@ -38,9 +46,29 @@ def finished_set(path: Path) -> tuple[Path, PatchMeta]:
         raise IncompleteError(
             f"{folder.name} is incomplete: its build was begun and has not finished; run the same build again to go on"
         )
-    below = sorted(each.name for each in folder.iterdir() if (each / PATCH_META).is_file())
-    hint = f"; there are sets below it: {', '.join(below[:5])}" if below else ""
+    below = _sets_below(folder)
+    more = f" and {len(below) - _SETS_SHOWN} more" if len(below) > _SETS_SHOWN else ""
+    hint = f"; give a set that is below it: {', '.join(below[:_SETS_SHOWN])}{more}" if below else ""
     raise UsageError(f"{folder.name} is no patch set: it has no {PATCH_META}{hint}")
+
+
+def _sets_below(folder: Path) -> list[str]:
+    """The finished sets below a folder, by their paths from there; a large tree is not searched to its end."""
+    found: list[str] = []
+    todo, looked = deque([("", 0)]), 0
+    while todo and looked < _ENTRIES_LOOKED_AT:
+        path, depth = todo.popleft()
+        with suppress(OSError), os.scandir(folder / path) as entries:
+            for entry in islice(entries, _ENTRIES_LOOKED_AT - looked):
+                looked += 1
+                if entry.name.startswith(".") or not entry.is_dir(follow_symlinks=False):
+                    continue
+                name = f"{path}{entry.name}"
+                if os.path.isfile(f"{entry.path}/{PATCH_META}"):
+                    found.append(name)
+                elif depth < _DEEPEST:
+                    todo.append((f"{name}/", depth + 1))
+    return sorted(found)
 
 
 def refuse_outside(folder: Path, meta: PatchMeta, paths: pl.Series, patch_ids: pl.Series) -> None:
