@@ -272,6 +272,8 @@ class ArrayReader:
 
         They go into `out`, in the order asked or into the given slots of it.
         """
+        if not len(which):
+            return
         try:
             self._read_each(which, out, slots)
         finally:
