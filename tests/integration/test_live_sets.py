@@ -207,7 +207,7 @@ def test_while_the_build_is_under_way(tmp_path: Path, layout: Any, read: str) ->
 
 @pytest.mark.parametrize("prefetch", [0, 2])
 @pytest.mark.parametrize("layout", LAYOUTS)
-@pytest.mark.parametrize("batches_before", [0, 1, 10])
+@pytest.mark.parametrize("batches_before", [0, 1, 5])
 def test_a_pass_under_way(tmp_path: Path, layout: Any, prefetch: int, batches_before: int) -> None:
     prepared = made(tmp_path, "pairs")
     wanted = expected(prepared)
@@ -228,7 +228,8 @@ def test_a_pass_under_way(tmp_path: Path, layout: Any, prefetch: int, batches_be
                 check(batch)
         except SetChangedError:
             continue
-        assert layout != "files"
+        # A pass may have been read ahead to its end.
+        assert under_way is passing or layout != "files"
 
 
 @pytest.mark.parametrize("layout", LAYOUTS)
@@ -292,8 +293,8 @@ def test_sources_that_are_others_are_refused_by_index(tmp_path: Path, whole: Any
     for array in ("image", "mask"):
         file, late = prepared.file(1, array), ctpatch.open(prepared.out)
         status, changed = file.stat(), np.load(file)
-        changed[2, 3] = 1 if array == "mask" else 0.125
-        np.save(tmp_path / "new.npy", changed.astype(np.load(file).dtype))
+        changed[2, 3] = changed[2, 3] + 1 if array == "mask" else 0.125
+        np.save(tmp_path / "new.npy", changed)
         os.replace(tmp_path / "new.npy", file)
         os.utime(file, ns=(status.st_atime_ns, status.st_mtime_ns))
         assert all(got.tobytes() == wanted[name].tobytes() for name, got in reads(opened, range(count)).items())
@@ -363,3 +364,36 @@ def test_a_set_that_is_converted_is_one_set(tmp_path: Path) -> None:
     with pytest.raises(SetChangedError, match="built again"):
         ctpatch.convert(prepared.out, tmp_path / "converted", layout="files", listener=listener)
     assert not (tmp_path / "converted/patch_meta.json").exists()
+
+
+@pytest.mark.parametrize("way", ["PatchLoader", "fork", "spawn", "no workers"])
+@pytest.mark.parametrize("layout", LAYOUTS)
+def test_torch(tmp_path: Path, layout: Any, way: str) -> None:
+    torch = pytest.importorskip("torch", reason="torch is not installed: pip install torch")
+    from ctpatch.torch import PatchDataset, PatchLoader
+
+    prepared = made(tmp_path, "pairs")
+    wanted = expected(prepared)
+    build_one(prepared, BEFORE, layout=layout)
+    ps = ctpatch.open(prepared.out, arrays=["image", "target"])
+    workers = {} if way == "no workers" else {"num_workers": 1, "multiprocessing_context": way, "prefetch_factor": 2}
+    loader: Any = (
+        PatchLoader(ps, 4, copy=True)
+        if way == "PatchLoader"
+        else torch.utils.data.DataLoader(PatchDataset(ps), batch_size=4, **workers)
+    )
+    passing, read = iter(loader), 0
+    refused = 0
+    for turn in range(3):
+        try:
+            for batch in passing:
+                at = slice(read, read + 4)
+                for array, patches in wanted.items():
+                    assert batch[array][:, 0].numpy().tobytes() == patches[at].tobytes(), array
+                read += 4
+                if (turn, read) == (0, 8):
+                    build_one(prepared, AFTER["a rule more"], layout=layout, overwrite=True)
+        except SetChangedError:
+            refused += 1
+        passing, read = iter(loader), 0
+    assert refused == 3
