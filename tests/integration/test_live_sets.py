@@ -19,7 +19,7 @@ from helpers import LAYOUTS, Prepared, build_one, make_split, small_parts
 
 BEFORE = ctpatch.PatchConfig(patch_size=8, stride=2)
 AFTER: dict[str, ctpatch.PatchConfig] = {
-    "a rule more": ctpatch.PatchConfig(patch_size=8, stride=2, drop=["flat: std < 0.05"]),
+    "a rule more": ctpatch.PatchConfig(patch_size=8, stride=2, drop=["dark: mean < 0.4"]),
     "fewer": ctpatch.PatchConfig(patch_size=8, stride=8),
     "more": ctpatch.PatchConfig(patch_size=8, stride=1),
     "larger": ctpatch.PatchConfig(patch_size=9, stride=2),
