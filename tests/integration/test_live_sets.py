@@ -378,14 +378,13 @@ def test_torch(tmp_path: Path, layout: Any, way: str) -> None:
     wanted = expected(prepared)
     build_one(prepared, BEFORE, layout=layout)
     ps = ctpatch.open(prepared.out, arrays=["image", "target"])
-    workers = {} if way == "no workers" else {"num_workers": 1, "multiprocessing_context": way, "prefetch_factor": 2}
+    workers = {} if way == "no workers" else {"num_workers": 1, "multiprocessing_context": way}
     loader: Any = (
         PatchLoader(ps, 4, copy=True)
         if way == "PatchLoader"
         else torch.utils.data.DataLoader(PatchDataset(ps), batch_size=4, **workers)
     )
-    passing, read = iter(loader), 0
-    refused, turns = 0, 1 if way == "spawn" else 3
+    passing, read, refused, turns = iter(loader), 0, 0, 1 if way == "spawn" else 3
     for turn in range(turns):
         try:
             for batch in passing:
