@@ -135,6 +135,12 @@ class IncompleteError(FormatError):
     code = "incomplete"
 
 
+class SetChangedError(FormatError):
+    """A patch set is no longer the one that was opened: it was built again, or removed."""
+
+    code = "set-changed"
+
+
 class SourceChangedError(CtPatchError):
     """A source slice is no longer what the patches were cut from."""
 

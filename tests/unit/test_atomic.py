@@ -178,6 +178,17 @@ def test_an_error_of_the_system_says_what_failed_and_the_cure(number: int, cure:
     assert cure in str(error)
 
 
+@pytest.mark.parametrize("doing", ["writing", "removing"])
+@pytest.mark.parametrize("number", [5, 32, 33, 1224, 19])
+def test_windows_keeps_a_file_that_is_open(number: int, doing: str) -> None:
+    error = PermissionError(errno.EACCES, "Access is denied")
+    error.winerror = number  # type: ignore[attr-defined, unused-ignore]
+    said = atomic.explain_os_error(error, doing, "train").message
+    in_use = number in {32, 33, 1224} or (number, doing) == (5, "removing")
+    assert ("a program has a file open" in said) == in_use
+    assert ("check the permissions" in said) == (not in_use)
+
+
 def test_system_errors_translates_only_errors_of_the_system() -> None:
     cause = OSError(errno.EIO, "Input/output error")
     with (

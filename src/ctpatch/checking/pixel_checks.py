@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 from ctpatch.checking.findings import Finding
 from ctpatch.core.statistics.api import patch_statistics
 from ctpatch.core.statistics.columns import STATISTICS
-from ctpatch.errors import CtPatchError
+from ctpatch.errors import CtPatchError, SetChangedError, SourceChangedError
 from ctpatch.files.digest import array_digest
 from ctpatch.format.columns import digest_column, path_column, recorded_statistics
 from ctpatch.format.tables import PATCH_MANIFEST, SLICE_MANIFEST
@@ -54,6 +54,11 @@ def _check_stored_slice(ps: PatchSet, record: dict[str, Any], first: dict[str, A
         path, recorded = first[path_column(array)], record[digest_column(array)]
         try:
             digest = array_digest(ps.stored_slice(first, array))
+        except SetChangedError:
+            raise
+        except SourceChangedError as error:
+            yield Finding("digest", SLICE_MANIFEST, record["at"] + 2, error.message)
+            continue
         except CtPatchError as error:
             yield Finding("file", path, None, error.message, patches=0)
             continue
@@ -75,6 +80,10 @@ def _check_patches(
                 header = ps.layout.pixel_file(path, array, 1, ps.patch_size, patches.dtype).header
                 if not begins_with(ps.resolve_patch(path), path, header):
                     yield Finding("header", path, None, "its .npy header was changed after it was written")
+        except SetChangedError:
+            raise
+        except SourceChangedError:  # reported once, for its slice
+            readable[place] = False
         except CtPatchError as error:
             readable[place] = False
             yield Finding("file", path, None, error.message, patches=1)

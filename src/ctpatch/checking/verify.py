@@ -1,5 +1,6 @@
 """Whether a patch set is what it says: every table, every file, every pixel."""
 
+import copy
 import os
 from collections.abc import Callable, Iterable, Iterator
 from functools import partial
@@ -12,7 +13,7 @@ from ctpatch.checking.findings import Finding, VerifyReport
 from ctpatch.checking.pixel_checks import SlicesToCheck, check_pixels
 from ctpatch.checking.rebuild import Rebuild, rebuild_part
 from ctpatch.checking.table_checks import check_files, check_tables, check_unlisted
-from ctpatch.errors import CtPatchError, FormatError, IncompleteError, UsageError
+from ctpatch.errors import CtPatchError, FormatError, IncompleteError, SetChangedError, UsageError
 from ctpatch.events import Listener, WorkAdvanced, ignore, working
 from ctpatch.format.meta import PATCH_META
 from ctpatch.format.tables import PATCH_MANIFEST, TABLES
@@ -65,7 +66,8 @@ def verify(
         report.status = "incomplete" if incomplete else "failed"
         return report
     ps.any_rows = True
-    root = ps.data_root if deep or ps.layout.reads_sources else None
+    if deep or ps.layout.reads_sources:
+        ps.data_root  # noqa: B018 - where it cannot be told, the call was wrong
     report = VerifyReport(f"{ps.meta.dataset}/{ps.meta.split}", deep)
     report.add(check_files(ps))
     try:
@@ -74,10 +76,13 @@ def verify(
         report.add(check_unlisted(ps))
         workers = workers or (min(os.cpu_count() or 1, _MOST_WORKERS) if len(ps.manifest) >= _WORTH_PROCESSES else 1)
         run = partial(_run, report, as_executor(executor, workers), listener)
-        light = PatchSet(ps.folder, root)
+        light = copy.copy(ps)  # without its tables, and still the set that was opened
         run(f"verify {report.name}", check_pixels, light, _runs(ps), report.add, ps.folder / PATCH_META)
         if deep:
             _verify_deep(ps, source, report, run)
+        ps.refuse_other_set()
+    except SetChangedError as error:
+        report.add([Finding("meta", PATCH_META, None, error.message)])
     except FormatError as error:
         table = next((name for name in TABLES if error.message.startswith(name)), PATCH_MANIFEST)
         report.add([Finding("tables", table, None, error.message)])

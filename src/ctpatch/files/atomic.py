@@ -22,6 +22,12 @@ _OPEN_FLAGS = os.O_WRONLY | os.O_CREAT | getattr(os, "O_BINARY", 0) | getattr(os
 _NO_FOLLOW = getattr(os, "O_NOFOLLOW", 0)
 
 
+_WINDOWS_IN_USE = frozenset({32, 33, 1224})
+"""Its numbers for a file that another process has opened, locked or mapped."""
+_WINDOWS_DENIED = 5
+"""What it says of permissions, and where a mapped file is to be removed."""
+
+
 def explain_os_error(error: OSError, doing: str, name: str) -> SystemFailureError:
     """Turn an error of the system into a sentence: what was being done, to which file, and the cure."""
     cure = {
@@ -36,6 +42,11 @@ def explain_os_error(error: OSError, doing: str, name: str) -> SystemFailureErro
         errno.ELOOP: "the path runs through a link that is not followed: remove the link",
         errno.ENAMETOOLONG: "the name is too long for this file system",
     }.get(error.errno or 0, "check the file and its folder, then run the same command again")
+    windows = getattr(error, "winerror", None)
+    if windows in _WINDOWS_IN_USE or (windows == _WINDOWS_DENIED and doing == "removing"):
+        cure = (
+            "a program has a file open, and Windows removes none that is: end that program, then run the command again"
+        )
     reason = error.strerror or type(error).__name__
     return SystemFailureError(f"{doing} {name} failed: {reason}; {cure}")
 

@@ -15,6 +15,7 @@ from numpy.typing import NDArray
 from ctpatch.core.patches import cut
 from ctpatch.errors import CtPatchError, FormatError
 from ctpatch.files.digest import array_digest
+from ctpatch.files.guard import NO_GUARD, Guard
 from ctpatch.files.memory import Slabs
 from ctpatch.files.npy import header_bytes
 from ctpatch.format.columns import digest_column, path_column
@@ -236,9 +237,12 @@ class Layout(ABC):
             np.dtype(dtype),
         )
 
-    def files(self, resolve: Callable[[str], str], slabs: Slabs | None = None) -> MappedFiles:
-        """What opens the set's files, or reads them into `slabs` and keeps them; only source slices may be links."""
-        return MappedFiles(resolve, follow_links=self.reads_sources, slabs=slabs)
+    def files(self, resolve: Callable[[str], str], slabs: Slabs | None = None, guard: Guard = NO_GUARD) -> MappedFiles:
+        """What opens the set's files, or reads them into `slabs` and keeps them; only source slices may be links.
+
+        `guard` says of each file that was opened whether the set is still the same.
+        """
+        return MappedFiles(resolve, follow_links=self.reads_sources, slabs=slabs, guard=guard)
 
     def reader(
         self, addresses: ArrayAddresses, files: MappedFiles, patch_size: Shape, pad_mode: PadMode

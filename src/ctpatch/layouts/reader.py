@@ -24,6 +24,7 @@ from ctpatch.core.patches import window_of
 from ctpatch.core.rounding import clip_to, inner_bounds
 from ctpatch.errors import FormatError, NpyError
 from ctpatch.files.forks import OwnLock
+from ctpatch.files.guard import NO_GUARD, Guard
 from ctpatch.files.memory import Slabs, copies_slowly, copy_in_runs
 from ctpatch.files.npy import READS_VECTORS, header_bytes, open_npy, read_exactly, read_header
 from ctpatch.layouts.texts import Texts
@@ -60,11 +61,22 @@ class ArrayAddresses:
 
 
 class MappedFiles:
-    """Opens .npy files as arrays in memory and keeps the last ones, or with `slabs` all; safe between threads."""
+    """Opens .npy files as arrays in memory and keeps the last ones, or with `slabs` all; safe between threads.
 
-    def __init__(self, resolve: Callable[[str], str], *, follow_links: bool, slabs: Slabs | None = None) -> None:
+    Each file is opened first, and then `guard` is asked whether the set is still the same.
+    """
+
+    def __init__(
+        self,
+        resolve: Callable[[str], str],
+        *,
+        follow_links: bool,
+        slabs: Slabs | None = None,
+        guard: Guard = NO_GUARD,
+    ) -> None:
         self.slabs = slabs
         self.resolve = resolve
+        self.guard = guard
         self._follow = follow_links
         self._open: OrderedDict[str, NDArray[Any]] = OrderedDict()
         self._lock = OwnLock()
@@ -91,7 +103,11 @@ class MappedFiles:
             if array is not None:
                 self._open.move_to_end(path)
                 return array
-        array = self._map(path)
+        try:
+            array = self._map(path)
+        finally:
+            # An error, too, may have this reason.
+            self.guard.refuse_other_set()
         with self._lock:
             self._open[path] = array
             while self.slabs is None and len(self._open) > MAX_MAPPED_FILES:
@@ -112,18 +128,20 @@ class MappedFiles:
         try:
             header = read_header(fd, path)
             if header.data_bytes == 0:
-                return np.empty(header.shape, header.dtype)
-            if self.slabs is not None:
+                flat = np.empty(0, header.dtype)
+            elif self.slabs is not None:
                 flat = self.slabs.make((math.prod(header.shape),), header.dtype)
                 read_exactly(fd, flat.view(np.uint8).data, header.offset, path)
             else:
                 mapped = mmap.mmap(fd, 0, access=mmap.ACCESS_READ)
                 flat = np.frombuffer(mapped, header.dtype, offset=header.offset)
+            array = flat.reshape(header.shape, order="F" if header.fortran_order else "C")
+            self.guard.refuse_other_pixels(path, os.fstat(fd), array)
         except OSError as error:
             raise NpyError(f"{path} cannot be read into memory: {error.strerror}") from None
         finally:
             os.close(fd)
-        return flat.reshape(header.shape, order="F" if header.fortran_order else "C")
+        return array
 
     def close(self) -> None:
         """Let go of all files."""
@@ -281,6 +299,17 @@ class ArrayReader:
 
         They go into `out`, in the order asked or into the given slots of it.
         """
+        if not len(which):
+            return
+        try:
+            self._read_each(which, out, paths, slots)
+        finally:
+            # Once for all: what was opened before was the set's.
+            self._files.guard.refuse_other_set()
+
+    def _read_each(
+        self, which: NDArray[np.int64], out: NDArray[Any], paths: Texts, slots: Iterable[int] | None
+    ) -> None:
         places = list(range(len(which)) if slots is None else slots)
         todo = list(zip(places, paths.at(which), strict=True))
         started = time.perf_counter()

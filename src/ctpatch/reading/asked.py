@@ -14,7 +14,7 @@ from ctpatch.files.memory import empty_buffer
 OneArray: TypeAlias = NDArray[Any]
 ArraysByName: TypeAlias = dict[str, NDArray[Any]]
 SetPath: TypeAlias = str | os.PathLike[str]
-Indices: TypeAlias = Sequence[int] | NDArray[np.integer[Any]]
+Indices: TypeAlias = Sequence[int] | Sequence[bool] | NDArray[np.integer[Any]] | NDArray[np.bool_]
 Names: TypeAlias = list[str] | tuple[str, ...]
 """Names of arrays. A text is none of these: it names one array."""
 
@@ -34,17 +34,41 @@ def named_arrays(
     return names
 
 
+def is_one(index: object) -> bool:
+    """Whether an index means one patch, and not several.
+
+    Raises:
+        TypeError: it may be meant either way, as in `ps[0, 1]`, or it is True or False.
+    """
+    if isinstance(index, tuple):
+        raise TypeError(f"indices have {len(index)} parts: a patch has one number; give a list for several patches")
+    if isinstance(index, bool | np.bool_):
+        raise TypeError(f"indices are {index}, wanted a whole number, or a mask with a boolean for each patch")
+    return isinstance(index, str) or not hasattr(index, "__len__") or getattr(index, "ndim", 1) == 0
+
+
 def checked_indices(indices: ArrayLike, count: int) -> NDArray[np.int64]:
-    """Numbers of patches, counted from the beginning, int64 `(N,)`."""
-    which = np.asarray(indices)
+    """Numbers of patches, counted from the beginning, int64 `(N,)`; a mask gives those for which it is true."""
+    try:
+        which = np.asarray(indices)
+    except ValueError:  # lists within the list, of several lengths
+        raise ValueError("indices are lists of several lengths, wanted a flat list of patch numbers") from None
     if which.ndim != 1:
         raise ValueError(f"indices have {which.ndim} dimensions, wanted a flat list of patch numbers")
+    if which.dtype.kind == "b":
+        if len(which) != count:
+            raise IndexError(f"the mask has {len(which)} values, wanted one for each of the set's {count} patches")
+        return np.flatnonzero(which)
     if which.size and which.dtype.kind not in "iu":
-        raise TypeError(f"indices are {which.dtype}, wanted whole numbers (for a mask: numpy.flatnonzero(mask))")
-    which = which.astype(np.int64)
-    wrong = (which < -count) | (which >= count)
+        # A list that NumPy takes for no whole numbers may have some that are too large for it.
+        given: Any = indices if isinstance(indices, Sequence) else which
+        if not all(isinstance(each, int) for each in given):
+            raise TypeError(f"indices are {which.dtype}, wanted whole numbers, or a mask of booleans")
+        which = np.array(given, object)
+    wrong = np.asarray((which < -count) | (which >= count), bool)
     if wrong.any():
-        raise IndexError(f"patch {int(which[wrong][0])} is out of range: the set has {count} patches")
+        raise IndexError(f"patch {which[wrong][0]} is out of range: the set has {count} patches")
+    which = which.astype(np.int64)
     return np.where(which < 0, which + count, which)
 
 

@@ -17,7 +17,6 @@ from ctpatch.errors import ConfigError, FormatError, NpyError
 from ctpatch.files.atomic import given_path
 from ctpatch.files.forks import OwnLock, before_a_fork, require_polars
 from ctpatch.files.memory import Slabs, require_memory
-from ctpatch.files.paths import Root, not_plain
 from ctpatch.format.columns import path_column
 from ctpatch.format.meta import PATCH_META
 from ctpatch.format.tables import (
@@ -40,13 +39,15 @@ from ctpatch.reading.asked import (
     SetPath,
     buffers_for,
     checked_indices,
+    is_one,
     named_arrays,
     patches_of_size,
 )
 from ctpatch.reading.batches import BatchLoader, Empty, LoaderSource
+from ctpatch.reading.opened import OpenedSet
 from ctpatch.reading.options import Array, LoaderOptions, NumpyOptions, takes
 from ctpatch.reading.pool import Pool
-from ctpatch.reading.source import SourceSlices, finished_set
+from ctpatch.reading.source import SourceSlices, finished_set, refuse_outside
 
 Pixels_co = TypeVar("Pixels_co", bound=OneArray | ArraysByName, default=OneArray, covariant=True)
 _Slice: TypeAlias = slice  # within the class the name is that of a method
@@ -76,6 +77,7 @@ class PatchSet(Generic[Pixels_co]):
 
     def __init__(self, path: SetPath, data_root: SetPath | None = None, *, in_memory: bool = False) -> None:
         self.folder, self.meta = finished_set(given_path(path))
+        self._opened = OpenedSet(self.folder, self.meta)
         self.layout: Layout = layout_of(self.meta.layout)
         self._folder_text, self._prefix = str(self.folder) + os.sep, self.meta.path_prefix
         self.selected = self.arrays
@@ -155,7 +157,14 @@ class PatchSet(Generic[Pixels_co]):
         return self._table(REJECTED_PATCHES)
 
     def _table(self, name: str) -> pl.DataFrame:
-        return read_table(self.folder / name, schema_of(name, self.arrays))
+        try:
+            return read_table(self.folder / name, schema_of(name, self.arrays))
+        finally:
+            self.refuse_other_set()
+
+    def refuse_other_set(self) -> None:
+        """Raise SetChangedError where the folder holds another set by now than the one that was opened, or none."""
+        self._opened.refuse_other_set()
 
     @property
     def data_root(self) -> Path:
@@ -187,51 +196,39 @@ class PatchSet(Generic[Pixels_co]):
     def reader_for(self, rows: pl.DataFrame, array: str) -> ArrayReader:
         """A reader of one array for some rows of the manifest, numbered from 0; FormatError where one is outside."""
         addresses = self.layout.addresses(rows, array, self.meta.arrays[array].dtype)
-        self._refuse_outside(addresses.paths, rows["patch_id"])
+        refuse_outside(self.folder, self.meta, addresses.paths, rows["patch_id"])
         reader = self.layout.reader(addresses, self._files, self.patch_size, self.config.pad_mode)
         if self.layout.reads_sources:
             reader.clip_to(self.sources.clipped_range(array))
         return reader
 
-    def _refuse_outside(self, paths: pl.Series, patch_ids: pl.Series) -> None:
-        """Raise at the first file that is not below the set, by its name or through a link."""
-        unsafe = not_plain(paths).arg_true()
-        if len(unsafe):
-            at = int(unsafe[0])
-            raise FormatError(
-                f"{PATCH_MANIFEST}: {paths[at][:200]!r} (patch {str(patch_ids[at])[:100]!r}) is no "
-                "path below the set; the manifest was not written by ctpatch"
-            )
-        if not self.layout.reads_sources:
-            root = Root(self.folder, links=False)
-            for folder in paths.str.replace(r"[^/]*$", "").unique():
-                if not root.holds_folder(folder.removeprefix(self._prefix)):
-                    raise FormatError(f"{PATCH_MANIFEST}: {folder[:200]!r} leads through a link, which is not followed")
-
     @cached_property
     def _files(self) -> MappedFiles:
-        return self.layout.files(self.resolve_patch, Slabs() if self._in_memory else None)
+        if self.layout.reads_sources:
+            self._opened.expect_sources(self.slices, {each: self.sources.clipped_range(each) for each in self.arrays})
+        return self.layout.files(self.resolve_patch, Slabs() if self._in_memory else None, self._opened)
 
     def stored_slice(self, row: dict[str, Any], array: str) -> NDArray[Any]:
         """The whole slice that a patch's address points into; NpyError or FormatError where that is damaged."""
         path = row[path_column(array)]
-        self._refuse_outside(pl.Series([path], dtype=pl.String), pl.Series([row["patch_id"]]))
+        refuse_outside(self.folder, self.meta, pl.Series([path], dtype=pl.String), pl.Series([row["patch_id"]]))
         stored = self._files.item(path, row["patch_index"])
         image: NDArray[Any] = np.array(stored, dtype=np.dtype(self.meta.arrays[array].dtype), order="C")
         return self.sources.as_cut(image, array) if self.layout.reads_sources else image
 
-    def __getitem__(self, index: SupportsIndex | _Slice | list[int] | range | NDArray[np.integer[Any]]) -> Pixels_co:
-        """One patch by its number, shape `(h, w)`, or several by a slice or numbers: `ps[0:3]`, `ps[[0, 1, 2]]`.
+    def __getitem__(self, index: SupportsIndex | _Slice | Indices) -> Pixels_co:
+        """One patch by its number, shape `(h, w)`, or several, as `read` gives them: `ps[0:3]`, `ps[[0, 1]]`, a mask.
 
         Raises:
             IndexError: there is no such patch.
+            TypeError: that is no number, slice, list of numbers or mask.
         """
         if isinstance(index, slice):
             return self.read(range(*index.indices(len(self))))
-        if isinstance(index, list | range) or (isinstance(index, np.ndarray) and index.ndim):
-            return self.read(index)
-        alone: Any = [index]  # read says where it is no number
-        found: Any = self.read(alone)
+        several: Any = [index] if is_one(index) else index
+        found: Any = self.read(several)
+        if several is index:
+            return found  # type: ignore[no-any-return]
         patch: Any = {array: patches[0] for array, patches in found.items()} if isinstance(found, dict) else found[0]
         return patch  # type: ignore[no-any-return]
 
@@ -252,7 +249,8 @@ class PatchSet(Generic[Pixels_co]):
         """Patches in the order asked.
 
         Args:
-            indices: numbers of patches, negative ones counted from the end; repeats are welcome.
+            indices: numbers of patches, negative ones counted from the end; repeats are welcome. Or a mask: a boolean
+                for each patch of the set.
             out: filled and returned where given: `(N, h, w)` in the array's dtype, or a dict of such.
             arrays: the name of an array, or a list of names; None reads those that the set was opened with.
 

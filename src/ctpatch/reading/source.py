@@ -1,19 +1,30 @@
 """Where a finished set and its source slices are, and whether these are still what the patches were cut from."""
 
 import os
+from collections import deque
+from contextlib import suppress
 from dataclasses import dataclass
+from itertools import islice
 from pathlib import Path
 from typing import Any
 
+import polars as pl
 from numpy.typing import NDArray
 
 from ctpatch.core.rounding import without_rounding
-from ctpatch.errors import FormatError, IncompleteError, NpyError, SourceChangedError, UsageError
-from ctpatch.files.digest import array_digest
+from ctpatch.errors import FormatError, IncompleteError, NpyError, UsageError
 from ctpatch.files.npy import SliceBuffer
-from ctpatch.files.paths import PathError, Root
+from ctpatch.files.paths import PathError, Root, not_plain
 from ctpatch.format.columns import digest_column, source_column
 from ctpatch.format.meta import PATCH_META, STATE_FOLDER, PatchMeta, read_meta
+from ctpatch.format.tables import PATCH_MANIFEST
+from ctpatch.layouts import layout_of
+from ctpatch.reading.opened import refuse_changed_pixels
+
+_SETS_SHOWN = 5
+_ENTRIES_LOOKED_AT = 20_000
+_DEEPEST = 3
+"""From the folder above a data root on: data root, `patches`, data set, split."""
 
 
 def finished_set(path: Path) -> tuple[Path, PatchMeta]:
@@ -36,9 +47,45 @@ def finished_set(path: Path) -> tuple[Path, PatchMeta]:
         raise IncompleteError(
             f"{folder.name} is incomplete: its build was begun and has not finished; run the same build again to go on"
         )
-    below = sorted(each.name for each in folder.iterdir() if (each / PATCH_META).is_file())
-    hint = f"; there are sets below it: {', '.join(below[:5])}" if below else ""
+    below = _sets_below(folder)
+    more = f" and {len(below) - _SETS_SHOWN} more" if len(below) > _SETS_SHOWN else ""
+    hint = f"; give a set that is below it: {', '.join(below[:_SETS_SHOWN])}{more}" if below else ""
     raise UsageError(f"{folder.name} is no patch set: it has no {PATCH_META}{hint}")
+
+
+def _sets_below(folder: Path) -> list[str]:
+    """The finished sets below a folder, by their paths from there; a large tree is not searched to its end."""
+    found: list[str] = []
+    todo, looked = deque([("", 0)]), 0
+    while todo and looked < _ENTRIES_LOOKED_AT:
+        path, depth = todo.popleft()
+        with suppress(OSError), os.scandir(folder / path) as entries:
+            for entry in islice(entries, _ENTRIES_LOOKED_AT - looked):
+                looked += 1
+                if entry.name.startswith(".") or not entry.is_dir(follow_symlinks=False):
+                    continue
+                name = f"{path}{entry.name}"
+                if os.path.isfile(f"{entry.path}/{PATCH_META}"):
+                    found.append(name)
+                elif depth < _DEEPEST:
+                    todo.append((f"{name}/", depth + 1))
+    return sorted(found)
+
+
+def refuse_outside(folder: Path, meta: PatchMeta, paths: pl.Series, patch_ids: pl.Series) -> None:
+    """Raise FormatError at the first file of patches that is not below the set, by its name or through a link."""
+    unsafe = not_plain(paths).arg_true()
+    if len(unsafe):
+        at = int(unsafe[0])
+        raise FormatError(
+            f"{PATCH_MANIFEST}: {paths[at][:200]!r} (patch {str(patch_ids[at])[:100]!r}) is no "
+            "path below the set; the manifest was not written by ctpatch"
+        )
+    if not layout_of(meta.layout).reads_sources:
+        root = Root(folder, links=False)
+        for name in paths.str.replace(r"[^/]*$", "").unique():
+            if not root.holds_folder(name.removeprefix(meta.path_prefix)):
+                raise FormatError(f"{PATCH_MANIFEST}: {name[:200]!r} leads through a link, which is not followed")
 
 
 @dataclass(frozen=True, slots=True)
@@ -95,6 +142,5 @@ class SourceSlices:
             )
         image, _dtype = SliceBuffer().read(full, path, integers_allowed=array != "image")
         image = self.as_cut(image, array)
-        if array_digest(image) != record[digest_column(array)]:
-            raise SourceChangedError(f"{path} is no longer what the patches were cut from; restore it or build again")
+        refuse_changed_pixels(path, image, record[digest_column(array)])
         return image

@@ -8,12 +8,12 @@ import json
 import os
 import re
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from contextlib import contextmanager, suppress
+from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Generic
 
-from ctpatch.errors import FormatError, OutputConflictError, OutputLockedError
+from ctpatch.errors import FormatError, OutputConflictError, OutputLockedError, SystemFailureError
 from ctpatch.events import Listener
 from ctpatch.files.atomic import (
     Clearing,
@@ -66,6 +66,7 @@ class WorkFolder(Generic[MetaT]):
         self.product = product
         self.state = folder / STATE_FOLDER
         self._listener = listener
+        self._not_held: SystemFailureError | None = None
 
     @contextmanager
     def held(self, share: Share | None = None, *, beside_shares: bool = False) -> Iterator[None]:
@@ -73,12 +74,22 @@ class WorkFolder(Generic[MetaT]):
 
         Shares are held side by side, on any number of machines; who holds the whole folder is alone, or with
         `beside_shares` not. Raises OutputLockedError where another process holds it; says which.
+
+        What is finished in a folder that cannot be written is only looked at, which needs no hold: what would write
+        raises the error then.
         """
         self._refuse_links([STATE_FOLDER])
-        # Each takes its own hold first and looks for the other's then: of two, at least one sees the other.
-        with self._hold(share).held():
-            if not beside_shares:
-                self._refuse_others(share)
+        with ExitStack() as holds:
+            try:
+                # Each takes its own hold first and looks for the other's then: of two, at least one sees the other.
+                holds.enter_context(self._hold(share).held())
+            except SystemFailureError as error:
+                if not self.folder.is_dir() or self._finished() is None:
+                    raise
+                self._not_held = error
+            else:
+                if not beside_shares:
+                    self._refuse_others(share)
             yield
 
     def _refuse_others(self, share: Share | None) -> None:
@@ -181,6 +192,8 @@ class WorkFolder(Generic[MetaT]):
         Where it begins, what earlier runs put here goes, and nothing else; also where that was cut off before.
         Refuses an unfinished run with other options, and files that are not ours under names that would be written.
         """
+        if self._not_held is not None:
+            raise self._not_held
         resumed = found.begun is not None and not found.anew and self._resumes(found.begun, now, others)
         record = clearing = None
         if not resumed:
@@ -294,6 +307,8 @@ class WorkFolder(Generic[MetaT]):
 
     def end(self) -> None:
         """Remove all that was needed to make what is complete, save the lock."""
+        if self._not_held is not None:
+            return
         with system_errors("removing what was needed to make", self.folder.name):
             remove_all(self.state, but=_STAYS)
 

@@ -1,5 +1,6 @@
 """Patch sets of ours as an audit sees them, of any layout, with their source slices at hand or without."""
 
+import copy
 import posixpath
 from functools import partial
 from pathlib import Path
@@ -152,7 +153,7 @@ def read_patch_set(path: Path, folder: str, data_root: Path | None) -> AuditedSp
         flat.alias("constant"),
         *((_recorded(array) if packed else pl.lit(None, pl.String)).alias(known_digest(array)) for array in arrays),
     )
-    light = PatchSet(ps.folder, data_root)
+    light = copy.copy(ps)  # without its tables, and still the set that was opened
     found = AuditedSplit(
         name=f"{ps.meta.dataset}/{ps.meta.split}",
         folder=folder,
