@@ -380,7 +380,7 @@ def test_torch(tmp_path: Path, layout: Any, way: str) -> None:
     ps = ctpatch.open(prepared.out, arrays=["image", "target"])
     workers = {} if way == "no workers" else {"num_workers": 1, "multiprocessing_context": way}
     loader: Any = (
-        PatchLoader(ps, 4, copy=True)
+        PatchLoader(ps, 4)
         if way == "PatchLoader"
         else torch.utils.data.DataLoader(PatchDataset(ps), batch_size=4, **workers)
     )

@@ -327,7 +327,7 @@ def test_what_is_no_set(tmp_path: Path, prepared: Prepared) -> None:
     with pytest.raises(UsageError, match=r"is no patch set: it has no patch_meta\.json"):
         ctpatch.open(prepared.folder)
     build_one(prepared)
-    with pytest.raises(UsageError, match="there are sets below it: train"):
+    with pytest.raises(UsageError, match="give a set that is below it: train"):
         ctpatch.open(prepared.out.parent)
     assert len(ctpatch.open(prepared.out / "patch_meta.json")) == 60
 

@@ -267,7 +267,7 @@ def test_text_from_data_is_never_markup(browser: Any, tmp_path: Path) -> None:
     folder = build_one(
         prepared, ctpatch.PatchConfig(patch_size=16, stride=8, drop=f"air: air_fraction > 0.5 /* {SCRIPT} */")
     ).folder
-    fields = ("dataset", "split", "source_manifest", "fingerprint", "source_digest", "ctpatch_version", "patch_dir")
+    fields = ("source_manifest", "fingerprint", "source_digest", "ctpatch_version", "patch_dir")
     change_meta(folder, lambda meta: meta.update(dict.fromkeys(fields, SCRIPT)))
     page = ctpatch.report(folder, tmp_path / "r.html", data_root=tmp_path)
     assert "<script>document" not in page.read_text()

@@ -126,7 +126,7 @@ def loading(ps: ctpatch.PatchSet) -> None:
     assert_type(loader.state_dict(), dict[str, Any])
     with pytest.raises(TypeError):
         ps.batches(8, shufle=True)  # type: ignore[call-arg]
-    with pytest.raises(TypeError):
+    with pytest.raises(ctpatch.CtPatchError):
         ps.batches("8")  # type: ignore[arg-type]
 
 

@@ -20,7 +20,6 @@ from ctpatch.cutting.receipt import CutReceipt
 from ctpatch.cutting.result import Totals
 from ctpatch.cutting.tables import meta_of
 from ctpatch.cutting.work import CutWork
-from ctpatch.errors import FormatError
 from ctpatch.files.atomic import given_path
 from ctpatch.format.columns import digest_column, path_column, source_column
 from ctpatch.format.meta import MANIFEST_DIR, PATCH_META
@@ -67,9 +66,6 @@ class Rebuild:
         (found,) = find_splits([manifest], ps.data_root)
         reading = Reading(ps.arrays, ps.meta.source_paths == MANIFEST_DIR)
         self.plan = plan_split(found, ps.config, skip_faulty=True, reading=reading)
-        more = [array for array in self.plan.arrays if array not in ps.arrays]
-        if more:
-            raise FormatError(f"the source manifest lists the array {more[0]!r}, which the set does not have")
         ended = ps.slices.filter(pl.col("reason").str.contains(_ENDED, literal=True))
         self._ended: dict[int, str] = dict(ended.select("slice_index", "reason").iter_rows())
         # Where the set lies is no matter: its paths are taken as its own meta has them.

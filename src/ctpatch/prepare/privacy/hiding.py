@@ -9,6 +9,8 @@ or the like, or as the file that a message begins with. Otherwise `it holds 4 by
 import re
 from collections.abc import Mapping
 
+from ctpatch.errors import one_line, printable
+
 _LONGEST_NUMBER = 5
 _USUAL = frozenset(
     (
@@ -37,10 +39,17 @@ def replace_names(message: str, stands_for: Mapping[str, str]) -> str:
     >>> replace_names("C4/7: patient 4 has 4 slices", {"C4/7": "F1", "4": "P1", "C4": "F2"})
     'F1: patient P1 has 4 slices'
     """
-    found = sorted((name for name in stands_for if name and name in message), key=len, reverse=True)
+    # Errors escape what is not printable, and shorten what is long.
+    written = {form: other for name, other in stands_for.items() for form in (name, printable(name), _shortened(name))}
+    found = sorted((name for name in written if name and name in message), key=len, reverse=True)
     if not found:
         return message
-    return re.compile("|".join(map(_pattern, found))).sub(lambda match: stands_for[match[0]], message)
+    return re.compile("|".join(map(_pattern, found))).sub(lambda match: written[match[0]], message)
+
+
+def _shortened(name: str) -> str:
+    """A name as it stands in an error, before a colon."""
+    return one_line(f"{name}:").removesuffix(":")
 
 
 def _pattern(name: str) -> str:
