@@ -368,7 +368,7 @@ def test_a_set_that_is_converted_is_one_set(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize(
     ("way", "layout"),
-    [*((way, layout) for way in ("PatchLoader", "no workers") for layout in LAYOUTS), ("spawn", "shards")],
+    [*((way, layout) for way in ("PatchLoader", "no workers") for layout in LAYOUTS), ("spawn", "shards"), ("fork", "shards")],
 )
 def test_torch(tmp_path: Path, layout: Any, way: str) -> None:
     torch = pytest.importorskip("torch", reason="torch is not installed: pip install torch")
@@ -384,7 +384,7 @@ def test_torch(tmp_path: Path, layout: Any, way: str) -> None:
         if way == "PatchLoader"
         else torch.utils.data.DataLoader(PatchDataset(ps), batch_size=4, **workers)
     )
-    passing, read, refused, turns = iter(loader), 0, 0, 1 if way == "spawn" else 3
+    passing, read, refused, turns = iter(loader), 0, 0, 1 if way in {"spawn", "fork"} else 3
     for turn in range(turns):
         try:
             for batch in passing:
