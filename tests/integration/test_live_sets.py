@@ -368,7 +368,11 @@ def test_a_set_that_is_converted_is_one_set(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize(
     ("way", "layout"),
-    [*((way, layout) for way in ("PatchLoader", "no workers") for layout in LAYOUTS), ("spawn", "shards"), ("fork", "shards")],
+    [
+        *((way, layout) for way in ("PatchLoader", "no workers") for layout in LAYOUTS),
+        ("spawn", "shards"),
+        ("fork", "shards"),
+    ],
 )
 def test_torch(tmp_path: Path, layout: Any, way: str) -> None:
     torch = pytest.importorskip("torch", reason="torch is not installed: pip install torch")
