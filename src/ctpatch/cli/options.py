@@ -159,6 +159,7 @@ class HuOptions(OptionGroup):
         mask: A source of masks, kept as they are.
         series: Which series become image: a pattern of the path, the description or the kernel, `*B70f*`.
         target_series: Which series become target, of --target or of the same source.
+        mask_series: Which series become mask, of --mask or of the same source.
         match_by: Partners by patient and position, or by the same path. [dicom position, nifti path]
         window: Lowest and highest HU, mapped to 0 and 1. [-1024 3072]
         preset: A usual window, or LoDoPaB-CT's attenuation, instead of --window.
@@ -168,6 +169,7 @@ class HuOptions(OptionGroup):
     mask: Path | None = None
     series: str | None = None
     target_series: str | None = None
+    mask_series: str | None = None
     match_by: Annotated[Literal["position", "path"] | None, Parameter(name="--match")] = None
     window: Annotated[tuple[float, float] | None, Parameter(group="Values and size")] = None
     preset: Annotated[

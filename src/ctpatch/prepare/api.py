@@ -56,6 +56,7 @@ def prepare_raw(
     mask: SourcePath | None = None,
     series: str | None = None,
     target_series: str | None = None,
+    mask_series: str | None = None,
     match_by: MatchBy | None = None,
     window: tuple[float, float] | None = None,
     preset: str | None = None,
@@ -72,7 +73,9 @@ def prepare_raw(
         mask: a source of masks; they become the array `mask`, unchanged.
         series: pattern (`*B70f*`) that the path, the description or the kernel of what becomes `image` is to fit.
         target_series: the same for `target`, in the second source where there is one, else in the first.
-        match_by: partners by `position` (patient and place) or by `path`; None takes `path` for NIfTI, else `position`.
+        mask_series: the same for `mask`, in the source of masks where there is one, else in the first.
+        match_by: partners by `position` (patient and place) or by `path`, where `case_0000.nii.gz` (nnU-Net) and
+            `case.nii` are one path; None takes `path` for NIfTI, else `position`.
         window: lowest and highest HU, mapped to 0 and 1; None takes -1024 and 3072.
         preset: `full`, `abdomen`, `lung`, `liver`, `brain` or `lodopab`, instead of a window.
         **common: see `ctpatch.prepare.options.CommonOptions`.
@@ -93,8 +96,8 @@ def prepare_raw(
     options = common_options(out, dataset, common)
     if options.follow_links:
         raw = replace(raw, follow_links=True)
-    in_hu = {"target": target, "mask": mask, "series": series, "target_series": target_series, "match_by": match_by,
-             "window": window, "preset": preset}  # fmt: skip
+    in_hu = {"target": target, "mask": mask, "series": series, "target_series": target_series,
+             "mask_series": mask_series, "match_by": match_by, "window": window, "preset": preset}  # fmt: skip
     if not raw.in_hu:
         refuse_unknown([name for name, value in in_hu.items() if value is not None], CommonOptions.__slots__)
     mapping = choose_mapping(window, preset) if raw.in_hu else STORED
@@ -103,8 +106,8 @@ def prepare_raw(
     wanted = [(array, source, series if array == "image" else None) for array in raw.arrays()]
     if target is not None or target_series is not None:
         wanted.append(("target", source if target is None else target, target_series))
-    if mask is not None:
-        wanted.append(("mask", mask, None))
+    if mask is not None or mask_series is not None:
+        wanted.append(("mask", source if mask is None else mask, mask_series))
     arrays = [
         ArraySource(
             array, raw.reader(array, workers), _existing(where, array), None if array == "mask" else mapping, pattern

@@ -117,7 +117,8 @@ def nothing_found(arrays: Sequence[ArraySource], found: Found) -> str:
     seen = ", ".join(f"{count} {kind}" for kind, count in sorted(kinds.items())) or "no files"
     # What is no slice, or of another series, is no reason where there are slices; a partner left over is none either.
     causes = [left for array, left in found.left_out[0 if found.empty else found.unpaired_from :] if array == names[0]]
-    cause = Counter(left.kind for left in causes).most_common(1)
+    # What a file is tells more than that it is no file of the kind asked for.
+    cause = sorted(Counter(left.kind for left in causes).most_common(), key=lambda each: each[0].startswith("not-"))
     example = next((f" ({left.where}: {left.reason})" for left in causes if left.kind == cause[0][0]), "")
     which = say_which(names[-1])
     told = which in example or "series" in example

@@ -95,6 +95,7 @@ class HuKeywords(CommonKeywords, total=False):
     mask: SourcePath | None
     series: str | None
     target_series: str | None
+    mask_series: str | None
     match_by: MatchBy | None
     window: tuple[float, float] | None
     preset: str | None

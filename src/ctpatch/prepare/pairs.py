@@ -1,10 +1,12 @@
 """Slices to their partners: by patient and place, or by path; every one without a partner is named."""
 
+import re
 from bisect import bisect_left, bisect_right
 from collections import Counter, defaultdict
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from operator import attrgetter
+from typing import Any
 
 from ctpatch.prepare.readers.base import LeftOut, RawSlice
 from ctpatch.words import MatchBy
@@ -14,6 +16,8 @@ _AXES_TOLERANCE = 1e-3
 _SPACING_TOLERANCE = 1e-3
 _position = attrgetter("position_mm")
 _PARTNER = {"mask": "mask"}
+_CHANNEL_AND_ENDING = re.compile(r"(_0000)?\.nii(\.gz)?$", re.IGNORECASE)
+"""nnU-Net names the first channel of `case` `case_0000.nii.gz`, and its labels `case.nii.gz`."""
 
 
 @dataclass(slots=True)
@@ -57,7 +61,7 @@ def say_which(array: str) -> str:
     """What a user does where several slices could be the partner."""
     if array == "mask":
         # A mask that is taken for a target is mapped from HU: 0 and 1 become 0.25 and 0.2502.
-        return "give a --mask folder that holds the masks alone, one for each image"
+        return "name the masks that are meant (--mask-series)"
     return "name the series that are meant (--target-series)"
 
 
@@ -77,11 +81,20 @@ def _left(image: RawSlice, near: list[RawSlice], fitting: list[RawSlice], by: Ma
 
 
 def _by_key(others: Sequence[RawSlice], by: MatchBy) -> Callable[[RawSlice], list[RawSlice]]:
-    key = attrgetter("file", "item") if by == "path" else attrgetter("series", "order")
-    places: dict[tuple[str, int], list[RawSlice]] = defaultdict(list)
-    for other in others:
-        places[key(other)].append(other)
-    return lambda image: places.get(key(image), [])
+    keys: list[Callable[[RawSlice], Any]] = [attrgetter("series", "order")]
+    if by == "path":
+        keys = [attrgetter("file", "item"), lambda each: (_CHANNEL_AND_ENDING.sub("", each.file), each.item)]
+    places: list[dict[Any, list[RawSlice]]] = []
+    for key in keys:
+        places.append(defaultdict(list))
+        for other in others:
+            places[-1][key(other)].append(other)
+
+    def near(image: RawSlice) -> list[RawSlice]:
+        found = (there.get(key(image), []) for key, there in zip(keys, places, strict=True))
+        return next(filter(None, found), [])
+
+    return near
 
 
 def _by_position(others: Sequence[RawSlice]) -> Callable[[RawSlice], list[RawSlice]]:

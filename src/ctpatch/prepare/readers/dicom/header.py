@@ -23,12 +23,16 @@ from ctpatch.prepare.readers.dicom.orientation import Remark, orientation_of
 from ctpatch.prepare.readers.dicom.remarks import remarks_of
 from ctpatch.prepare.readers.dicom.rescale import Rescale, settle_rescale, why_no_hu
 from ctpatch.prepare.readers.dicom.tags import HeaderError, Tags
+from ctpatch.prepare.readers.other import START_BYTES, other_kind
 
 MAX_FILE_BYTES = 256 * 1024 * 1024
 """Largest file of one CT slice; those of scanners have less than a tenth."""
 
 CT_STORAGE = "1.2.840.10008.5.1.4.1.1.2"
 _DICOMDIR = "1.2.840.10008.1.3.10"
+_MULTI_FRAME_CT = frozenset({f"{CT_STORAGE}.1", f"{CT_STORAGE}.2"})
+_TO_SINGLE_FRAMES = "convert it to a file for each slice, for example with emf2sf of dcm4che"
+_NOT_DICOM = ("not-dicom", "it is no DICOM file")
 DEFLATED = "1.2.840.10008.1.2.1.99"
 _IMPLICIT = "1.2.840.10008.1.2"
 _EXPLICIT = "1.2.840.10008.1.2.1"
@@ -192,7 +196,7 @@ def read_dataset(
     if not named and start:
         raise FileProblemError("damaged", "it is DICOM and does not say of what: it is cut short or damaged")
     if named != CT_STORAGE:
-        raise _other_storage(named) if named else FileProblemError("not-dicom", "it is no DICOM file", fault=False)
+        raise _other_storage(named) if named else FileProblemError(*_NOT_DICOM, fault=False)
     return dataset
 
 
@@ -247,7 +251,8 @@ def _what_it_is(source: _BoundedFile, size: int) -> tuple[str, str, int]:
     plausible = first in {0x0002, 0x0008} and int.from_bytes(head[2:4], "little") <= 0x0018  # noqa: PLR2004
     big_endian = head[:2] == b"\x00\x08" and head[4:6].isalpha()
     if not (plausible or big_endian):
-        raise FileProblemError("not-dicom", "it is no DICOM file", fault=False)
+        other = other_kind("", head[:START_BYTES])
+        raise FileProblemError(*(other.kind, other.reason) if other else _NOT_DICOM, fault=False)
     if first == 0x0002:  # noqa: PLR2004
         values, _ = _meta_group(head, 0)
         return values.get(0x0010, ""), values.get(0x0002, ""), 0
@@ -288,7 +293,8 @@ def _other_storage(uid: str) -> FileProblemError:
     pydicom = import_pydicom()
     known = str(pydicom.uid.UID(uid, validation_mode=pydicom.config.IGNORE).name)
     name = "unknown storage" if known == uid else known
-    return FileProblemError(name.lower().replace(" ", "-"), f"it holds no CT slice but {name}", fault=False)
+    cure = f"; {_TO_SINGLE_FRAMES}" if uid in _MULTI_FRAME_CT else ""
+    return FileProblemError(name.lower().replace(" ", "-"), f"it holds no CT slice but {name}{cure}", fault=False)
 
 
 def _damaged(error: Exception) -> FileProblemError:
@@ -364,7 +370,7 @@ def _refuse_other_pixels(dataset: Any, tags: Tags) -> None:
     """Refuse pixels that are no slice's, and shapes that no scanner writes."""
     frames = tags.whole("NumberOfFrames")
     if frames is not None and frames != 1:
-        raise FileProblemError("multi-frame", f"it says {frames} frames, a CT slice has one")
+        raise FileProblemError("multi-frame", f"it says {frames} frames, a CT slice has one; {_TO_SINGLE_FRAMES}")
     photometric = tags.text("PhotometricInterpretation")
     if not photometric:
         reason = "it does not say what its pixels are (PhotometricInterpretation): it is cut short or damaged"

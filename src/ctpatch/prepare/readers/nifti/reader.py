@@ -16,6 +16,7 @@ from ctpatch.prepare.readers.base import GroupKind, LeftOut, RawSlice, Scan, Ser
 from ctpatch.prepare.readers.nifti import GroupBy
 from ctpatch.prepare.readers.nifti.header import HEADER_BYTES, AxialGrid, NiftiHeader, axial_grid, kind_of, parse_header
 from ctpatch.prepare.readers.nifti.voxels import check_size, open_nifti, read_planes
+from ctpatch.prepare.readers.other import other_kind
 from ctpatch.prepare.readers.tree import find_files, is_apple_double, source_file, source_folder
 
 _BIDS_SUBJECT = re.compile(r"(?:^|/)(sub-[A-Za-z0-9]+)(?=[/_.])")
@@ -73,10 +74,11 @@ class NiftiReader:
             return
         start = _first_bytes(path, name)
         kind = kind_of(start)
+        other = other_kind(name, start) if kind is None else None
         if kind is None and _NAMED_NIFTI.fullmatch(name):
-            raise SliceError(f"{name} is named like NIfTI and is none; copy it again")
+            raise SliceError(f"{name} is named like NIfTI and is none; {other.reason if other else 'copy it again'}")
         if kind in _LEFT_OUT:
-            scan.left_out.append(LeftOut(name, *_LEFT_OUT[kind]))
+            scan.left_out.append(other or LeftOut(name, *_LEFT_OUT[kind]))
             return
         header = parse_header(start, name)
         with open_nifti(path, name) as stream:
