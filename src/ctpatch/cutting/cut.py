@@ -39,6 +39,13 @@ _RUN_PIXELS = 2 << 20
 """A run of slices has at most so many, unless one slice alone has more: two runs are in memory."""
 
 
+class Loaded(NamedTuple):
+    """A slice in memory, with the digest of each array."""
+
+    images: Images
+    digests: tuple[str, ...]
+
+
 class ReadSlice(NamedTuple):
     """A slice in memory, and what was found in passing over its pixels; all but the statistics for each array."""
 
@@ -99,25 +106,28 @@ def cut_slices(job: Job, part: Part) -> Iterator[CutSlice]:
         try:
             if isinstance(read, Exception):
                 raise read
-            yield cut_slice(job, task, read, grids[task.shape], rules)
+            grid = grids[task.shape]
+            yield cut_slice(job, task, read if isinstance(read, ReadSlice) else _measured(job, read, grid), grid, rules)
         except SliceError as error:
             if job.on_error == "stop":
                 raise
             yield CutSlice(task=task, reason=error.message)
 
 
-def _read_ahead(job: Job, part: Part, grids: Grids) -> Iterator[tuple[SliceTask, ReadSlice | Exception]]:
+def _read_ahead(job: Job, part: Part, grids: Grids) -> Iterator[tuple[SliceTask, Loaded | ReadSlice | Exception]]:
     """The slices of a part; while a run of them is cut, a thread reads the next run into the other set of buffers.
 
-    Where that thread has not come to the end of the run that is wanted, this one reads the next run meanwhile.
+    Where the cutting thread has pixels to write, the other one measures what it reads, and where it has not come to the
+    end of the run that is wanted, the cutting thread reads the next run meanwhile.
     """
+    writes = not layout_of(job.layout).reads_sources
     runs = list(_runs(part.tasks))
     longest = max(len(run) for run in runs)
     buffers = [[[SliceBuffer() for _ in job.arrays] for _ in range(longest)] for _ in range(2)]
 
-    def read(number: int) -> list[ReadSlice | Exception]:
+    def read(number: int) -> list[Loaded | ReadSlice | Exception]:
         mine = zip(runs[number], buffers[number % 2], strict=False)
-        return [_read_slice(job, task, each, grids) for task, each in mine]
+        return [_read_slice(job, task, each, grids if writes else None) for task, each in mine]
 
     with ThreadPoolExecutor(1, "ctpatch-reader") as reader:
         following = reader.submit(read, 0)
@@ -125,7 +135,7 @@ def _read_ahead(job: Job, part: Part, grids: Grids) -> Iterator[tuple[SliceTask,
             here = following
             if number < len(runs):
                 following = reader.submit(read, number)
-                if not here.done() and following.cancel():
+                if writes and not here.done() and following.cancel():
                     following = Future()
                     following.set_result(read(number))
             yield from zip(run, here.result(), strict=True)
@@ -145,17 +155,21 @@ def _runs(tasks: Sequence[SliceTask]) -> Iterator[list[SliceTask]]:
     yield run
 
 
-def _read_slice(job: Job, task: SliceTask, buffers: list[SliceBuffer], grids: Grids) -> ReadSlice | Exception:
-    """Read and measure a slice; gives what is wrong with it, to be raised when it is this slice's turn."""
+def _read_slice(
+    job: Job, task: SliceTask, buffers: list[SliceBuffer], grids: Grids | None
+) -> Loaded | ReadSlice | Exception:
+    """Read a slice, and measure it where `grids` are given; what is wrong with it is raised when it is its turn."""
     try:
-        return _measured(job, _read_images(job, task, buffers), grids[task.shape])
+        images = _read_images(job, task, buffers)
+        loaded = Loaded(images, tuple(map(array_digest, images)))
+        return loaded if grids is None else _measured(job, loaded, grids[task.shape])
     except Exception as error:  # noqa: BLE001 - raised when it is this slice's turn
         return error
 
 
-def _measured(job: Job, images: Images, grid: Grid) -> ReadSlice:
+def _measured(job: Job, loaded: Loaded, grid: Grid) -> ReadSlice:
     """Pass over the pixels of a slice once."""
-    digests = tuple(array_digest(image) for image in images)
+    images, digests = loaded
     padded = tuple(pad_slice(image, grid.padded_shape, job.config.pad_mode) for image in images)
     judged = list(job.arrays).index(job.config.rules_on)
     measured = window_statistics(
@@ -205,7 +219,8 @@ def cut_slice(job: Job, task: SliceTask, read: ReadSlice, grid: Grid, rules: Com
             image if info.labels else without_rounding(image, config.value_range)
             for info, image in zip(job.arrays.values(), read.images, strict=True)
         )
-        return replace(cut_slice(job, task, _measured(job, clipped, grid), grid, rules), clipped=outside)
+        again = _measured(job, Loaded(clipped, tuple(map(array_digest, clipped))), grid)
+        return replace(cut_slice(job, task, again, grid, rules), clipped=outside)
     # Most sets are built without rules, and then nobody looks at the columns.
     hits = (
         rules.first_hits(rule_columns(task.slice_index, grid, read.statistics))
