@@ -362,4 +362,5 @@ def test_of_several_without_locks_one_holds_at_a_time(tmp_path: Path) -> None:
     said = [process.communicate()[0] for process in started]
     assert said == ["5\n"] * 3
     assert [process.returncode for process in started] == [0] * 3
-    assert not place.exists()
+    # The folder itself may stay where one looked into it while the last one left.
+    assert not (place / "owner.json").exists()

@@ -242,11 +242,14 @@ def test_masks_are_not_advised_to_become_targets(tmp_path: Path, key: Path) -> N
         (tmp_path / "raw/case").mkdir(parents=True, exist_ok=True)
         nib.save(nib.Nifti1Image(values, np.diag([-1.0, -1.0, 2.0, 1.0])), tmp_path / f"raw/case/{name}.nii.gz")
     options: dict[str, Any] = {"split": ["train=1"], "key": key, "match_by": "position"}
-    with pytest.raises(SliceError, match="2 slices could be its mask; give a --mask folder that holds the masks") as no:
+    said = r"2 slices could be its mask; name the masks that are meant \(--mask-series\)"
+    with pytest.raises(SliceError, match=said) as no:
         prepare_nifti(tmp_path / "raw", tmp_path / "data", "set", series="*imaging*", mask=tmp_path / "raw", **options)
     assert "--target-series" not in no.value.message
     # Taken for a target, the labels 0 and 1 would be HU, 0.25 and 0.2502 of the usual window.
     heard = Heard()
     prepare_nifti(tmp_path / "raw", tmp_path / "data", "set", listener=heard, **options)
     (said,) = heard.notices("repeated-places")
-    assert said.endswith("masks are no series of CT: they go into a folder of their own, for --mask")
+    assert said.endswith(
+        "masks are no series of CT: they are named by --mask-series, or go into a folder of their own, for --mask"
+    )

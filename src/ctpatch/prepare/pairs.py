@@ -145,5 +145,5 @@ def repeated_places(images: Sequence[RawSlice]) -> str | None:
         f"{sum(map(len, shared))} slices lie where one of another series of the same patient lies (up to "
         f"{max(len(set(series)) for series in shared)} series at a place); each is prepared as a slice of its own: "
         "--series takes the series that are meant, --target-series makes pairs of two; masks are no series of CT: they "
-        "go into a folder of their own, for --mask"
+        "are named by --mask-series, or go into a folder of their own, for --mask"
     )
