@@ -55,7 +55,8 @@ def assert_said(ran: Ran, cause: str, *names: str) -> None:
     """The command failed, and its message has the cause and one of the names."""
     assert ran.status in {1, 2}, ran
     assert "Traceback" not in ran.err, ran.err
-    assert ran.err.startswith("error: "), ran.err
+    without_notes = [line for line in ran.err.splitlines() if not line.startswith("note: ")]
+    assert without_notes[0].startswith("error: "), ran.err
     assert cause in ran.err, ran.err
     assert any(re.search(rf"(^|[\s/]){re.escape(name)}([\s/:;,]|$)", ran.err) for name in names), (names, ran.err)
 
