@@ -134,7 +134,8 @@ class Hold:
                 seen = None
                 continue
             owner = self._owner()
-            if owner is not None and owner == seen:
+            # The name of a process that is gone stays until the one who follows it has written its own.
+            if owner is not None and owner == seen and (owner.lives(self.place) or not owner.is_here):
                 break
             seen = owner
         # A name, unlike a lock, may stay when its process is gone.
