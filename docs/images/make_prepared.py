@@ -2,7 +2,7 @@
 
 Run it as `python docs/images/make_prepared.py FOLDER`, FOLDER being a split that `ctpatch prepare` made of that
 collection with `--series "*B70f*" --target-series "*B40f*"`; it writes the picture beside itself. The data are CC BY
-4.0, doi 10.7937/TCIA.2020.NNC2-0461: whoever shows the picture says so.
+4.0, doi 10.7937/TCIA.2020.NNC2-0461: name the collection wherever you show the picture.
 """
 
 import sys

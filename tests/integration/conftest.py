@@ -16,3 +16,11 @@ def _fixed_time(monkeypatch: pytest.MonkeyPatch) -> None:
 def prepared(tmp_path: Path) -> Prepared:
     """Three slices of 40x50: 16-pixel patches at a stride of 8 give 4 x 5 windows each."""
     return make_split(tmp_path)
+
+
+@pytest.fixture
+def key(tmp_path: Path) -> Path:
+    """A file with a key for pseudonyms."""
+    path = tmp_path / "my.key"
+    path.write_bytes(b"0123456789abcdef" * 4)
+    return path

@@ -33,13 +33,6 @@ from helpers import Heard, data_folder
 
 
 @pytest.fixture
-def key(tmp_path: Path) -> Path:
-    path = tmp_path / "my.key"
-    path.write_bytes(b"0123456789abcdef" * 4)
-    return path
-
-
-@pytest.fixture
 def tree(tmp_path: Path) -> Path:
     """Three patients, eight slices."""
     root = tmp_path / "raw"

@@ -22,13 +22,6 @@ from hu_phantoms import Hu, around_the_circle, body, lung
 SPLIT: dict[str, Any] = {"split": ["train=1"]}
 
 
-@pytest.fixture
-def key(tmp_path: Path) -> Path:
-    path = tmp_path / "my.key"
-    path.write_bytes(b"0123456789abcdef" * 4)
-    return path
-
-
 def write_slices(folder: Path, slices: Sequence[Hu], number: int = 1, **tags: Any) -> None:
     """A series of slices 2 mm apart, signed 16 bits, stored as HU + 1024, of a patient of its own."""
     for place, hu in enumerate(slices):

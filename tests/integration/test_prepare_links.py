@@ -26,13 +26,6 @@ STORE = "annex_Doe_Janet_19420317"
 
 
 @pytest.fixture
-def key(tmp_path: Path) -> Path:
-    path = tmp_path / "my.key"
-    path.write_bytes(b"0123456789abcdef" * 4)
-    return path
-
-
-@pytest.fixture
 def root(tmp_path: Path) -> Path:
     """A tree of links to a store beside it: one file by itself, one folder, and nothing else."""
     write_series(tmp_path / STORE / "objects", 2, patient="ann", uid="1")

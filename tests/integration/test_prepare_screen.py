@@ -23,13 +23,6 @@ SECRET = "Doe_Janet_19420317"
 
 
 @pytest.fixture
-def key(tmp_path: Path) -> Path:
-    path = tmp_path / "my.key"
-    path.write_bytes(b"0123456789abcdef" * 4)
-    return path
-
-
-@pytest.fixture
 def tree(tmp_path: Path) -> Path:
     """Three slices, a report and a damaged slice, in a folder that says whose they are."""
     root = tmp_path / "raw"

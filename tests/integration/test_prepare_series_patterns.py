@@ -18,13 +18,6 @@ from dicom_files import write_series
 
 
 @pytest.fixture
-def key(tmp_path: Path) -> Path:
-    path = tmp_path / "my.key"
-    path.write_bytes(b"0123456789abcdef" * 4)
-    return path
-
-
-@pytest.fixture
 def raw(tmp_path: Path) -> Path:
     """Three series; the second has no description, the third no kernel."""
     root = tmp_path / "raw"

@@ -4,6 +4,7 @@ import os
 import pickle
 import shutil
 import sys
+from abc import ABC, abstractmethod
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -41,19 +42,19 @@ class RawTree:
     tolerance: float = 0.0
 
 
-class ReaderContract:
+class ReaderContract(ABC):
     """Tests of a `Reader`; a subclass gives the reader and writes the files."""
 
     foreign_kind: str
     """By which kind a file of anything else is left out: `not-dicom`."""
 
+    @abstractmethod
     def make_reader(self) -> Reader:
         """The reader."""
-        raise NotImplementedError
 
+    @abstractmethod
     def write_tree(self, root: Path) -> RawTree:
         """Write slices below a folder with an independent library, or byte by byte, and say what they hold."""
-        raise NotImplementedError
 
     @pytest.fixture
     def reader(self) -> Reader:

@@ -1,5 +1,6 @@
 """What an audit knows of a split, whatever it was found as, and how its pixels are read."""
 
+from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -66,7 +67,7 @@ PatchSeen = tuple[int, str | None, bool | None, str | None]
 """Number of a patch within the run, its digest, whether it is constant (None where that is on record), its fault."""
 
 
-class RunPixels:
+class RunPixels(ABC):
     """The pixels of one run."""
 
     def image(self, place: int, array: str) -> Seen:
@@ -78,9 +79,9 @@ class RunPixels:
         except CtPatchError as error:
             return Seen(fault=error.message)
 
+    @abstractmethod
     def _image(self, place: int, array: str) -> Seen:
         """The same, by the kind of the split; an error is the slice's fault."""
-        raise NotImplementedError
 
     def patch(self, row: int) -> NDArray[Any] | None:
         """The pixels of `image` of a patch by its number in the run, valid until the next one; None if it has none."""
