@@ -32,7 +32,7 @@ _HOMES = {
     "merge": "cutting.shares",
     "open": "reading.patchset",
     "plan": "cutting.plan",
-    "predict": "reading.predict",
+    "predict": "predicting.predict",
     "prepare_dicom": "prepare.api",
     "prepare_lodopab": "prepare.api",
     "prepare_nifti": "prepare.api",

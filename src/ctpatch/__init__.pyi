@@ -18,6 +18,7 @@ from ctpatch.cutting.shares import ShareResult as ShareResult
 from ctpatch.cutting.shares import build_share as build_share
 from ctpatch.cutting.shares import merge as merge
 from ctpatch.errors import CtPatchError as CtPatchError
+from ctpatch.predicting.predict import predict as predict
 from ctpatch.prepare.api import prepare_dicom as prepare_dicom
 from ctpatch.prepare.api import prepare_lodopab as prepare_lodopab
 from ctpatch.prepare.api import prepare_nifti as prepare_nifti
@@ -25,7 +26,6 @@ from ctpatch.prepare.api import prepare_raw as prepare_raw
 from ctpatch.prepare.pipeline import PrepareResult as PrepareResult
 from ctpatch.reading.patchset import PatchSet as PatchSet
 from ctpatch.reading.patchset import open_set as _open_set
-from ctpatch.reading.predict import predict as predict
 from ctpatch.reporting import report as report
 
 __all__: list[str]

@@ -13,11 +13,11 @@ from torch.utils.data import Dataset
 from typing_extensions import TypeVar
 
 from ctpatch.errors import ConfigError
+from ctpatch.loading.batches import FlipsAndRotations, Pass
+from ctpatch.loading.options import Batch, LoaderOptions, takes
+from ctpatch.loading.pool import Pool
 from ctpatch.reading.asked import Names, SetPath, named_arrays
-from ctpatch.reading.batches import FlipsAndRotations, Pass
-from ctpatch.reading.options import Batch, LoaderOptions, takes
 from ctpatch.reading.patchset import AnySet, PatchSet, open_set
-from ctpatch.reading.pool import Pool
 
 __all__ = ["FlipsAndRotations", "PatchDataset", "PatchLoader"]
 

@@ -11,7 +11,7 @@ import pytest
 from numpy.typing import NDArray
 
 import ctpatch
-from ctpatch.reading.options import Batch
+from ctpatch.loading.options import Batch
 from helpers import LAYOUTS, build_one, make_split, reference_set
 
 

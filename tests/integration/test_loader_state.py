@@ -10,7 +10,7 @@ import pytest
 
 import ctpatch
 from ctpatch.errors import ConfigError
-from ctpatch.reading.options import Batch
+from ctpatch.loading.options import Batch
 from helpers import Prepared, build_one, make_split
 
 

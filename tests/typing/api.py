@@ -15,8 +15,8 @@ import ctpatch
 from ctpatch.checking.findings import VerifyReport
 from ctpatch.core.reassembly import ReassembledSlice
 from ctpatch.cutting.plan import SplitPlan
-from ctpatch.reading.batches import BatchLoader
-from ctpatch.reading.options import Batch
+from ctpatch.loading.batches import BatchLoader
+from ctpatch.loading.options import Batch
 
 Array = NDArray[Any]
 Arrays = dict[str, NDArray[Any]]

@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 
-from ctpatch.reading.pool import Pool
+from ctpatch.loading.pool import Pool
 
 SHAPE, FLOAT = (3, 1, 4, 5), np.dtype(np.float32)
 

@@ -6,7 +6,7 @@ import weakref
 
 import pytest
 
-from ctpatch.reading.ahead import ReadAhead
+from ctpatch.loading.ahead import ReadAhead
 
 
 def threads() -> set[threading.Thread]:

@@ -8,8 +8,8 @@ import polars as pl
 import pytest
 
 from ctpatch.core.statistics.columns import rule_columns
-from ctpatch.reading.options import SamplerOptions
-from ctpatch.reading.sampling import Sampler, symmetries
+from ctpatch.loading.options import SamplerOptions
+from ctpatch.loading.sampling import Sampler, symmetries
 
 SEED, EPOCH = 11, 3
 

@@ -1,1 +1,1 @@
-"""From a patch set to batches and predictions."""
+"""A finished patch set, read by number."""

@@ -31,6 +31,9 @@ from ctpatch.format.tables import (
 from ctpatch.layouts import layout_of
 from ctpatch.layouts.base import Layout
 from ctpatch.layouts.reader import ArrayReader, MappedFiles
+from ctpatch.loading.batches import BatchLoader, Empty, LoaderSource
+from ctpatch.loading.options import Array, LoaderOptions, NumpyOptions, takes
+from ctpatch.loading.pool import Pool
 from ctpatch.reading.asked import (
     ArraysByName,
     Indices,
@@ -43,10 +46,7 @@ from ctpatch.reading.asked import (
     named_arrays,
     patches_of_size,
 )
-from ctpatch.reading.batches import BatchLoader, Empty, LoaderSource
 from ctpatch.reading.opened import OpenedSet
-from ctpatch.reading.options import Array, LoaderOptions, NumpyOptions, takes
-from ctpatch.reading.pool import Pool
 from ctpatch.reading.source import SourceSlices, finished_set, refuse_outside
 
 Pixels_co = TypeVar("Pixels_co", bound=OneArray | ArraysByName, default=OneArray, covariant=True)

@@ -7,11 +7,11 @@ import numpy as np
 import polars as pl
 from numpy.typing import NDArray
 
-from ctpatch.reading.sampling import random_bits
+from ctpatch.loading.sampling import random_bits
 from ctpatch.reporting.windows import AllWindows, SetWindows
 
 _SLICES, _PATCHES = 16, 17
-"""Purposes of random numbers, apart from those of `ctpatch.reading.sampling`."""
+"""Purposes of random numbers, apart from those of `ctpatch.loading.sampling`."""
 _LEAST_FOR_A_SET = 3
 KEPT_SHOWN, DROPPED_SHOWN, EXTREMES_SHOWN, PAIRS_SHOWN = 16, 8, 6, 4
 

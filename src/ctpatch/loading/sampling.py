@@ -16,7 +16,7 @@ from ctpatch.core.rules import compile_number, compile_rules
 from ctpatch.errors import ConfigError
 from ctpatch.format.columns import rule_values
 from ctpatch.format.ids import without_blanks
-from ctpatch.reading.options import SamplerOptions, whole_number
+from ctpatch.loading.options import SamplerOptions, whole_number
 
 _ORDER, _DRAW, _SYMMETRY = 1, 2, 3
 _BLOCKS_TOGETHER = 16

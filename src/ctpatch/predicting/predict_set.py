@@ -30,7 +30,7 @@ from ctpatch.format.meta import now_utc
 from ctpatch.format.prepared_meta import FORMAT_VERSION, PREDICT_META, PredictedMeta, read_dataset_meta
 from ctpatch.format.splits import PREPARED
 from ctpatch.format.tables import STATUS_OK
-from ctpatch.reading.model import Output
+from ctpatch.predicting.model import Output
 from ctpatch.reading.patchset import AnySet
 from ctpatch.work.folder import WorkFolder, differences
 from ctpatch.work.product import Begun, Product

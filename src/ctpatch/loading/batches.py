@@ -17,9 +17,9 @@ from numpy.typing import NDArray
 from ctpatch.errors import ConfigError
 from ctpatch.files.forks import require_polars
 from ctpatch.layouts.reader import ArrayReader
-from ctpatch.reading.ahead import ReadAhead
-from ctpatch.reading.options import Array, Batch, LoaderOptions, SamplerOptions, whole_number
-from ctpatch.reading.sampling import Sampler, batch_bounds, checked_epoch, symmetries
+from ctpatch.loading.ahead import ReadAhead
+from ctpatch.loading.options import Array, Batch, LoaderOptions, SamplerOptions, whole_number
+from ctpatch.loading.sampling import Sampler, batch_bounds, checked_epoch, symmetries
 
 Empty: TypeAlias = Callable[[tuple[int, ...], np.dtype[Any]], Array]
 """Makes memory of a shape and dtype that nobody else holds; NumPy sees it through `np.asarray`."""

@@ -17,9 +17,9 @@ from ctpatch.errors import ConfigError, UsageError
 from ctpatch.events import Listener, Notice, ignore
 from ctpatch.files.atomic import given_path
 from ctpatch.format.splits import PREPARED
-from ctpatch.reading.model import Caller, Output, model_digest
+from ctpatch.predicting.model import Caller, Output, model_digest
+from ctpatch.predicting.predict_set import PredictOptions, PredictWork, refuse_small
 from ctpatch.reading.patchset import AnySet, PatchSet
-from ctpatch.reading.predict_set import PredictOptions, PredictWork, refuse_small
 from ctpatch.work.executors.serial import SerialExecutor
 from ctpatch.work.run import make
 

@@ -1,0 +1,1 @@
+"""A model's output for whole slices."""
