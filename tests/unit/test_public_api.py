@@ -142,7 +142,7 @@ def test_using_all_of_it_imports_no_optional_library() -> None:
     assert "module" not in kinds
 
 
-@pytest.mark.parametrize("room", ["cutting.plan", "cutting.api", "checking.verify", "reporting", "reading.predict"])
+@pytest.mark.parametrize("room", ["cutting.plan", "cutting.api", "checking.verify", "reporting", "predicting.predict"])
 def test_no_module_bears_the_name_of_a_function(room: str) -> None:
     code = (
         f"import ctpatch.{room}\nimport json, ctpatch, pickle\nfrom ctpatch import *\n"
