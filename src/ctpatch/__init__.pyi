@@ -18,6 +18,8 @@ from ctpatch.cutting.shares import ShareResult as ShareResult
 from ctpatch.cutting.shares import build_share as build_share
 from ctpatch.cutting.shares import merge as merge
 from ctpatch.errors import CtPatchError as CtPatchError
+from ctpatch.loading.windows import LabelWindows as LabelWindows
+from ctpatch.loading.windows import RandomWindows as RandomWindows
 from ctpatch.predicting.predict import predict as predict
 from ctpatch.prepare.api import prepare_dicom as prepare_dicom
 from ctpatch.prepare.api import prepare_lodopab as prepare_lodopab

@@ -15,6 +15,7 @@ from typing_extensions import TypeVar
 from ctpatch.errors import ConfigError
 from ctpatch.loading.batches import FlipsAndRotations, Pass
 from ctpatch.loading.options import Batch, LoaderOptions, takes
+from ctpatch.loading.places import DrawnCounts
 from ctpatch.loading.pool import Pool
 from ctpatch.reading.asked import Names, SetPath, named_arrays
 from ctpatch.reading.patchset import AnySet, PatchSet, open_set
@@ -180,6 +181,11 @@ class PatchLoader(Generic[Sample_co]):
     def _shown(self, batch: Batch[torch.Tensor]) -> Any:
         together = {**batch.arrays, **batch.columns}
         return next(iter(together.values())) if self._alone else together
+
+    @property
+    def drawn(self) -> DrawnCounts:
+        """What became of the windows that were drawn; all 0 where none are drawn."""
+        return self._loader.drawn
 
     def set_epoch(self, epoch: int) -> None:
         """Begin with the first batch of an epoch at the next pass; a pass that was begun before goes on as it was.

@@ -233,18 +233,23 @@ class ArrayReader:
             self._read_kept(which, out, self._own_paths, *self._kept)
 
     def read_windows(
-        self, which: NDArray[np.int64], rows: NDArray[np.integer], cols: NDArray[np.integer], out: NDArray[Any]
+        self,
+        which: NDArray[np.int64],
+        rows: NDArray[np.integer],
+        cols: NDArray[np.integer],
+        out: NDArray[Any],
+        pad_mode: PadMode | None = None,
     ) -> None:
         """Fill `out`, `(len(which), h, w)`, with windows that begin at other places of the slices that patches are in.
 
-        The size of the windows is that of `out`. See `read_into`.
+        The size of the windows is that of `out`; `pad_mode` takes the place of the reader's. See `read_into`.
         """
-        paths, size = self._paths, (out.shape[1], out.shape[2])
+        paths, size, pad_mode = self._paths, (out.shape[1], out.shape[2]), pad_mode or self._pad_mode
         chosen, items, stacks = self._opened(which)
         code = item = 0
         try:
             for slot, code, item, row, col in zip(out, chosen, items, rows.tolist(), cols.tolist(), strict=True):
-                window = window_of(stacks[code][item], row, col, size, self._pad_mode)
+                window = window_of(stacks[code][item], row, col, size, pad_mode)
                 if window is None:
                     raise FormatError(
                         f"{paths[code]} has items of shape {stacks[code].shape[1:]}, the manifest asks for the "
