@@ -159,7 +159,7 @@ class PatchSet(Generic[Pixels_co]):
 
     def _table(self, name: str) -> pl.DataFrame:
         try:
-            return read_table(self.folder / name, schema_of(name, self.arrays))
+            return read_table(self.folder / name, schema_of(name, self.arrays, self.meta.slice_columns))
         finally:
             self.refuse_other_set()
 
