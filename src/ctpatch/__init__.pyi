@@ -28,6 +28,8 @@ from ctpatch.prepare.api import prepare_raw as prepare_raw
 from ctpatch.prepare.pipeline import PrepareResult as PrepareResult
 from ctpatch.reading.patchset import PatchSet as PatchSet
 from ctpatch.reading.patchset import open_set as _open_set
+from ctpatch.reading.slice_set import SliceSet as SliceSet
+from ctpatch.reading.slice_set import open_slices as open_slices
 from ctpatch.reporting import report as report
 
 __all__: list[str]

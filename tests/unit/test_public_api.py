@@ -23,6 +23,7 @@ NAMES = {
     "Reassembler",
     "Rule",
     "ShareResult",
+    "SliceSet",
     "__version__",
     "audit",
     "build",
@@ -31,6 +32,7 @@ NAMES = {
     "extract_patches_2d",
     "merge",
     "open",
+    "open_slices",
     "plan",
     "predict",
     "prepare_dicom",
@@ -51,6 +53,7 @@ FUNCTIONS = [
     "extract_patches_2d",
     "merge",
     "open",
+    "open_slices",
     "plan",
     "predict",
     "prepare_dicom",
@@ -75,6 +78,7 @@ CLASSES = [
     "Reassembler",
     "Rule",
     "ShareResult",
+    "SliceSet",
 ]
 
 

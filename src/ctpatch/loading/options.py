@@ -131,8 +131,8 @@ class LoaderOptions(ContextOptions, SamplerOptions, Generic[Array]):
         prefetch: batches read ahead; 0 reads when asked.
         columns: numeric columns of the manifest that come with each batch (`row`, `std`, `slice_index`, …).
         arrays: which arrays, or the name of one; None takes all.
-        windows: what is drawn anew from whole slices each epoch, `RandomWindows` or `LabelWindows`; None gives the patches
-            of the set.
+        windows: what is drawn anew from whole slices each epoch, `RandomWindows` or `LabelWindows`; None gives the
+            patches of the set.
         transform: gets each `Batch` in the reading thread and returns the `Batch` that the caller gets, the same or
             another; `FlipsAndRotations()` is one.
         copy: deprecated, without effect: a batch that is kept is never overwritten.

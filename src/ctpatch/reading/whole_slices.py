@@ -1,20 +1,22 @@
 """The whole slices of a patch set, as windows are chosen in them while training."""
 
 from collections.abc import Callable
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import polars as pl
 
+from ctpatch.core.label_counts import read_labels
 from ctpatch.errors import ConfigError
-from ctpatch.format.columns import source_column
+from ctpatch.format.columns import labels_column, source_column
 from ctpatch.format.tables import STATUS_OK
 from ctpatch.layouts import layout_of
 from ctpatch.layouts.reader import ArrayAddresses, ArrayReader, MappedFiles
 from ctpatch.loading.drawing import DrawnPlaces
 from ctpatch.loading.options import LoaderOptions
 from ctpatch.loading.places import GridPlaces, PatchPlaces, Places
-from ctpatch.loading.whole import JoinedReader, SliceReader, WholeSlices
+from ctpatch.loading.whole import JoinedReader, LabelCounts, SliceReader, WholeSlices
 from ctpatch.reading.opened import OpenedSet
 from ctpatch.reading.source import refuse_outside
 
@@ -56,7 +58,20 @@ def whole_slices(ps: "PatchSet[Any]") -> WholeSlices:
         labels=frozenset(name for name, info in ps.meta.arrays.items() if info.labels),
         config=ps.config,
         reader=_Readers(ps, table),
+        known_counts=partial(_counts_on_record, table),
     )
+
+
+def _counts_on_record(table: pl.DataFrame, array: str) -> LabelCounts | None:
+    """The label pixels of each slice; None where the set has none on record, or not of all slices."""
+    column = labels_column(array)
+    if column not in table.columns or table[column].has_nulls():
+        return None
+    found = [
+        (at, label, pixels) for at, text in enumerate(table[column]) for label, pixels in read_labels(text).items()
+    ]
+    slices, labels, pixels = np.array(found, np.int64).reshape(-1, 3).T
+    return LabelCounts(slices, labels, pixels)
 
 
 class _Readers:
