@@ -6,7 +6,7 @@ interpreter free, so a thread costs nothing and no batch crosses a process borde
 
 import warnings
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, field, fields
 from functools import partial
 from typing import Any, Generic, TypeAlias, TypeVar
 
@@ -16,8 +16,10 @@ from numpy.typing import NDArray
 
 from ctpatch.errors import ConfigError
 from ctpatch.files.forks import require_polars
+from ctpatch.format.carried import Kind
 from ctpatch.layouts.reader import ArrayReader
 from ctpatch.loading.ahead import ReadAhead
+from ctpatch.loading.columns import column_values
 from ctpatch.loading.options import Array, Batch, LoaderOptions, SamplerOptions, whole_number
 from ctpatch.loading.sampling import Sampler, batch_bounds, checked_epoch, symmetries
 
@@ -29,7 +31,10 @@ Shown = TypeVar("Shown")
 
 @dataclass(frozen=True, slots=True)
 class LoaderSource:
-    """What a loader reads: arrays with their dtypes; `reader` gives one's patches, numbered as the manifest's rows."""
+    """What a loader reads: arrays with their dtypes; `reader` gives one's patches, numbered as the manifest's rows.
+
+    The manifest has the columns `kinds` of slices too; `codes` has the texts of those that come as codes.
+    """
 
     arrays: dict[str, np.dtype[Any]]
     patch_size: tuple[int, int]
@@ -37,6 +42,8 @@ class LoaderSource:
     manifest: pl.DataFrame
     slices: pl.DataFrame
     reader: Callable[[str], ArrayReader]
+    kinds: Mapping[str, Kind] = field(default_factory=dict)
+    codes: dict[str, list[str]] = field(default_factory=dict)
 
 
 @dataclass(slots=True)
@@ -67,6 +74,9 @@ class BatchLoader(Generic[Array]):
         memory: makes the memory of batches; gets how many pieces of one size are worth keeping to use them again.
         column: the values of a column as the caller sees them.
 
+    Attributes:
+        codes: for each column of texts that comes with the batches its texts; a value `i` means the text `i`, -1 none.
+
     Raises:
         ConfigError: an option does not fit the set, or leaves no batch.
     """
@@ -86,8 +96,9 @@ class BatchLoader(Generic[Array]):
         self._arrays, self._patch_size, self._reader = source.arrays, source.patch_size, source.reader
         self._fingerprint, self._set_size = source.fingerprint, source.manifest.height
         self._column = column
-        self._columns = {name: _numeric_column(source.manifest, name) for name in options.columns}
-        self._sampler = Sampler(source.manifest, source.slices, options, rank, world_size)
+        self.codes = source.codes
+        self._columns = {name: column_values(source.manifest, name, source.codes) for name in options.columns}
+        self._sampler = Sampler(source.manifest, source.slices, options, rank, world_size, source.kinds)
         clash = [name for name in options.columns if name in source.arrays]
         if clash:
             raise ConfigError(f"columns: {clash[0]!r} is the name of an array too; read one of the two")
@@ -258,14 +269,6 @@ class Pass(Generic[Array, Shown]):
         self._ended = True
         if self._started is not None:
             self._started.batches.close()
-
-
-def _numeric_column(manifest: pl.DataFrame, name: str) -> NDArray[Any]:
-    numeric = [column for column, kind in manifest.schema.items() if kind.is_numeric()]
-    if name not in numeric:
-        raise ConfigError(f"columns: there is no numeric column {name!r} in the manifest; it has {', '.join(numeric)}")
-    values: NDArray[Any] = manifest[name].to_numpy()
-    return values
 
 
 class FlipsAndRotations:

@@ -4,8 +4,9 @@ Random numbers are counter-based: bit generator Philox keyed by (seed, epoch, pu
 that neither threads nor ranks nor a resumed run can change them. The order of an epoch is that of these numbers.
 """
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from functools import lru_cache
+from types import MappingProxyType
 
 import numpy as np
 import polars as pl
@@ -14,8 +15,9 @@ from numpy.typing import NDArray
 from ctpatch.config import Rule
 from ctpatch.core.rules import compile_number, compile_rules
 from ctpatch.errors import ConfigError
-from ctpatch.format.columns import rule_values
+from ctpatch.format.carried import Kind
 from ctpatch.format.ids import without_blanks
+from ctpatch.loading.columns import further_names, row_values
 from ctpatch.loading.options import SamplerOptions, whole_number
 
 _ORDER, _DRAW, _SYMMETRY = 1, 2, 3
@@ -32,13 +34,20 @@ class Sampler:
         slices: rows of its slice manifest, for `balance` by their columns.
         options: how epochs are drawn.
         rank, world_size: this process draws every `world_size`-th patch, beginning with `rank`.
+        kinds: the columns of slices that `manifest` has as well, with their types.
 
     Raises:
         ConfigError: a condition, weight or column cannot be used, the rank is none, or no patch is left.
     """
 
     def __init__(
-        self, manifest: pl.DataFrame, slices: pl.DataFrame, options: SamplerOptions, rank: int = 0, world_size: int = 1
+        self,
+        manifest: pl.DataFrame,
+        slices: pl.DataFrame,
+        options: SamplerOptions,
+        rank: int = 0,
+        world_size: int = 1,
+        kinds: Mapping[str, Kind] = MappingProxyType({}),
     ) -> None:
         rank, world_size = whole_number("rank", rank), whole_number("world_size", world_size)
         if world_size < 1 or not 0 <= rank < world_size:
@@ -49,16 +58,19 @@ class Sampler:
         self.rank, self.world_size = rank, world_size
         self._candidates = np.arange(manifest.height, dtype=np.int64)
         if options.subset is not None:
-            rules = compile_rules([Rule(name="subset", condition=options.subset)])
-            self._candidates = np.flatnonzero(rules.all_hits(rule_values(manifest))[0]).astype(np.int64)
+            rules = compile_rules([Rule(name="subset", condition=options.subset)], further_names(kinds))
+            self._candidates = np.flatnonzero(rules.all_hits(row_values(manifest, kinds))[0]).astype(np.int64)
             if not len(self._candidates):
                 raise ConfigError(f"subset: no patch of {manifest.height} meets {options.subset!r}")
-        weights = self._weights(manifest, slices)
+        weights = self._weights(manifest, slices, kinds)
         self._cumulative = None if weights is None else np.cumsum(weights)
 
-    def _weights(self, manifest: pl.DataFrame, slices: pl.DataFrame) -> NDArray[np.float64] | None:
+    def _weights(
+        self, manifest: pl.DataFrame, slices: pl.DataFrame, kinds: Mapping[str, Kind]
+    ) -> NDArray[np.float64] | None:
         if self.options.weight is not None:
-            weights = compile_number("weight", self.options.weight)(rule_values(manifest))[self._candidates]
+            number = compile_number("weight", self.options.weight, further_names(kinds))
+            weights = number(row_values(manifest, kinds))[self._candidates]
             return _summable(weights, self.options.weight, self._candidates)
         name = self.options.balance
         if name is None:
