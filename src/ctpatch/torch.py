@@ -190,6 +190,11 @@ class PatchLoader(Generic[Sample_co]):
         """Batches in an epoch."""
         return len(self._loader)
 
+    @property
+    def codes(self) -> dict[str, list[str]]:
+        """For each column of texts that comes with the batches its texts; a value `i` means the text `i`, -1 none."""
+        return self._loader.codes
+
     def __iter__(self) -> Pass[torch.Tensor, Sample_co]:
         return self._loader.begin(self._shown)
 

@@ -86,7 +86,7 @@ def test_a_neighbour_of_which_no_patch_was_kept_comes_from_the_data_root(tmp_pat
                 assert patch[:, 0, 0].tolist() == [images[other][0, 0] for other in others]
     opened(split, "slices", drop, overwrite=True)
     split.file(5).unlink()
-    with pytest.raises(NpyError, match="train_000005.npy is missing"):
+    with pytest.raises(NpyError, match=r"train_000005\.npy is missing"):
         list(ctpatch.open(split.out).batches(64, context=1))
 
 

@@ -229,3 +229,18 @@ def test_slices_without_patches_are_left_out_of_both_layouts(tmp_path: Path) -> 
         seen.append(drawn(loader))
     assert seen[0] == seen[1]
     assert {number for number, _, _ in seen[0]} == {0, 2}
+
+
+def test_conditions_on_slices(pairs: Prepared) -> None:
+    """Of the slice manifest and of columns that the set keeps; those of patches are not there."""
+    made = make_split(pairs.root, SHAPES, dataset="kept", columns={"scanner": list("abab"), "dose": [1, 2, 3, 4.5]})
+    ps = opened(made, keep_columns="scanner,dose")
+    options: dict[str, Any] = {"windows": WINDOWS, "columns": ["slice_index", "scanner", "dose"]}
+    (batch,) = ps.batches(64, subset="scanner = 'b' and dose > 2", **options)
+    assert batch.columns["slice_index"].tolist() == [3] * 5
+    (batch,) = ps.batches(64, **options)
+    assert ps.codes("scanner") == ["a", "b"]
+    assert batch.columns["scanner"].tolist() == [0] * 5 + [1] * 5 + [0] * 5 + [1] * 5
+    assert batch.columns["dose"].tolist() == np.repeat([1, 2, 3, 4.5], 5).tolist()
+    with pytest.raises(ConfigError, match="'std' is a column of patches; slices have"):
+        ps.batches(64, subset="std > 0", windows=WINDOWS)

@@ -32,6 +32,10 @@ class LabelCounts:
     pixels: Mapping[int, int] | None
     windows: Mapping[int, int] = field(default_factory=dict)
 
+    def rows(self) -> list[tuple[int, int, int, int]]:
+        """Each label with its pixels, 1 slice, and its windows."""
+        return [(label, count, 1, self.windows[label]) for label, count in (self.pixels or {}).items()]
+
     def text(self) -> str | None:
         """The pixels as `1:200;2:30`; an empty text where there is no label, None where they were not counted."""
         return None if self.pixels is None else ";".join(f"{label}:{count}" for label, count in self.pixels.items())

@@ -14,6 +14,7 @@ from ctpatch.core.grid import Grid
 from ctpatch.core.label_counts import LabelCounts
 from ctpatch.core.statistics.api import WindowStatistics
 from ctpatch.cutting.job import Job
+from ctpatch.cutting.label_totals import LabelSums, add_labels
 from ctpatch.cutting.plan import Part, SliceTask
 from ctpatch.cutting.receipt import CutReceipt
 from ctpatch.files.atomic import system_errors, write_file
@@ -144,11 +145,9 @@ class PartRows:
         """For each array of labels: each label with its pixels, the slices and the kept windows that hold it."""
         rows = {}
         for array in self.job.counted:
-            sums: dict[int, tuple[int, int, int]] = {}
-            for counts in (piece.labels[array] for piece in done):
-                for label, count in (counts.pixels or {}).items():
-                    pixels, slices, windows = sums.get(label, (0, 0, 0))
-                    sums[label] = pixels + count, slices + 1, windows + counts.windows[label]
+            sums: LabelSums = {}
+            for piece in done:
+                add_labels(sums, piece.labels[array].rows())
             rows[array] = [(label, *sums[label]) for label in sorted(sums)]
         return rows
 

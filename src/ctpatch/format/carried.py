@@ -215,4 +215,4 @@ def refuse_bad_names(carried: Mapping[str, Kind], arrays: Sequence[str]) -> None
 
 def carried_digest(slices: pl.DataFrame, carried: Mapping[str, Kind]) -> str:
     """Digest of the cells of kept columns, as lines of CSV in the order of the slices, without a header."""
-    return text_digest(slices.select(carried).write_csv(include_header=False, line_terminator="\n"))
+    return text_digest(slices.select(list(carried)).write_csv(include_header=False, line_terminator="\n"))

@@ -68,6 +68,9 @@ class BatchLoader(Generic[Array]):
         memory: makes the memory of batches; gets how many pieces of one size are worth keeping to use them again.
         column: the values of a column as the caller sees them.
 
+    Attributes:
+        codes: for each column of texts that comes with the batches its texts; a value `i` means the text `i`, -1 none.
+
     Raises:
         ConfigError: an option does not fit the set, or leaves no batch.
     """
@@ -86,9 +89,10 @@ class BatchLoader(Generic[Array]):
             require_polars("a loader with subset, weight, balance or columns")
         self._arrays, self._places, self._fingerprint = source.arrays, source.places, source.fingerprint
         self._column = column
-        self._columns = {name: source.places.column(name) for name in options.columns}
-        table = source.places.table
-        self._sampler = Sampler(table, source.slices, options, rank, world_size, source.places.allowed)
+        self.codes = source.places.codes(options.columns)
+        self._columns = {name: source.places.column(name, self.codes) for name in options.columns}
+        places = source.places
+        self._sampler = Sampler(places.table, source.slices, options, rank, world_size, places.kinds, places.allowed)
         self._set_size = source.places.set_size(len(self._sampler) * world_size)
         clash = [name for name in options.columns if name in source.arrays]
         if clash:

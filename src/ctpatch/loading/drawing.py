@@ -1,6 +1,6 @@
 """Windows that are drawn: random ones, and ones that hold a label."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -12,9 +12,10 @@ from ctpatch.core.rules import CompiledRules, compile_rules
 from ctpatch.core.statistics.api import window_statistics
 from ctpatch.core.statistics.columns import STATISTICS
 from ctpatch.errors import ConfigError
+from ctpatch.loading.columns import column_values
 from ctpatch.loading.label_pixels import LabelPixels
 from ctpatch.loading.options import LoaderOptions
-from ctpatch.loading.places import Drawn, SlicePlaces, numeric_column
+from ctpatch.loading.places import Drawn, SlicePlaces
 from ctpatch.loading.sampling import ORIGIN, below, draw_words
 from ctpatch.loading.whole import WholeSlices
 from ctpatch.loading.windows import LabelWindows, RandomWindows
@@ -40,6 +41,7 @@ class DrawnPlaces(SlicePlaces):
         self._last = tuple(
             np.maximum(sides - wanted, 0) for sides, wanted in zip((heights, widths), windows.size, strict=True)
         )
+        self.kinds, self.texts = whole.kinds, whole.texts
         self.table = whole.table[np.repeat(np.arange(whole.table.height), windows.per_slice)]
         self.allowed = np.repeat(allowed, windows.per_slice)
         self._judge = _Judge.of(whole, windows)
@@ -61,11 +63,11 @@ class DrawnPlaces(SlicePlaces):
         """The draws."""
         return draws
 
-    def column(self, name: str) -> Callable[[Drawn], NDArray[Any]]:
+    def column(self, name: str, codes: Mapping[str, Sequence[str]]) -> Callable[[Drawn], NDArray[Any]]:
         """Of the window itself, or of its slice."""
         if name in _OF_WINDOWS:
             return lambda drawn: drawn.rows if name == "row" else drawn.cols
-        values = numeric_column(self._whole.table, name, "the slice manifest")
+        values = column_values(self._whole.table, name, codes)
         return lambda drawn: values[drawn.slices]
 
     def at(self, epoch: int, numbers: NDArray[np.int64], draws: NDArray[np.int64]) -> Drawn:

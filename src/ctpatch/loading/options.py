@@ -59,7 +59,8 @@ class SamplerOptions:
     Attributes:
         shuffle: a new order each epoch; False keeps the manifest's.
         seed: of the order and of transforms, 0 to 2**63 - 1; the same seed gives the same epochs.
-        subset: SQL condition; only patches for which it holds are drawn.
+        subset: SQL condition; only patches for which it holds are drawn. It may name columns that the set keeps of its
+            slices, and compare texts: `scanner = 'A'`.
         weight: SQL number; patches are drawn with replacement, as often as it says relative to the others.
         balance: a column (`patient_id`, `slice_index`, …); patches are drawn with replacement so that each of its
             values comes as often as every other.
@@ -129,7 +130,9 @@ class LoaderOptions(ContextOptions, SamplerOptions, Generic[Array]):
     Attributes:
         batch_size: patches in a batch.
         prefetch: batches read ahead; 0 reads when asked.
-        columns: numeric columns of the manifest that come with each batch (`row`, `std`, `slice_index`, …).
+        columns: columns that come with each batch: numbers of the manifest (`row`, `std`, `slice_index`, …), and
+            columns that the set keeps of its slices (`series`, `position_mm`, `patient_id`, …). Texts come as int64
+            codes, -1 for none; `loader.codes` and `ps.codes` have the texts.
         arrays: which arrays, or the name of one; None takes all.
         windows: what is drawn anew from whole slices each epoch, `RandomWindows` or `LabelWindows`; None gives the
             patches of the set.

@@ -1,17 +1,18 @@
 """What the draws of an epoch are: patches of a set, or windows of its slices; and how their pixels are read."""
 
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import polars as pl
 from numpy.typing import NDArray
 
 from ctpatch.core.context import NO_SLICE
-from ctpatch.errors import ConfigError
+from ctpatch.format.carried import Kind
 from ctpatch.layouts.reader import ArrayReader
+from ctpatch.loading.columns import column_values
 from ctpatch.loading.options import ContextOptions
 from ctpatch.loading.whole import WholeSlices
 from ctpatch.words import PadMode
@@ -48,18 +49,30 @@ class DrawnCounts:
     accepted: int = 0
 
 
+class Patches(NamedTuple):
+    """The manifest, with columns of slices: their types, and what gives the texts of one."""
+
+    table: pl.DataFrame
+    kinds: Mapping[str, Kind]
+    texts: Callable[[str], list[str]]
+
+
 class Places(ABC):
     """What an epoch draws from.
 
     Attributes:
         patch_size: height and width of what is drawn.
         table: a row for each thing that can be drawn, as `subset`, `weight` and `balance` see it.
+        kinds: the columns of slices that it has as well, with their types.
+        texts: gives the texts of such a column, each once, sorted.
         allowed: which of these are drawn, booleans; None where all are.
         counts: what became of the windows that were drawn.
     """
 
     patch_size: tuple[int, int]
     table: pl.DataFrame
+    kinds: Mapping[str, Kind]
+    texts: Callable[[str], list[str]]
     allowed: NDArray[np.bool_] | None = None
 
     def __init__(self) -> None:
@@ -97,20 +110,23 @@ class Places(ABC):
         del draws
         return self.table.height
 
-    def column(self, name: str) -> Callable[[Drawn], NDArray[Any]]:
+    def codes(self, columns: Sequence[str]) -> dict[str, list[str]]:
+        """The texts of those columns that are texts; a batch has a text as its place in the list."""
+        return {name: self.texts(name) for name in columns if self.kinds.get(name) == "text"}
+
+    def column(self, name: str, codes: Mapping[str, Sequence[str]]) -> Callable[[Drawn], NDArray[Any]]:
         """What gives a column's values for the windows of a batch; ConfigError where there is no such column."""
-        values = numeric_column(self.table, name, "the manifest")
+        values = column_values(self.table, name, codes)
         return lambda drawn: values[drawn.indices]
 
 
 class PatchPlaces(Places):
     """Patches as the set has them."""
 
-    def __init__(
-        self, manifest: pl.DataFrame, reader: Callable[[str], ArrayReader], patch_size: tuple[int, int]
-    ) -> None:
+    def __init__(self, patches: Patches, reader: Callable[[str], ArrayReader], patch_size: tuple[int, int]) -> None:
         super().__init__()
-        self.table, self._reader, self.patch_size = manifest, reader, patch_size
+        self.table, self.kinds, self.texts = patches
+        self._reader, self.patch_size = reader, patch_size
 
     def begin(self, names: Sequence[str]) -> None:
         """Make the readers."""
@@ -186,10 +202,11 @@ class GridPlaces(SlicePlaces):
     """The windows of a set's patches, read from whole slices."""
 
     def __init__(
-        self, manifest: pl.DataFrame, whole: WholeSlices, context: ContextOptions, patch_size: tuple[int, int]
+        self, patches: Patches, whole: WholeSlices, context: ContextOptions, patch_size: tuple[int, int]
     ) -> None:
         super().__init__(whole, context, patch_size)
-        self.table = manifest
+        self.table, self.kinds, self.texts = patches
+        manifest = patches.table
         numbers = pl.DataFrame({"slice_index": whole.table["slice_index"]}).with_row_index("number")
         joined = manifest.select("slice_index").join(numbers, on="slice_index", how="left", maintain_order="left")
         self._slices = joined["number"].cast(pl.Int64).to_numpy()
@@ -200,12 +217,3 @@ class GridPlaces(SlicePlaces):
         """The windows of these patches."""
         del epoch, draws
         return Drawn(numbers, self._slices[numbers], self._rows[numbers], self._cols[numbers])
-
-
-def numeric_column(table: pl.DataFrame, name: str, where: str) -> NDArray[Any]:
-    """The values of a column of numbers; ConfigError where there is none of that name."""
-    numeric = [column for column, kind in table.schema.items() if kind.is_numeric()]
-    if name not in numeric:
-        raise ConfigError(f"columns: there is no numeric column {name!r} in {where}; it has {', '.join(numeric)}")
-    values: NDArray[Any] = table[name].to_numpy()
-    return values

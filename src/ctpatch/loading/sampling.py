@@ -4,8 +4,9 @@ Random numbers are counter-based: bit generator Philox keyed by (seed, epoch, pu
 that neither threads nor ranks nor a resumed run can change them. The order of an epoch is that of these numbers.
 """
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from functools import lru_cache
+from types import MappingProxyType
 
 import numpy as np
 import polars as pl
@@ -14,8 +15,9 @@ from numpy.typing import NDArray
 from ctpatch.config import Rule
 from ctpatch.core.rules import compile_number, compile_rules
 from ctpatch.errors import ConfigError
-from ctpatch.format.columns import rule_values
+from ctpatch.format.carried import Kind
 from ctpatch.format.ids import without_blanks
+from ctpatch.loading.columns import further_names, row_values
 from ctpatch.loading.options import SamplerOptions, whole_number
 
 _ORDER, _DRAW, _SYMMETRY = 1, 2, 3
@@ -37,6 +39,7 @@ class Sampler:
         slices: rows of its slice manifest, for `balance` by their columns.
         options: how epochs are drawn.
         rank, world_size: this process draws every `world_size`-th patch, beginning with `rank`.
+        kinds: the columns of slices that `manifest` has as well, with their types.
         allowed: which rows may be drawn, booleans; None allows all.
 
     Raises:
@@ -50,6 +53,7 @@ class Sampler:
         options: SamplerOptions,
         rank: int = 0,
         world_size: int = 1,
+        kinds: Mapping[str, Kind] = MappingProxyType({}),
         allowed: NDArray[np.bool_] | None = None,
     ) -> None:
         rank, world_size = whole_number("rank", rank), whole_number("world_size", world_size)
@@ -63,11 +67,11 @@ class Sampler:
         if not len(self._candidates):
             raise ConfigError("context_edge: 'drop' leaves nothing, since no slice has all its neighbours")
         if options.subset is not None:
-            rules = compile_rules([Rule(name="subset", condition=options.subset)])
-            self._candidates = self._candidates[rules.all_hits(rule_values(manifest))[0][self._candidates]]
+            rules = compile_rules([Rule(name="subset", condition=options.subset)], further_names(kinds))
+            self._candidates = self._candidates[rules.all_hits(row_values(manifest, kinds))[0][self._candidates]]
             if not len(self._candidates):
                 raise ConfigError(f"subset: no patch of {manifest.height} meets {options.subset!r}")
-        self.weights = self._weights(manifest, slices)
+        self.weights = self._weights(manifest, slices, kinds)
         self._cumulative = None if self.weights is None else np.cumsum(self.weights)
 
     @property
@@ -75,9 +79,12 @@ class Sampler:
         """Rows that are drawn; `weights` says how often, None where all alike."""
         return self._candidates
 
-    def _weights(self, manifest: pl.DataFrame, slices: pl.DataFrame) -> NDArray[np.float64] | None:
+    def _weights(
+        self, manifest: pl.DataFrame, slices: pl.DataFrame, kinds: Mapping[str, Kind]
+    ) -> NDArray[np.float64] | None:
         if self.options.weight is not None:
-            weights = compile_number("weight", self.options.weight)(rule_values(manifest))[self._candidates]
+            number = compile_number("weight", self.options.weight, further_names(kinds))
+            weights = number(row_values(manifest, kinds))[self._candidates]
             return _summable(weights, self.options.weight, self._candidates)
         name = self.options.balance
         if name is None:

@@ -1,6 +1,6 @@
 """Whole slices, of a patch set or of a prepared split, as windows are chosen in them."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, NamedTuple, Protocol
 
@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 from ctpatch.config import PatchConfig
 from ctpatch.core.context import ContextEdge, ContextGap, find_fault, neighbours
 from ctpatch.errors import ConfigError
+from ctpatch.format.carried import Kind
 from ctpatch.words import PadMode
 
 SERIES, POSITION = "series", "position_mm"
@@ -92,6 +93,8 @@ class WholeSlices:
         names: what messages call each slice: its path in the data root.
         labels: the arrays that hold labels.
         config: options that the set was cut with, for rules; None where it was not cut.
+        kinds: the columns of the table that `subset`, `weight`, `balance` and `columns` can name, with their types.
+        texts: gives the texts of such a column, each once, sorted.
         reader: reads an array.
         known_counts: label pixels of each slice that are on record for an array of labels; None where none are.
     """
@@ -102,6 +105,8 @@ class WholeSlices:
     names: pl.Series
     labels: frozenset[str]
     config: PatchConfig | None
+    kinds: Mapping[str, Kind]
+    texts: Callable[[str], list[str]]
     reader: Callable[[str], SliceReader]
     known_counts: Callable[[str], LabelCounts | None] = lambda _array: None
 

@@ -32,6 +32,7 @@ from ctpatch.layouts import layout_of
 from ctpatch.layouts.base import Layout
 from ctpatch.layouts.reader import ArrayReader, MappedFiles
 from ctpatch.loading.batches import BatchLoader, Empty, LoaderSource
+from ctpatch.loading.columns import slice_kinds, texts_of
 from ctpatch.loading.options import Array, LoaderOptions, NumpyOptions, takes
 from ctpatch.loading.pool import Pool
 from ctpatch.reading.asked import (
@@ -46,6 +47,7 @@ from ctpatch.reading.asked import (
     named_arrays,
     patches_of_size,
 )
+from ctpatch.reading.label_frame import label_frame
 from ctpatch.reading.opened import OpenedSet
 from ctpatch.reading.source import SourceSlices, finished_set, refuse_outside
 from ctpatch.reading.whole_slices import places_of
@@ -386,6 +388,33 @@ class PatchSet(Generic[Pixels_co]):
             return self._asked(None if options.arrays in ([], ()) else options.arrays)[0]
         except ValueError as error:
             raise ConfigError(f"arrays: {error}") from None
+
+    def codes(self, name: str) -> list[str]:
+        """The texts of a column that the set keeps of its slices, sorted; a loader gives a text as its place here.
+
+        Two sets of different slices may have other texts, and so other codes.
+
+        Raises:
+            ConfigError: the set keeps no such column of texts.
+        """
+        texts = [each for each, kind in slice_kinds(self.meta.carried or {}).items() if kind == "text"]
+        if name not in texts:
+            raise ConfigError(f"codes: the set keeps no column {name!r} of texts; it has {', '.join(texts)}")
+        return texts_of(self.slices, name)
+
+    def label_counts(self, array: str = "mask") -> pl.DataFrame:
+        """The labels of each slice: a row for each label but 0, with its `pixels`; all int64.
+
+        Slices whose labels were not counted, since they have more than 32 or are no whole numbers, are missing; in
+        `slices` their cell of `<array>_labels` is empty.
+
+        Returns:
+            Columns `slice_index`, `label`, `pixels`, in the order of the slices, labels ascending.
+
+        Raises:
+            ConfigError: the array holds no labels, or an earlier version built the set and counted none.
+        """
+        return label_frame(self.slices, self.meta, array)
 
     def close(self) -> None:
         """Let go of open files; they are opened again when needed."""

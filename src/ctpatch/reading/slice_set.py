@@ -1,7 +1,7 @@
 """SliceSet: the whole slices of a prepared split, for windows that are chosen while training, without a build."""
 
 from collections.abc import Callable
-from functools import cached_property
+from functools import cached_property, partial
 from typing import Any
 
 import numpy as np
@@ -18,6 +18,7 @@ from ctpatch.format.splits import SourcePath, find_splits
 from ctpatch.layouts import layout_of
 from ctpatch.layouts.reader import ArrayAddresses, ArrayReader, MappedFiles
 from ctpatch.loading.batches import BatchLoader, Empty, LoaderSource
+from ctpatch.loading.columns import slice_kinds, texts_of
 from ctpatch.loading.drawing import DrawnPlaces
 from ctpatch.loading.options import Array, LoaderOptions, NumpyOptions, takes
 from ctpatch.loading.pool import Pool
@@ -47,6 +48,7 @@ class SliceSet:
         table = read_source_manifest(
             self.source, lambda piece: scan_headers(piece, self.source.data_root, skip_faulty=False)
         )
+        self._carried = table.carried
         self.infos = array_infos(table, table.frame, self.source)
         self.slices = table.frame.drop("problem", "src_dtype", *(f"{array}_dtype" for array in table.arrays[1:]))
         self.fingerprint = file_digest(self.source.manifest)
@@ -108,6 +110,8 @@ class SliceSet:
             names=self.slices["src_path"],
             labels=frozenset(name for name, info in self.infos.items() if info.labels),
             config=None,
+            kinds=slice_kinds(self._carried),
+            texts=partial(texts_of, self.slices),
             reader=self.reader,
         )
 

@@ -7,15 +7,15 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import polars as pl
 
-from ctpatch.core.label_counts import read_labels
 from ctpatch.errors import ConfigError
 from ctpatch.format.columns import labels_column, source_column
 from ctpatch.format.tables import STATUS_OK
 from ctpatch.layouts import layout_of
 from ctpatch.layouts.reader import ArrayAddresses, ArrayReader, MappedFiles
+from ctpatch.loading.columns import slice_kinds, with_slice_columns
 from ctpatch.loading.drawing import DrawnPlaces
 from ctpatch.loading.options import LoaderOptions
-from ctpatch.loading.places import GridPlaces, PatchPlaces, Places
+from ctpatch.loading.places import GridPlaces, Patches, PatchPlaces, Places
 from ctpatch.loading.whole import JoinedReader, LabelCounts, SliceReader, WholeSlices
 from ctpatch.reading.opened import OpenedSet
 from ctpatch.reading.source import refuse_outside
@@ -26,12 +26,13 @@ if TYPE_CHECKING:
 
 def places_of(ps: "PatchSet[Any]", options: LoaderOptions[Any]) -> Places:
     """What a loader of a set draws from."""
-    if options.windows is None and not options.context:
-        return PatchPlaces(ps.manifest, ps.reader, ps.patch_size)
-    whole = whole_slices(ps)
-    if options.windows is None:
-        return GridPlaces(ps.manifest, whole, options, ps.patch_size)
-    return DrawnPlaces(whole, options.windows, options)
+    if options.windows is not None:
+        return DrawnPlaces(whole_slices(ps), options.windows, options)
+    kinds = slice_kinds(ps.meta.carried or {})
+    patches = Patches(*with_slice_columns(ps.manifest, lambda: ps.slices, kinds, options, options.columns), ps.codes)
+    if options.context:
+        return GridPlaces(patches, whole_slices(ps), options, ps.patch_size)
+    return PatchPlaces(patches, ps.reader, ps.patch_size)
 
 
 def whole_slices(ps: "PatchSet[Any]") -> WholeSlices:
@@ -57,20 +58,20 @@ def whole_slices(ps: "PatchSet[Any]") -> WholeSlices:
         names=table["src_path"],
         labels=frozenset(name for name, info in ps.meta.arrays.items() if info.labels),
         config=ps.config,
+        kinds=slice_kinds(ps.meta.carried or {}),
+        texts=ps.codes,
         reader=_Readers(ps, table),
-        known_counts=partial(_counts_on_record, table),
+        known_counts=partial(_counts_on_record, ps, table),
     )
 
 
-def _counts_on_record(table: pl.DataFrame, array: str) -> LabelCounts | None:
+def _counts_on_record(ps: "PatchSet[Any]", table: pl.DataFrame, array: str) -> LabelCounts | None:
     """The label pixels of each slice; None where the set has none on record, or not of all slices."""
-    column = labels_column(array)
-    if column not in table.columns or table[column].has_nulls():
+    if array not in (ps.meta.label_counts or {}) or table[labels_column(array)].has_nulls():
         return None
-    found = [
-        (at, label, pixels) for at, text in enumerate(table[column]) for label, pixels in read_labels(text).items()
-    ]
-    slices, labels, pixels = np.array(found, np.int64).reshape(-1, 3).T
+    numbered = table.select("slice_index").with_row_index("number")
+    found = ps.label_counts(array).join(numbered, on="slice_index", how="inner", maintain_order="left")
+    slices, labels, pixels = (found[name].cast(pl.Int64).to_numpy() for name in ("number", "label", "pixels"))
     return LabelCounts(slices, labels, pixels)
 
 
