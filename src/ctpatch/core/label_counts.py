@@ -13,6 +13,7 @@ MAX_LABELS = 32
 """Labels of a slice that are counted one by one; a slice with more of them has instances, not classes."""
 
 _LARGEST = 2**53
+_LARGEST_INT64 = 2**63 - 1
 _MANY_VALUES = 1 << 16
 """So many values or fewer between the smallest and the largest are counted by a table, else they are sorted."""
 
@@ -83,10 +84,11 @@ def _pixels(mask: NDArray[Any]) -> dict[int, int] | None:
             return None
         mask = mask.astype(np.int64)
     low, high = int(mask.min()), int(mask.max())
+    if high > _LARGEST_INT64:
+        return None
     if high - low < _MANY_VALUES:
-        # As int64 before the difference: 127 - (-128) is no int8. Only uint64 has numbers that int64 lacks.
-        shifted = (mask - np.uint64(low)).astype(np.int64) if mask.dtype == np.uint64 else mask.astype(np.int64) - low
-        counts = np.bincount(shifted.ravel())
+        # As int64 before the difference: 127 - (-128) is no int8.
+        counts = np.bincount((mask.astype(np.int64) - low).ravel())
         labels = np.flatnonzero(counts)
         found = zip((int(label) + low for label in labels), counts[labels].tolist(), strict=True)
     else:
