@@ -263,8 +263,9 @@ def _column(node: exp.Column, fault: str, further: Further) -> _Evaluate:
     def values(columns: Columns) -> Any:
         if name not in columns:
             raise RuleError(
-                f"{fault} names the column {name!r}, which this set does not have: it is older than the column; "
-                f"known are {', '.join(columns)}; build the set again to have it"
+                f"{fault} names the column {name!r}, which is not there; known are {', '.join(columns)}. A set "
+                "that is older than a column does not have it (build it again), nor has a whole slice what only its "
+                "windows have"
             )
         return columns[name]
 

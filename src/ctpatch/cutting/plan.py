@@ -19,14 +19,13 @@ from ctpatch.format.carried import Kind, kept_columns
 from ctpatch.format.columns import source_column
 from ctpatch.format.manifest_columns import array_names
 from ctpatch.format.meta import ArrayInfo, one_or_pair
+from ctpatch.format.slice_headers import array_infos, scan_headers
 from ctpatch.format.source_manifest import (
     AS_WRITTEN,
     PIECE_ROWS,
     Reading,
     SourceTable,
-    is_labels,
     read_source_manifest,
-    scan_headers,
 )
 from ctpatch.format.splits import SourcePath, SplitSource, as_sources, find_splits
 from ctpatch.format.tables import patch_id
@@ -366,9 +365,7 @@ def plan_split(
 
     table = read_source_manifest(source, look, reading)
     slices = table.frame
-    arrays = {"image": ArrayInfo(dtype="float32", labels=False)}
-    for array in table.arrays[1:]:
-        arrays[array] = _array_info(array, slices, source)
+    arrays = array_infos(table, slices, source)
     slices = slices.drop(f"{array}_dtype" for array in table.arrays[1:])
     made = SplitPlan(source, cfg, slices, arrays, beside=bool(table.folder), notes=table.notes, carried=table.carried)
     for each in made.shapes:
@@ -379,21 +376,3 @@ def plan_split(
                 "use a larger stride"
             )
     return made
-
-
-def _array_info(array: str, slices: pl.DataFrame, source: SplitSource) -> ArrayInfo:
-    """The dtype an array's patches have: float32, or its own where it holds labels."""
-    usable = slices.filter(pl.col("problem").is_null())
-    dtypes = usable[f"{array}_dtype"].unique(maintain_order=True).to_list()
-    kinds = {"f" if dtype.startswith("float") else "i" for dtype in dtypes}
-    labels = is_labels(array) or kinds == {"i"}
-    if not labels and kinds <= {"f"}:
-        return ArrayInfo(dtype="float32", labels=False)
-    native = ["float32" if dtype.startswith("float") else dtype for dtype in dtypes]
-    if len(set(native)) > 1:
-        first = usable.filter(pl.col(f"{array}_dtype") == dtypes[1]).row(0, named=True)
-        raise SourceManifestError(
-            f"{source.manifest_path}, column {array}_path: {first[f'{array}_path']} is {dtypes[1]}, those before are "
-            f"{dtypes[0]}; the {array} of a split needs one dtype"
-        )
-    return ArrayInfo(dtype=native[0] if native else "uint8", labels=True)

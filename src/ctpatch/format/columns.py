@@ -153,4 +153,4 @@ def recorded_statistics(windows: pl.DataFrame) -> list[str]:
 def rule_values(windows: pl.DataFrame) -> dict[str, NDArray[np.float64]]:
     """What rules see of a table of windows, each `(N,)`."""
     names = (*PLACE_COLUMNS, *recorded_statistics(windows))
-    return {name: windows[name].cast(FLOAT64).to_numpy() for name in names}
+    return {name: windows[name].cast(FLOAT64).to_numpy() for name in names if name in windows.columns}
