@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 from sqlglot import exp
 
 from ctpatch.config import Rule
-from ctpatch.core.statistics.columns import rule_columns
+from ctpatch.core.statistics.columns import opt_in_statistics, rule_columns
 from ctpatch.errors import RuleError
 
 Columns = Mapping[str, NDArray[Any]]
@@ -214,9 +214,10 @@ def _column(node: exp.Column, fault: str) -> _Evaluate:
 
     def values(columns: Columns) -> Any:
         if name not in columns:
+            named = f", with statistics={name!r} (--statistics {name})" if name in opt_in_statistics() else ""
             raise RuleError(
-                f"{fault} names the column {name!r}, which this set does not have: it is older than the column; "
-                f"known are {', '.join(columns)}; build the set again to have it"
+                f"{fault} names the column {name!r}, which this set does not have: it was built by an earlier version, "
+                f"or without naming it; known are {', '.join(columns)}; build the set again to have it{named}"
             )
         return columns[name]
 

@@ -4,7 +4,9 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from ctpatch.config import PatchConfig
+from ctpatch.core.statistics.columns import named_statistics
 from ctpatch.format.meta import STATE_FOLDER, ArrayInfo
+from ctpatch.format.tables import Schema, schema_of
 from ctpatch.layouts import layout_of
 from ctpatch.words import LayoutName, OnError
 
@@ -41,6 +43,10 @@ class Job:
     def state(self) -> Path:
         """The folder of receipts."""
         return self.folder / STATE_FOLDER
+
+    def schema(self, table: str) -> Schema:
+        """Names and dtypes of the columns of one of the tables."""
+        return schema_of(table, tuple(self.arrays), named_statistics(self.config))
 
     def resolve_patch(self, path: str) -> str:
         """Where a patch's file is: below the set's folder, or below the data root where the set has no pixels."""

@@ -11,7 +11,7 @@ from ctpatch.cutting.job import Job
 from ctpatch.cutting.plan import Part
 from ctpatch.errors import CtPatchError
 from ctpatch.files.digest import file_digest
-from ctpatch.format.tables import TABLES, read_table, schema_of
+from ctpatch.format.tables import TABLES, read_table
 from ctpatch.layouts import layout_of
 from ctpatch.work.receipt import Receipt
 
@@ -73,8 +73,7 @@ def _outputs_hold(job: Job, part: Part, receipt: CutReceipt) -> bool:
             return False
         # All three are read: rows of an earlier version, with fewer columns, are made anew.
         rows, slices, _ = (
-            read_table(job.piece(part.number, table), schema_of(table, tuple(job.arrays)), has_header=False)
-            for table in TABLES
+            read_table(job.piece(part.number, table), job.schema(table), has_header=False) for table in TABLES
         )
         layout = layout_of(job.layout)
         wrong = layout.wrong_pixels(rows, slices, job.arrays, job.resolve_patch, job.config.patch_size)

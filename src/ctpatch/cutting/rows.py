@@ -25,7 +25,6 @@ from ctpatch.format.tables import (
     STATUS_SKIPPED,
     patch_ids,
     rows_to_csv,
-    schema_of,
 )
 from ctpatch.layouts.base import Addresses, SliceToWrite
 
@@ -149,7 +148,7 @@ class PartRows:
 
     def _windows(self, table: str, which: NDArray[np.bool_], more: dict[str, list[Any]]) -> pl.DataFrame:
         """Rows for some of the windows; columns that are not known for them are null."""
-        schema = schema_of(table, tuple(self.job.arrays))
+        schema = self.job.schema(table)
         if not which.any():
             return pl.DataFrame(schema=schema)
         tasks, counts = [piece.task for piece in self._slices], [len(piece.grid) for piece in self._slices]
@@ -197,4 +196,4 @@ class PartRows:
         for place, array in enumerate(arrays):
             columns[source_column(array)] = [task.paths[place] for task in tasks]
             columns[digest_column(array)] = [piece.digests[place] if piece.digests else None for piece in pieces]
-        return pl.DataFrame(columns, schema_of(SLICE_MANIFEST, arrays))
+        return pl.DataFrame(columns, self.job.schema(SLICE_MANIFEST))

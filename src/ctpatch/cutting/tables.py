@@ -23,7 +23,7 @@ from ctpatch.format.meta import (
     now_utc,
     one_or_pair,
 )
-from ctpatch.format.tables import TABLES, header_line, schema_of
+from ctpatch.format.tables import TABLES, header_line
 from ctpatch.work.folder import WorkFolder
 from ctpatch.work.receipt import receipts_of
 
@@ -65,7 +65,7 @@ class _TableWriter:
         with system_errors("writing", table):
             self._fd = open_for_writing(str(job.state / table))
         stack.callback(os.close, self._fd)
-        self._write(header_line(schema_of(table, tuple(job.arrays))))
+        self._write(header_line(job.schema(table)))
 
     def _write(self, content: bytes) -> None:
         with system_errors("writing", self._table):
@@ -126,6 +126,8 @@ def meta_of(job: Job, plan: SplitPlan, totals: Totals, tables: dict[str, TableIn
         paths_relative_to="data_root" if inside else "patch_dir",
         tables=tables,
         source_paths="manifest_dir" if plan.beside else None,
+        statistics=config.statistics,
+        body_level=config.body_level,
         num_clipped=(totals.num_clipped or plan.num_clipped) or None,
         pixel_bytes=totals.pixel_bytes,
     )

@@ -111,11 +111,14 @@ class PatchMeta(Digested):
     tables: dict[str, TableInfo]
     source_paths: Literal["manifest_dir"] | None = None
     num_clipped: Count | None = None
+    statistics: tuple[str, ...] = ()
+    body_level: float | None = None
     meta_digest: str = ""
 
     def unsaid(self) -> set[str]:
         """Fields of few sets: they are written where they have a value."""
-        return {name for name in ("source_paths", "num_clipped") if getattr(self, name) is None}
+        later = ("source_paths", "num_clipped", "statistics", "body_level")
+        return {name for name in later if getattr(self, name) in {None, ()}}
 
     @model_validator(mode="after")
     def _arrays_are_there(self) -> Self:

@@ -36,15 +36,16 @@ STATUS_SKIPPED = "skipped"
 Schema = dict[str, type[pl.DataType]]
 
 
-def columns_of(table: str, arrays: Sequence[str]) -> list[Column]:
-    """Columns of one of the three tables, in order, for a set of these arrays."""
-    columns = {PATCH_MANIFEST: patch_columns, REJECTED_PATCHES: rejected_columns, SLICE_MANIFEST: slice_columns}
-    return columns[table](arrays)
+def columns_of(table: str, arrays: Sequence[str], named: Sequence[str] = ()) -> list[Column]:
+    """Columns of one of the three tables, in order, for a set of these arrays; `named` as in `patch_columns`."""
+    if table == SLICE_MANIFEST:
+        return slice_columns(arrays)
+    return (patch_columns if table == PATCH_MANIFEST else rejected_columns)(arrays, named)
 
 
-def schema_of(table: str, arrays: Sequence[str]) -> Schema:
+def schema_of(table: str, arrays: Sequence[str], named: Sequence[str] = ()) -> Schema:
     """The same as names and dtypes."""
-    return {column.name: column.dtype for column in columns_of(table, arrays)}
+    return {column.name: column.dtype for column in columns_of(table, arrays, named)}
 
 
 def header_line(schema: Schema) -> bytes:

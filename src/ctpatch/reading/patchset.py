@@ -13,6 +13,7 @@ from typing_extensions import TypeVar
 
 from ctpatch.config import PatchConfig
 from ctpatch.core.reassembly import WindowName, reassemble
+from ctpatch.core.statistics.columns import named_statistics
 from ctpatch.errors import ConfigError, FormatError, NpyError
 from ctpatch.files.atomic import given_path
 from ctpatch.files.forks import OwnLock, before_a_fork, require_polars
@@ -158,7 +159,7 @@ class PatchSet(Generic[Pixels_co]):
 
     def _table(self, name: str) -> pl.DataFrame:
         try:
-            return read_table(self.folder / name, schema_of(name, self.arrays))
+            return read_table(self.folder / name, schema_of(name, self.arrays, named_statistics(self.config)))
         finally:
             self.refuse_other_set()
 
