@@ -25,6 +25,8 @@ _LEAST_OF_SLICE, _LEAST_ROUNDNESS = 0.01, 0.25
 """Of the patient: the share of the slice, and 4 pi area / outline**2, which is 1 for a disc and 0.1 for a table top."""
 _LEAST_OF_BODY, _LIMB_ROUNDNESS = 0.03, 0.4
 """The same of an arm or a leg that lies apart, its area as a share of the patient's largest piece."""
+_LEAST_LUNG, _LUNG_ASPECT = 0.001, 0.3
+"""Of a lung: its share of the slice, and the shorter side of its box by the longer one."""
 _ENCLOSED = 0.75
 """So much of a hole's rim must be the patient's: a gap between back and table has half."""
 
@@ -32,7 +34,7 @@ _ENCLOSED = 0.75
 def body_map(image: "Image", levels: "Levels") -> "Mask":
     """Tell which pixels lie inside the patient.
 
-    What is above `levels.body` is tissue. Opening it, by about 2 mm on each side, takes away table tops, blankets and
+    What is above `levels.body` is tissue, and so are lungs that it encloses. Opening it, by about 2 mm on each side, takes away table tops, blankets and
     tubes. Of the pieces that are left the largest round one is the patient; arms and legs are others that are large
     and round enough and do not lie below it. They grow back by what the opening took. At last holes are filled, and
     lungs that the border of the picture cuts open: those are told from air by `levels.air`.
@@ -47,17 +49,38 @@ def body_map(image: "Image", levels: "Levels") -> "Mask":
     Raises:
         UsageError: scipy is not installed.
     """
-    label = library("scipy.ndimage", NEEDS_SCIPY).label
+    ndimage = library("scipy.ndimage", NEEDS_SCIPY)
+    label = ndimage.label
     tissue: Mask = image > levels.body
     unit = max(1, round(min(image.shape) / _UNITS_A_SIDE))
-    body = _largest_pieces(_filled(_opened(tissue, unit), label), label)
+    # A wall that is thinner than the opening stays where a lung is behind it.
+    solid = tissue | _lungs(image, tissue, levels.air, ndimage)
+    body = _largest_pieces(_filled(_opened(solid, unit), label), label)
     if body.any():
         body |= tissue & _grown(body, unit)
         holes = _holes(tissue | body, body, label)
-        # A wall that is thinner than the opening is back where the hole behind it is.
+        # And comes back where gas is behind it.
         body |= holes | (tissue & _grown(holes, 2 * unit))
         body |= _open_lungs(image, body, levels.air, label)
     return body
+
+
+def _lungs(image: "Image", tissue: "Mask", air_level: float, ndimage: Any) -> "Mask":
+    """What tissue encloses, is more than air, and is no long and low inside of a table."""
+    import numpy as np  # noqa: PLC0415
+
+    labels, count = ndimage.label(~tissue)
+    area = np.bincount(labels.ravel(), minlength=count + 1)
+    inside = ~_is_open(labels, count) & (area >= _LEAST_LUNG * tissue.size)
+    inside[0] = False
+    boxes = ndimage.find_objects(labels)
+    for piece in np.flatnonzero(inside):
+        box = boxes[piece - 1]
+        sides = [each.stop - each.start for each in box]
+        own = labels[box] == piece
+        inside[piece] = min(sides) >= _LUNG_ASPECT * max(sides) and np.median(image[box][own]) > air_level
+    found: Mask = inside[labels]
+    return found
 
 
 def _largest_pieces(mask: "Mask", label: Any) -> "Mask":
