@@ -17,7 +17,9 @@ from ctpatch.prepare.values import PRESETS, Mapping
 
 BODY_HU = -500.0
 """Half way between air and soft tissue: a pixel that is filled half by the patient counts."""
-_FAT_HU, _AIR_HU = -150.0, -1000.0
+_HIGHEST_HU = -300.0
+"""Fat is near -100 HU, and in thin slices and under sharp kernels its noise reaches 200 HU below."""
+_AIR_HU, _LUNG_HU = -1000.0, -940.0
 _LODOPAB = "lodopab"
 _DIGITS = 4
 
@@ -68,16 +70,17 @@ def _known_level(config: PatchConfig, source: SplitSource) -> float:
             f"the values of {source.manifest_path} stand for; give the value of {BODY_HU:g} HU (--body-level): 0.123 "
             "on LoDoPaB-CT's scale, 0.128 where 0 to 1 stand for -1024 to 3072 HU"
         )
-    if mapping.low_hu > _FAT_HU:
+    if mapping.low_hu > _HIGHEST_HU:
         raise ConfigError(
-            f"body_fraction: 0 stands for {mapping.low_hu:g} HU in {source.manifest_path}, so fat cannot be told from "
-            f"air; prepare the slices with a window that begins at {_FAT_HU:g} HU or below"
+            f"body_level: 0 stands for {mapping.low_hu:g} HU in {source.manifest_path}, so grainy fat cannot be told "
+            f"from air; prepare the slices with a window that begins at {_HIGHEST_HU:g} HU or below, or give a level "
+            "that you have looked at (--body-level)"
         )
     air = _value(mapping, _AIR_HU)
     if air > config.air_level:
         raise ConfigError(
             f"air_level: air is {air:g} in {source.manifest_path}, above the air level {config.air_level:g}, so "
-            f"body_fraction cannot tell lungs from air; give --air-level {_value(mapping, -940.0):g}"
+            f"body_fraction cannot tell lungs from air; give --air-level {_value(mapping, _LUNG_HU):g}"
         )
     return _value(mapping, max(BODY_HU, mapping.low_hu))
 

@@ -34,10 +34,11 @@ _ENCLOSED = 0.75
 def body_map(image: "Image", levels: "Levels") -> "Mask":
     """Tell which pixels lie inside the patient.
 
-    What is above `levels.body` is tissue, and so are lungs that it encloses. Opening it, by about 2 mm on each side, takes away table tops, blankets and
-    tubes. Of the pieces that are left the largest round one is the patient; arms and legs are others that are large
-    and round enough and do not lie below it. They grow back by what the opening took. At last holes are filled, and
-    lungs that the border of the picture cuts open: those are told from air by `levels.air`.
+    What is above `levels.body` is tissue, and so are lungs that it encloses. Opening takes away what is thin: table
+    tops, blankets, tubes, up to about 4 mm. Of the pieces that are left, the largest that is round enough is the
+    patient. Arms and legs are other pieces, large and round enough, that do not lie below it. They grow back by what
+    the opening took. At last holes are filled, and lungs that the border of the picture cuts open, which
+    `levels.air` tells from air.
 
     Args:
         image: slice of shape (H, W); a pixel that is NaN is no tissue.
@@ -54,7 +55,7 @@ def body_map(image: "Image", levels: "Levels") -> "Mask":
     tissue: Mask = image > levels.body
     unit = max(1, round(min(image.shape) / _UNITS_A_SIDE))
     # A wall that is thinner than the opening stays where a lung is behind it.
-    solid = tissue | _lungs(image, tissue, levels.air, ndimage)
+    solid = tissue | _lungs(image, tissue, levels, ndimage)
     body = _largest_pieces(_filled(_opened(solid, unit), label), label)
     if body.any():
         body |= tissue & _grown(body, unit)
@@ -65,8 +66,11 @@ def body_map(image: "Image", levels: "Levels") -> "Mask":
     return body
 
 
-def _lungs(image: "Image", tissue: "Mask", air_level: float, ndimage: Any) -> "Mask":
-    """What tissue encloses, is more than air, and is no long and low inside of a table."""
+def _lungs(image: "Image", tissue: "Mask", levels: "Levels", ndimage: Any) -> "Mask":
+    """What tissue encloses, is more than air, and is no long and low inside of a table.
+
+    Under a window that begins above the air level lung is as dark as air, and anything enclosed may be one.
+    """
     import numpy as np  # noqa: PLC0415
 
     labels, count = ndimage.label(~tissue)
@@ -78,7 +82,8 @@ def _lungs(image: "Image", tissue: "Mask", air_level: float, ndimage: Any) -> "M
         box = boxes[piece - 1]
         sides = [each.stop - each.start for each in box]
         own = labels[box] == piece
-        inside[piece] = min(sides) >= _LUNG_ASPECT * max(sides) and np.median(image[box][own]) > air_level
+        dense = levels.body <= levels.air or np.median(image[box][own]) > levels.air
+        inside[piece] = dense and min(sides) >= _LUNG_ASPECT * max(sides)
     found: Mask = inside[labels]
     return found
 
