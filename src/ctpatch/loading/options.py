@@ -90,7 +90,8 @@ class LoaderOptions(SamplerOptions, Generic[Array]):
     Attributes:
         batch_size: patches in a batch.
         prefetch: batches read ahead; 0 reads when asked.
-        columns: numeric columns of the manifest that come with each batch (`row`, `std`, `slice_index`, …).
+        columns: numeric columns of the manifest that come with each batch (`row`, `std`, `slice_index`, …); `weight`
+            tells how much a patch counts where patches overlap, as `ps.weights` does.
         arrays: which arrays, or the name of one; None takes all.
         transform: gets each `Batch` in the reading thread and returns the `Batch` that the caller gets, the same or
             another; `FlipsAndRotations()` is one.
