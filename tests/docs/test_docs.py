@@ -179,7 +179,7 @@ def test_readme_names_all_layouts() -> None:
 
 @pytest.mark.parametrize("table", TABLES)
 def test_format_describes_every_column(table: str) -> None:
-    columns = columns_of(table, ("image", "<array>"), opt_in_statistics())
+    columns = columns_of(table, ("image", "<array>"), named=opt_in_statistics())
     rows = table_rows(section(DOCS / "format-1.md", table))
     assert rows == [[f"`{each.name}`", TYPE_NAMES[each.dtype], each.unit, each.empty, each.meaning] for each in columns]
     assert all(each.empty for each in columns), "each column says when it is empty"

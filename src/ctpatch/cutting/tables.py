@@ -9,6 +9,7 @@ import xxhash
 from ctpatch._version import __version__
 from ctpatch.cutting.changes import refuse_changed_sources
 from ctpatch.cutting.job import Job
+from ctpatch.cutting.label_totals import label_totals
 from ctpatch.cutting.plan import SplitPlan
 from ctpatch.cutting.receipt import CutReceipt
 from ctpatch.cutting.result import Totals
@@ -118,7 +119,7 @@ def meta_of(job: Job, plan: SplitPlan, totals: Totals, tables: dict[str, TableIn
         drop_rules=rules,
         num_rejected=totals.num_windows - totals.num_patches,
         coverage=totals.covered_pixels / totals.total_pixels if totals.total_pixels else 0.0,
-        fingerprint=fingerprint(config, plan.arrays, source_digest),
+        fingerprint=fingerprint(config, plan.arrays, source_digest, plan.slices, job.carried),
         source_digest=source_digest,
         rules_on=config.rules_on,
         num_skipped=totals.num_skipped,
@@ -130,4 +131,6 @@ def meta_of(job: Job, plan: SplitPlan, totals: Totals, tables: dict[str, TableIn
         body_level=config.body_level,
         num_clipped=(totals.num_clipped or plan.num_clipped) or None,
         pixel_bytes=totals.pixel_bytes,
+        carried=job.carried or None,
+        label_counts=label_totals(job.counted, totals.labels, totals.uncounted) or None,
     )
