@@ -128,7 +128,7 @@ def test_the_option_records_it_and_nothing_else_changes(source: Prepared, tmp_pa
         assert min(batch.columns["body_fraction"]) > 0
     lacking = ctpatch.open(without)
     for options in ({"subset": "body_fraction > 0.5"}, {"weight": "body_fraction"}):
-        with pytest.raises(RuleError, match=r"does not have.*--statistics body_fraction"):
+        with pytest.raises(RuleError, match=r"is not there.*--statistics body_fraction"):
             lacking.batches(4, **options)  # type: ignore[arg-type]
 
 
@@ -262,3 +262,29 @@ def test_the_level_is_known_of_what_prepare_made(tmp_path: Path, how: dict[str, 
     assert not truth[-22:].any()
     found = [truth[row : row + 24, col : col + 24].mean() for row, col in ps.manifest.select("row", "col").iter_rows()]
     assert ps.manifest["body_fraction"].to_list() == pytest.approx(found, abs=1e-12)
+
+
+@pytest.mark.parametrize("layout", ["slices", "index"])
+def test_windows_that_are_drawn_follow_the_rule_of_the_set(source: Prepared, layout: str) -> None:
+    ps = ctpatch.open(build_one(source, CONFIG, layout=layout).folder)
+    maps = [body_map(image, Levels(0.02, LEVEL)) for image in source.images["image"]]
+    windows = ctpatch.RandomWindows((20, 28), 40, rules="set", redraws=100)
+    loader = ps.batches(
+        16, windows=windows, columns=["slice_index", "row", "col"], arrays="image", subset="slice_index < 2"
+    )
+    shares = [
+        maps[index][row : row + 20, col : col + 28].mean()
+        for batch in loader
+        for index, row, col in zip(*(batch.columns[name] for name in ("slice_index", "row", "col")), strict=True)
+    ]
+    assert len(shares) == 80
+    assert min(shares) >= 0.3
+    assert loader.drawn.redrawn > 10
+
+
+def test_windows_cannot_be_judged_where_the_level_is_not_known(source: Prepared) -> None:
+    build_one(source, ctpatch.PatchConfig(patch_size=24), layout="slices")
+    ps = ctpatch.open(source.out)
+    windows = ctpatch.RandomWindows(24, rules=RULE)
+    message = refusal(ConfigError, lambda: ps.batches(4, windows=windows, arrays="image"))
+    assert "build the set with statistics='body_fraction'" in message

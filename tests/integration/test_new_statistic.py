@@ -128,7 +128,7 @@ def test_a_set_from_before_lacks_it_and_says_so(
         lambda: ps.batches(4, weight="edge_energy"),
         lambda: ctpatch.convert(old, tmp_path / "no", keep="edge_energy > 0.1", data_root=source.root),
     ):
-        with pytest.raises(RuleError, match="the column 'edge_energy', which this set does not have"):
+        with pytest.raises(RuleError, match="the column 'edge_energy', which is not there"):
             refused()
     assert not (tmp_path / "no").exists()
     assert main(["convert", str(old), str(tmp_path / "no"), "--keep", "edge_energy > 0.1"]) == EXIT_USAGE

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 import ctpatch
-from ctpatch.errors import ConfigError
+from ctpatch.errors import ConfigError, RuleError
 from ctpatch.loading.batches import FlipsAndRotations
 from helpers import Prepared, build_one, make_split
 
@@ -242,5 +242,7 @@ def test_conditions_on_slices(pairs: Prepared) -> None:
     assert ps.codes("scanner") == ["a", "b"]
     assert batch.columns["scanner"].tolist() == [0] * 5 + [1] * 5 + [0] * 5 + [1] * 5
     assert batch.columns["dose"].tolist() == np.repeat([1, 2, 3, 4.5], 5).tolist()
-    with pytest.raises(ConfigError, match="'std' is a column of patches; slices have"):
+    with pytest.raises(
+        RuleError, match=r"column 'std', which is not there; known are slice_index, min, max, patient_id"
+    ):
         ps.batches(64, subset="std > 0", windows=WINDOWS)

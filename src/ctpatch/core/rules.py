@@ -262,10 +262,11 @@ def _column(node: exp.Column, fault: str, further: Further) -> _Evaluate:
 
     def values(columns: Columns) -> Any:
         if name not in columns:
-            named = f", with statistics={name!r} (--statistics {name})" if name in opt_in_statistics() else ""
+            named = f" with statistics={name!r} (--statistics {name})" if name in opt_in_statistics() else ""
             raise RuleError(
-                f"{fault} names the column {name!r}, which this set does not have: it was built by an earlier version, "
-                f"or without naming it; known are {', '.join(columns)}; build the set again to have it{named}"
+                f"{fault} names the column {name!r}, which is not there; known are {', '.join(columns)}. A set that is "
+                f"older than a column, or was built without naming it, does not have it (build it again{named}), nor "
+                "has a whole slice what only its windows have"
             )
         return columns[name]
 

@@ -76,16 +76,9 @@ def column_values(manifest: pl.DataFrame, name: str, codes: Mapping[str, Sequenc
     return values
 
 
-class _Known(dict[str, NDArray[Any]]):
-    """Columns by name."""
-
-    def __missing__(self, name: str) -> NDArray[Any]:
-        raise ConfigError(f"subset, weight: {name!r} is a column of patches; slices have {', '.join(self)}")
-
-
 def row_values(manifest: pl.DataFrame, kinds: Mapping[str, Kind]) -> dict[str, NDArray[Any]]:
     """What SQL sees of each row, each `(N,)`: numbers as float64, NaN where there is none, and texts; small names."""
-    found: dict[str, NDArray[Any]] = _Known(rule_values(manifest))
+    found: dict[str, NDArray[Any]] = dict(rule_values(manifest))
     for name, kind in kinds.items():
         column = manifest[name] if kind == "text" else manifest[name].cast(FLOAT64).fill_null(float("nan"))
         found[name.lower()] = column.to_numpy()

@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 
 from ctpatch.core.statistics import numpy_engine
 from ctpatch.core.statistics.cells import Floats, Image, Plan, Reductions, plan_cells
-from ctpatch.core.statistics.columns import STATISTICS, Levels
+from ctpatch.core.statistics.columns import STATISTICS, Levels, of_windows
 
 # Windows whose variance is a smaller share of the mean square than this are computed again in two passes.
 _CANCELLATION = 1e-5
@@ -81,7 +81,7 @@ def window_statistics(
         if not (math.isfinite(slice_min) and math.isfinite(slice_max)):
             if math.isnan(slice_min):
                 slice_min = slice_max = math.nan  # whatever bits the pixel had
-            nothing = {name: np.full(low[0].size, math.nan) for name in (*_of_windows(), *maps)}
+            nothing = {name: np.full(low[0].size, math.nan) for name in (*of_windows(), *maps)}
             return SliceStatistics(nothing, slice_min, slice_max)
         window_min, negated_max = np.add(low, 0.0, dtype=_FLOAT64).reshape(2, -1)
         window_max = 0.0 - negated_max
@@ -110,7 +110,7 @@ def patch_statistics(patches: Image, air_level: float) -> WindowStatistics:
     They have the shape (N, h, w) and any bool, integer or float dtype; pixels at or below `air_level` are air.
     Statistics that are shares of a map of the slice are not among them: a patch does not tell.
     """
-    result = {name: np.zeros(len(patches)) for name in _of_windows()}
+    result = {name: np.zeros(len(patches)) for name in of_windows()}
     with np.errstate(all="ignore"):
         for k, patch in enumerate(patches):
             low, high = float(patch.min() + 0.0), float(patch.max() + 0.0)
@@ -126,11 +126,6 @@ def slice_maps(names: Sequence[str], image: Image, levels: Levels) -> dict[str, 
     """The maps of a slice `(H, W)` of which some statistics are shares, by name, each `(H, W)`."""
     found = ((name, STATISTICS[name].slice_map) for name in names)
     return {name: slice_map(image, levels) for name, slice_map in found if slice_map is not None}
-
-
-def _of_windows() -> list[str]:
-    """The statistics that follow from a window's own pixels."""
-    return [name for name, each in STATISTICS.items() if each.slice_map is None]
 
 
 def _shares(counts: NDArray[np.bool_], plan: Plan) -> Floats:

@@ -155,6 +155,11 @@ def opt_in_statistics() -> tuple[str, ...]:
     return tuple(name for name, each in STATISTICS.items() if each.opt_in)
 
 
+def of_windows() -> tuple[str, ...]:
+    """The statistics that a window's own pixels give; the others are shares of a map of the whole slice."""
+    return tuple(name for name, each in STATISTICS.items() if each.slice_map is None)
+
+
 def named_statistics(config: "PatchConfig") -> tuple[str, ...]:
     """Those of them that a set of these options has: its rules name them, or `statistics` does."""
     texts = (*config.statistics, *(rule.condition for rule in config.drop))
