@@ -37,7 +37,7 @@ def with_body_level(config: PatchConfig, source: SplitSource, arrays: Named[str,
         if name not in opt_in_statistics():
             fault = "is recorded always; leave it out" if name in STATISTICS else "is no statistic"
             raise ConfigError(f"statistics: {name[:60]!r} {fault}; wanted one of {', '.join(opt_in_statistics())}")
-    named = [name for name in named_statistics(config) if STATISTICS[name].slice_map is not None]
+    named = [name for name in named_statistics(config) if STATISTICS[name].needs_body_level]
     if not named:
         if config.body_level is not None:
             raise ConfigError(

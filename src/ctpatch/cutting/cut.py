@@ -20,7 +20,7 @@ from ctpatch.core.patches import pad_slice
 from ctpatch.core.rounding import ROUNDING_STEPS, is_rounding, rounding_margin, shown_number, without_rounding
 from ctpatch.core.rules import CompiledRules, compile_rules
 from ctpatch.core.statistics.api import WindowStatistics, slice_maps, window_statistics
-from ctpatch.core.statistics.columns import Levels, named_statistics
+from ctpatch.core.statistics.columns import levels_of, named_statistics
 from ctpatch.cutting.job import Job
 from ctpatch.cutting.plan import Part, SliceTask
 from ctpatch.cutting.receipt import CutReceipt, trusted_receipt
@@ -175,11 +175,10 @@ def _measured(job: Job, loaded: Loaded, grid: Grid) -> ReadSlice:
     config = job.config
     padded = tuple(pad_slice(image, grid.padded_shape, config.pad_mode) for image in images)
     judged = list(job.arrays).index(config.rules_on)
-    levels = Levels(config.air_level, math.nan if config.body_level is None else config.body_level)
     # Added pixels count as those that they repeat, and zeros as air.
     maps = {
         name: pad_slice(found, grid.padded_shape, config.pad_mode)
-        for name, found in slice_maps(named_statistics(config), images[judged], levels).items()
+        for name, found in slice_maps(named_statistics(config), images[judged], levels_of(config)).items()
     }
     measured = window_statistics(
         padded[judged], grid.row_starts, grid.col_starts, grid.patch_size, config.air_level, maps

@@ -6,7 +6,7 @@ from numpy.typing import NDArray
 from ctpatch.config import PatchConfig
 from ctpatch.core.patches import window_of
 from ctpatch.core.statistics.api import slice_maps
-from ctpatch.core.statistics.columns import Levels
+from ctpatch.core.statistics.columns import STATISTICS, levels_of
 from ctpatch.errors import ConfigError
 from ctpatch.loading.places import Drawn
 from ctpatch.loading.whole import SliceReader
@@ -29,14 +29,14 @@ class SliceMaps:
     """
 
     def __init__(self, name: str, reader: SliceReader, config: PatchConfig) -> None:
-        if config.body_level is None:
+        if config.body_level is None and STATISTICS[name].needs_body_level:
             raise ConfigError(
                 f"rules: {name} needs the level between air and tissue, which only a set has that was built with it; "
                 f"build the set with statistics={name!r} (--statistics {name}) and draw windows from it"
             )
         self.name = name
         self._reader = reader
-        self._levels = Levels(config.air_level, config.body_level)
+        self._levels = levels_of(config)
         self._known: dict[int, NDArray[np.uint8]] = {}
         self._bytes = 0
 

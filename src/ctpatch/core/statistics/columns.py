@@ -3,6 +3,7 @@
 It imports nothing that takes time, so that help texts can name the statistics.
 """
 
+import math
 import re
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
@@ -61,6 +62,7 @@ class Statistic:
             None for the statistics that both engines give, and for those of a map.
         slice_map: says which pixels of a slice `(H, W)` count; the statistic is their share in a window. For what the
             window alone does not tell. It gets the slice before padding, and its map is padded as the slice is.
+        needs_body_level: whether the map needs `Levels.body`; a build refuses a set of which it does not know it.
         opt_in: whether a set has it only where a rule or the option `statistics` names it.
         since: the version of ctpatch that added it; sets of earlier versions have no such column. None: all have it.
     """
@@ -75,6 +77,7 @@ class Statistic:
     rank: int = 9
     compute: "Compute | None" = None
     slice_map: "SliceMap | None" = None
+    needs_body_level: bool = False
     opt_in: bool = False
     since: str | None = None
 
@@ -136,6 +139,7 @@ _ALL = (
         exact=True,
         rank=6,
         slice_map=body_map,
+        needs_body_level=True,
         opt_in=True,
         since="0.2.0",
     ),
@@ -170,6 +174,11 @@ def named_statistics(config: "PatchConfig") -> tuple[str, ...]:
 def _named_in(texts: tuple[str, ...], names: tuple[str, ...]) -> tuple[str, ...]:
     words = {word for text in texts for word in re.findall(r"\w+", text.lower())}
     return tuple(name for name in names if name in words)
+
+
+def levels_of(config: "PatchConfig") -> Levels:
+    """What values mean in a set of these options."""
+    return Levels(config.air_level, math.nan if config.body_level is None else config.body_level)
 
 
 def by_rank() -> list[Statistic]:
