@@ -35,7 +35,7 @@ def body_map(image: "Image", levels: "Levels") -> "Mask":
     """Tell which pixels lie inside the patient.
 
     What is above `levels.body` is tissue, and so are lungs that it encloses. Opening takes away what is thin: table
-    tops, blankets, tubes, up to about 4 mm. Of the pieces that are left, the largest that is round enough is the
+    tops, blankets, tubes, up to about 5 mm. Of the pieces that are left, the largest that is round enough is the
     patient. Arms and legs are other pieces, large and round enough, that do not lie below it. They grow back by what
     the opening took. At last holes are filled, and lungs that the border of the picture cuts open, which
     `levels.air` tells from air.
