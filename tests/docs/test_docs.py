@@ -20,7 +20,7 @@ from ctpatch import errors
 from ctpatch.cli.app import main
 from ctpatch.config import MAX_PIXELS_PER_AXIS
 from ctpatch.core.grid import PADDING_MODES
-from ctpatch.core.statistics.columns import rule_columns
+from ctpatch.core.statistics.columns import opt_in_statistics, rule_columns
 from ctpatch.format.carried import DTYPES, carried_columns
 from ctpatch.format.columns import label_columns
 from ctpatch.format.meta import ArrayInfo, DropRule, LabelTotal, LabelTotals, PatchMeta, TableInfo
@@ -181,7 +181,7 @@ def test_readme_names_all_layouts() -> None:
 
 @pytest.mark.parametrize("table", TABLES)
 def test_format_describes_every_column(table: str) -> None:
-    columns = columns_of(table, ("image", "<array>"))
+    columns = columns_of(table, ("image", "<array>"), named=opt_in_statistics())
     rows = table_rows(section(DOCS / "format-1.md", table))
     assert rows == [[f"`{each.name}`", TYPE_NAMES[each.dtype], each.unit, each.empty, each.meaning] for each in columns]
     assert all(each.empty for each in columns), "each column says when it is empty"

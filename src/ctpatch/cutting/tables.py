@@ -127,6 +127,8 @@ def meta_of(job: Job, plan: SplitPlan, totals: Totals, tables: dict[str, TableIn
         paths_relative_to="data_root" if inside else "patch_dir",
         tables=tables,
         source_paths="manifest_dir" if plan.beside else None,
+        statistics=config.statistics,
+        body_level=config.body_level,
         num_clipped=(totals.num_clipped or plan.num_clipped) or None,
         pixel_bytes=totals.pixel_bytes,
         carried=job.carried or None,

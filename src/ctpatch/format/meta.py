@@ -137,12 +137,14 @@ class PatchMeta(Digested):
     num_clipped: Count | None = None
     carried: dict[str, Kind] | None = None
     label_counts: dict[str, LabelTotals] | None = None
+    statistics: tuple[str, ...] = ()
+    body_level: float | None = None
     meta_digest: str = ""
 
     def unsaid(self) -> set[str]:
         """Fields of few sets: they are written where they have a value."""
-        few = ("source_paths", "num_clipped", "carried", "label_counts")
-        return {name for name in few if getattr(self, name) is None}
+        few = ("source_paths", "num_clipped", "carried", "label_counts", "statistics", "body_level")
+        return {name for name in few if getattr(self, name) is None or getattr(self, name) == ()}
 
     @model_validator(mode="after")
     def _arrays_are_there(self) -> Self:

@@ -132,7 +132,8 @@ class LoaderOptions(ContextOptions, SamplerOptions, Generic[Array]):
         prefetch: batches read ahead; 0 reads when asked.
         columns: columns that come with each batch: numbers of the manifest (`row`, `std`, `slice_index`, …), and
             columns that the set keeps of its slices (`series`, `position_mm`, `patient_id`, …). Texts come as int64
-            codes, -1 for none; `loader.codes` and `ps.codes` have the texts.
+            codes, -1 for none; `loader.codes` and `ps.codes` have the texts. `weight` tells how much a patch counts
+            where patches overlap, as `ps.weights` does.
         arrays: which arrays, or the name of one; None takes all.
         windows: what is drawn anew from whole slices each epoch, `RandomWindows` or `LabelWindows`; None gives the
             patches of the set.

@@ -315,8 +315,8 @@ class WorkFolder(Generic[MetaT]):
 
 def differences(before: Mapping[str, Any], now: Mapping[str, Any]) -> list[str]:
     """What differs between two sets of options, one line each."""
-    names = [name for name in now if before.get(name) != now[name]]
-    return [f"{name} was {_shown(before.get(name))}, now {_shown(now[name])}" for name in names]
+    names = [name for name in {**now, **before} if before.get(name) != now.get(name)]
+    return [f"{name} was {_shown(before.get(name))}, now {_shown(now.get(name))}" for name in names]
 
 
 def _shown(value: Any) -> str:

@@ -3,14 +3,12 @@
 Nothing heavy is imported here: the help of the command line comes from it.
 """
 
-import importlib
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar, Literal, Protocol, runtime_checkable
 
-from ctpatch.errors import UsageError
 from ctpatch.words import MatchBy
 
 if TYPE_CHECKING:
@@ -250,11 +248,3 @@ class RawFormat(ABC):
     def recorded(self) -> dict[str, Any]:
         """What decides the result, by name, for the record."""
         return {}
-
-
-def library(module: str, needed: str) -> Any:
-    """Import what only some kinds of raw CT need; UsageError says what needs it where it is not installed."""
-    try:
-        return importlib.import_module(module)
-    except ImportError:
-        raise UsageError(f"{needed}; pip install 'ctpatch[prepare]'") from None

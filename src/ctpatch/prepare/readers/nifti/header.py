@@ -12,7 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ctpatch.errors import SliceError
-from ctpatch.prepare.readers.base import library
+from ctpatch.extras import library
 from ctpatch.prepare.readers.nifti.agreement import disagreements, idle_intercept
 
 HEADER_BYTES = 540
