@@ -18,6 +18,9 @@ from ctpatch.cutting.shares import ShareResult as ShareResult
 from ctpatch.cutting.shares import build_share as build_share
 from ctpatch.cutting.shares import merge as merge
 from ctpatch.errors import CtPatchError as CtPatchError
+from ctpatch.loading.transforms import FlipsAndRotations as FlipsAndRotations
+from ctpatch.loading.transforms import in_callers_thread as in_callers_thread
+from ctpatch.loading.transforms import per_patch as per_patch
 from ctpatch.loading.windows import LabelWindows as LabelWindows
 from ctpatch.loading.windows import RandomWindows as RandomWindows
 from ctpatch.predicting.predict import predict as predict

@@ -152,6 +152,13 @@ def loading_with_torch(folder: Path) -> None:
     assert_type(loader, PatchLoader)
     for batch in loader:
         assert assert_type(batch, torch.Tensor).shape[1:] == (1, 16, 16)
+
+    def halved(sample: dict[str, torch.Tensor], rng: np.random.Generator) -> dict[str, torch.Tensor]:
+        return {name: each / 2 + rng.random() for name, each in sample.items()}
+
+    PatchLoader(one, 8, transform=ctpatch.per_patch(halved))
+    PatchLoader(one, 8, transform=ctpatch.in_callers_thread(ctpatch.per_patch(halved, purpose=2)))
+    one.batches(8, transform=ctpatch.per_patch(halved))  # type: ignore[arg-type]
     for batch in PatchLoader(source=folder, batch_size=8, arrays="target"):
         assert assert_type(batch, torch.Tensor).shape[1:] == (1, 16, 16)
     for together in PatchLoader(folder, arrays=["image", "target"]):

@@ -138,7 +138,7 @@ class LoaderOptions(ContextOptions, SamplerOptions, Generic[Array]):
         windows: what is drawn anew from whole slices each epoch, `RandomWindows` or `LabelWindows`; None gives the
             patches of the set.
         transform: gets each `Batch` in the reading thread and returns the `Batch` that the caller gets, the same or
-            another; `FlipsAndRotations()` is one.
+            another; `FlipsAndRotations()` is one, and `per_patch` makes one of a function for a single patch.
         copy: deprecated, without effect: a batch that is kept is never overwritten.
     """
 
