@@ -169,6 +169,7 @@ def _plan(ps: PatchSet, keep: str | None) -> SplitPlan:
         dict(ps.meta.arrays),
         beside=ps.meta.source_paths == MANIFEST_DIR,
         num_clipped=ps.meta.num_clipped or 0,
+        made_from=ps.meta,
     )
 
 

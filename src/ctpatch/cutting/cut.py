@@ -236,6 +236,7 @@ def cut_slice(job: Job, task: SliceTask, read: ReadSlice, grid: Grid, rules: Com
         digests=read.digests,
         images=read.images,
         padded=read.padded,
+        array_bounds=read.bounds,
         mismatch=_stated_mismatch(task, read.bounds[0]),
     )
 

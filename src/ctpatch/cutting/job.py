@@ -24,6 +24,7 @@ class Job:
         plan_digest: what a receipt must agree with.
         on_error: whether a faulty slice stops the part.
         strict: compare digests of sources before a receipt is trusted.
+        sampled_every: every how many rows of pixels one is sampled, see `ctpatch.cutting.values`.
     """
 
     data_root: Path
@@ -36,6 +37,7 @@ class Job:
     plan_digest: str
     on_error: OnError
     strict: bool
+    sampled_every: int = 1
 
     @property
     def state(self) -> Path:

@@ -12,12 +12,13 @@ import polars as pl
 from ctpatch.config import PatchConfig
 from ctpatch.core.grid import Grid, covering_stride, make_grid
 from ctpatch.core.rules import compile_rules
+from ctpatch.cutting.values import sampled_every
 from ctpatch.errors import ConfigError, SourceManifestError
 from ctpatch.events import Listener, Notice, ignore
 from ctpatch.files.digest import json_digest, text_digest
 from ctpatch.format.columns import source_column
 from ctpatch.format.manifest_columns import array_names
-from ctpatch.format.meta import ArrayInfo, one_or_pair
+from ctpatch.format.meta import ArrayInfo, PatchMeta, one_or_pair
 from ctpatch.format.source_manifest import (
     AS_WRITTEN,
     PIECE_ROWS,
@@ -98,6 +99,7 @@ class SplitPlan:
         beside: whether the manifest's paths are relative to its own folder; those in `slices` never are.
         notes: what a user should know of the manifest.
         num_clipped: of a finished set that is the source: slices in which values were clipped when it was built.
+        made_from: the meta of that set.
     """
 
     source: SplitSource
@@ -108,6 +110,7 @@ class SplitPlan:
     beside: bool = False
     notes: tuple[str, ...] = ()
     num_clipped: int = 0
+    made_from: PatchMeta | None = None
     _grids: dict[tuple[int, int], Grid] = field(default_factory=dict, init=False, repr=False, compare=False)
 
     @cached_property
@@ -145,6 +148,13 @@ class SplitPlan:
     def slices_without_windows(self) -> int:
         """Slices that are smaller than a patch and give none."""
         return sum(each.slices for each in self.shapes if not len(each.grid))
+
+    @property
+    def sampled_every(self) -> int:
+        """Every how many rows of pixels one is sampled for percentiles."""
+        if self.made_from is not None and self.made_from.values is not None:
+            return self.made_from.values.every
+        return sampled_every((each.slices, each.grid.shape) for each in self.shapes)
 
     @property
     def coverage(self) -> float:

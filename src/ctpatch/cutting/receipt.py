@@ -9,6 +9,7 @@ from dataclasses import dataclass, field
 from ctpatch.cutting.changes import refuse_changed_sources
 from ctpatch.cutting.job import Job
 from ctpatch.cutting.plan import Part
+from ctpatch.cutting.values import SumsOnRecord
 from ctpatch.errors import CtPatchError
 from ctpatch.files.digest import file_digest
 from ctpatch.format.tables import TABLES, read_table, schema_of
@@ -33,6 +34,7 @@ class CutReceipt(Receipt):
         converted: dtypes other than float32 that were converted.
         without_windows: slices smaller than a patch.
         clipped: slices in which values were clipped that lay outside the range by rounding.
+        values: for each array without labels how the pixels of its patches and slices are spread.
     """
 
     num_slices: int
@@ -50,6 +52,7 @@ class CutReceipt(Receipt):
     converted: list[str]
     without_windows: list[str]
     clipped: list[str] = field(default_factory=list)
+    values: dict[str, dict[str, SumsOnRecord]] = field(default_factory=dict)
 
 
 def trusted_receipt(job: Job, part: Part, *, check_sources: bool) -> CutReceipt | None:

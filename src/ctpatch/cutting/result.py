@@ -11,6 +11,7 @@ import xxhash
 
 from ctpatch.cutting.plan import SplitPlan
 from ctpatch.cutting.receipt import CutReceipt
+from ctpatch.cutting.values import SetValues
 from ctpatch.format.meta import PatchMeta, source_line
 from ctpatch.format.tables import STATUS_OK
 
@@ -35,6 +36,7 @@ class Totals:
     total_pixels: int = 0
     num_without_windows: int = 0
     num_clipped: int = 0
+    values: SetValues = field(default_factory=SetValues)
     dropped: Counter[str] = field(default_factory=Counter)
     sources: xxhash.xxh3_128 = field(default_factory=xxhash.xxh3_128)
     skipped: list[str] = field(default_factory=list)
@@ -52,6 +54,7 @@ class Totals:
         self.skipped.extend(receipt.skipped[: MAX_SHOWN - len(self.skipped)])
         self.num_without_windows += len(receipt.without_windows)
         self.num_clipped += len(receipt.clipped)
+        self.values.add(receipt.part, receipt.values)
         self.without_windows.extend(receipt.without_windows[: MAX_SHOWN - len(self.without_windows)])
 
     @classmethod

@@ -1,6 +1,7 @@
 """The rows that a part contributes to the tables, collected while its slices are cut."""
 
 import time
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from math import prod
 from typing import Any
@@ -14,6 +15,7 @@ from ctpatch.core.statistics.api import WindowStatistics
 from ctpatch.cutting.job import Job
 from ctpatch.cutting.plan import Part, SliceTask
 from ctpatch.cutting.receipt import CutReceipt
+from ctpatch.cutting.values import PartValues
 from ctpatch.files.atomic import system_errors, write_file
 from ctpatch.files.digest import bytes_digest
 from ctpatch.format.columns import digest_column, path_column, source_column
@@ -46,6 +48,7 @@ class CutSlice:
         bounds: its smallest and largest pixel.
         digests: of each array.
         images, padded: its pixels, for each array.
+        array_bounds: the same for each array; none where the slice is not whole.
         mismatch: how its pixels are not what the source manifest states.
         clipped: which of its values lay outside the range by rounding, and were clipped; None where none did.
     """
@@ -59,6 +62,7 @@ class CutSlice:
     digests: tuple[str, ...] = ()
     images: Images = ()
     padded: Images = ()
+    array_bounds: Sequence[tuple[float, float]] = ()
     mismatch: str | None = None
     clipped: str | None = None
 
@@ -77,12 +81,18 @@ class PartRows:
     started_ns: int = field(default_factory=time.time_ns)
     _slices: list[CutSlice] = field(default_factory=list)
     _addresses: list[Addresses] = field(default_factory=list)
+    _values: PartValues = field(init=False)
+
+    def __post_init__(self) -> None:
+        self._values = PartValues(self.job)
 
     def add(self, piece: CutSlice, addresses: Addresses | None) -> None:
         """Note a slice, all its windows, and where the kept ones went, and let go of its pixels.
 
         A slice that was left out has no addresses.
         """
+        if piece.reason is None:
+            self._values.add(piece)
         piece.images = piece.padded = ()
         self._slices.append(piece)
         if addresses is not None:
@@ -132,6 +142,7 @@ class PartRows:
             mismatches=[piece.mismatch for piece in done if piece.mismatch is not None],
             converted=sorted({piece.task.src_dtype for piece in done} - {"float32"}),
             clipped=[piece.clipped for piece in done if piece.clipped is not None],
+            values=self._values.on_record(done, hits < 0),
             without_windows=[piece.task.name for piece in done if not len(piece.grid)],
         )
 

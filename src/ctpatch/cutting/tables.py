@@ -24,6 +24,7 @@ from ctpatch.format.meta import (
     one_or_pair,
 )
 from ctpatch.format.tables import TABLES, header_line, schema_of
+from ctpatch.format.value_record import ValueRecord
 from ctpatch.work.folder import WorkFolder
 from ctpatch.work.receipt import receipts_of
 
@@ -127,5 +128,14 @@ def meta_of(job: Job, plan: SplitPlan, totals: Totals, tables: dict[str, TableIn
         tables=tables,
         source_paths="manifest_dir" if plan.beside else None,
         num_clipped=(totals.num_clipped or plan.num_clipped) or None,
+        values=_values(job, plan, totals),
         pixel_bytes=totals.pixel_bytes,
     )
+
+
+def _values(job: Job, plan: SplitPlan, totals: Totals) -> ValueRecord | None:
+    """How pixels are spread; what a set says of whole slices holds for those that are made from it."""
+    if plan.made_from is None:
+        return totals.values.record(plan.config, plan.arrays, job.sampled_every)
+    before = plan.made_from.values
+    return before and totals.values.record(plan.config, plan.arrays, job.sampled_every, before)

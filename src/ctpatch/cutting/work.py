@@ -57,6 +57,7 @@ class CutWork(Work[Part, Any, CutReceipt, PatchMeta]):
             plan_digest=f"{self.plan_digest()}-{layout}",
             on_error=options.on_error,
             strict=options.strict,
+            sampled_every=plan.sampled_every,
         )
         described = _described(plan.config, layout, plan.arrays, source.manifest_path, source.dataset, source.split)
         if plan.beside:

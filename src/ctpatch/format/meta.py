@@ -13,6 +13,7 @@ from ctpatch.config import KnownLayout, PatchConfig, Rule, check_name
 from ctpatch.errors import ConfigError, FormatError, UsageError
 from ctpatch.files.atomic import read_regular
 from ctpatch.files.digest import json_digest
+from ctpatch.format.value_record import ValueRecord
 from ctpatch.words import PadMode
 
 PATCH_META = "patch_meta.json"
@@ -111,17 +112,21 @@ class PatchMeta(Digested):
     tables: dict[str, TableInfo]
     source_paths: Literal["manifest_dir"] | None = None
     num_clipped: Count | None = None
+    values: ValueRecord | None = None
     meta_digest: str = ""
 
     def unsaid(self) -> set[str]:
         """Fields of few sets: they are written where they have a value."""
-        return {name for name in ("source_paths", "num_clipped") if getattr(self, name) is None}
+        return {name for name in ("source_paths", "num_clipped", "values") if getattr(self, name) is None}
 
     @model_validator(mode="after")
     def _arrays_are_there(self) -> Self:
         for name in ("image", self.rules_on):
             if name not in self.arrays:
                 raise ValueError(f"arrays: there is no {name[:100]!r} among them")
+        wanted = [name for name, info in self.arrays.items() if not info.labels]
+        if self.values is not None and list(self.values.arrays) != wanted:
+            raise ValueError(f"values: wanted those of {', '.join(wanted)[:100]}")
         return self
 
     def refuse_nonsense(self) -> None:
