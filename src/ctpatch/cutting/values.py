@@ -5,9 +5,10 @@ each slice beginning with another row. What tells more exactly costs nothing and
 extremes of slices.
 """
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import lru_cache
+from math import prod
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
@@ -22,6 +23,7 @@ from ctpatch.format.value_record import ArrayValues, BinsRecord, Spread, ValueRe
 
 if TYPE_CHECKING:
     from ctpatch.cutting.job import Job
+    from ctpatch.cutting.plan import SplitPlan
     from ctpatch.cutting.rows import CutSlice
 
 _SAMPLED_IN_ALL = 1 << 18
@@ -34,15 +36,16 @@ SumsOnRecord = tuple[int, tuple[int, float, float, float, float] | None, str]
 """Pixels, their moments, and the packed counts of the sampled ones."""
 
 
-def sampled_every(shapes: Iterable[tuple[int, tuple[int, int]]]) -> int:
-    """Every how many rows one is sampled, for slices of some shapes, each with how many there are.
+def sampled_every(plan: "SplitPlan") -> int:
+    """Every how many rows of pixels one is sampled; as it was done in the set that is the source.
 
-    A quarter of a million pixels of a set are sampled, or 512 of each slice where that is more; all where there are fewer.
+    A quarter of a million pixels of a set are sampled, or 512 of each slice where that is more, or all where there are
+    fewer.
     """
-    counted = list(shapes)
-    pixels = sum(slices * shape[0] * shape[1] for slices, shape in counted)
-    slices = sum(slices for slices, _ in counted)
-    return max(1, pixels // max(_SAMPLED_IN_ALL, _SAMPLED_PER_SLICE * slices))
+    if plan.made_from is not None and plan.made_from.values is not None:
+        return plan.made_from.values.every
+    pixels = sum(each.slices * prod(each.grid.shape) for each in plan.shapes)
+    return max(1, pixels // max(_SAMPLED_IN_ALL, _SAMPLED_PER_SLICE * plan.num_slices))
 
 
 def bins_of(config: PatchConfig) -> Bins:
@@ -170,11 +173,11 @@ class PartValues:
         self._waiting = 0
 
     def on_record(self, done: Sequence["CutSlice"], kept: NDArray[np.bool_]) -> dict[str, dict[str, SumsOnRecord]]:
-        """The sums for the receipt of a part: its slices that were cut, and for each of their windows if it was kept."""
+        """The sums for the receipt of a part: its slices that were cut, and whether each of their windows was kept."""
         self._count_samples()
-        area = self._config.patch_size[0] * self._config.patch_size[1]
+        area = prod(self._config.patch_size)
         num_kept = int(kept.sum())
-        pixels = sum(piece.grid.shape[0] * piece.grid.shape[1] for piece in done)
+        pixels = sum(prod(piece.grid.shape) for piece in done)
         for name, sums in self._sums.items():
             sums[PATCHES].count, sums[SLICES].count = num_kept * area, pixels
             if name == self._config.rules_on and num_kept:

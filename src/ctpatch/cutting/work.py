@@ -15,6 +15,7 @@ from ctpatch.cutting.plan import Part, SliceTask, SplitPlan
 from ctpatch.cutting.receipt import CutReceipt
 from ctpatch.cutting.result import MAX_SHOWN, BuildResult, Outcome, Totals, result_of
 from ctpatch.cutting.tables import merge_parts
+from ctpatch.cutting.values import sampled_every
 from ctpatch.errors import FormatError
 from ctpatch.events import Listener, Notice, WorkAdvanced
 from ctpatch.format.meta import MANIFEST_DIR, PATCH_META, ArrayInfo, PatchMeta
@@ -57,11 +58,15 @@ class CutWork(Work[Part, Any, CutReceipt, PatchMeta]):
             plan_digest=f"{self.plan_digest()}-{layout}",
             on_error=options.on_error,
             strict=options.strict,
-            sampled_every=plan.sampled_every,
+            carried=dict(plan.carried),
+            counted=plan.counted,
+            sampled_every=sampled_every(plan),
         )
         described = _described(plan.config, layout, plan.arrays, source.manifest_path, source.dataset, source.split)
         if plan.beside:
             described["source_paths"] = MANIFEST_DIR
+        if plan.carried:
+            described["carried"] = dict(plan.carried)
         names = {"split": source.split, "layout": layout, "arrays": list(plan.arrays)}
         self.begun = Begun(described, self.job.plan_digest, names)
         self.totals = Totals()
@@ -94,8 +99,9 @@ class CutWork(Work[Part, Any, CutReceipt, PatchMeta]):
     def check_finished(self, folder: WorkFolder[PatchMeta], meta: PatchMeta) -> None:
         """Refuse other options, slices that are no longer what was cut, and a set with damaged files."""
         was = _described(meta.patch_config(), meta.layout, meta.arrays, meta.source_manifest, meta.dataset, meta.split)
-        was["source_paths"] = meta.source_paths
-        folder.refuse_changed(differences(was, self.begun.options) or self.changed_sources(folder.folder, meta))
+        was |= {"source_paths": meta.source_paths, "carried": dict(meta.carried or {})}
+        now = {"carried": {}, **self.begun.options}
+        folder.refuse_changed(differences(was, now) or self.changed_sources(folder.folder, meta))
         folder.refuse_damaged(self._damage(folder.folder, meta))
 
     def changed_sources(self, folder: Path, meta: PatchMeta) -> list[str]:
