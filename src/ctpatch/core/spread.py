@@ -45,7 +45,7 @@ class Bins(NamedTuple):
         np.minimum(places, self.number - 1, out=places)
         return np.maximum(places, 0, out=places)
 
-    def count(self, places: Counts, weights: Floats | None = None) -> Counts:
+    def counts(self, places: Counts, weights: Floats | None = None) -> Counts:
         """How often each bin is among `places`, `(number,)`; a place counts `weights` times, whole numbers."""
         counted = np.bincount(places, weights, self.number)
         return counted.astype(np.int64, copy=False)  # sums of whole numbers below 2**53 are exact in float64
@@ -104,7 +104,7 @@ class Moments:
         return cls(count, centre + total / count, max(squares, 0.0), float(values.min()), float(values.max()))
 
     @classmethod
-    def of_groups(cls, means: Floats, stds: Floats, lows: Floats, highs: Floats, size: int) -> Self | None:
+    def of_groups(cls, means: Floats, stds: Floats, lows: Floats, highs: Floats, *, size: int) -> Self | None:
         """Of groups of `size` pixels each, from the numbers of each group `(N,)`; None where there are none."""
         if not len(means):
             return None
@@ -134,7 +134,7 @@ def pack_counts(counts: Counts) -> str:
         return ""
     run = counts[filled[0] : filled[-1] + 1]
     code = next(each for each in _CODES if int(run.max()) <= np.iinfo(each).max)
-    return f"{filled[0]}{code}{base64.b64encode(run.astype(code)).decode()}"
+    return f"{filled[0]}{code}{base64.b64encode(run.astype(code).tobytes()).decode()}"
 
 
 def unpack_counts(text: str, number: int) -> Counts:

@@ -24,6 +24,7 @@ from ctpatch.format.meta import (
     now_utc,
     one_or_pair,
 )
+from ctpatch.format.prepared_meta import prepared_scale
 from ctpatch.format.tables import TABLES, header_line
 from ctpatch.format.value_record import ValueRecord
 from ctpatch.work.folder import WorkFolder
@@ -130,6 +131,7 @@ def meta_of(job: Job, plan: SplitPlan, totals: Totals, tables: dict[str, TableIn
         source_paths="manifest_dir" if plan.beside else None,
         num_clipped=(totals.num_clipped or (plan.made_from and plan.made_from.num_clipped)) or None,
         values=_values(job, plan, totals),
+        hu=plan.made_from.hu if plan.made_from else prepared_scale(plan.source.manifest, plan.source.split),
         pixel_bytes=totals.pixel_bytes,
         carried=job.carried or None,
         label_counts=label_totals(job.counted, totals.labels, totals.uncounted) or None,

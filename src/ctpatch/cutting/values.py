@@ -159,13 +159,13 @@ class PartValues:
             values = np.concatenate([each.whole for each in samples]).astype(np.float64)
             places = self._bins.places(values)
             if self._bounds[name]:  # else slices are put together from patches, and not whole
-                of_slices.counts += self._bins.count(places)
+                of_slices.counts += self._bins.counts(places)
                 of_slices.add(Moments.of(values))
             if any(each.padded is not each.whole for each in samples):
                 values = np.concatenate([each.padded for each in samples]).astype(np.float64)
                 places = self._bins.places(values)
             weights = np.concatenate([each.weights for each in samples])
-            of_patches.counts += self._bins.count(places, weights)
+            of_patches.counts += self._bins.counts(places, weights)
             if name != self._config.rules_on:
                 inside = weights > 0
                 of_patches.add(Moments.of(values[inside], weights[inside]))
@@ -185,7 +185,7 @@ class PartValues:
                     np.concatenate([piece.statistics[each] for piece in done])[kept]
                     for each in ("mean", "std", "min", "max")
                 )
-                sums[PATCHES].moments = Moments.of_groups(*columns, area)
+                sums[PATCHES].moments = Moments.of_groups(*columns, size=area)
             moments, bounds = sums[SLICES].moments, self._bounds[name]
             if moments is not None and bounds:
                 low, high = min(each[0] for each in bounds), max(each[1] for each in bounds)

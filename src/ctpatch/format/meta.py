@@ -16,6 +16,7 @@ from ctpatch.files.atomic import read_regular
 from ctpatch.files.digest import json_digest
 from ctpatch.format.carried import Kind, carried_columns, carried_digest, refuse_bad_names
 from ctpatch.format.columns import Column, label_columns
+from ctpatch.format.hu_scale import HuScale
 from ctpatch.format.value_record import ValueRecord
 from ctpatch.words import PadMode
 
@@ -139,11 +140,12 @@ class PatchMeta(Digested):
     carried: dict[str, Kind] | None = None
     label_counts: dict[str, LabelTotals] | None = None
     values: ValueRecord | None = None
+    hu: HuScale | None = None
     meta_digest: str = ""
 
     def unsaid(self) -> set[str]:
         """Fields of few sets: they are written where they have a value."""
-        few = ("source_paths", "num_clipped", "carried", "label_counts", "values")
+        few = ("source_paths", "num_clipped", "carried", "label_counts", "values", "hu")
         return {name for name in few if getattr(self, name) is None}
 
     @model_validator(mode="after")
