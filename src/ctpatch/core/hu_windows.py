@@ -9,8 +9,8 @@ WINDOWS = {
     "brain": (40.0, 80.0),
     "stroke": (40.0, 40.0),
 }
-"""Level (the middle) and width of each, in HU, as Radiopaedia's article "Windowing (CT)" lists them; but for liver, 30/150
-there, which most papers on segmentation show wider. Levels vary by some 20 HU from one hospital to the next."""
+"""Level (the middle) and width of each, in HU, as in Radiopaedia's article "Windowing (CT)"; liver is 30/150 there, and
+wider in papers on segmentation. Levels vary by some 20 HU from one hospital to the next."""
 
 
 def window_bounds(name: str) -> tuple[float, float]:

@@ -15,9 +15,6 @@ from ctpatch.format.meta import PatchMeta
 _PAIR = 2
 _HELD_OUT = {"test", "val", "valid", "validation", "eval", "holdout"}
 
-HuWindow = str | tuple[float, float]
-"""A window by its name, or its lowest and highest HU."""
-
 
 @dataclass(frozen=True, slots=True)
 class ChosenMaps:
@@ -84,10 +81,8 @@ def _normalized(maps: Mapping[str, Normalization], source: str | None, fingerpri
     return ChosenMaps(maps, {"normalize": {"source": source, "fingerprint": fingerprint, "arrays": numbers}})
 
 
-def hu_maps(
-    asked: HuWindow | Sequence[HuWindow], scale: HuScale | None, arrays: Sequence[str], user: str
-) -> ChosenMaps:
-    """The maps for windows of HU, for arrays of the set `user`, whose values have this scale.
+def hu_maps(asked: Any, scale: HuScale | None, arrays: Sequence[str], user: str) -> ChosenMaps:
+    """The maps for a window of HU or a list of them, for arrays of the set `user`, whose values have this scale.
 
     Warns where a window reaches beyond what is stored.
 
@@ -112,8 +107,8 @@ def hu_maps(
     return ChosenMaps(dict.fromkeys(arrays, each), {"hu": {"arrays": list(arrays), **each.described()}})
 
 
-def _windows(asked: HuWindow | Sequence[HuWindow]) -> list[tuple[float, float]]:
-    listed: Sequence[Any] = [asked] if isinstance(asked, str) or _is_pair(asked) else asked
+def _windows(asked: Any) -> list[tuple[float, float]]:
+    listed: Any = [asked] if isinstance(asked, str) or _is_pair(asked) else asked
     if not isinstance(listed, Sequence) or not listed:
         raise ConfigError(f"hu: wanted a window or a list of windows, got {asked!r}; {_known()}")
     return [_window(each) for each in listed]
