@@ -142,9 +142,11 @@ def unpack_counts(text: str, number: int) -> Counts:
     counts = np.zeros(number, np.int64)
     if text:
         first, _, rest = text.partition("<")
-        run = np.frombuffer(base64.b64decode(rest[2:], validate=True), f"<{rest[:2]}")
-        start = int(first)
-        if f"<{rest[:2]}" not in _CODES or not 0 <= start <= start + len(run) <= number:
-            raise ValueError("counts of more bins than there are")
+        code, start = f"<{rest[:2]}", int(first)
+        if code not in _CODES:
+            raise ValueError(f"counts are stored as {code}, wanted one of {', '.join(_CODES)}")
+        run = np.frombuffer(base64.b64decode(rest[2:], validate=True), code)
+        if not 0 <= start <= start + len(run) <= number:
+            raise ValueError(f"{len(run)} counts from bin {start} on, wanted those of {number} bins")
         counts[start : start + len(run)] = run
     return counts
