@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 from torch.utils.data import Dataset
 from typing_extensions import TypeVar
 
+from ctpatch.core.mapping import ValueMap
 from ctpatch.errors import ConfigError
 from ctpatch.files.atomic import given_path
 from ctpatch.format.meta import PATCH_META
@@ -217,6 +218,11 @@ class PatchLoader(Generic[Sample_co]):
     def _shown(self, batch: Batch[torch.Tensor]) -> Any:
         together = {**batch.arrays, **batch.columns}
         return next(iter(together.values())) if self._alone else together
+
+    @property
+    def maps(self) -> Mapping[str, ValueMap]:
+        """For each array what maps its values, under `normalize` and `hu`; `.back(output)` gives stored values."""
+        return self._loader.maps
 
     @property
     def drawn(self) -> DrawnCounts:

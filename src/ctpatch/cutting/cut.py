@@ -245,6 +245,7 @@ def cut_slice(job: Job, task: SliceTask, read: ReadSlice, grid: Grid, rules: Com
         images=read.images,
         padded=read.padded,
         labels=_labels(job, read.padded, grid, hits < 0),
+        array_bounds=read.bounds,
         mismatch=_stated_mismatch(task, read.bounds[0]),
     )
 

@@ -30,6 +30,7 @@ class Job:
         strict: compare digests of sources before a receipt is trusted.
         carried: the columns of the source manifest that are kept, with their types.
         counted: the arrays whose labels are counted.
+        sampled_every: every how many rows of pixels one is sampled, see `ctpatch.cutting.values`.
     """
 
     data_root: Path
@@ -44,6 +45,7 @@ class Job:
     strict: bool
     carried: dict[str, Kind] = field(default_factory=dict)
     counted: tuple[str, ...] = ()
+    sampled_every: int = 1
 
     @property
     def state(self) -> Path:

@@ -52,6 +52,7 @@ from ctpatch.reading.asked import (
 from ctpatch.reading.label_frame import label_frame
 from ctpatch.reading.opened import OpenedSet
 from ctpatch.reading.source import SourceSlices, finished_set, refuse_outside
+from ctpatch.reading.values import maps_for_set
 from ctpatch.reading.whole_slices import places_of
 
 Pixels_co = TypeVar("Pixels_co", bound=OneArray | ArraysByName, default=OneArray, covariant=True)
@@ -394,9 +395,10 @@ class PatchSet(Generic[Pixels_co]):
     ) -> BatchLoader[Array]:
         """Batches in memory of another kind; `batches` gives NumPy arrays."""
         slices = pl.DataFrame() if options.balance is None else self.slices
-        source = LoaderSource(
-            self._dtypes(self._for_loader(options)), self.meta.fingerprint, places_of(self, options), slices
-        )
+        names = self._for_loader(options)
+        chosen = maps_for_set(options, names, self.meta, self.sources)
+        places = places_of(self, options)
+        source = LoaderSource(self._dtypes(names), self.meta.fingerprint, places, slices, chosen)
         return BatchLoader(source, options, rank, world_size, memory, column)
 
     def _for_loader(self, options: LoaderOptions[Array]) -> tuple[str, ...]:
