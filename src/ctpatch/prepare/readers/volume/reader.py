@@ -1,6 +1,7 @@
 """Volumes to axial slices: the front on top, the patient's right on the left, from the feet to the head."""
 
 from abc import ABC, abstractmethod
+from collections import Counter
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
@@ -89,6 +90,7 @@ class VolumeReader(ABC):
         scan = Scan(left_out=left_out)
         folder = source_folder(root)
         found: dict[str, Volume] = {}
+        called = Counter(map(self.called, names))
         for name in names:
             try:
                 described = self._look_at(folder, name)
@@ -97,7 +99,8 @@ class VolumeReader(ABC):
                 else:
                     grid = axial_grid(described.shape, described.affine)
                     found[name] = described
-                    self._add(scan, name, described, grid)
+                    own = name if called[self.called(name)] > 1 else self.called(name)
+                    self._add(scan, (name, own), described, grid)
             except SliceError as error:
                 reason = str(error).removeprefix(name).lstrip(": ")
                 scan.left_out.append(LeftOut(name, "damaged", reason, fault=True))
@@ -112,11 +115,13 @@ class VolumeReader(ABC):
             return LeftOut(name, *_APPLE_DOUBLE)
         return self.describe(folder, name, first=True)
 
-    def _add(self, scan: Scan, name: str, found: Volume, grid: AxialGrid) -> None:
+    def _add(self, scan: Scan, names: tuple[str, str], found: Volume, grid: AxialGrid) -> None:
+        """Add the slices of a file; `names` are its own and what its series is called."""
+        name, called = names
         group, group_kind = self.grouped(name)
         rows, cols, count = grid.counts
         for volume in range(found.volumes):
-            series = self.called(name) if found.volumes == 1 else f"{self.called(name)}#{volume}"
+            series = called if found.volumes == 1 else f"{called}#{volume}"
             scan.slices += (
                 RawSlice(
                     file=name,
