@@ -276,7 +276,17 @@ def _row(job: PrepareJob, task: PrepareTask, images: list[PreparedImage]) -> dic
 
 def without_names(message: str, slices: Sequence[RawSlice]) -> str:
     """A message as it may be written: the names of the source's files taken out."""
-    names = (name for each in slices for name in (*each.files, *(part for file in each.files for part in file.split("/")), each.group, each.who, each.series))
+    names = (
+        name
+        for each in slices
+        for name in (
+            *each.files,
+            *(part for file in each.files for part in file.split("/")),
+            each.group,
+            each.who,
+            each.series,
+        )
+    )
     return replace_names(message, dict.fromkeys(names, "the file"))
 
 

@@ -177,16 +177,16 @@ def _affine(fields: Fields, name: str, dims: int) -> tuple[NDArray[np.float64], 
     return affine, (("no-orientation", message),)
 
 
-def _stored(
-    fields: Fields, name: str, total: int, place: tuple[int, int], rest: Callable[[int], bytes]
-) -> Stored:
+def _stored(fields: Fields, name: str, total: int, place: tuple[int, int], rest: Callable[[int], bytes]) -> Stored:
     """Where the voxels are; `place` is where the header ends, and the file."""
     end, size = place
     said = fields["ElementDataFile"]
     (skipped,) = whole(name, "HeaderSize", fields.get("HeaderSize", "0"), 1)
     packing: Packing = "zlib" if _flag(fields, "CompressedData", name, usual=False) else "raw"
     if skipped < AT_THE_END or (packing != "raw" and skipped):
-        raise SliceError(f"{name}: its HeaderSize is {skipped}, wanted 0 or more, or -1 for data at the end of the file")
+        raise SliceError(
+            f"{name}: its HeaderSize is {skipped}, wanted 0 or more, or -1 for data at the end of the file"
+        )
     if said.upper() == "LOCAL":
         if skipped:
             raise SliceError(f"{name} has a HeaderSize for voxels that follow the header; leave it out")

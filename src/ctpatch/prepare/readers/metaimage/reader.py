@@ -51,7 +51,7 @@ class MetaimageReader(VolumeReader):
             volume = parse_header(start, name, size, rest)
         assert volume.stored is not None
         if first:
-            volume.stored.check(self.paths(folder, volume.stored.files), name)
+            volume.stored.check(self.voxel_files(folder, name, volume), name)
         return volume
 
     def grouped(self, name: str) -> tuple[str, GroupKind]:

@@ -20,6 +20,7 @@ HEADER_BYTES = 540
 
 _MM_OF_UNIT = {0: 1.0, 1: 1000.0, 2: 1.0, 3: 0.001}  # xyzt_units & 7: not said, metre, millimetre, micrometre
 
+
 @dataclass(frozen=True, slots=True)
 class NiftiHeader:
     """A volume, or several.

@@ -106,10 +106,10 @@ def _vectors(name: str, text: str, count: int) -> Vectors:
     """Vectors in parentheses, and None for `none`."""
     found = list(_VECTOR.finditer(text))
     if len(found) != count or _VECTOR.sub("", text).strip():
-        raise SliceError(f"{name}: its space directions are {shown(text)}, wanted {count} vectors; write its header again")
-    return [
-        None if each[1] is None else finite(name, "space directions", each[1].replace(",", " ")) for each in found
-    ]
+        raise SliceError(
+            f"{name}: its space directions are {shown(text)}, wanted {count} vectors; write its header again"
+        )
+    return [None if each[1] is None else finite(name, "space directions", each[1].replace(",", " ")) for each in found]
 
 
 def _affine(
@@ -160,7 +160,9 @@ def _millimetres(said: dict[str, str], name: str) -> float:
     """Of the unit that lengths are in; millimetres where the header names none."""
     units = set(re.findall(r'"([^"]*)"', said.get("space units", said.get("units", "")))) - {"", "none", "s", "ms"}
     if len(units) > 1 or not units <= set(_MM):
-        raise SliceError(f"{name} gives lengths in {', '.join(map(shown, sorted(units)))}, wanted mm; write its header again")
+        raise SliceError(
+            f"{name} gives lengths in {', '.join(map(shown, sorted(units)))}, wanted mm; write its header again"
+        )
     return _MM[units.pop()] if units else 1.0
 
 

@@ -31,12 +31,14 @@ class NrrdReader(VolumeReader):
             if not start.startswith(_MAGIC):
                 other = other_kind(name, start)
                 if _NAMED_NRRD.fullmatch(name):
-                    raise SliceError(f"{name} is named like NRRD and is none; {other.reason if other else 'copy it again'}")
+                    raise SliceError(
+                        f"{name} is named like NRRD and is none; {other.reason if other else 'copy it again'}"
+                    )
                 return other or LeftOut(name, "not-nrrd", "it is no NRRD file")
             raw.seek(0)
             start = header_bytes(raw)
         volume = parse_header(read_fields(start, name), name)
         assert volume.stored is not None
         if first:
-            volume.stored.check(self.paths(folder, volume.stored.files), name)
+            volume.stored.check(self.voxel_files(folder, name, volume), name)
         return volume

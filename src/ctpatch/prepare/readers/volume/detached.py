@@ -29,7 +29,7 @@ def beside(name: str, said: str) -> str:
         except PathError:
             fault = "is absolute" if slashed[:1] == "/" or slashed[1:2] == ":" else "is no plain path"
     raise SliceError(
-        f"{name} keeps its voxels in another file whose path {fault}; put that file next to it, and write its name alone"
+        f"{name} keeps its voxels in another file whose path {fault}; put the file next to it and write its name alone"
     )
 
 
@@ -58,5 +58,7 @@ def listed(name: str, lines: Sequence[str]) -> list[str]:
 def each_bytes(name: str, total: int, files: Sequence[str]) -> int:
     """How many bytes of voxels each file holds; SliceError where they do not share them evenly."""
     if total % len(files):
-        raise SliceError(f"{name} spreads {total} bytes of voxels over {len(files)} files, which is no whole number each")
+        raise SliceError(
+            f"{name} spreads {total} bytes of voxels over {len(files)} files, which is no whole number each"
+        )
     return total // len(files)

@@ -9,10 +9,16 @@ from ctpatch.prepare.readers.volume import GroupBy
 _BIDS_SUBJECT = re.compile(r"(?:^|/)(sub-[A-Za-z0-9]+)(?=[/_.])")
 
 
+def subject_of(name: str) -> str | None:
+    """The subject that a path names as BIDS does; None where it names none."""
+    found = _BIDS_SUBJECT.search(name)
+    return found[1] if found else None
+
+
 def group_of(name: str, group_by: GroupBy) -> tuple[str, GroupKind]:
     """What must not be divided between splits: a subject of BIDS, else the folder, else the file."""
-    if subject := _BIDS_SUBJECT.search(name):
-        return subject[1], "patient"
+    if subject := subject_of(name):
+        return subject, "patient"
     folder = name.rpartition("/")[0]
     return (folder, "folder") if folder and group_by == "folder" else (name, "file")
 

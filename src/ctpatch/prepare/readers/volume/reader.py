@@ -13,8 +13,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ctpatch.errors import ConfigError, RangeError, SliceError
+from ctpatch.files.paths import Root
 from ctpatch.prepare.readers.base import GroupKind, LeftOut, RawSlice, Scan, SeriesNote
-from ctpatch.prepare.readers.tree import find_files, is_apple_double, source_file, source_folder
+from ctpatch.prepare.readers.tree import APPLE_DOUBLE, find_files, is_apple_double, source_file, source_folder
 from ctpatch.prepare.readers.volume import GroupBy
 from ctpatch.prepare.readers.volume.grid import AxialGrid, axial_grid
 from ctpatch.prepare.readers.volume.groups import group_of, note_groups
@@ -22,7 +23,6 @@ from ctpatch.prepare.readers.volume.planes import read_planes
 from ctpatch.prepare.readers.volume.stream import StoredStream, Stream
 from ctpatch.prepare.readers.volume.volume import Volume
 
-_APPLE_DOUBLE = ("apple-double", "it is what macOS leaves beside a file (AppleDouble), with no voxels in it")
 _STRAIGHT_DEGREES = 0.1  # below, a slice of 400 mm is off the axial plane by less than a slice's thickness
 
 
@@ -70,11 +70,18 @@ class VolumeReader(ABC):
     def open(self, folder: Path, name: str, volume: Volume) -> AbstractContextManager[Stream]:
         """The stream that the volume's planes are read from."""
         assert volume.stored is not None
-        return StoredStream(volume.stored, self.paths(folder, volume.stored.files), name)
+        return StoredStream(volume.stored, self.voxel_files(folder, name, volume), name)
 
-    def paths(self, folder: Path, files: Iterable[str]) -> tuple[Path, ...]:
-        """Where files of the source are; UsageError for one behind a link that leads out of it."""
-        return tuple(source_file(folder, file, follow_links=self.follow_links) for file in files)
+    def voxel_files(self, folder: Path, name: str, volume: Volume) -> tuple[Path, ...]:
+        """Where the voxels are that the header in a file describes; SliceError for a link out of the source folder."""
+        assert volume.stored is not None
+        files = volume.stored.files
+        root = Root(folder)
+        if not self.follow_links and not all(map(root.holds, files)):
+            raise SliceError(
+                f"{name} keeps its voxels behind a link that leads out of the source folder; copy them there"
+            )
+        return tuple(folder / file for file in files)
 
     def grouped(self, name: str) -> tuple[str, GroupKind]:
         """What must not be divided between splits, and what that is."""
@@ -112,7 +119,7 @@ class VolumeReader(ABC):
 
     def _look_at(self, folder: Path, name: str) -> Volume | LeftOut:
         if is_apple_double(name):
-            return LeftOut(name, *_APPLE_DOUBLE)
+            return LeftOut(name, *APPLE_DOUBLE)
         return self.describe(folder, name, first=True)
 
     def _add(self, scan: Scan, names: tuple[str, str], found: Volume, grid: AxialGrid) -> None:
@@ -150,7 +157,7 @@ class VolumeReader(ABC):
         folder = source_folder(root)
         for file, group in groupby(slices, key=lambda each: each.file):
             rows = list(group)
-            self.paths(folder, [file])
+            source_file(root, file, follow_links=self.follow_links)
             volume = self.describe(folder, file, first=False)
             if isinstance(volume, LeftOut):
                 raise SliceError(f"{file} is no longer what it was: {volume.reason}; run the command again")
