@@ -67,11 +67,13 @@ def assert_same_places(folder: Path, kind: str, image: Any) -> list[str]:
     reader = raw_format(kind)().reader("image", 1)
     found = reader.scan(folder, lambda _: None)
     assert found.left_out == []
-    places, positions = {}, []
+    places: dict[int, Any] = {}
+    positions: list[float] = []
     for one, pixels in zip(found.slices, reader.read(folder, found.slices), strict=True):
         for row, col in np.ndindex(pixels.shape):
             places[int(pixels[row, col])] = place_of(one, row, col)
         assert one.axes is not None
+        assert one.position_mm is not None
         assert one.position_mm == pytest.approx(np.dot(place_of(one, 0, 0), np.cross(one.axes[:3], one.axes[3:])))
         positions.append(one.position_mm)
     wanted = {int(image[index]): image.TransformIndexToPhysicalPoint(index) for index in np.ndindex(*image.GetSize())}

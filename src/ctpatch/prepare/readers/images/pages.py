@@ -100,7 +100,13 @@ def open_pages(path: Path, name: str) -> Iterator[Picture]:
             if isinstance(error, OSError) and error.errno is not None:
                 raise
             kind = type(error).__name__
-            raise SliceError(f"{name} is damaged ({kind}), or ends early; copy it again") from None
+            if kind == "DecompressionBombError":
+                raise SliceError(
+                    f"{name} has more pixels than any slice, wanted at most {MAX_RAW_PIXELS} on a side"
+                ) from None
+            raise SliceError(
+                f"{name} is damaged, ends early, or is of a kind that Pillow does not read ({kind}); copy or save it again"
+            ) from None
 
 
 def look_at(path: Path, name: str, *, labels: bool) -> Pages | LeftOut:
