@@ -105,7 +105,7 @@ def open_pages(path: Path, name: str) -> Iterator[Picture]:
                     f"{name} has more pixels than any slice, wanted at most {MAX_RAW_PIXELS} on a side"
                 ) from None
             raise SliceError(
-                f"{name} is damaged, ends early, or is of a kind that Pillow does not read ({kind}); copy or save it again"
+                f"{name} is damaged, or of a kind that Pillow does not read ({kind}); copy or save it again"
             ) from None
 
 
