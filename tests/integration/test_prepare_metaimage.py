@@ -100,7 +100,7 @@ def test_a_header_without_a_matrix_is_reported(tmp_path: Path) -> None:
     np.testing.assert_array_equal(read_all(tmp_path), VOLUME)
 
 
-def test_luna16_is_known_by_its_names(tmp_path: Path) -> None:
+def test_luna16_is_known_by_its_names(tmp_path: Path, key: Path) -> None:
     one, two = (f"1.3.6.1.4.1.14519.5.2.1.6279.6001.{number}" for number in (1001, 2002))
     for name in (f"subset0/{one}", f"subset0/{two}", "other/1.2.3.4.5.6.7", "other/scan"):
         write_mhd(tmp_path / f"raw/{name}.mhd", VOLUME, SPACING, f"{name.rpartition('/')[2]}.raw")
@@ -115,6 +115,11 @@ def test_luna16_is_known_by_its_names(tmp_path: Path) -> None:
     # The lungs have a folder of their own: the same series there are the same groups.
     lungs = {each.group for each in scan(tmp_path / "lungs").slices}
     assert {one, two} < lungs
+    options: dict[str, Any] = {"split": ["train=1"], "key": key, "match_by": "position"}
+    done = ctpatch.prepare_metaimage(
+        tmp_path / "raw/subset0", tmp_path / "data", "set", mask=tmp_path / "lungs", **options
+    )
+    assert done.meta.splits["train"].num_slices == 8
     # One series under two paths of a tree stays two stacks.
     write_mha(tmp_path / f"raw/seg-lungs-LUNA16/{one}.mha", VOLUME, SPACING)
     twice = {each.series for each in scan(tmp_path / "raw").slices if each.group == one}

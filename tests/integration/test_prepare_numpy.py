@@ -206,6 +206,19 @@ def test_lying_archives_are_refused_and_named(tmp_path: Path) -> None:
     assert "whose header promises" in refused(tmp_path)
 
 
+def test_large_archives_are_read(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    # Archives above 4 GB have another end; here it is written for small ones too.
+    monkeypatch.setattr(zipfile, "ZIP64_LIMIT", 100)
+    np.savez(tmp_path / "v.npz", ct=VOLUME, other=VOLUME)
+    content = (tmp_path / "v.npz").read_bytes()
+    assert content.count(b"PK\x06\x06") == 1
+    monkeypatch.undo()
+    np.testing.assert_array_equal(read_all(tmp_path, reader(array_name="ct")), VOLUME)
+    at = content.index(b"PK\x06\x06")
+    (tmp_path / "v.npz").write_bytes(content[: at + 40] + (2**24).to_bytes(8, "little") + content[at + 48 :])
+    assert "lists more arrays than ctpatch looks at" in refused(tmp_path)
+
+
 def test_an_archive_that_is_damaged_is_named_when_it_is_read(tmp_path: Path) -> None:
     path = tmp_path / "v.npz"
     np.savez(path, ct=VOLUME)

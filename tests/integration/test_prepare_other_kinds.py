@@ -37,6 +37,13 @@ def test_other_kinds(prepare: object, kind: str, tmp_path: Path) -> None:
     assert said in caught.value.message
 
 
+def test_archives_of_arrays_are_told_by_their_name(tmp_path: Path) -> None:
+    (tmp_path / "raw").mkdir()
+    np.savez(tmp_path / "raw/case.npz", np.zeros((2, 3, 4)))
+    with pytest.raises(SliceError, match="it is an archive of NumPy arrays; ctpatch prepare numpy"):
+        prepare_nifti(tmp_path / "raw", tmp_path / "data", "set", key=key_in(tmp_path))
+
+
 def key_in(folder: Path) -> Path:
     path = folder / "my.key"
     path.write_bytes(np.random.default_rng(0).bytes(32).hex().encode())

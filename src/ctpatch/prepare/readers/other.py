@@ -28,11 +28,14 @@ _STARTS: dict[bytes, tuple[str, str]] = {
     b"\x1c\x02\0\0": ("nifti", "it is NIfTI; use ctpatch prepare nifti"),
 }
 _DICM_AT = 128
+_ZIP = b"PK\x03\x04"
 
 
 def other_kind(name: str, start: bytes) -> LeftOut | None:
     """What a file is that is of another kind than those its reader takes; None for one that is not known."""
     if start[_DICM_AT : _DICM_AT + 4] == b"DICM":
         return LeftOut(name, "dicom", "it is DICOM; use ctpatch prepare dicom")
+    if start.startswith(_ZIP) and name.lower().endswith(".npz"):
+        return LeftOut(name, "npz", "it is an archive of NumPy arrays; ctpatch prepare numpy reads volumes in HU")
     words = next((words for magic, words in _STARTS.items() if start.startswith(magic)), None)
     return None if words is None else LeftOut(name, *words)

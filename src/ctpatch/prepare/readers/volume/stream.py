@@ -122,7 +122,8 @@ class _Inflated(io.RawIOBase):
         return self._at
 
     def readinto(self, buffer: "memoryview", /) -> int:  # type: ignore[override]
-        found = self._next(min(len(buffer), _STEP))
+        # For zlib, 0 bytes at most are all there are.
+        found = self._next(min(len(buffer), _STEP)) if len(buffer) else b""
         buffer[: len(found)] = found
         return len(found)
 
