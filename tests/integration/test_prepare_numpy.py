@@ -104,6 +104,34 @@ def test_masks_are_left_as_they_are(tmp_path: Path) -> None:
     assert done.meta.options["voxel_spacing"] == [2.5, 0.9, 0.7]
 
 
+def test_image_target_and_mask_of_one_archive(tmp_path: Path) -> None:
+    (tmp_path / "key").write_bytes(b"0123456789abcdef" * 4)
+    (tmp_path / "raw").mkdir()
+    np.savez(tmp_path / "raw/case.npz", low=VOLUME, full=VOLUME + 1, label=VOLUME > 0)
+    raw = tmp_path / "raw"
+    done = ctpatch.prepare_numpy(
+        raw,
+        tmp_path / "data",
+        "set",
+        axes="zyx",
+        voxel_spacing=(2.5, 0.9, 0.7),
+        array_name="low",
+        target=raw,
+        target_array="full",
+        mask=raw,
+        mask_array="label",
+        split=["train=1"],
+        key=tmp_path / "key",
+    )
+    rows = csv_rows(done.folder / "train/train_manifest.csv")
+    assert len(rows) == 4
+    for row, plane in zip(rows, VOLUME, strict=True):
+        for column, values in (("path", plane), ("target_path", plane + 1)):
+            wanted = np.clip((values.astype(np.float64) + 1024) / 4096, 0, 1).astype(np.float32)
+            np.testing.assert_array_equal(np.load(tmp_path / "data" / row[column]), wanted)
+        np.testing.assert_array_equal(np.load(tmp_path / "data" / row["mask_path"]), plane > 0)
+
+
 @pytest.mark.parametrize(
     ("options", "said"),
     [

@@ -47,6 +47,8 @@ def prepare_numpy(
     axes: str | None = None,
     voxel_spacing: tuple[float, float, float] | None = None,
     array_name: str | None = None,
+    target_array: str | None = None,
+    mask_array: str | None = None,
     hu_slope: float = 1.0,
     hu_intercept: float = 0.0,
     **options: Unpack[HuKeywords],
@@ -55,14 +57,14 @@ def prepare_numpy(
 
     `axes` names the axes in the order of the array, such as `zyx`: x runs to the patient's left, y to the back, z to
     the head, and a minus before a letter turns it. `voxel_spacing` has millimetres for each, in the same order. Both
-    are needed. `array_name` says which array of a `.npz` is meant. HU are `stored * hu_slope + hu_intercept`; masks are
-    left as they are.
+    are needed. `array_name` says which array of a `.npz` is meant, and `target_array` and `mask_array` which other one
+    holds the target or the mask. HU are `stored * hu_slope + hu_intercept`; masks are left as they are.
 
     Raises:
         ConfigError: axes or spacing are missing or make no sense.
         CtPatchError: as `prepare_raw`.
     """
-    raw = Numpy(group_by, axes, voxel_spacing, array_name, hu_slope, hu_intercept)
+    raw = Numpy(group_by, axes, voxel_spacing, array_name, target_array, mask_array, hu_slope, hu_intercept)
     return prepare_raw(raw, source, out, dataset, **options)
 
 
