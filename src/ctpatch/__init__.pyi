@@ -28,6 +28,10 @@ from ctpatch.prepare.api import prepare_dicom as prepare_dicom
 from ctpatch.prepare.api import prepare_lodopab as prepare_lodopab
 from ctpatch.prepare.api import prepare_nifti as prepare_nifti
 from ctpatch.prepare.api import prepare_raw as prepare_raw
+from ctpatch.prepare.formats import prepare_images as prepare_images
+from ctpatch.prepare.formats import prepare_metaimage as prepare_metaimage
+from ctpatch.prepare.formats import prepare_nrrd as prepare_nrrd
+from ctpatch.prepare.formats import prepare_numpy as prepare_numpy
 from ctpatch.prepare.pipeline import PrepareResult as PrepareResult
 from ctpatch.reading.patchset import PatchSet as PatchSet
 from ctpatch.reading.patchset import open_set as _open_set

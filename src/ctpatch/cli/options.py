@@ -173,7 +173,7 @@ class HuOptions(OptionGroup):
         series: Which series become image: a pattern of the path, the description or the kernel, `*B70f*`.
         target_series: Which series become target, of --target or of the same source.
         mask_series: Which series become mask, of --mask or of the same source.
-        match_by: Partners by patient and position, or by the same path. [dicom position, nifti path]
+        match_by: Partners by patient and position, or by the same path. [dicom position, others path]
         window: Lowest and highest HU, mapped to 0 and 1. [-1024 3072]
         preset: A usual window, or LoDoPaB-CT's attenuation, instead of --window.
     """

@@ -45,6 +45,7 @@ class RawSlice:
         patient: whose slice it is, where splits keep something else together than the patient: `group` then is a
             series, say, and `patient` the patient; None says that the group is, or stands for, the patient.
         patient_kind: what `patient` is: the patient, or the study that stands for one without an id.
+        beside: files that hold pixels of it, where `file` has the header alone; relative to the source folder.
     """
 
     file: str
@@ -64,6 +65,12 @@ class RawSlice:
     axes: tuple[float, float, float, float, float, float] | None = None
     patient: str | None = None
     patient_kind: GroupKind | None = None
+    beside: tuple[str, ...] = ()
+
+    @property
+    def files(self) -> tuple[str, ...]:
+        """All files that the slice is in."""
+        return (self.file, *self.beside)
 
     @property
     def who(self) -> str:
