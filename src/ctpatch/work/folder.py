@@ -149,6 +149,7 @@ class WorkFolder(Generic[MetaT]):
             if content == {}:
                 return None
             names = {each: content[each] for each in self.product.name_fields}
+            names |= {each: content[each] for each in self.product.later_fields if each in content}
             return Begun(dict(content["options"]), str(content["plan_digest"]), names)
         except FileNotFoundError:
             return None
