@@ -12,7 +12,7 @@ from ctpatch.core.labels import holds_labels
 from ctpatch.core.placing import Blend
 from ctpatch.errors import ReassemblyError, UsageError
 from ctpatch.predicting.options import Options
-from ctpatch.predicting.outputs import Output, Outputs, picked
+from ctpatch.predicting.outputs import Output, Outputs, listed, picked
 from ctpatch.predicting.torch_side import TorchSide, said
 from ctpatch.predicting.turned import OneAnswer, symmetries_of, turn, turn_back
 
@@ -93,10 +93,14 @@ class Caller:
     def _once(self, batch: Any) -> Answers:
         shape = tuple(batch.shape)
         given = self._on_arrays(batch) if self.side is None else self.side.call(batch)
-        return {
-            output: self._checked(values, output, shape, given)
-            for output, values in picked(given, self._output).items()
-        }
+        meant = picked(given, self._output)
+        scores = self._options.argmax
+        if isinstance(scores, list | tuple) and (stray := [each for each in scores if each not in meant]):
+            raise ReassemblyError(
+                f"argmax: {stray[0]!r} is none of the outputs that are put together ({listed(list(meant))}); name the "
+                "outputs as in output="
+            )
+        return {output: self._checked(values, output, shape, given) for output, values in meant.items()}
 
     def _checked(self, values: Any, output: Output, batch: tuple[int, ...], given: Any) -> Any:
         name = "the model's output" if output is None else f"the model's output {output!r}"

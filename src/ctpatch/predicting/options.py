@@ -76,7 +76,6 @@ class Options:
             raise ConfigError(f"tta: must be 'flips' or None, got {self.tta!r}")
         if self.cfg is not None and not isinstance(self.cfg, PatchConfig):
             raise ConfigError(f"cfg: must be a ctpatch.PatchConfig, got {type(self.cfg).__name__}")
-        self.blend()
         check_asked("output", self.output)
         if not isinstance(self.argmax, bool) and not is_several(self.argmax):
             raise ConfigError(
@@ -84,6 +83,7 @@ class Options:
                 f"for one output, argmax=[{self.argmax!r}]"
             )
         check_asked("argmax", self.argmax)
+        self.blend()
 
     def blend(self, output: int | str | None = None) -> Blend:
         """How the patches of an output are put together."""

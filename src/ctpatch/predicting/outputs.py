@@ -59,7 +59,7 @@ def _every(given: Any) -> dict[Output, Any]:
         if ALL in names:
             raise ReassemblyError(
                 f"output='all' means every output, and the model calls one of its outputs so (it gives a dict of "
-                f"{_listed(names)}); list those that you want, output=['all'] for it alone"
+                f"{listed(names)}); list those that you want, output=['all'] for it alone"
             )
         values = [given[name] for name in names]
     elif isinstance(given, tuple | list):
@@ -75,7 +75,7 @@ def _one(given: Any, output: Output) -> Any:
     if isinstance(given, Mapping):
         names = list(given)
         if output is None or output not in names:
-            raise _not_picked(f"a dict of {_listed(names)}", output, names)
+            raise _not_picked(f"a dict of {listed(names)}", output, names)
         return given[output]
     if isinstance(given, tuple | list):
         fields = getattr(given, "_fields", ())
@@ -104,10 +104,11 @@ def _not_picked(what: str, output: Output, names: list[Any]) -> ReassemblyError:
         return ReassemblyError(f"the model gave {what}{seen}: there is nothing to predict")
     return ReassemblyError(
         f"the model gave {what}{seen}; say which is the prediction, output={names[0]!r} for example (there are "
-        f"{_listed(names)}), or output='all' for each of them"
+        f"{listed(names)}), or output='all' for each of them"
     )
 
 
-def _listed(names: Sequence[Any]) -> str:
+def listed(names: Sequence[Any]) -> str:
+    """Names of outputs, as messages list them."""
     more = f" and {len(names) - _MAX_NAMED} more" if len(names) > _MAX_NAMED else ""
     return ", ".join(map(repr, names[:_MAX_NAMED])) + more
