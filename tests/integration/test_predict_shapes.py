@@ -35,7 +35,8 @@ def valid_filter(margin: int, seed: int = 0) -> Callable[[Floats], Floats]:
     kernel /= kernel.sum()
 
     def model(batch: Floats) -> Floats:
-        return np.einsum("...hwyx,yx->...hw", sliding_window_view(batch, (side, side), (-2, -1)), kernel).astype("f4")
+        around = sliding_window_view(batch, (side, side), (-2, -1))
+        return np.asarray(np.einsum("...hwyx,yx->...hw", around, kernel), np.float32)
 
     return model
 
@@ -123,9 +124,10 @@ def test_channels_are_put_together_each_by_itself(mode: Any, window: Any) -> Non
     found = ctpatch.predict(model, IMAGE, cfg, 5, window)
     assert found.shape == (3, *IMAGE.shape)
     assert found.dtype == np.float32
+    outputs = ctpatch.predict(lambda batch: list(model(batch).swapaxes(0, 1)), IMAGE, cfg, 5, window, output="all")
     for channel in range(3):
-        alone = ctpatch.predict(lambda batch, at=channel: model(batch)[:, at], IMAGE, cfg, 5, window)
-        np.testing.assert_array_equal(found[channel], alone)
+        np.testing.assert_array_equal(found[channel], outputs[channel])
+    np.testing.assert_array_equal(found[0], ctpatch.predict(lambda batch: batch, IMAGE, cfg, 5, window))
 
 
 @pytest.mark.parametrize("scale", [2, 3])
@@ -276,9 +278,8 @@ def test_the_loop_takes_slices_of_several_channels(margin: int) -> None:
 
     def model(batch: Floats) -> Floats:
         assert batch.shape[1:] == (3, 12, 12)
-        return (batch * np.array([1, 2, 3], np.float32)[:, None, None]).sum(1)[
-            :, margin : 12 - margin, margin : 12 - margin
-        ]
+        inner = batch[..., margin : 12 - margin, margin : 12 - margin]
+        return np.asarray(inner[:, 0] + 2 * inner[:, 1] + 3 * inner[:, 2])
 
     cfg = ctpatch.PatchConfig(patch_size=12, stride=5, pad_mode="reflect")
     asked = Asked(model, stack, margin=margin, batch_size=4)
