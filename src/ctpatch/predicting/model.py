@@ -11,6 +11,7 @@ from ctpatch.core.arrays import as_array
 from ctpatch.core.labels import holds_labels
 from ctpatch.core.placing import Blend
 from ctpatch.errors import ReassemblyError, UsageError
+from ctpatch.loading.pool import Pool
 from ctpatch.predicting.options import Options
 from ctpatch.predicting.outputs import Output, Outputs, listed, picked
 from ctpatch.predicting.torch_side import TorchSide, said
@@ -66,11 +67,17 @@ class Caller:
                 f"{name}: the model is given NumPy arrays, which are on no device of torch; set as_tensor=True if it "
                 f"calls a torch network, or leave {name} out"
             )
+        # New memory costs more than the copy that fills it; a model may keep a batch, and then that is not used again.
+        self._room = Pool(1)
         self._kinds: dict[Output, tuple[np.dtype[Any], int | None]] = {}
 
     def batch(self, patches: list[Any]) -> Any:
         """Patches `(C, h, w)` as a batch for the model, a copy: it may write into it."""
-        return np.stack(patches) if self.side is None else self.side.batch(patches)
+        if self.side is not None and not isinstance(patches[0], np.ndarray):
+            return self.side.stacked(patches)
+        room = self._room((len(patches), *patches[0].shape), np.dtype(np.float32))
+        made = np.stack(patches, out=room)
+        return made if self.side is None else self.side.put(made)
 
     def __call__(self, batch: Any) -> Answers:
         """What the model gives for a batch `(B, C, h, w)`, by output; valid until the model is called again.

@@ -72,6 +72,7 @@ def slid(
             done = done or [(each.slice_index, {}) for each in finished]
             for (_, results), each in zip(done, finished, strict=True):
                 results[output] = each
+        del answers, patches  # which may be views of the batch, whose memory is used for the next
         yield from done
     for whole in wholes.values():
         whole.finish()

@@ -86,11 +86,9 @@ class TorchSide:
             raise UsageError(f"amp: must be True, False, 'float16' or 'bfloat16', got {amp!r}")
         return getattr(self._torch, name)
 
-    def batch(self, patches: list[Any]) -> Any:
-        """Patches `(C, h, w)`, arrays or tensors of the device, as a batch there; a copy."""
-        if patches and not isinstance(patches[0], np.ndarray):
-            return self._torch.stack(patches)
-        return self.put(np.stack(patches))
+    def stacked(self, patches: list[Any]) -> Any:
+        """Patches `(C, h, w)` that are tensors of the device as a batch there; a copy."""
+        return self._torch.stack(patches)
 
     def put(self, array: NDArray[Any]) -> Any:
         """An array as a tensor on the device; where that is the CPU, in the same memory."""
