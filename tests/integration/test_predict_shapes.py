@@ -1,5 +1,6 @@
 """Models of other shapes than their input: channels, scale, margin, class scores, several outputs of one slice."""
 
+import inspect
 from collections.abc import Callable
 from typing import Any, NamedTuple
 
@@ -158,6 +159,22 @@ def test_scores_are_averaged_before_a_class_is_chosen(window: Any) -> None:
     np.testing.assert_array_equal(found[clear], means.argmax(0)[clear])
     voted = ctpatch.predict(lambda batch: scores_of(batch).argmax(1), IMAGE, EVEN, 5, window)
     assert (voted != found).any()  # the mean of scores is not the vote of classes
+
+
+def test_channels_at_the_end_are_named() -> None:
+    with pytest.raises(ReassemblyError, match=r"shape \(16, 16, 16, 3\) .* Channels come before rows and columns"):
+        ctpatch.predict(lambda batch: scores_of(batch).transpose(0, 2, 3, 1), IMAGE, EVEN)
+
+
+def test_every_option_is_a_parameter_that_help_describes() -> None:
+    signature = inspect.signature(ctpatch.predict)
+    positional = [name for name, each in signature.parameters.items() if each.kind is each.POSITIONAL_OR_KEYWORD]
+    assert positional == ["model_fn", "image", "cfg", "batch_size", "window"]
+    others = "fill as_tensor output scale margin argmax tta device amp out dataset clip model_id overwrite listener"
+    assert [*positional, *others.split()] == list(signature.parameters)
+    assert [name for name in signature.parameters if f"\n    {name}: " not in str(ctpatch.predict.__doc__)] == []
+    with pytest.raises(TypeError, match=r"predict.*: got an unexpected keyword argument 'scales'"):
+        ctpatch.predict(scores_of, IMAGE, scales=2)  # type: ignore[call-overload]
 
 
 def test_argmax_needs_scores() -> None:

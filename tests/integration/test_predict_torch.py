@@ -83,6 +83,15 @@ def test_a_set_on_a_device(prepared: Prepared, tmp_path: Path, monkeypatch: pyte
         np.testing.assert_allclose(np.load(there / name), np.load(here / name), rtol=0, atol=1e-6)
 
 
+def test_a_slice_that_cannot_be_written_to_is_copied(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """As one that is mapped from a file: torch warns of it, and warnings are errors in the tests."""
+    monkeypatch.setattr(APART, lambda _: True)
+    np.save(tmp_path / "slice.npy", IMAGE)
+    mapped = np.load(tmp_path / "slice.npy", mmap_mode="r")
+    net = torch.nn.Conv2d(1, 1, 1)
+    np.testing.assert_array_equal(ctpatch.predict(net, mapped, EVEN), ctpatch.predict(net, IMAGE, EVEN))
+
+
 def test_flips_are_the_mean_over_the_turned_slices() -> None:
     image = np.ascontiguousarray(IMAGE[:16, :16])
     net = torch.nn.Conv2d(1, 2, 3, padding=1)
@@ -99,7 +108,8 @@ def test_flips_are_the_mean_over_the_turned_slices() -> None:
 
 def test_a_device_that_is_none_or_not_the_models_is_refused() -> None:
     net = Net()
-    np.testing.assert_array_equal(predicted(net, device="cpu")["image"], predicted(net)["image"])
+    for device in ("cpu", "cpu:0", torch.device("cpu")):
+        np.testing.assert_array_equal(predicted(net, device=device)["image"], predicted(net)["image"])
     with pytest.raises(UsageError, match=r"device: 'gpu' is no device of torch .* give 'cpu', 'cuda' or 'mps'"):
         predicted(net, device="gpu")
     with pytest.raises(UsageError, match=r"the model is on 'meta' and device is 'cpu'; .* call model.to\('cpu'\)"):

@@ -161,7 +161,9 @@ def _check_shape(shape: tuple[int, ...], batch: tuple[int, ...], blend: Blend, w
         return
     wanted = f"wanted ({batch[0]}, {height}, {width}), or ({batch[0]}, C, {height}, {width}) with C channels"
     hint = ""
-    if len(shape) in {3, 4} and shape[0] == batch[0] and shape[-2:] != (height, width):
+    if len(shape) == 4 and shape[1:3] == (height, width) != shape[2:]:  # noqa: PLR2004
+        hint = ". Channels come before rows and columns: permute them in the model's output"
+    elif len(shape) in {3, 4} and shape[0] == batch[0] and shape[-2:] != (height, width):
         hint = f". Its pixels are {shape[-2]}x{shape[-1]} for patches of {batch[-2]}x{batch[-1]}: {_cure(shape, batch)}"
     raise ReassemblyError(f"the model gave shape {shape} for a batch of {batch}{which}, {wanted}{hint}")
 

@@ -104,7 +104,7 @@ class Options:
             "argmax": key_list(self.argmax) or None,
             "tta": self.tta,
             "device": None if self.device is None else str(self.device),
-            "amp": (self.amp if isinstance(self.amp, bool) else str(self.amp).removeprefix("torch.")) or None,
+            "amp": str(self.amp).removeprefix("torch.") if self.amp not in {None, True, False} else self.amp or None,
         }
         return {**geometry, **rest, **{name: value for name, value in later.items() if value is not None}}
 

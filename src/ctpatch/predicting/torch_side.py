@@ -71,7 +71,8 @@ class TorchSide:
         if self._is_module:
             for tensor in (*self._model.parameters(), *self._model.buffers()):
                 found = tensor.device
-                if found.type != wanted.type or (wanted.index is not None and found.index != wanted.index):
+                other = None not in {wanted.index, found.index} and found.index != wanted.index
+                if found.type != wanted.type or other:
                     raise UsageError(
                         f"device: the model is on {str(found)!r} and device is {str(wanted)!r}; ctpatch does not move "
                         f"a model: call model.to({str(wanted)!r}), or leave device out"
@@ -92,7 +93,8 @@ class TorchSide:
 
     def put(self, array: NDArray[Any]) -> Any:
         """An array as a tensor on the device; where that is the CPU, in the same memory."""
-        return self._torch.from_numpy(np.ascontiguousarray(array)).to(self.device)
+        # A file that is mapped for reading is copied: a tensor can be written to.
+        return self._torch.from_numpy(np.require(array, requirements=["C", "W"])).to(self.device)
 
     def call(self, tensor: Any) -> Any:
         """What the model gives; UsageError where it cannot be called with such a tensor."""
