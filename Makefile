@@ -71,6 +71,7 @@ bench-peers:
 			|| echo "left out: $$peer"; \
 	done
 	.venv-peers/bin/python benchmarks/bench_peers.py
+	.venv-peers/bin/python benchmarks/bench_predict.py
 
 clean:
 	rm -rf $(VENV) $(LOWEST) .venv-peers build dist ctpatch-demo

@@ -50,7 +50,7 @@ _HOMES = {
     "prepare_raw": "prepare.api",
     "reassemble": "core.reassembly",
     "report": "reporting",
-    "seam_error": "core.reassembly",
+    "seam_error": "core.seams",
     "sliding_window_coords": "core.grid",
     "verify": "checking.verify",
 }

@@ -9,7 +9,7 @@ from ctpatch.core.grid import sliding_window_coords as sliding_window_coords
 from ctpatch.core.patches import extract_patches_2d as extract_patches_2d
 from ctpatch.core.reassembly import Reassembler as Reassembler
 from ctpatch.core.reassembly import reassemble as reassemble
-from ctpatch.core.reassembly import seam_error as seam_error
+from ctpatch.core.seams import seam_error as seam_error
 from ctpatch.cutting.api import build as build
 from ctpatch.cutting.convert import convert as convert
 from ctpatch.cutting.plan import plan as plan

@@ -236,6 +236,33 @@ def takes(
     return decorate
 
 
+def takes_all(options: Callable[P, Options]) -> Callable[[Callable[[Options], Result]], Callable[P, Result]]:
+    """Give a function the fields of a dataclass as its parameters, and its docstring their descriptions.
+
+    As `takes`, for a function that has no other parameters.
+    """
+    signature = inspect.signature(options)
+
+    def decorate(function: Callable[[Options], Result]) -> Callable[P, Result]:
+        @functools.wraps(function)
+        def call(*args: P.args, **kwargs: P.kwargs) -> Result:
+            try:
+                signature.bind(*args, **kwargs)
+            except TypeError as error:
+                raise TypeError(f"{function.__qualname__}(): {error}") from None
+            return function(options(*args, **kwargs))
+
+        described: Any = call
+        returned = inspect.signature(function).return_annotation
+        described.__signature__ = signature.replace(return_annotation=returned)
+        described.__annotations__ = {name: each.annotation for name, each in signature.parameters.items()}
+        described.__annotations__["return"] = returned
+        described.__doc__ = _with_arguments(inspect.getdoc(function), options)
+        return call
+
+    return decorate
+
+
 def _with_arguments(text: str | None, options: object) -> str:
     """A docstring with a section `Args` put before `Returns` or `Raises`, or at the end."""
     kinds = reversed(inspect.getmro(options)) if inspect.isclass(options) else ()

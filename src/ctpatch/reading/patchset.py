@@ -351,7 +351,8 @@ class PatchSet(Generic[Pixels_co]):
 
         Args:
             slice_index: which slice.
-            patches: `(N, h, w)`, of the set's size, in the order of the slice's rows in the manifest; None: its own.
+            patches: `(N, h, w)` or `(N, C, h, w)`, of the set's size, in the order of the slice's rows in the manifest;
+                None: its own.
             array: whose own patches are taken.
             window: how a patch's pixels weigh where patches overlap.
             fill: what pixels get that no kept patch covers; labels need a whole number there.
