@@ -18,6 +18,8 @@ from ctpatch.cutting.shares import ShareResult as ShareResult
 from ctpatch.cutting.shares import build_share as build_share
 from ctpatch.cutting.shares import merge as merge
 from ctpatch.errors import CtPatchError as CtPatchError
+from ctpatch.evaluating.api import evaluate as evaluate
+from ctpatch.evaluating.result import Evaluation as Evaluation
 from ctpatch.predicting.predict import predict as predict
 from ctpatch.prepare.api import prepare_dicom as prepare_dicom
 from ctpatch.prepare.api import prepare_lodopab as prepare_lodopab
@@ -27,6 +29,7 @@ from ctpatch.prepare.pipeline import PrepareResult as PrepareResult
 from ctpatch.reading.patchset import PatchSet as PatchSet
 from ctpatch.reading.patchset import open_set as _open_set
 from ctpatch.reporting import report as report
+from ctpatch.reporting.evaluation import evaluation_page as evaluation_page
 
 __all__: list[str]
 __version__: str
