@@ -180,7 +180,8 @@ def _row(found: Evaluation, each: Summary) -> tuple[str, ...]:
         found.shown(value, each.metric) for value in (each.mean, each.low, each.high, each.mean_over_slices)
     )
     between = "-" if each.low is None else f"{low} to {high}"
-    return heading(found, each), mean, between, f"{each.patients:,}", over_slices, f"{each.slices:,}", f"{each.left_out:,}"
+    counts = f"{each.slices:,}", f"{each.left_out:,}"
+    return heading(found, each), mean, between, f"{each.patients:,}", over_slices, *counts
 
 
 def _cells(row: tuple[str, ...]) -> str:

@@ -119,20 +119,21 @@ class Run:
             )
         if given is not None and not unknown:
             raise ConfigError("values_hu: what stored values are in HU is on record for all slices; leave it out")
-        scales: dict[str, HuScale] = {}
-        notes = []
-        for role, scale in recorded.items():
-            if scale is None:
-                assert given is not None
-                scale = HuScale(*given)  # noqa: PLW2901 - what was not on record
-                notes.append(f"{role}: 0 and 1 stand for {given[0]:g} and {given[1]:g} HU, as was said, not on record.")
-            scales[role] = scale
+        scales = {role: HuScale(*given) if scale is None and given else scale for role, scale in recorded.items()}
+        said: dict[str, list[str]] = {}
+        for role, scale in scales.items():
+            assert scale is not None
+            if role in unknown:
+                text = f"0 and 1 stand for {scale.zero_hu:g} and {scale.one_hu:g} HU, as was said, not on record"
+                said.setdefault(text, []).append(role)
             if hu[0] < scale.zero_hu - _NEAR_HU or hu[1] > scale.one_hu + _NEAR_HU:
-                notes.append(
-                    f"{role}: the window {hu[0]:g} to {hu[1]:g} HU reaches beyond the stored range, {scale.zero_hu:g} "
-                    f"to {scale.one_hu:g} HU; what was outside of it was clipped when the slices were prepared."
+                text = (
+                    f"the window reaches beyond the stored range, {scale.zero_hu:g} to {scale.one_hu:g} HU; what was "
+                    "outside of it was clipped when the slices were prepared"
                 )
-        return scales, notes
+                said.setdefault(text, []).append(role)
+        notes = [f"{', '.join(roles)}: {text}." for text, roles in said.items()]
+        return {role: scale for role, scale in scales.items() if scale is not None}, notes
 
     def _computed(self, read: Callable[[Pair], Arrays], compute: Callable[[Pair, Arrays], Found]) -> Iterator[Found]:
         """The numbers of each pair, in order; pixels are read here, a few pairs ahead of the threads at most."""

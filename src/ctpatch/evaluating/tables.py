@@ -67,8 +67,9 @@ def image_tables(
 
 
 def _difference(one: float | None, other: float | None) -> float | None:
-    known = one is not None and other is not None and math.isfinite(one) and math.isfinite(other)
-    return one - other if known else None  # type: ignore[operator] - neither is None where known
+    if one is None or other is None or not (math.isfinite(one) and math.isfinite(other)):
+        return None
+    return one - other
 
 
 def label_tables(
