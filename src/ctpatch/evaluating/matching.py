@@ -115,11 +115,14 @@ def _refuse_where(differs: pl.Series, name: str, one: Side, other: Side, columns
     if not len(found):
         return
     at = int(found[0])
-    values: list[Any] = [columns[side.role][name][at] for side in (one, other)]
+    seen = [
+        f"{value[:100]!r}" if isinstance(value, str) else f"{value:g}"
+        for value in (columns[side.role][name][at] for side in (one, other))
+    ]
     raise UsageError(
-        f"the slices do not match: of {len(found):,} slices {name} differs; slice "
-        f"{columns[one.role]['slice_index'][at]} has {str(values[0])[:100]!r} in {one.role} ({one.name}) and "
-        f"{str(values[1])[:100]!r} in {other.role} ({other.name}); are the slices of both numbered the same way?"
+        f"the slices do not match: {name} differs in {len(found):,} of {len(differs):,} slices; slice "
+        f"{columns[one.role]['slice_index'][at]} has {seen[0]} in {one.role} ({one.name}) and {seen[1]} in "
+        f"{other.role} ({other.name}); are the slices of both numbered the same way?"
     )
 
 

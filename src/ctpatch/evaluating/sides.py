@@ -68,7 +68,14 @@ class Side:
 
     def scale(self, data_roots: Sequence[Path]) -> HuScale | None:
         """What its values stand for in HU; None where that is not on record."""
-        return None if self.manifest is None else scale_of_manifest(self.manifest, data_roots)
+        if self.manifest is None or self.data_root is None:
+            return None
+        # What is on record of a folder says nothing of files elsewhere that a manifest in it may list.
+        folders = self.slices["array_path"].str.replace(r"/?[^/]*$", "").unique().to_list()
+        own = os.path.realpath(self.manifest.parent)
+        if any(os.path.realpath(self.data_root / folder) != own for folder in folders):
+            return None
+        return scale_of_manifest(self.manifest, data_roots)
 
     def described(self) -> dict[str, str]:
         """As plain values, without a place on this machine."""

@@ -53,7 +53,8 @@ def scale_of_manifest(manifest: Path, data_roots: Sequence[Path]) -> HuScale | N
     """The scale of the slices that a source manifest lists; None where nothing on record says it.
 
     It is on record where `ctpatch prepare` made the slices from raw files in HU or from LoDoPaB-CT, and for slices that
-    a model predicted from such ones, if the patch set that the model was given is in a data root and is the same.
+    a model predicted from such ones, if the patch set that the model was given is in a data root and is the same. What
+    is on record is about the files in the manifest's folder.
 
     Raises:
         FormatError: a file that says it is damaged.
@@ -63,8 +64,9 @@ def scale_of_manifest(manifest: Path, data_roots: Sequence[Path]) -> HuScale | N
         predicted = _read(folder / PREDICT_META, PredictedMeta)
         if predicted is None:
             meta = _read(folder.parent / PREPARE_META, PreparedMeta)
-            known = meta is not None and manifest.name in {Path(each.manifest).name for each in meta.splits.values()}
-            return _scale_of_mapping(meta) if known and meta is not None else None
+            if meta is None or folder.name not in {Path(each.manifest).parent.name for each in meta.splits.values()}:
+                return None
+            return _scale_of_mapping(meta)
         found = _manifest_of_source(predicted, data_roots)
         if found is None:
             return None
