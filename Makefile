@@ -18,7 +18,7 @@ test: $(READY)
 # What the tests themselves need is as new as elsewhere.
 lowest:
 	$(PYTHON) -m venv --clear $(LOWEST)
-	$(LOWEST)/bin/python scripts/lowest_versions.py fast prepare report dask > $(LOWEST)/lowest.txt
+	$(LOWEST)/bin/python scripts/lowest_versions.py fast prepare report evaluate dask > $(LOWEST)/lowest.txt
 	$(LOWEST)/bin/python -m pip install --quiet --disable-pip-version-check -r $(LOWEST)/lowest.txt \
 		pytest pytest-xdist hypothesis selenium -e .
 	$(LOWEST)/bin/python -m pytest -n auto tests/unit tests/integration
@@ -47,9 +47,10 @@ format: $(READY)
 	$(BIN)/ruff check --fix .
 	$(BIN)/ruff format .
 
-# The tests of ctpatch.torch run where torch is: this one version, as other builds cost gigabytes.
+# The tests of ctpatch.torch run where torch is: this one version, as other builds cost gigabytes. torchmetrics, 1 MB,
+# needs torch; PSNR and SSIM are held against it.
 torch: $(READY)
-	$(BIN)/python -m pip install --quiet --disable-pip-version-check torch==2.13.0
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check torch==2.13.0 torchmetrics==1.9.0
 
 bench: $(READY)
 	$(BIN)/python benchmarks/bench_build.py

@@ -142,5 +142,5 @@ def _coloured(pixels: NDArray[np.uint8], *, lossless: bool = True) -> str:
     if lossless:
         picture.save(stream, "PNG", optimize=True)
     else:
-        picture.save(stream, "JPEG", quality=SLICE_QUALITY)
+        picture.save(stream, "JPEG", quality=SLICE_QUALITY, subsampling=0)  # colours are what it is about
     return f"data:image/{'png' if lossless else 'jpeg'};base64," + base64.b64encode(stream.getvalue()).decode()
