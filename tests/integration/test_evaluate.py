@@ -110,6 +110,8 @@ def test_each_side_is_mapped_by_its_own_scale(tmp_path: Path) -> None:
     write_meta(other.folder.parent, "test", {"kind": "window", "low_hu": -160.0, "high_hu": 240.0})
     found = ctpatch.evaluate(other.folder, made.folder, array="target", hu=(-160, 240))
     assert found.slices["psnr"].to_list() == pytest.approx(of_pairs(made).slices["psnr"].to_list(), rel=1e-4)
+    said = refusal(UsageError, lambda: ctpatch.evaluate(other.folder, made.folder, array="target", data_range=1))
+    assert "0 to 1 stand for other HU on each side (predicted -160 to 240 HU, target -1024 to 3072 HU)" in said
     wide = ctpatch.evaluate(other.folder, made.folder, array="target", hu=(-500, 500))
     assert any(note.startswith("predicted: the window reaches beyond the stored range") for note in wide.notes)
 

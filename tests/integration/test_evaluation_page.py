@@ -146,11 +146,13 @@ def test_a_browser_shows_it_and_it_does_not_scroll_sideways(
 ) -> None:
     for each in (found, labelled):
         page = ctpatch.evaluation_page(each, tmp_path / "page.html")
-        browser.set_window_size(width, 900)
+        size = {"width": width, "height": 900, "deviceScaleFactor": 1, "mobile": False}
+        browser.execute_cdp_cmd("Emulation.setDeviceMetricsOverride", size)  # a window is never narrower than 500
         browser.get(page.as_uri())
         broken = browser.execute_script("return [...document.images].filter(each => !each.naturalWidth).length")
         assert broken == 0
         room = browser.execute_script("return document.documentElement.clientWidth")
+        assert room == width
         assert browser.execute_script("return document.documentElement.scrollWidth") <= room
         colour = browser.execute_script("return getComputedStyle(document.querySelector('.kicker')).color")
         assert colour == "rgb(86, 97, 109)"  # the policy lets the page's own styles through

@@ -61,8 +61,8 @@ def evaluate(
         Tables of slices and patients, the numbers of the set with intervals, and how all were made, in words.
 
     Raises:
-        UsageError: nothing is there, the slices do not match one to one, what values are in HU is not on record, or
-            the extra `evaluate` is not installed.
+        UsageError: nothing is there, the slices do not match one to one, what values are in HU is not on record, values
+            that are compared as stored stand for different HU, or the extra `evaluate` is not installed.
         ConfigError: an option makes no sense, is missing, or contradicts another one.
         SliceError: slices that belong together have different shapes, or one is neither an image nor labels.
         RangeError: a slice holds NaN or infinity.

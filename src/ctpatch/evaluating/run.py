@@ -65,7 +65,7 @@ class Run:
                 "hu: missing. Give the window to compare in, such as --hu -160 240, or --data-range for values as they "
                 "are stored: PSNR and SSIM mean nothing without one"
             )
-        scales, notes = self._scales() if options.hu is not None else ({}, [])
+        scales, notes = self._scales() if options.hu is not None else self._no_scales()
         read = ImagePixels(self.sides, options.hu, scales)
         width = options.data_range if options.hu is None else options.hu[1] - options.hu[0]
         assert width is not None
@@ -104,12 +104,24 @@ class Run:
             notes.append(f"{lone:,} times a slice has a label on one side alone: Dice 0 there, and no HD95.")
         return self._result("labels", unit, None, tables, conventions.label_conventions(unit), notes, read)
 
+    def _recorded(self) -> dict[str, HuScale | None]:
+        """What the values of each side stand for in HU, as it is on record."""
+        roots = [side.data_root for side in self.sides.values() if side.data_root is not None]
+        return {role: side.scale(roots) for role, side in self.sides.items()}
+
+    def _no_scales(self) -> tuple[dict[str, HuScale], list[str]]:
+        """None; values that are compared as they are stored must not stand for different HU."""
+        known = {role: scale for role, scale in self._recorded().items() if scale is not None}
+        if len(set(known.values())) > 1:
+            seen = ", ".join(f"{role} {scale.zero_hu:g} to {scale.one_hu:g} HU" for role, scale in known.items())
+            raise UsageError(f"data_range: 0 to 1 stand for other HU on each side ({seen}); compare in HU, with --hu")
+        return {}, []
+
     def _scales(self) -> tuple[dict[str, HuScale], list[str]]:
         """What values stand for in HU on each side, and what is to be known of it."""
         hu, given = self.options.hu, self.options.values_hu
         assert hu is not None
-        roots = [side.data_root for side in self.sides.values() if side.data_root is not None]
-        recorded = {role: side.scale(roots) for role, side in self.sides.items()}
+        recorded = self._recorded()
         unknown = [role for role, scale in recorded.items() if scale is None]
         if unknown and given is None:
             names = " and ".join(f"{role} ({self.sides[role].name})" for role in unknown)
