@@ -39,8 +39,8 @@ def evaluate(
     they are on record. Pairs are read one after the other, so memory does not grow with the set.
 
     Args:
-        predicted: a split of prepared slices or of predictions (its folder or manifest), or a patch set (its folder, or
-            the opened set), of which whole slices are compared.
+        predicted: a split of prepared slices or of predictions (its folder or manifest, or from `open_slices`), or a
+            patch set (its folder, or from `open`), of which whole slices are compared.
         target: the same, of what they should be.
         input: the same, of the slices that the model was given, whose own numbers and the gain over them are found too.
         hu: the window to compare in, lowest and highest HU. All images are mapped to HU, as it is on record, and

@@ -73,7 +73,10 @@ class Evaluation:
         raise KeyError(f"there is no number {name!r}; there are {', '.join(map(str, known))}")
 
     def __repr__(self) -> str:
-        first = " ".join(f"{heading(self, each)} {self.shown(each.mean, each.metric)}" for each in self.summaries[:3])
+        first = " ".join(
+            f"{heading(self, each)} {self.shown(each.mean_over_slices if each.mean is None else each.mean, each.metric)}"
+            for each in self.summaries[:3]
+        )
         return f"Evaluation({self.title()}: {first}; {self.frame()})"
 
     def title(self) -> str:

@@ -2,15 +2,14 @@
 
 import os
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import polars as pl
 from numpy.typing import NDArray
 
-from ctpatch.errors import ConfigError, CtPatchError, SourceManifestError, UsageError
+from ctpatch.errors import ConfigError, CtPatchError, UsageError
 from ctpatch.files.atomic import given_path
 from ctpatch.files.npy import SliceBuffer, slice_header
 from ctpatch.files.paths import Root
@@ -20,12 +19,14 @@ from ctpatch.format.hu_scale import HuScale, scale_of_manifest
 from ctpatch.format.ids import without_blanks
 from ctpatch.format.manifest_columns import IMAGE_COLUMNS, column_names
 from ctpatch.format.meta import MANIFEST_DIR, PATCH_META, STATE_FOLDER
-from ctpatch.format.source_manifest import AS_WRITTEN, Reading, is_labels, read_source_manifest, stripped_texts
+from ctpatch.format.slice_headers import is_labels
+from ctpatch.format.source_manifest import Reading, SourceTable, read_source_manifest
 from ctpatch.format.splits import PATCHES, PREPARED, SplitSource, find_splits
 from ctpatch.format.tables import STATUS_OK
 from ctpatch.reading.patchset import AnySet, PatchSet, open_set
+from ctpatch.reading.slice_set import SliceSet
 
-SetPath = str | os.PathLike[str] | AnySet
+SetPath = str | os.PathLike[str] | AnySet | SliceSet
 ORIGINS: dict[str, type[pl.DataType]] = {
     "series": pl.String,
     "position_mm": pl.Float64,
@@ -87,7 +88,7 @@ def open_side(role: str, given: SetPath, array: str | None, data_root: Path | No
 
     Args:
         role: what it is compared as.
-        given: a prepared or predicted split's folder, a source manifest, or a patch set.
+        given: a prepared or predicted split's folder, a source manifest, a patch set, or an opened one of these.
         array: the array that is meant; None takes the only one there is.
         data_root: what paths are relative to, for what does not lie below a folder `prepared` or `patches`.
 
@@ -98,6 +99,8 @@ def open_side(role: str, given: SetPath, array: str | None, data_root: Path | No
     """
     if isinstance(given, PatchSet):
         return _of_set(role, given, array)
+    if isinstance(given, SliceSet):
+        return _of_split(role, given.source, array)
     path = given_path(given)
     root = data_root if data_root is not None and _needs_root(path, data_root) else None
     folder = path.parent if path.is_file() and path.suffix.lower() != ".csv" else path
@@ -141,9 +144,9 @@ def _of_set(role: str, ps: AnySet, array: str | None) -> Side:
         pl.col(source_column(chosen)).alias("array_path"),
         without_blanks(cut["patient_id"]),
     )
-    carried = {each: kind for each, kind in ORIGINS.items() if each in cut.columns}
+    carried = [each for each in ORIGINS if each in cut.columns]
     if carried:
-        slices = slices.with_columns(cut[each].cast(kind, strict=False) for each, kind in carried.items())
+        slices = slices.with_columns(cut.select(carried))
     elif manifest is not None and root is not None:
         slices = slices.join(_origins_of_set(ps, manifest, root), on="path", how="left", maintain_order="left")
     numbers = cut["slice_index"].to_list()
@@ -171,24 +174,23 @@ def _manifest_of(ps: AnySet) -> tuple[Path | None, Path | None]:
 def _origins_of_set(ps: AnySet, manifest: Path, root: Path) -> pl.DataFrame:
     """What the source manifest of a set has on record of its slices, by `path`; no rows where it cannot be read."""
     source = SplitSource(ps.meta.dataset, ps.meta.split, manifest, root)
-    beside = ps.meta.source_paths == MANIFEST_DIR
     try:
-        table = read_source_manifest(source, reading=Reading(arrays=tuple(ps.arrays), beside=beside))
-        return pl.DataFrame([table.frame["src_path"].alias("path"), *_origins(source, table.frame.height)])
+        table = _read(source, Reading(arrays=tuple(ps.arrays), beside=ps.meta.source_paths == MANIFEST_DIR))
     except CtPatchError:
         return pl.DataFrame(schema={"path": pl.String})
+    return table.frame.select(pl.col("src_path").alias("path"), *table.carried)
 
 
 def _of_split(role: str, source: SplitSource, array: str | None) -> Side:
-    table = read_source_manifest(source, reading=AS_WRITTEN)
+    table = _read(source, Reading())
     chosen = _chosen(role, array, table.arrays, source.name)
-    frame = table.frame
-    slices = frame.select(
+    slices = table.frame.select(
         "slice_index",
         pl.col("src_path").alias("path"),
         pl.col(source_column(chosen)).alias("array_path"),
-        without_blanks(frame["patient_id"]),
-    ).with_columns(_origins(source, frame.height))
+        without_blanks(table.frame["patient_id"]),
+        *table.carried,
+    )
     root, buffer = Root(source.data_root), SliceBuffer()
     paths: list[str] = slices["array_path"].to_list()
 
@@ -206,32 +208,26 @@ def _of_split(role: str, source: SplitSource, array: str | None) -> Side:
     )  # fmt: skip
 
 
-def _origins(source: SplitSource, rows: int) -> list[pl.Series]:
-    """The columns `ORIGINS` of a source manifest that has so many rows, those that are there."""
-    name = source.manifest_path
+def _read(source: SplitSource, reading: Reading) -> SourceTable:
+    """A source manifest with those of the columns `ORIGINS` that it has."""
     try:
-        written = open_csv(source.manifest, name, IMAGE_COLUMNS)
-        raw = pl.read_csv(written.place, infer_schema=False, glob=False, separator=written.separator)
-    except (OSError, pl.exceptions.PolarsError, UnicodeDecodeError) as error:
-        raise SourceManifestError(f"{name} cannot be read: {str(error).splitlines()[0][:200]}") from None
-    raw = raw.rename(column_names(raw.columns)).head(rows)
-    return [
-        without_blanks(stripped_texts(raw, each)).cast(kind, strict=False).alias(each)
-        for each, kind in ORIGINS.items()
-        if each in raw.columns
-    ]
+        written = open_csv(source.manifest, source.manifest_path, IMAGE_COLUMNS)
+        names = pl.scan_csv(written.place, infer_schema=False, glob=False, separator=written.separator)
+        there = set(column_names(names.collect_schema().names()).values())
+    except (OSError, pl.exceptions.PolarsError, UnicodeDecodeError):
+        there = set()  # what reads all of it says what is wrong
+    carried = dict.fromkeys(each for each in ORIGINS if each in there)
+    return read_source_manifest(source, reading=replace(reading, carried=carried))
 
 
 def _complete(slices: pl.DataFrame) -> pl.DataFrame:
     """A table with all columns of `ORIGINS`; what is no finite number, or no length, is not on record."""
-    missing = [pl.lit(None, kind).alias(each) for each, kind in ORIGINS.items() if each not in slices.columns]
-    slices = slices.with_columns(missing)
+    columns = [
+        pl.col(each).cast(kind, strict=False) if each in slices.columns else pl.lit(None, kind).alias(each)
+        for each, kind in ORIGINS.items()
+    ]
+    slices = slices.with_columns(columns)
     position, lengths = pl.col("position_mm"), pl.col("spacing_row_mm", "spacing_col_mm")
     return slices.with_columns(
         pl.when(position.is_finite()).then(position), pl.when(lengths.is_finite() & (lengths > 0)).then(lengths)
     ).select("slice_index", "path", "array_path", "patient_id", *ORIGINS)
-
-
-def as_float(image: NDArray[Any]) -> NDArray[np.float64]:
-    """A copy of an image in float64."""
-    return np.array(image, np.float64)
