@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 
 import ctpatch
 from ctpatch.cli.app import main
-from ctpatch.errors import ConfigError, OutputConflictError, RangeError, SliceError, UsageError
+from ctpatch.errors import ConfigError, NpyError, OutputConflictError, RangeError, SliceError, UsageError
 from evaluations import FULL, PATIENTS, pair_split, soft, write_meta
 from helpers import SMALL, Heard, Prepared, build_one, make_split, refusal, write_manifest
 
@@ -123,7 +123,7 @@ def test_scale_that_is_not_on_record(tmp_path: Path) -> None:
     said = refusal(UsageError, lambda: of_pairs(made))
     assert "predicted (phantoms/test) and target (phantoms/test)" in said
     found = of_pairs(made, values_hu=(-1024, 3072))
-    assert any("as was said, not on record" in note for note in found.notes)
+    assert any("as values_hu says; it is not on record" in note for note in found.notes)
     write_meta(made.folder.parent, "test", FULL)
     assert found.slices.equals(of_pairs(made).slices)
     assert "leave it out" in refusal(ConfigError, lambda: of_pairs(made, values_hu=(-1024, 3072)))
@@ -320,6 +320,13 @@ def test_command_says_what_is_wrong(tmp_path: Path, capsys: pytest.CaptureFixtur
     assert "does not exist" in capsys.readouterr().err
     assert main(["evaluate", str(made.folder), str(made.folder), "--labels", "1;2"]) == 2
     assert "wanted whole numbers above 0 as 1,2" in capsys.readouterr().err
+
+
+def test_pickles_are_never_loaded(tmp_path: Path) -> None:
+    made = pair_split(tmp_path, TWO_EACH)
+    np.save(made.file(1, "target"), np.array([[{}]], dtype=object), allow_pickle=True)
+    with pytest.raises(NpyError, match="holds pickled objects"):
+        of_pairs(made)
 
 
 def test_paths_stay_below_their_root(tmp_path: Path) -> None:

@@ -7,10 +7,12 @@ from typing import Any
 import numpy as np
 import pytest
 
+import ctpatch
 from ctpatch.errors import FormatError
 from ctpatch.format.hu_scale import LODOPAB, HuScale, scale_of_manifest
 from ctpatch.prepare.values import PRESETS, STORED
-from evaluations import write_meta
+from evaluations import PATIENTS, pair_split, write_meta
+from helpers import build_one, change_meta
 
 
 def manifest(tmp_path: Path, mapping: dict[str, Any], source: str = "dicom") -> Path:
@@ -55,6 +57,21 @@ def test_only_splits_on_record_have_it(tmp_path: Path) -> None:
     other = path.parents[1] / "extra" / "extra_manifest.csv"
     assert scale_of_manifest(path, []) == HuScale(-1024.0, 3072.0)
     assert scale_of_manifest(other, []) is None
+
+
+def test_predictions_that_name_each_other_in_a_circle_have_none(tmp_path: Path) -> None:
+    made = pair_split(tmp_path, PATIENTS)
+    ps = ctpatch.open(build_one(made).folder)
+    folder = ctpatch.predict(lambda batch: batch, ps, out=tmp_path, model_id="same")
+    path = folder / "test_manifest.csv"
+    assert scale_of_manifest(path, [tmp_path / "elsewhere", tmp_path]) == HuScale(-1024.0, 3072.0)
+    assert scale_of_manifest(path, [tmp_path / "elsewhere"]) is None
+    change_meta(
+        ps.folder, lambda meta: meta.update(source_manifest="prepared/phantoms_predicted/test/test_manifest.csv")
+    )
+    assert scale_of_manifest(path, [tmp_path]) is None
+    change_meta(ps.folder, lambda meta: meta.update(source_manifest="../outside/test_manifest.csv"))
+    assert scale_of_manifest(path, [tmp_path]) is None
 
 
 def test_a_damaged_record_is_no_scale(tmp_path: Path) -> None:

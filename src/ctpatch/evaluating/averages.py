@@ -49,6 +49,11 @@ class Summary:
     slices: int
     left_out: int
 
+    @property
+    def headline(self) -> float | None:
+        """The mean over patients; that over slices where patients are not known."""
+        return self.mean_over_slices if self.mean is None else self.mean
+
     def as_dict(self) -> dict[str, Any]:
         """As plain values."""
         return {name: getattr(self, name) for name in self.__slots__}

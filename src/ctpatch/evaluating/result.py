@@ -4,7 +4,7 @@ import html
 import math
 import os
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 
@@ -25,7 +25,7 @@ CSV_BEGINS = b"slice_index,patient,"
 """How every table of slices begins, so that one may be written over another and over nothing else."""
 
 
-@dataclass(frozen=True, slots=True, repr=False)
+@dataclass(frozen=True, slots=True, repr=False, eq=False)
 class Evaluation:
     """Predicted slices against their targets.
 
@@ -57,7 +57,7 @@ class Evaluation:
     conventions: tuple[str, ...]
     notes: tuple[str, ...]
     libraries: dict[str, str]
-    look: Callable[[int], Pictures] = field(compare=False)
+    look: Callable[[int], Pictures]
 
     def __getitem__(self, name: str | tuple[str, int]) -> Summary:
         """A number of the set: `result["psnr"]`, `result["gain_psnr"]`, `result["dice", 1]`.
@@ -74,8 +74,7 @@ class Evaluation:
 
     def __repr__(self) -> str:
         first = " ".join(
-            f"{heading(self, each)} {self.shown(each.mean_over_slices if each.mean is None else each.mean, each.metric)}"
-            for each in self.summaries[:3]
+            f"{heading(self, each)} {self.shown(each.headline, each.metric)}" for each in self.summaries[:3]
         )
         return f"Evaluation({self.title()}: {first}; {self.frame()})"
 

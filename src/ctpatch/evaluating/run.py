@@ -136,7 +136,7 @@ class Run:
         for role, scale in scales.items():
             assert scale is not None
             if role in unknown:
-                text = f"0 and 1 stand for {scale.zero_hu:g} and {scale.one_hu:g} HU, as was said, not on record"
+                text = f"0 and 1 stand for {scale.zero_hu:g} and {scale.one_hu:g} HU, as values_hu says; it is not on record"
                 said.setdefault(text, []).append(role)
             if hu[0] < scale.zero_hu - _NEAR_HU or hu[1] > scale.one_hu + _NEAR_HU:
                 text = (
