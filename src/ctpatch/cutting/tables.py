@@ -133,7 +133,7 @@ def meta_of(job: Job, plan: SplitPlan, totals: Totals, tables: dict[str, TableIn
         body_level=config.body_level,
         num_clipped=(totals.num_clipped or (plan.made_from and plan.made_from.num_clipped)) or None,
         values=_values(job, plan, totals),
-        hu=plan.made_from.hu if plan.made_from else prepared_scale(plan.source.manifest, plan.source.split),
+        hu=plan.made_from.hu if plan.made_from else prepared_scale(plan.source.manifest),
         pixel_bytes=totals.pixel_bytes,
         carried=job.carried or None,
         label_counts=label_totals(job.counted, totals.labels, totals.uncounted) or None,

@@ -29,7 +29,7 @@ def scale_of_manifest(manifest: Path, data_roots: Sequence[Path]) -> HuScale | N
         try:
             predicted = read_dataset_meta(folder / PREDICT_META, PredictedMeta)
         except FileNotFoundError:
-            return prepared_scale(manifest, folder.name)
+            return prepared_scale(manifest)
         found = _manifest_of_source(predicted, data_roots)
         if found is None:
             return None

@@ -5,7 +5,6 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 from ctpatch.errors import FormatError
-from ctpatch.files.digest import file_digest
 from ctpatch.format.hu_scale import LODOPAB, HuScale
 from ctpatch.format.meta import Digested, Record, digest_of, read_ours
 
@@ -119,22 +118,22 @@ def read_dataset_meta(path: Path, kind: type[MetaT]) -> MetaT:
     return meta
 
 
-def prepared_scale(manifest: Path, split: str) -> HuScale | None:
-    """The scale of a split's slices, as `ctpatch prepare` put it on record; None where it did not write the manifest.
+def prepared_scale(manifest: Path) -> HuScale | None:
+    """The scale of a split's slices, as `ctpatch prepare` put it on record; None where nothing is.
 
-    A manifest that was changed since may list other slices: then their scale is not known.
+    What is on record is about the files in the manifest's folder, also where the manifest was given columns since.
+
+    Raises:
+        FormatError: the record is damaged.
     """
-    path = manifest.parent.parent / PREPARE_META
+    folder = manifest.parent
     try:
-        if not path.is_file():
-            return None
-        meta = read_dataset_meta(path, PreparedMeta)
-        info = meta.splits.get(split)
-        if info is None or info.manifest_digest != file_digest(manifest):
-            return None
-        kind = meta.mapping.get("kind")
-        if kind == "window":
-            return HuScale(kind="window", low_hu=meta.mapping["low_hu"], high_hu=meta.mapping["high_hu"])
-    except (FormatError, OSError, KeyError, ValueError):  # pydantic's error is a ValueError
+        meta = read_dataset_meta(folder.parent / PREPARE_META, PreparedMeta)
+    except FileNotFoundError:
         return None
+    if folder.name not in {Path(each.manifest).parent.name for each in meta.splits.values()}:
+        return None
+    kind, low, high = (meta.mapping.get(name) for name in ("kind", "low_hu", "high_hu"))
+    if kind == "window" and isinstance(low, float | int) and isinstance(high, float | int) and low < high:
+        return HuScale(kind=kind, low_hu=float(low), high_hu=float(high))
     return LODOPAB if kind == LODOPAB.kind or (kind == "stored" and meta.source == LODOPAB.kind) else None

@@ -40,7 +40,7 @@ def maps_for_split(options: LoaderOptions[Any], values: Sequence[str], source: S
     if options.normalize is None and options.hu is None:
         return ChosenMaps()
     train = source.data_root / PATCHES / source.dataset / TRAIN
-    return _chosen(options, values, source.name, None, train, prepared_scale(source.manifest, source.split))
+    return _chosen(options, values, source.name, None, train, prepared_scale(source.manifest))
 
 
 def _chosen(
@@ -101,6 +101,6 @@ def _scale_of_set(meta: PatchMeta, sources: SourceSlices) -> HuScale | None:
     if meta.hu is not None:
         return meta.hu
     try:
-        return prepared_scale(Path(sources.resolve(meta.source_manifest)), meta.split)
+        return prepared_scale(Path(sources.resolve(meta.source_manifest)))
     except (UsageError, FormatError):
         return None
