@@ -5,6 +5,8 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 from ctpatch.errors import FormatError
+from ctpatch.files.digest import file_digest
+from ctpatch.format.hu_scale import LODOPAB, HuScale
 from ctpatch.format.meta import Digested, Record, digest_of, read_ours
 
 PREPARE_META = "prepare_meta.json"
@@ -115,3 +117,24 @@ def read_dataset_meta(path: Path, kind: type[MetaT]) -> MetaT:
     if damaged:
         raise FormatError(f"{path.name} has been changed: its digest does not hold")
     return meta
+
+
+def prepared_scale(manifest: Path, split: str) -> HuScale | None:
+    """The scale of a split's slices, as `ctpatch prepare` put it on record; None where it did not write the manifest.
+
+    A manifest that was changed since may list other slices: then their scale is not known.
+    """
+    path = manifest.parent.parent / PREPARE_META
+    try:
+        if not path.is_file():
+            return None
+        meta = read_dataset_meta(path, PreparedMeta)
+        info = meta.splits.get(split)
+        if info is None or info.manifest_digest != file_digest(manifest):
+            return None
+        kind = meta.mapping.get("kind")
+        if kind == "window":
+            return HuScale(kind="window", low_hu=meta.mapping["low_hu"], high_hu=meta.mapping["high_hu"])
+    except (FormatError, OSError, KeyError, ValueError):  # pydantic's error is a ValueError
+        return None
+    return LODOPAB if kind == LODOPAB.kind or (kind == "stored" and meta.source == LODOPAB.kind) else None
