@@ -177,6 +177,18 @@ def test_a_changed_cell_is_a_changed_plan(source: Prepared, monkeypatch: pytest.
         ctpatch.merge(source.out)
 
 
+@pytest.mark.parametrize(("before", "now"), [("dose", "none"), ("dose", "dose:text"), ("none", "dose")])
+def test_a_build_begun_with_other_columns_is_refused(
+    source: Prepared, before: str, now: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    small_parts(monkeypatch, slices=1)
+    ctpatch.build_share(source.folder, "1/2", SMALL, keep_columns=before)
+    with pytest.raises(OutputConflictError, match=r"made otherwise: carried was .*, now "):
+        build_one(source, keep_columns=now)
+    ctpatch.build_share(source.folder, "2/2", SMALL, keep_columns=before)
+    assert bool(ctpatch.merge(source.out).meta.carried) is (before != "none")
+
+
 def test_a_change_elsewhere_in_the_manifest_is_none(source: Prepared) -> None:
     build_one(source, keep_columns="dose")
     change_cell(source, "scanner", 1, "C")

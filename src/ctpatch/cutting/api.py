@@ -1,5 +1,6 @@
 """From prepared slices to patch sets: which splits, which folders, what has changed since."""
 
+import json
 import os
 from collections.abc import Sequence
 from dataclasses import replace
@@ -12,15 +13,14 @@ from ctpatch.cutting.result import BuildResult
 from ctpatch.cutting.work import CutWork, make_set
 from ctpatch.errors import FormatError, UsageError
 from ctpatch.events import Listener, Notice, ignore
-from ctpatch.files.atomic import given_path
+from ctpatch.files.atomic import given_path, read_regular
 from ctpatch.format.carried import Kind, kept_columns
 from ctpatch.format.manifest_columns import array_names
-from ctpatch.format.meta import PATCH_META, read_meta
+from ctpatch.format.meta import PATCH_META, STATE_FOLDER, read_meta
 from ctpatch.format.source_manifest import Reading
 from ctpatch.format.splits import SourcePath, as_sources, find_splits
 from ctpatch.words import LayoutName, OnError
 from ctpatch.work.executors.choose import AnyExecutor, as_executor
-from ctpatch.work.folder import unfinished
 
 
 def build(
@@ -112,7 +112,8 @@ def plan_outputs(
     reading, kept = Reading(arrays=array_names(arrays)), kept_columns(keep_columns)
     planned = []
     for each, folder in zip(splits, folders, strict=True):
-        known = kept if kept is not None or options.overwrite else _kept_before(folder)
+        decided = kept is not None or options.overwrite or not each.is_prepared
+        known = kept if decided else _kept_before(folder)
         plan = plan_split(each, patch_config, skip_faulty=skip, reading=replace(reading, carried=known))
         planned.append((plan, folder))
     return planned
@@ -121,14 +122,19 @@ def plan_outputs(
 def _kept_before(folder: Path) -> dict[str, Kind | None] | None:
     """No columns where a set keeps none that stands in the folder, or was begun there, perhaps by an earlier version.
 
-    Else None: the manifest decides. A folder that cannot be read is refused later.
+    Else None: the manifest decides. A folder that cannot be read, or a link in it, is refused later.
     """
     try:
         return None if read_meta(folder / PATCH_META).carried else {}
     except (OSError, FormatError):
         pass
-    options = unfinished(folder, PATCH_SET.record).get("options")
-    return {} if isinstance(options, dict) and not options.get("carried") else None
+    if (folder / STATE_FOLDER).is_symlink():
+        return None
+    try:
+        options = json.loads(read_regular(folder / STATE_FOLDER / PATCH_SET.record))["options"]
+        return None if options.get("carried") else {}
+    except (OSError, ValueError, LookupError, TypeError, AttributeError, RecursionError):
+        return None
 
 
 def tell_outside(planned: Sequence[tuple[SplitPlan, Path]], listener: Listener) -> None:

@@ -180,7 +180,9 @@ class WorkFolder(Generic[MetaT]):
     def refuse_other_run(self, earlier: Begun, now: Begun, others: str) -> None:
         """Raise where the unfinished run here is another one; `others` is said where only its slices differ."""
         if earlier.plan_digest != now.plan_digest:
-            changed = differences(earlier.options, now.options) or [others]
+            # An option that few runs have is missing from the record of the others.
+            wanted = {**dict.fromkeys(earlier.options), **now.options}
+            changed = differences(earlier.options, wanted) or [others]
             raise OutputConflictError(
                 f"{self.folder.name} holds an unfinished {self.product.noun} that was made otherwise: "
                 f"{'; '.join(changed)}; {self.product.anew} starts anew, the same options as before resume it, or "
