@@ -21,7 +21,9 @@ from ctpatch.cli.app import main
 from ctpatch.config import MAX_PIXELS_PER_AXIS
 from ctpatch.core.grid import PADDING_MODES
 from ctpatch.core.statistics.columns import opt_in_statistics, rule_columns
-from ctpatch.format.meta import ArrayInfo, DropRule, PatchMeta, TableInfo
+from ctpatch.format.carried import DTYPES, carried_columns
+from ctpatch.format.columns import label_columns
+from ctpatch.format.meta import ArrayInfo, DropRule, LabelTotal, LabelTotals, PatchMeta, TableInfo
 from ctpatch.format.tables import TABLES, columns_of
 from ctpatch.words import LAYOUTS
 
@@ -185,10 +187,27 @@ def test_format_describes_every_column(table: str) -> None:
     assert all(each.empty for each in columns), "each column says when it is empty"
 
 
+def test_format_describes_the_further_columns_of_slices() -> None:
+    *labels, kept = table_rows(section(DOCS / "format-1.md", "Further columns of slice_manifest.csv"))
+    columns = label_columns(["<mask>"])
+    assert labels == [
+        [f"`{each.name}`", TYPE_NAMES[each.dtype], each.unit, each.empty, each.meaning] for each in columns
+    ]
+    (column,) = carried_columns({"<column>": "text"})
+    assert kept == [f"`{column.name}`", "int64, float64 or text", column.unit, column.empty, column.meaning]
+    assert set(re.split(", | or ", kept[1])) == {TYPE_NAMES[dtype] for dtype in DTYPES.values()} == set(DTYPES)
+
+
 def test_format_describes_every_field_of_the_meta() -> None:
     rows = {unquoted(row[0]): row[2] for row in table_rows(section(DOCS / "format-1.md", "patch_meta.json"))}
     assert list(rows) == list(PatchMeta.model_fields)
-    for field, model in (("arrays", ArrayInfo), ("drop_rules", DropRule), ("tables", TableInfo)):
+    for field, model in (
+        ("arrays", ArrayInfo),
+        ("drop_rules", DropRule),
+        ("tables", TableInfo),
+        ("label_counts", LabelTotals),
+        ("label_counts", LabelTotal),
+    ):
         for name in model.model_fields:
             assert f"`{name}`" in rows[field], f"{field} does not mention {name}"
 
