@@ -234,7 +234,9 @@ class PatchConfig(_Frozen):
     def _as_written(self, handler: SerializerFunctionWrapHandler) -> dict[str, Any]:
         """Options that came later are left out where they say nothing: digests of options are what they were."""
         values: dict[str, Any] = handler(self)
-        return {name: value for name, value in values.items() if name not in LATER_OPTIONS or value not in (None, (), [])}
+        return {
+            name: value for name, value in values.items() if name not in LATER_OPTIONS or value not in (None, (), [])
+        }
 
     def with_rules(self, *more: Rule) -> "PatchConfig":
         """The same options with rules added behind those that are there."""
