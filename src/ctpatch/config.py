@@ -37,7 +37,8 @@ MAX_CONDITION_CHARACTERS = 2000
 MAX_CARRIED_CHARACTERS = 1000
 """Of a cell of the source manifest that a set keeps."""
 
-_LATER = frozenset({"statistics", "body_level"})
+LATER_OPTIONS = frozenset({"statistics", "body_level"})
+"""Options of patches that records leave out where they say nothing."""
 
 KnownLayout = Annotated[LayoutName, AfterValidator(known_layout)]
 
@@ -233,7 +234,9 @@ class PatchConfig(_Frozen):
     def _as_written(self, handler: SerializerFunctionWrapHandler) -> dict[str, Any]:
         """Options that came later are left out where they say nothing: digests of options are what they were."""
         values: dict[str, Any] = handler(self)
-        return {name: value for name, value in values.items() if name not in _LATER or value not in (None, (), [])}
+        return {
+            name: value for name, value in values.items() if name not in LATER_OPTIONS or value not in (None, (), [])
+        }
 
     def with_rules(self, *more: Rule) -> "PatchConfig":
         """The same options with rules added behind those that are there."""

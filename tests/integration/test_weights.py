@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 
 import ctpatch
+from ctpatch.errors import ConfigError
 from helpers import LAYOUTS, PAD_MODES, build_one, make_split
 
 
@@ -54,3 +55,11 @@ def test_batches_bring_them(tmp_path: Path, layout: str) -> None:
 def test_a_set_without_patches_has_none(tmp_path: Path) -> None:
     config = ctpatch.PatchConfig(patch_size=16, drop="all: std >= 0")
     assert ctpatch.open(build_one(make_split(tmp_path), config).folder).weights.shape == (0,)
+
+
+def test_a_kept_column_of_this_name_is_not_taken_for_them(tmp_path: Path) -> None:
+    made = make_split(tmp_path, columns={"weight": [70, 82, 64]})
+    ps = ctpatch.open(build_one(made, ctpatch.PatchConfig(patch_size=16), keep_columns="weight").folder)
+    with pytest.raises(ConfigError, match=r"'weight' is a column that phantoms/train keeps of its slices"):
+        ps.batches(4, columns=["weight"])
+    assert ps.weights.shape == (len(ps),)
