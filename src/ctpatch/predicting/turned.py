@@ -8,7 +8,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ctpatch.core.labels import holds_labels
-from ctpatch.loading.batches import apply_symmetry
+from ctpatch.loading.transforms import apply_symmetry
 
 
 def symmetries_of(size: tuple[int, int]) -> Sequence[int]:
