@@ -18,7 +18,7 @@ test: $(READY)
 # What the tests themselves need is as new as elsewhere.
 lowest:
 	$(PYTHON) -m venv --clear $(LOWEST)
-	$(LOWEST)/bin/python scripts/lowest_versions.py fast prepare report dask > $(LOWEST)/lowest.txt
+	$(LOWEST)/bin/python scripts/lowest_versions.py fast prepare report evaluate dask > $(LOWEST)/lowest.txt
 	$(LOWEST)/bin/python -m pip install --quiet --disable-pip-version-check -r $(LOWEST)/lowest.txt \
 		pytest pytest-xdist hypothesis selenium -e .
 	$(LOWEST)/bin/python -m pytest -n auto tests/unit tests/integration

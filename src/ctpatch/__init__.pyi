@@ -18,6 +18,8 @@ from ctpatch.cutting.shares import ShareResult as ShareResult
 from ctpatch.cutting.shares import build_share as build_share
 from ctpatch.cutting.shares import merge as merge
 from ctpatch.errors import CtPatchError as CtPatchError
+from ctpatch.evaluating.api import evaluate as evaluate
+from ctpatch.evaluating.result import Evaluation as Evaluation
 from ctpatch.loading.transforms import FlipsAndRotations as FlipsAndRotations
 from ctpatch.loading.transforms import in_callers_thread as in_callers_thread
 from ctpatch.loading.transforms import per_patch as per_patch
@@ -38,6 +40,7 @@ from ctpatch.reading.patchset import open_set as _open_set
 from ctpatch.reading.slice_set import SliceSet as SliceSet
 from ctpatch.reading.slice_set import open_slices as open_slices
 from ctpatch.reporting import report as report
+from ctpatch.reporting.evaluation import evaluation_page as evaluation_page
 
 __all__: list[str]
 __version__: str

@@ -121,6 +121,8 @@ def test_code_runs(page: Path, demo: Path, tmp_path: Path, monkeypatch: pytest.M
         warnings.simplefilter("ignore")
     if re.search(r"^(ctpatch .*--engine dask|from distributed )", text_of(page), re.MULTILINE):
         pytest.importorskip("distributed", reason=f"{page.name} is about Dask, which is not installed")
+    if "ctpatch.evaluate(" in text_of(page):
+        pytest.importorskip("skimage", reason=f"{page.name} evaluates, and scikit-image is not installed")
     shutil.copytree(demo / "ctpatch-demo", tmp_path / "ctpatch-demo")
     if "ctpatch prepare dicom " in text_of(page) or "prepare_dicom(" in text_of(page):
         pytest.importorskip("pydicom", reason=f"{page.name} is about DICOM, and pydicom is not installed")

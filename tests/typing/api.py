@@ -63,6 +63,15 @@ def showing(folder: Path, out: Path) -> None:
     assert_type(ctpatch.report([ctpatch.open(folder, arrays=["image"])], out), Path)
 
 
+def evaluating(folder: Path, out: Path) -> None:
+    found = assert_type(ctpatch.evaluate(folder, folder, array="target", data_range=1.0), ctpatch.Evaluation)
+    assert assert_type(found["psnr"].mean_over_slices, float | None)
+    assert_type(found.images(0), dict[str, Array])
+    assert_type(ctpatch.evaluation_page(found, out), Path)
+    with pytest.raises(TypeError):
+        ctpatch.evaluate(folder, folder, window=(0, 1))  # type: ignore[call-arg]
+
+
 def preparing(nowhere: Path, out: Path) -> None:
     with pytest.raises(ctpatch.CtPatchError):
         assert_type(ctpatch.prepare_dicom(nowhere, out, "some"), ctpatch.PrepareResult)
