@@ -242,9 +242,9 @@ class Reassembler:
             which = self._name(int(numbers[0])) if len(numbers) else "a patch"
             raise ReassemblyError(f"{which} has shape {stack.shape[-2:]}, wanted {self._size}")
         self._blend.refuse_one_channel(stack)
-        unique, counts = np.unique(numbers, return_counts=True)
-        twice = unique[(counts > 1) | self._added[unique]]
-        if len(twice):
+        if len(set(numbers.tolist())) < len(numbers) or self._added[numbers].any():
+            unique, counts = np.unique(numbers, return_counts=True)
+            twice = unique[(counts > 1) | self._added[unique]]
             raise ReassemblyError(f"{self._name(int(twice[0]))} was given twice")
         refuse_not_finite(stack, lambda at: self._name(int(numbers[at])))
         self._check_slices(numbers, stack)
