@@ -39,7 +39,7 @@ def test_a_part_without_sums_leaves_the_set_without() -> None:
 )
 def test_damaged_sums_are_refused(scopes: dict[str, tuple[int, None, str]]) -> None:
     with pytest.raises(FormatError, match="the receipt of part 4 is damaged"):
-        SetValues().add(4, {"image": scopes})  # type: ignore[dict-item]
+        SetValues().add(4, {"image": scopes})
 
 
 def test_bins_are_over_the_range_and_the_padding() -> None:
