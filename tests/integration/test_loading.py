@@ -15,8 +15,8 @@ from numpy.typing import NDArray
 
 import ctpatch
 from ctpatch.errors import ConfigError, NpyError, RuleError
-from ctpatch.loading.batches import FlipsAndRotations, apply_symmetry
 from ctpatch.loading.options import Batch
+from ctpatch.loading.transforms import FlipsAndRotations, apply_symmetry
 from helpers import LAYOUTS, SMALL, build_one, make_split
 
 

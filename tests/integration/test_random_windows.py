@@ -9,7 +9,7 @@ import pytest
 
 import ctpatch
 from ctpatch.errors import ConfigError, RuleError
-from ctpatch.loading.batches import FlipsAndRotations
+from ctpatch.loading.transforms import FlipsAndRotations
 from helpers import Prepared, build_one, make_split
 
 SHAPES = ((40, 50), (33, 41), (64, 36), (40, 50))

@@ -63,6 +63,15 @@ def showing(folder: Path, out: Path) -> None:
     assert_type(ctpatch.report([ctpatch.open(folder, arrays=["image"])], out), Path)
 
 
+def evaluating(folder: Path, out: Path) -> None:
+    found = assert_type(ctpatch.evaluate(folder, folder, array="target", data_range=1.0), ctpatch.Evaluation)
+    assert assert_type(found["psnr"].mean_over_slices, float | None)
+    assert_type(found.images(0), dict[str, Array])
+    assert_type(ctpatch.evaluation_page(found, out), Path)
+    with pytest.raises(TypeError):
+        ctpatch.evaluate(folder, folder, window=(0, 1))  # type: ignore[call-arg]
+
+
 def preparing(nowhere: Path, out: Path) -> None:
     with pytest.raises(ctpatch.CtPatchError):
         assert_type(ctpatch.prepare_dicom(nowhere, out, "some"), ctpatch.PrepareResult)
@@ -137,8 +146,21 @@ def predicting(ps: ctpatch.PatchSet, out: Path) -> None:
     image = ps.slice(0, arrays="image")
     restored: Array = ctpatch.predict(same, image, ctpatch.PatchConfig(patch_size=16, pad_mode="even"))
     assert restored.shape == image.shape
-    folder: Path = ctpatch.predict(same, ps, out=out)
+    config = ctpatch.PatchConfig(patch_size=16, pad_mode="even")
+    folder = assert_type(ctpatch.predict(same, ps, out=out), Path)
     assert folder.is_dir()
+
+    def two(batch: NDArray[np.float32]) -> dict[str, NDArray[np.float32]]:
+        return {"a": batch, "b": batch}
+
+    assert_type(ctpatch.predict(model_fn=two, image=image, cfg=config, output="a"), Array)
+    assert_type(ctpatch.predict(two, image, config, output="all"), dict[int | str, Array])
+    several = assert_type(ctpatch.predict(two, image, config, output=["a", "b"]), dict[int | str, Array])
+    assert list(several) == ["a", "b"]
+    with pytest.raises(TypeError):
+        ctpatch.predict(same, image, scales=2)  # type: ignore[call-overload]
+    with pytest.raises(ctpatch.CtPatchError):
+        ctpatch.predict(same, image, tta="all")  # type: ignore[call-overload]
 
 
 def loading_with_torch(folder: Path) -> None:
@@ -152,6 +174,13 @@ def loading_with_torch(folder: Path) -> None:
     assert_type(loader, PatchLoader)
     for batch in loader:
         assert assert_type(batch, torch.Tensor).shape[1:] == (1, 16, 16)
+
+    def halved(sample: dict[str, torch.Tensor], rng: np.random.Generator) -> dict[str, torch.Tensor]:
+        return {name: each / 2 + rng.random() for name, each in sample.items()}
+
+    PatchLoader(one, 8, transform=ctpatch.per_patch(halved))
+    PatchLoader(one, 8, transform=ctpatch.in_callers_thread(ctpatch.per_patch(halved, purpose=2)))
+    one.batches(8, transform=ctpatch.per_patch(halved))  # type: ignore[arg-type]
     for batch in PatchLoader(source=folder, batch_size=8, arrays="target"):
         assert assert_type(batch, torch.Tensor).shape[1:] == (1, 16, 16)
     for together in PatchLoader(folder, arrays=["image", "target"]):

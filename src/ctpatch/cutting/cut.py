@@ -19,7 +19,8 @@ from ctpatch.core.label_counts import LabelCounts, count_labels
 from ctpatch.core.patches import pad_slice
 from ctpatch.core.rounding import ROUNDING_STEPS, is_rounding, rounding_margin, shown_number, without_rounding
 from ctpatch.core.rules import CompiledRules, compile_rules
-from ctpatch.core.statistics.api import WindowStatistics, window_statistics
+from ctpatch.core.statistics.api import WindowStatistics, slice_maps, window_statistics
+from ctpatch.core.statistics.columns import levels_of, named_statistics
 from ctpatch.cutting.job import Job
 from ctpatch.cutting.plan import Part, SliceTask
 from ctpatch.cutting.receipt import CutReceipt, trusted_receipt
@@ -171,10 +172,16 @@ def _read_slice(
 def _measured(job: Job, loaded: Loaded, grid: Grid) -> ReadSlice:
     """Pass over the pixels of a slice once."""
     images, digests = loaded
-    padded = tuple(pad_slice(image, grid.padded_shape, job.config.pad_mode) for image in images)
-    judged = list(job.arrays).index(job.config.rules_on)
+    config = job.config
+    padded = tuple(pad_slice(image, grid.padded_shape, config.pad_mode) for image in images)
+    judged = list(job.arrays).index(config.rules_on)
+    # Added pixels count as those that they repeat, and zeros as air.
+    maps = {
+        name: pad_slice(found, grid.padded_shape, config.pad_mode)
+        for name, found in slice_maps(named_statistics(config), images[judged], levels_of(config)).items()
+    }
     measured = window_statistics(
-        padded[judged], grid.row_starts, grid.col_starts, grid.patch_size, job.config.air_level
+        padded[judged], grid.row_starts, grid.col_starts, grid.patch_size, config.air_level, maps
     )
     bounds = [
         (measured.slice_min, measured.slice_max) if place == judged and not grid.pads else _bounds(image)

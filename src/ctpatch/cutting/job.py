@@ -4,6 +4,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from ctpatch.config import PatchConfig
+from ctpatch.core.statistics.columns import named_statistics
 from ctpatch.format.carried import Kind, carried_columns
 from ctpatch.format.columns import Column, label_columns
 from ctpatch.format.meta import STATE_FOLDER, ArrayInfo
@@ -58,7 +59,7 @@ class Job:
 
     def schema(self, table: str) -> Schema:
         """The columns of one of the three tables, in order."""
-        return schema_of(table, tuple(self.arrays), self.slice_columns)
+        return schema_of(table, tuple(self.arrays), self.slice_columns, named_statistics(self.config))
 
     def resolve_patch(self, path: str) -> str:
         """Where a patch's file is: below the set's folder, or below the data root where the set has no pixels."""

@@ -12,6 +12,7 @@ import polars as pl
 from ctpatch.config import PatchConfig
 from ctpatch.core.grid import Grid, covering_stride, make_grid
 from ctpatch.core.rules import compile_rules
+from ctpatch.cutting.body_level import with_body_level
 from ctpatch.errors import ConfigError, SourceManifestError
 from ctpatch.events import Listener, Notice, ignore
 from ctpatch.files.digest import json_digest, text_digest
@@ -367,6 +368,7 @@ def plan_split(
     slices = table.frame
     arrays = array_infos(table, slices, source)
     slices = slices.drop(f"{array}_dtype" for array in table.arrays[1:])
+    cfg = with_body_level(cfg, source, arrays)
     made = SplitPlan(source, cfg, slices, arrays, beside=bool(table.folder), notes=table.notes, carried=table.carried)
     for each in made.shapes:
         if len(each.grid) > MAX_WINDOWS_PER_SLICE:

@@ -209,7 +209,9 @@ def _plan_again(
 ) -> SplitPlan:
     """The plan that the shares had, from what they put on record."""
     try:
-        config = PatchConfig(**{name: begun.options[name] for name in PatchConfig.model_fields})
+        config = PatchConfig(
+            **{name: begun.options[name] for name in PatchConfig.model_fields if name in begun.options}
+        )
         dataset, split, manifest = (str(begun.options[name]) for name in ("dataset", "split", "source_manifest"))
     except (KeyError, TypeError, ValueError, ConfigError):
         raise OutputConflictError(

@@ -129,6 +129,8 @@ def meta_of(job: Job, plan: SplitPlan, totals: Totals, tables: dict[str, TableIn
         paths_relative_to="data_root" if inside else "patch_dir",
         tables=tables,
         source_paths="manifest_dir" if plan.beside else None,
+        statistics=config.statistics,
+        body_level=config.body_level,
         num_clipped=(totals.num_clipped or (plan.made_from and plan.made_from.num_clipped)) or None,
         values=_values(job, plan, totals),
         hu=plan.made_from.hu if plan.made_from else prepared_scale(plan.source.manifest, plan.source.split),

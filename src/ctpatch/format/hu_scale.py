@@ -1,7 +1,9 @@
 """What the values of a set stand for in Hounsfield units (HU), where that is on record."""
 
-from typing import Literal
+from typing import Any, Literal
 
+import numpy as np
+from numpy.typing import NDArray
 from pydantic import BaseModel, ConfigDict, FiniteFloat, model_validator
 
 from ctpatch.core.attenuation import MAX_HU, MU_PER_HU, MU_WATER
@@ -26,6 +28,13 @@ class HuScale(BaseModel):
         if not self.low_hu < self.high_hu:
             raise ValueError(f"hu: low_hu is {self.low_hu:g}, wanted less than high_hu, {self.high_hu:g}")
         return self
+
+    def to_hu(self, values: NDArray[Any]) -> NDArray[np.float64]:
+        """Stored values in HU, float64, same shape."""
+        hu = values.astype(np.float64)
+        hu *= self.high_hu - self.low_hu
+        hu += self.low_hu
+        return hu
 
 
 LODOPAB = HuScale(kind="lodopab", low_hu=-MU_WATER / MU_PER_HU, high_hu=MAX_HU)

@@ -139,14 +139,16 @@ class PatchMeta(Digested):
     num_clipped: Count | None = None
     carried: dict[str, Kind] | None = None
     label_counts: dict[str, LabelTotals] | None = None
+    statistics: tuple[str, ...] = ()
+    body_level: float | None = None
     values: ValueRecord | None = None
     hu: HuScale | None = None
     meta_digest: str = ""
 
     def unsaid(self) -> set[str]:
         """Fields of few sets: they are written where they have a value."""
-        few = ("source_paths", "num_clipped", "carried", "label_counts", "values", "hu")
-        return {name for name in few if getattr(self, name) is None}
+        few = ("source_paths", "num_clipped", "carried", "label_counts", "statistics", "body_level", "values", "hu")
+        return {name for name in few if getattr(self, name) is None or getattr(self, name) == ()}
 
     @model_validator(mode="after")
     def _arrays_are_there(self) -> Self:

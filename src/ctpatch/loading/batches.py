@@ -19,7 +19,8 @@ from ctpatch.files.forks import require_polars
 from ctpatch.loading.ahead import ReadAhead
 from ctpatch.loading.options import Array, Batch, LoaderOptions, SamplerOptions, whole_number
 from ctpatch.loading.places import Drawn, DrawnCounts, Places
-from ctpatch.loading.sampling import Sampler, batch_bounds, checked_epoch, symmetries
+from ctpatch.loading.sampling import Sampler, batch_bounds, checked_epoch
+from ctpatch.loading.transforms import InCallersThread
 from ctpatch.loading.values import ChosenMaps
 
 Empty: TypeAlias = Callable[[tuple[int, ...], np.dtype[Any]], Array]
@@ -212,7 +213,8 @@ class BatchLoader(Generic[Array]):
         first, place.begin_at = place.begin_at, 0
         draws = np.arange(len(order), dtype=np.int64) * self._sampler.world_size + self._sampler.rank
         chosen = [(order[slice(*bound)], draws[slice(*bound)]) for bound in self._bounds(len(order))[first:]]
-        batches = ReadAhead(partial(self._read, place.epoch), chosen, self.options.prefetch)
+        late = self._transformed if isinstance(self.options.transform, InCallersThread) else None
+        batches = ReadAhead(partial(self._read, place.epoch), chosen, self.options.prefetch, late)
         return _Started(place, place.epoch, first, first + len(chosen), batches)
 
     def _read(self, epoch: int, which: tuple[NDArray[np.int64], NDArray[np.int64]]) -> Batch[Array]:
@@ -228,6 +230,9 @@ class BatchLoader(Generic[Array]):
             seed=self.options.seed,
             set_size=self._set_size,
         )
+        return batch if isinstance(self.options.transform, InCallersThread) else self._transformed(batch)
+
+    def _transformed(self, batch: Batch[Array]) -> Batch[Array]:
         if self.options.transform is None:
             return batch
         changed: object = self.options.transform(batch)
@@ -304,31 +309,3 @@ class Pass(Generic[Array, Shown]):
         self._ended = True
         if self._started is not None:
             self._started.batches.close()
-
-
-class FlipsAndRotations:
-    """The eight flips and rotations of a patch, one drawn for each patch and epoch, the same for all its arrays.
-
-    Patches that are not square are flipped only (four ways). A transform for `BatchLoader`; works in place.
-    """
-
-    def __call__(self, batch: Batch[Array]) -> Batch[Array]:
-        """Turn every patch of a batch."""
-        chosen = symmetries(batch.seed, batch.epoch, batch.set_size)[batch.indices]
-        for array in batch.arrays.values():
-            pixels = np.asarray(array)
-            square = pixels.shape[-1] == pixels.shape[-2]
-            for patch, symmetry in zip(pixels, chosen.tolist(), strict=True):
-                turned = apply_symmetry(patch, symmetry if square else symmetry & 3)
-                if turned is not patch:
-                    patch[...] = turned.copy()
-        return batch
-
-
-def apply_symmetry(pixels: NDArray[Any], symmetry: int) -> NDArray[Any]:
-    """One of the eight symmetries of the last two axes: bit 0 flips rows, bit 1 cols, bit 2 then swaps them."""
-    if symmetry & 1:
-        pixels = pixels[..., ::-1, :]
-    if symmetry & 2:
-        pixels = pixels[..., ::-1]
-    return np.swapaxes(pixels, -1, -2) if symmetry & 4 else pixels

@@ -13,6 +13,8 @@ from typing_extensions import TypeVar
 
 from ctpatch.config import PatchConfig
 from ctpatch.core.reassembly import WindowName, reassemble
+from ctpatch.core.statistics.columns import PLACE_COLUMNS, named_statistics
+from ctpatch.core.weights import coverage_weights
 from ctpatch.errors import ConfigError, FormatError, NpyError
 from ctpatch.files.atomic import given_path
 from ctpatch.files.forks import OwnLock, before_a_fork, require_polars
@@ -115,7 +117,7 @@ class PatchSet(Generic[Pixels_co]):
         return self.meta.num_patches
 
     def __getstate__(self) -> dict[str, Any]:
-        stays = {"_lock", "_files", "manifest", "slices", "rejected"}
+        stays = {"_lock", "_files", "manifest", "slices", "rejected", "weights"}
         return {name: value for name, value in self.__dict__.items() if name not in stays} | {"_readers": {}}
 
     def __setstate__(self, state: dict[str, Any]) -> None:
@@ -160,9 +162,23 @@ class PatchSet(Generic[Pixels_co]):
         """A row for each window that a rule dropped, with the rule's name."""
         return self._table(REJECTED_PATCHES)
 
+    @cached_property
+    def weights(self) -> NDArray[np.float64]:
+        """How much each patch counts where patches overlap, `(N,)`; `columns=["weight"]` brings it with each batch.
+
+        The mean over its pixels of 1 / (how many kept patches of its slice hold the pixel); pixels that were added
+        beyond the slice count 0. A mean of patches that is weighted like this counts no pixel of a slice twice.
+        """
+        shapes = {
+            index: (height, width) for index, height, width in self.slices["slice_index", "height", "width"].rows()
+        }
+        slices, rows, cols = (self.manifest[name].to_numpy() for name in PLACE_COLUMNS)
+        return coverage_weights(slices, rows, cols, self.patch_size, shapes)
+
     def _table(self, name: str) -> pl.DataFrame:
         try:
-            return read_table(self.folder / name, schema_of(name, self.arrays, self.meta.slice_columns))
+            named = named_statistics(self.config)
+            return read_table(self.folder / name, schema_of(name, self.arrays, self.meta.slice_columns, named))
         finally:
             self.refuse_other_set()
 
@@ -335,7 +351,8 @@ class PatchSet(Generic[Pixels_co]):
 
         Args:
             slice_index: which slice.
-            patches: `(N, h, w)`, of the set's size, in the order of the slice's rows in the manifest; None: its own.
+            patches: `(N, h, w)` or `(N, C, h, w)`, of the set's size, in the order of the slice's rows in the manifest;
+                None: its own.
             array: whose own patches are taken.
             window: how a patch's pixels weigh where patches overlap.
             fill: what pixels get that no kept patch covers; labels need a whole number there.

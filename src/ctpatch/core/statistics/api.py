@@ -2,7 +2,7 @@
 
 import math
 import threading
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 
 from ctpatch.core.statistics import numpy_engine
 from ctpatch.core.statistics.cells import Floats, Image, Plan, Reductions, plan_cells
-from ctpatch.core.statistics.columns import STATISTICS
+from ctpatch.core.statistics.columns import STATISTICS, Levels, of_windows
 
 # Windows whose variance is a smaller share of the mean square than this are computed again in two passes.
 _CANCELLATION = 1e-5
@@ -47,6 +47,7 @@ def window_statistics(
     col_starts: Sequence[int] | NDArray[np.integer],
     patch_size: tuple[int, int],
     air_level: float,
+    maps: Mapping[str, NDArray[np.bool_]] | None = None,
 ) -> SliceStatistics:
     """Compute the statistics of the windows at `row_starts` x `col_starts`.
 
@@ -64,11 +65,13 @@ def window_statistics(
         col_starts: first column of each column of windows, likewise.
         patch_size: height and width of a window, in pixels; all windows lie inside the image.
         air_level: pixels at or below it are air; compared as `image <= air_level` does.
+        maps: for statistics that are shares of a map, by name, the map `(H, W)`, as `slice_maps` gives them.
 
     Returns:
         Statistics of `len(row_starts) * len(col_starts)` windows, and of the slice. If the slice has NaN or
         infinite pixels, its own minimum and maximum tell, and the statistics of all windows are NaN.
     """
+    maps = {} if maps is None else maps
     plan = plan_cells(image.shape, tuple(row_starts), tuple(col_starts), tuple(patch_size))
     with np.errstate(all="ignore"):
         engine = _compiled.engine(image, plan) or numpy_engine.reduce
@@ -78,7 +81,7 @@ def window_statistics(
         if not (math.isfinite(slice_min) and math.isfinite(slice_max)):
             if math.isnan(slice_min):
                 slice_min = slice_max = math.nan  # whatever bits the pixel had
-            nothing = {name: np.full(low[0].size, math.nan) for name in STATISTICS}
+            nothing = {name: np.full(low[0].size, math.nan) for name in (*of_windows(), *maps)}
             return SliceStatistics(nothing, slice_min, slice_max)
         window_min, negated_max = np.add(low, 0.0, dtype=_FLOAT64).reshape(2, -1)
         window_max = 0.0 - negated_max
@@ -97,6 +100,7 @@ def window_statistics(
                 mean[k], std[k] = _two_pass(image[row : row + height, col : col + width], window_min[k], window_max[k])
         windows = {"min": window_min, "max": window_max, "mean": mean, "std": std, "air_fraction": air_fraction}
         windows |= _further(image, plan.rows.starts, plan.cols.starts, plan.patch_size, float(air_level))
+        windows |= {name: _shares(counts, plan) for name, counts in maps.items()}
     return SliceStatistics(windows, slice_min, slice_max)
 
 
@@ -104,8 +108,9 @@ def patch_statistics(patches: Image, air_level: float) -> WindowStatistics:
     """Compute the statistics of N patches one by one, in two passes: what `window_statistics` is held against.
 
     They have the shape (N, h, w) and any bool, integer or float dtype; pixels at or below `air_level` are air.
+    Statistics that are shares of a map of the slice are not among them: a patch does not tell.
     """
-    result = {name: np.zeros(len(patches)) for name in STATISTICS}
+    result = {name: np.zeros(len(patches)) for name in of_windows()}
     with np.errstate(all="ignore"):
         for k, patch in enumerate(patches):
             low, high = float(patch.min() + 0.0), float(patch.max() + 0.0)
@@ -115,6 +120,22 @@ def patch_statistics(patches: Image, air_level: float) -> WindowStatistics:
             for name, value in {**found, **_further(patch, (0,), (0,), patch.shape, float(air_level))}.items():
                 result[name][k : k + 1] = value
     return result
+
+
+def slice_maps(names: Sequence[str], image: Image, levels: Levels) -> dict[str, NDArray[np.bool_]]:
+    """The maps of a slice `(H, W)` of which some statistics are shares, by name, each `(H, W)`."""
+    found = ((name, STATISTICS[name].slice_map) for name in names)
+    return {name: slice_map(image, levels) for name, slice_map in found if slice_map is not None}
+
+
+def _shares(counts: NDArray[np.bool_], plan: Plan) -> Floats:
+    """The share of each window that counts; sums of whole numbers, so the order of adding is no matter."""
+    sums = np.zeros((counts.shape[0] + 1, counts.shape[1] + 1), np.int64)
+    np.cumsum(counts, axis=0, out=sums[1:, 1:])
+    np.cumsum(sums[1:, 1:], axis=1, out=sums[1:, 1:])
+    (height, width), rows, cols = plan.patch_size, np.array(plan.rows.starts, int), np.array(plan.cols.starts, int)
+    tall = sums[rows + height] - sums[rows]
+    return np.asarray((tall[:, cols + width] - tall[:, cols]) / (height * width), _FLOAT64).reshape(-1)
 
 
 def _further(
