@@ -244,6 +244,8 @@ def test_the_parameters_are_those_of_the_one_list(pairs: ctpatch.PatchSet) -> No
         "drop_last": False,
         "prefetch": 2,
         "windows": None,
+        "normalize": None,
+        "hu": None,
         "context": 0,
         "context_edge": "repeat",
         "context_gap": "refuse",
