@@ -12,7 +12,7 @@ from ctpatch.core.rules import CompiledRules, compile_rules
 from ctpatch.core.statistics.api import window_statistics
 from ctpatch.core.statistics.columns import named_statistics, of_windows
 from ctpatch.errors import ConfigError
-from ctpatch.loading.columns import column_values
+from ctpatch.loading.columns import column_values, named_in
 from ctpatch.loading.label_pixels import LabelPixels
 from ctpatch.loading.options import LoaderOptions
 from ctpatch.loading.places import Drawn, SlicePlaces
