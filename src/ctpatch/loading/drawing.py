@@ -12,7 +12,7 @@ from ctpatch.core.rules import CompiledRules, compile_rules
 from ctpatch.core.statistics.columns import named_statistics
 from ctpatch.core.statistics.stacks import stack_statistics
 from ctpatch.errors import ConfigError
-from ctpatch.loading.columns import column_values
+from ctpatch.loading.columns import column_values, named_in
 from ctpatch.loading.label_pixels import LabelPixels
 from ctpatch.loading.options import LoaderOptions
 from ctpatch.loading.places import Drawn, SlicePlaces
@@ -43,7 +43,10 @@ class DrawnPlaces(SlicePlaces):
             np.maximum(sides - wanted, 0) for sides, wanted in zip((heights, widths), windows.size, strict=True)
         )
         self.kinds, self.texts = whole.kinds, whole.texts
-        self.table = whole.table[np.repeat(np.arange(whole.table.height), windows.per_slice)]
+        # A row for each draw, so only of the columns that decide which slices are drawn.
+        words = named_in(options)
+        needed = [name for name in whole.table.columns if name.lower() in words or name == "slice_index"]
+        self.table = whole.table.select(needed)[np.repeat(np.arange(whole.table.height), windows.per_slice)]
         self.allowed = np.repeat(allowed, windows.per_slice)
         self._judge = _Judge.of(whole, windows)
         self._labels: LabelPixels | None = None
