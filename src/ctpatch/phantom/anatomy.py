@@ -145,9 +145,8 @@ def _read_organs() -> list[tuple[str, Organ]]:
     lines = files("ctpatch.phantom").joinpath("organs.csv").read_text(encoding="utf-8").splitlines()[1:]
     organs = []
     for name, *cells in csv.reader(lines):
-        hu, row, col, z, row_radius, col_radius, z_radius, tilt, square, blunt, texture, level, label = map(
-            float, cells
-        )
+        *numbers, label = map(float, cells)
+        hu, row, col, z, row_radius, col_radius, z_radius, tilt, square, blunt, texture, level = numbers
         radii = row_radius, col_radius, z_radius
         organs.append((name, Organ(hu, (row, col, z), radii, tilt, square, bool(blunt), texture, level, int(label))))
     return organs
