@@ -266,7 +266,8 @@ def stripped_texts(raw: pl.DataFrame, column: str) -> pl.Series:
     """A column of texts without blanks around them, blank ones as null; all null where there is no such column."""
     if column not in raw.columns:
         return pl.Series(column, [None] * raw.height, dtype=pl.String)
-    return raw[column].str.strip_chars().replace("", None)
+    texts = raw[column].str.strip_chars()
+    return texts.set(texts == "", None)  # `replace` takes thirty times as long
 
 
 def _numbers(raw: pl.DataFrame, column: str, name: str, first: int) -> pl.Series:
