@@ -18,6 +18,8 @@ from ctpatch.cutting.shares import ShareResult as ShareResult
 from ctpatch.cutting.shares import build_share as build_share
 from ctpatch.cutting.shares import merge as merge
 from ctpatch.errors import CtPatchError as CtPatchError
+from ctpatch.loading.windows import LabelWindows as LabelWindows
+from ctpatch.loading.windows import RandomWindows as RandomWindows
 from ctpatch.predicting.predict import predict as predict
 from ctpatch.prepare.api import prepare_dicom as prepare_dicom
 from ctpatch.prepare.api import prepare_lodopab as prepare_lodopab
@@ -26,6 +28,8 @@ from ctpatch.prepare.api import prepare_raw as prepare_raw
 from ctpatch.prepare.pipeline import PrepareResult as PrepareResult
 from ctpatch.reading.patchset import PatchSet as PatchSet
 from ctpatch.reading.patchset import open_set as _open_set
+from ctpatch.reading.slice_set import SliceSet as SliceSet
+from ctpatch.reading.slice_set import open_slices as open_slices
 from ctpatch.reporting import report as report
 
 __all__: list[str]

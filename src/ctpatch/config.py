@@ -32,6 +32,8 @@ _DEVICES = {"CON", "PRN", "AUX", "NUL", *(f"{port}{n}" for port in ("COM", "LPT"
 """Names that Windows keeps for itself, with any suffix."""
 
 MAX_CONDITION_CHARACTERS = 2000
+MAX_CARRIED_CHARACTERS = 1000
+"""Of a cell of the source manifest that a set keeps."""
 
 KnownLayout = Annotated[LayoutName, AfterValidator(known_layout)]
 

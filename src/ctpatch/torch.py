@@ -13,11 +13,16 @@ from torch.utils.data import Dataset
 from typing_extensions import TypeVar
 
 from ctpatch.errors import ConfigError
+from ctpatch.files.atomic import given_path
+from ctpatch.format.meta import PATCH_META
 from ctpatch.loading.batches import FlipsAndRotations, Pass
 from ctpatch.loading.options import Batch, LoaderOptions, takes
+from ctpatch.loading.places import DrawnCounts
 from ctpatch.loading.pool import Pool
+from ctpatch.loading.windows import RandomWindows
 from ctpatch.reading.asked import Names, SetPath, named_arrays
 from ctpatch.reading.patchset import AnySet, PatchSet, open_set
+from ctpatch.reading.slice_set import SliceSet
 
 __all__ = ["FlipsAndRotations", "PatchDataset", "PatchLoader"]
 
@@ -29,7 +34,16 @@ def _as_set(source: AnySet | SetPath) -> AnySet:
     return source if isinstance(source, PatchSet) else open_set(source)
 
 
-def _stands_alone(ps: AnySet, arrays: str | Sequence[str] | None) -> bool:
+def _as_slices(source: AnySet | SliceSet | SetPath, windows: RandomWindows | None) -> AnySet | SliceSet:
+    """A set; or where windows are drawn and the folder is no patch set, the slices of a prepared split."""
+    if isinstance(source, SliceSet):
+        return source
+    if windows is None or isinstance(source, PatchSet) or (given_path(source) / PATCH_META).is_file():
+        return _as_set(source)
+    return SliceSet(source)
+
+
+def _stands_alone(ps: AnySet | SliceSet, arrays: str | Sequence[str] | None) -> bool:
     """Whether pixels come as a tensor: one array, unless the set was opened with a list."""
     return len([arrays] if isinstance(arrays, str) else arrays) == 1 if arrays else ps.reads_one
 
@@ -109,10 +123,11 @@ class _From:
     """Where a loader reads: the first of its options, the only one that has no default.
 
     Attributes:
-        source: a patch set, or its folder.
+        source: a patch set, or its folder; with `windows` also a prepared split (`ctpatch.open_slices`), or its
+            folder.
     """
 
-    source: AnySet | SetPath
+    source: AnySet | SliceSet | SetPath
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -132,7 +147,7 @@ class TorchOptions(LoaderOptions[torch.Tensor], _From):
 class OneTensor(TorchOptions):
     """Options with which a batch is a tensor."""
 
-    source: PatchSet | SetPath = field(kw_only=False)
+    source: PatchSet | SliceSet | SetPath = field(kw_only=False)
     columns: tuple[()] = ()
     arrays: str | tuple[str] | None = None
 
@@ -143,11 +158,12 @@ class SeveralTensors(TorchOptions):
 
 
 class PatchLoader(Generic[Sample_co]):
-    """Batches of a patch set as tensors `(B, 1, H, W)`, read ahead by a thread.
+    """Batches of a patch set as tensors `(B, C, H, W)`, read ahead by a thread; C is 1, or more with `context`.
 
     A batch is a tensor; a dict of tensors where the set has several arrays or `columns` are asked for. It is yours: its
     memory is used again once nothing refers to it any more, neither a tensor nor a view, an array or a graph.
-    Each pass is one epoch: every patch once, in an order that depends on `seed` and epoch alone.
+    Each pass is one epoch: every patch once, in an order that depends on `seed` and epoch alone; or with `windows` the
+    windows that are drawn for it.
 
     Several passes at a time do not disturb each other. The loader stands where the pass stands that gave out the last
     batch; after `set_epoch` and `load_state_dict`, earlier passes go on and no longer change that.
@@ -166,7 +182,7 @@ class PatchLoader(Generic[Sample_co]):
         Raises:
             ConfigError: an option makes no sense, or leaves no batch.
         """
-        ps = _as_set(options.source)
+        ps = _as_slices(options.source, options.windows)
         self._alone = _stands_alone(ps, options.arrays) and not options.columns
         self._loader = ps.loader(options, *_share(options.rank, options.world_size), _Memory, torch.from_numpy)
 
@@ -174,12 +190,22 @@ class PatchLoader(Generic[Sample_co]):
         """Batches in an epoch."""
         return len(self._loader)
 
+    @property
+    def codes(self) -> dict[str, list[str]]:
+        """For each column of texts that comes with the batches its texts; a value `i` means the text `i`, -1 none."""
+        return self._loader.codes
+
     def __iter__(self) -> Pass[torch.Tensor, Sample_co]:
         return self._loader.begin(self._shown)
 
     def _shown(self, batch: Batch[torch.Tensor]) -> Any:
         together = {**batch.arrays, **batch.columns}
         return next(iter(together.values())) if self._alone else together
+
+    @property
+    def drawn(self) -> DrawnCounts:
+        """What became of the windows that were drawn; all 0 where none are drawn."""
+        return self._loader.drawn
 
     def set_epoch(self, epoch: int) -> None:
         """Begin with the first batch of an epoch at the next pass; a pass that was begun before goes on as it was.

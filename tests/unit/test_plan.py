@@ -256,6 +256,7 @@ def test_the_summary_is_plain_json(tmp_path: Path) -> None:
         "num_windows": 1,
         "slices_without_windows": 0,
         "arrays": ["image"],
+        "carried": {},
         "notes": [],
         "shapes": [{"shape": [10, 9], "slices": 1, "windows_per_slice": 1, "windows": 1, "coverage": 64 / 90}],
         "coverage": 64 / 90,

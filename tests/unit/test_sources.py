@@ -10,11 +10,10 @@ import polars as pl
 import pytest
 
 from ctpatch.errors import ConfigError, NpyError, SourceManifestError, UsageError
+from ctpatch.format.slice_headers import is_labels, scan_headers
 from ctpatch.format.source_manifest import (
     SourceTable,
-    is_labels,
     read_source_manifest,
-    scan_headers,
     split_manifest_csv,
 )
 from ctpatch.format.splits import SplitSource, find_sets, find_splits

@@ -64,8 +64,10 @@ class Rebuild:
         self._ps = ps
         manifest = ps.data_root / ps.meta.source_manifest if source is None else given_path(source)
         (found,) = find_splits([manifest], ps.data_root)
-        reading = Reading(ps.arrays, ps.meta.source_paths == MANIFEST_DIR)
-        self.plan = plan_split(found, ps.config, skip_faulty=True, reading=reading)
+        reading = Reading(ps.arrays, ps.meta.source_paths == MANIFEST_DIR, ps.meta.carried or {})
+        plan = plan_split(found, ps.config, skip_faulty=True, reading=reading)
+        # A set of an earlier version has counted no labels.
+        self.plan = replace(plan, uncounted=frozenset(ps.arrays) - frozenset(ps.meta.label_counts or {}))
         ended = ps.slices.filter(pl.col("reason").str.contains(_ENDED, literal=True))
         self._ended: dict[int, str] = dict(ended.select("slice_index", "reason").iter_rows())
         # Where the set lies is no matter: its paths are taken as its own meta has them.

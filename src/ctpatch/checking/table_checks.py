@@ -12,6 +12,7 @@ import polars as pl
 import xxhash
 
 from ctpatch.checking.findings import Finding
+from ctpatch.checking.label_checks import check_labels
 from ctpatch.config import MAX_PIXELS_PER_AXIS
 from ctpatch.core.grid import PADDING_MODES, Grid, make_grid
 from ctpatch.core.rules import compile_rules
@@ -71,6 +72,7 @@ def check_tables(ps: PatchSet) -> Iterator[Finding]:
     yield from _check_counts(ps)
     yield from _check_slices(ps, _Table(SLICE_MANIFEST, slices))
     yield from _check_derived(ps)
+    yield from check_labels(ps)
     for table in (_Table(PATCH_MANIFEST, manifest), _Table(REJECTED_PATCHES, rejected)):
         yield from _check_ids(ps, table)
         yield from _check_coordinates(ps, table)
@@ -178,7 +180,7 @@ def _check_derived(ps: PatchSet) -> Iterator[Finding]:
     files = ps.layout.pixel_files(ps.manifest, slices, meta.arrays, ps.patch_size)
     wanted = {
         "source_digest": sources.hexdigest(),
-        "fingerprint": fingerprint(ps.config, meta.arrays, meta.source_digest),
+        "fingerprint": fingerprint(ps.config, meta.arrays, meta.source_digest, slices, meta.carried),
         "coverage": covered / pixels if pixels else 0.0,
         "pixel_bytes": sum(file.size for file in files),
         "paths_relative_to": "patch_dir" if meta.patch_dir == "." else "data_root",

@@ -129,6 +129,9 @@ def plan(
     patches: PatchOptions = PatchOptions(),
     source: PlanOptions = PlanOptions(),
     workers: Workers = None,
+    count_labels: Annotated[
+        bool, Parameter(help="Read the masks, and show each label with its pixels, slices and windows.")
+    ] = False,
     config: ConfigFile = None,
     json_output: Annotated[bool, Parameter(name="--json", help="Print the plan as JSON.")] = False,
 ) -> int:
@@ -140,11 +143,14 @@ def plan(
     options = with_file(config, patches, source, EngineOptions(workers))
     cfg = patch_config(options)
     mode: OnError = options.get("on_error", "stop")
-    how = {name: options.get(name) for name in ("data_root", "arrays")}
+    how = {name: options.get(name) for name in ("data_root", "arrays", "keep_columns")}
     preview = partial(preview_rules, workers=options.get("workers", 1), on_error=mode)
     with ConsoleListener(quiet=json_output) as listener:
         plans = make_plan(sources, config=cfg, skip_faulty=mode == "skip", listener=listener, **how)
-        shown = [(each, preview(each, listener=listener) if cfg.drop else None) for each in plans]
+        shown = [
+            (each, preview(each, listener=listener) if cfg.drop or (count_labels and each.counted) else None)
+            for each in plans
+        ]
     if json_output:
         print_out(json_text([{**each.summary(), "rules": seen.as_dict() if seen else None} for each, seen in shown]))
     else:

@@ -113,6 +113,13 @@ class PlanOptions(OptionGroup):
     arrays: Annotated[
         str | None, Parameter(help="Which columns are arrays: image,target. [path and those that end in _path]")
     ] = None
+    keep_columns: Annotated[
+        str | None,
+        Parameter(
+            help="Further columns that the set keeps: series,dose:float64, or none. [all of a split that ctpatch "
+            "prepare wrote, else none]"
+        ),
+    ] = None
     data_root: DataRoot = None
     on_error: OnErrorOption = None
 

@@ -2,7 +2,7 @@
 
 import sys
 import time
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Self
 
@@ -10,13 +10,14 @@ from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TaskID, TextColumn, TimeRemainingColumn
 
 from ctpatch.checking.findings import VerifyReport, counted
+from ctpatch.core.label_counts import MAX_LABELS
 from ctpatch.cutting.plan import SplitPlan
 from ctpatch.cutting.preview import RulePreview
 from ctpatch.cutting.result import BuildResult
 from ctpatch.cutting.shares import ShareResult
 from ctpatch.errors import printable
 from ctpatch.events import Event, WorkAdvanced, WorkFinished, WorkStarted
-from ctpatch.format.meta import PatchMeta
+from ctpatch.format.meta import LabelTotals, PatchMeta
 from ctpatch.words import LAYOUTS, human_bytes
 
 OUTCOMES = {
@@ -28,6 +29,7 @@ OUTCOMES = {
 }
 MAX_FINDINGS_SHOWN = 20
 _MAX_NAMES_SHOWN = 5
+_MAX_LABELS_SHOWN = 40
 _Pixels = int | tuple[int, int]
 
 
@@ -165,11 +167,38 @@ def set_rows(meta: PatchMeta) -> list[tuple[str, str]]:
     """What a set is, a row for each property."""
     arrays = ", ".join(f"{name} ({info.dtype})" for name, info in meta.arrays.items())
     kept = f"{meta.num_patches:,} of {_size(meta.patch_size)} kept of {meta.num_windows:,} windows"
+    carried = ", ".join(f"{name} ({kind})" for name, kind in (meta.carried or {}).items())
     return [
         ("patches", f"{kept}; {arrays}"),
         *(("dropped", f"{rule.dropped:,} by {rule.name} ({rule.condition})") for rule in meta.drop_rules),
         ("layout", f"{meta.layout}, {human_bytes(meta.pixel_bytes)} of pixels"),
+        *([("columns", f"kept of the source manifest: {carried}")] if carried else []),
+        *label_rows(meta.label_counts or {}),
     ]
+
+
+def label_rows(counts: Mapping[str, LabelTotals]) -> list[tuple[str, str]]:
+    """What masks hold: a row for each label, and one for the labels that no kept window holds."""
+    rows: list[tuple[str, str]] = []
+    for array, totals in counts.items():
+        if totals.labels is None:
+            rows.append(("labels", f"{array}: too many to list; slice_manifest.csv has those of each slice"))
+            continue
+        shown = totals.labels[:_MAX_LABELS_SHOWN]
+        for place, each in enumerate(shown):
+            held = f"{each.pixels:,} pixels in {each.slices:,} slices, in {each.windows:,} kept windows"
+            rows.append(("" if place else "labels", f"{array} {each.label}: {held}"))
+        if len(totals.labels) > len(shown):
+            rows.append(("", f"{array}: and {len(totals.labels) - len(shown):,} more labels"))
+        if not totals.labels and not totals.uncounted:
+            rows.append(("labels", f"{array}: no pixel has a label"))
+        lost = [str(each.label) for each in totals.labels if not each.windows]
+        if lost:
+            rows.append(("", f"no kept window holds {array} {', '.join(lost[:_MAX_LABELS_SHOWN])}"))
+        if totals.uncounted:
+            why = f"more than {MAX_LABELS} labels in one, or numbers that are not whole"
+            rows.append(("", f"{array}: {totals.uncounted:,} slices are not counted ({why})"))
+    return rows
 
 
 def info_text(meta: PatchMeta, folder: Path) -> str:
@@ -195,6 +224,8 @@ def plan_text(plan: SplitPlan, preview: RulePreview | None, layout: str) -> str:
     rows = [("slices", f"{plan.num_slices:,}{unusable}")]
     rows += [("", problem) for problem in plan.slices["problem"].drop_nulls().head(_MAX_NAMES_SHOWN)]
     rows.append(("arrays", ", ".join(f"{name} ({info.dtype})" for name, info in plan.arrays.items())))
+    if plan.carried:
+        rows.append(("columns", f"kept: {', '.join(f'{name} ({kind})' for name, kind in plan.carried.items())}"))
     for shape in plan.shapes:
         covered = f"{100 * shape.grid.coverage:.1f} % covered"
         windows = f"{shape.slices:,} slices, {len(shape.grid):,} windows each"
@@ -209,6 +240,9 @@ def plan_text(plan: SplitPlan, preview: RulePreview | None, layout: str) -> str:
             rows.append(("rule", f"{rule.name} ({rule.condition}) would drop {hits}"))
         rows.append(("kept", f"{preview.kept:,} patches"))
         rows += [("left out", reason) for reason in preview.skipped[:_MAX_NAMES_SHOWN]]
+        rows += label_rows(preview.label_counts())
+    elif plan.counted:
+        rows.append(("labels", f"of {', '.join(plan.counted)}: --count-labels reads them and shows how many there are"))
     sizes = ", ".join(f"{name} {human_bytes(summary['pixel_bytes'][name])}" for name in LAYOUTS)
     rows.append(("pixels", f"{sizes} (before rules)"))
     rows.append(("first", ", ".join(f"{each}.npy" for each in summary["first_patch_ids"]) or "no window at all"))

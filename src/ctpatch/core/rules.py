@@ -9,7 +9,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import lru_cache, reduce
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import sqlglot
@@ -80,14 +80,28 @@ class CompiledRules:
         return hits
 
 
-def compile_rules(rules: Sequence[Rule]) -> CompiledRules:
-    """Make rules ready to judge windows.
+class Further(NamedTuple):
+    """Names, in small letters, that an expression may hold beside those of rules: of numbers, and of texts."""
+
+    numbers: tuple[str, ...] = ()
+    texts: tuple[str, ...] = ()
+
+    def names(self) -> str:
+        """All that an expression may name, for messages."""
+        return ", ".join((*rule_columns(), *self.numbers, *self.texts))
+
+
+NOTHING_FURTHER = Further()
+
+
+def compile_rules(rules: Sequence[Rule], further: Further = NOTHING_FURTHER) -> CompiledRules:
+    """Make rules ready to judge windows; conditions may hold `further` columns where what they judge has them.
 
     Raises:
         RuleError: a condition has a syntax error, names an unknown column, or looks at more than its own row.
     """
     return CompiledRules(
-        tuple(rule.name for rule in rules), tuple(_compile(rule.name, rule.condition) for rule in rules)
+        tuple(rule.name for rule in rules), tuple(_compile(rule.name, rule.condition, further) for rule in rules)
     )
 
 
@@ -104,12 +118,12 @@ def opposite(rule: Rule) -> Rule:
 
 
 @lru_cache(maxsize=256)
-def _compile(name: str, condition: str) -> _Evaluate:
+def _compile(name: str, condition: str, further: Further) -> _Evaluate:
     fault = f"rule {name!r}: {condition!r}"
     example = "is no SQL condition{}; write for example 'std < 0.01'"
     tree = _parse(condition, fault, example)
     with _deep_calls(fault):
-        evaluate, is_condition = _translate(tree, fault)
+        evaluate, is_condition = _translate(tree, fault, further)
     if not is_condition:
         raise RuleError(f"{fault} is a number, not a condition: compare it with something, as in 'std < 0.01'")
     return evaluate
@@ -152,13 +166,13 @@ def _deep_calls(fault: str) -> Iterator[None]:
         raise _too_deep(fault) from None
 
 
-def _translate(node: exp.Expression, fault: str) -> tuple[_Evaluate, bool]:
+def _translate(node: exp.Expression, fault: str, further: Further) -> tuple[_Evaluate, bool]:
     """A function of the columns that computes the node, and whether it gives true or false."""
     kind = type(node)
     if isinstance(node, exp.Paren):
-        return _translate(node.this, fault)
+        return _translate(node.this, fault, further)
     if isinstance(node, exp.Column):
-        return _column(node, fault), False
+        return _column(node, fault, further), False
     if isinstance(node, exp.Boolean):
         truth = bool(node.this)
         return lambda _: truth, True
@@ -168,20 +182,24 @@ def _translate(node: exp.Expression, fault: str) -> tuple[_Evaluate, bool]:
         except ValueError:
             raise RuleError(f"{fault} holds {str(node.this)[:60]!r}, which is no number; write it as 0.01") from None
         return lambda _: number, False
+    if isinstance(node, exp.EQ | exp.NEQ | exp.In) and (compared := _text_comparison(node, fault, further)):
+        return compared, True
     if kind in _UFUNCS and not any(node.args.get(extra) for extra in ("decimals", "to")):
         ufunc, takes, gives = _UFUNCS[kind]
-        parts = [_operand(part, fault, condition=takes) for part in (node.this, node.expression)[: ufunc.nin]]
+        parts = [_operand(part, fault, further, condition=takes) for part in (node.this, node.expression)[: ufunc.nin]]
         return lambda columns: ufunc(*(part(columns) for part in parts)), gives
     if kind in _HORIZONTAL:
         ufunc = _HORIZONTAL[kind]
-        parts = [_operand(part, fault, condition=False) for part in (node.this, *node.expressions)]
+        parts = [_operand(part, fault, further, condition=False) for part in (node.this, *node.expressions)]
         return lambda columns: reduce(ufunc, (part(columns) for part in parts)), False
     if isinstance(node, exp.Between) and not node.args.get("symmetric"):
-        value, low, high = (_operand(node.args[part], fault, condition=False) for part in ("this", "low", "high"))
+        value, low, high = (
+            _operand(node.args[part], fault, further, condition=False) for part in ("this", "low", "high")
+        )
         return lambda columns: np.logical_and(value(columns) >= low(columns), value(columns) <= high(columns)), True
     if isinstance(node, exp.In) and node.expressions:
-        value = _operand(node.this, fault, condition=False)
-        listed = [_operand(one, fault, condition=False) for one in node.expressions]
+        value = _operand(node.this, fault, further, condition=False)
+        listed = [_operand(one, fault, further, condition=False) for one in node.expressions]
         return lambda columns: reduce(np.logical_or, (value(columns) == one(columns) for one in listed)), True
     raise _refusal(node, fault)
 
@@ -207,32 +225,65 @@ def _sql(node: exp.Expression) -> str:
         return type(node).__name__
 
 
-def _column(node: exp.Column, fault: str) -> _Evaluate:
+def _text_comparison(node: exp.EQ | exp.NEQ | exp.In, fault: str, further: Further) -> _Evaluate | None:
+    """What compares a column of texts with texts; None where neither side is such a column."""
+    sides = [node.this, *(node.expressions if isinstance(node, exp.In) else [node.expression])]
+    places = [place for place, side in enumerate(sides) if _is_text_column(side, further)]
+    if not places:
+        return None
+    column = sides.pop(places[0])
+    if not sides or not all(isinstance(side, exp.Literal) and side.is_string for side in sides):
+        raise RuleError(
+            f"{fault} compares the text {column.name!r} with something else; wanted texts in single quotes, as in "
+            f"\"{column.name} = 'A'\" or \"{column.name} IN ('A', 'B')\""
+        )
+    name, texts = column.name.lower(), [side.this for side in sides]
+
+    def equal(columns: Columns) -> Any:
+        return reduce(np.logical_or, (columns[name] == text for text in texts))
+
+    if not isinstance(node, exp.NEQ):
+        return equal
+    # As in SQL, an empty cell neither equals a text nor differs from it.
+    nothing: Any = None
+    return lambda columns: np.logical_and(~equal(columns), np.not_equal(columns[name], nothing))
+
+
+def _is_text_column(node: Any, further: Further) -> bool:
+    return isinstance(node, exp.Column) and not node.table and node.name.lower() in further.texts
+
+
+def _column(node: exp.Column, fault: str, further: Further) -> _Evaluate:
     name = node.name.lower()
-    if name not in rule_columns() or node.table:
-        raise RuleError(f"{fault} names an unknown column {_sql(node)!r}; known are {', '.join(rule_columns())}")
+    if name in further.texts and not node.table:
+        raise RuleError(f"{fault} takes {name!r} for a number, it is a text; compare it, as in \"{name} = 'A'\"")
+    if (name not in rule_columns() and name not in further.numbers) or node.table:
+        raise RuleError(f"{fault} names an unknown column {_sql(node)!r}; known are {further.names()}")
 
     def values(columns: Columns) -> Any:
         if name not in columns:
             raise RuleError(
-                f"{fault} names the column {name!r}, which this set does not have: it is older than the column; "
-                f"known are {', '.join(columns)}; build the set again to have it"
+                f"{fault} names the column {name!r}, which is not there; known are {', '.join(columns)}. A set "
+                "that is older than a column does not have it (build it again), nor has a whole slice what only its "
+                "windows have"
             )
         return columns[name]
 
     return values
 
 
-def _operand(node: exp.Expression, fault: str, *, condition: bool) -> _Evaluate:
-    evaluate, is_condition = _translate(node, fault)
+def _operand(node: exp.Expression, fault: str, further: Further, *, condition: bool) -> _Evaluate:
+    evaluate, is_condition = _translate(node, fault, further)
     if is_condition is not condition:
         wanted = "a condition" if condition else "a number"
         raise RuleError(f"{fault} needs {wanted} where it has {_sql(node)!r}")
     return evaluate
 
 
-def compile_number(name: str, expression: str) -> Callable[[Columns], NDArray[np.float64]]:
-    """Make a numeric expression ready, for example `std * (1 - air_fraction)`.
+def compile_number(
+    name: str, expression: str, further: Further = NOTHING_FURTHER
+) -> Callable[[Columns], NDArray[np.float64]]:
+    """Make a numeric expression ready, for example `std * (1 - air_fraction)`; it may hold `further` numbers.
 
     Raises:
         RuleError: it has a syntax error, names an unknown column, or is a condition.
@@ -240,7 +291,7 @@ def compile_number(name: str, expression: str) -> Callable[[Columns], NDArray[np
     fault = f"{name} {expression!r}"
     tree = _parse(expression, fault, "is no SQL expression{}; write for example 'std'")
     with _deep_calls(fault):
-        evaluate = _operand(tree, fault, condition=False)
+        evaluate = _operand(tree, fault, further, condition=False)
 
     def number(columns: Columns) -> NDArray[np.float64]:
         count = len(next(iter(columns.values())))

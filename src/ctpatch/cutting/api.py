@@ -2,20 +2,25 @@
 
 import os
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 
 from ctpatch.config import BuildConfig, PatchConfig
+from ctpatch.cutting.output import PATCH_SET
 from ctpatch.cutting.plan import SplitPlan, plan_split, tell_notes
 from ctpatch.cutting.result import BuildResult
 from ctpatch.cutting.work import CutWork, make_set
-from ctpatch.errors import UsageError
+from ctpatch.errors import FormatError, UsageError
 from ctpatch.events import Listener, Notice, ignore
 from ctpatch.files.atomic import given_path
+from ctpatch.format.carried import Kind, kept_columns
 from ctpatch.format.manifest_columns import array_names
+from ctpatch.format.meta import PATCH_META, read_meta
 from ctpatch.format.source_manifest import Reading
 from ctpatch.format.splits import SourcePath, as_sources, find_splits
 from ctpatch.words import LayoutName, OnError
 from ctpatch.work.executors.choose import AnyExecutor, as_executor
+from ctpatch.work.folder import unfinished
 
 
 def build(
@@ -24,6 +29,7 @@ def build(
     *,
     layout: LayoutName = "files",
     arrays: str | Sequence[str] | None = None,
+    keep_columns: str | Sequence[str] | None = None,
     workers: int = 1,
     out: str | os.PathLike[str] | None = None,
     data_root: str | os.PathLike[str] | None = None,
@@ -44,6 +50,9 @@ def build(
         config: geometry, range and rules; None takes the defaults.
         layout: how patches lie on disk: `files`, `shards`, `slices` or `index`, or one that was registered.
         arrays: which columns of the manifests are arrays, as `image,target` or a list; None takes those that they have.
+        keep_columns: which further columns of the manifests the set keeps, as `series,dose` or a list; `none` keeps
+            none. A type can follow a name: `dose:float64`, `site:text`. None keeps all further columns of a split that
+            `prepare` wrote, and none of others; a build that was begun keeps those it was begun with.
         workers: processes that cut, on this machine.
         out: the set's folder (for several splits: the folder above); None takes `DATA_ROOT/patches/<dataset>/<split>`.
         data_root: what paths in manifests are relative to; None takes the folder above `prepared`.
@@ -68,7 +77,7 @@ def build(
     """
     options = BuildConfig(layout=layout, workers=workers, on_error=on_error, overwrite=overwrite, strict=strict)
     chosen = as_executor(executor, workers)
-    planned = plan_outputs(source, config, options, out, data_root, arrays)
+    planned = plan_outputs(source, config, options, out, data_root, arrays, keep_columns)
     tell_notes((each for each, _ in planned), listener)
     for each, _ in planned:
         if hint := each.many_files_hint(layout):
@@ -84,6 +93,7 @@ def plan_outputs(
     out: str | os.PathLike[str] | None,
     data_root: str | os.PathLike[str] | None,
     arrays: str | Sequence[str] | None = None,
+    keep_columns: str | Sequence[str] | None = None,
 ) -> list[tuple[SplitPlan, Path]]:
     """The plan of each split that is meant, and the folder its set goes to; see `build`."""
     sources = as_sources(source)
@@ -98,13 +108,27 @@ def plan_outputs(
     for each, folder in zip(splits, folders, strict=True):
         if folder.resolve() == each.manifest.parent:
             raise UsageError(f"--out is the folder of the slices of {each.name}; choose another one for the patches")
-    skip, patch_config, reading = (
-        options.on_error == "skip",
-        config or PatchConfig(),
-        Reading(arrays=array_names(arrays)),
-    )
-    plans = [plan_split(each, patch_config, skip_faulty=skip, reading=reading) for each in splits]
-    return list(zip(plans, folders, strict=True))
+    skip, patch_config = options.on_error == "skip", config or PatchConfig()
+    reading, kept = Reading(arrays=array_names(arrays)), kept_columns(keep_columns)
+    planned = []
+    for each, folder in zip(splits, folders, strict=True):
+        known = kept if kept is not None or options.overwrite else _kept_before(folder)
+        plan = plan_split(each, patch_config, skip_faulty=skip, reading=replace(reading, carried=known))
+        planned.append((plan, folder))
+    return planned
+
+
+def _kept_before(folder: Path) -> dict[str, Kind | None] | None:
+    """No columns where a set keeps none that stands in the folder, or was begun there, perhaps by an earlier version.
+
+    Else None: the manifest decides. A folder that cannot be read is refused later.
+    """
+    try:
+        return None if read_meta(folder / PATCH_META).carried else {}
+    except (OSError, FormatError):
+        pass
+    options = unfinished(folder, PATCH_SET.record).get("options")
+    return {} if isinstance(options, dict) and not options.get("carried") else None
 
 
 def tell_outside(planned: Sequence[tuple[SplitPlan, Path]], listener: Listener) -> None:

@@ -89,9 +89,10 @@ def _touched_ns(status: os.stat_result) -> int:
 def changed_sources(folder: Path, meta: PatchMeta, plan: SplitPlan, *, strict: bool) -> list[str]:
     """What makes a plan's slices others than those a finished set was cut from; nothing where they are the same."""
     arrays = tuple(meta.arrays)
-    recorded = read_table(folder / SLICE_MANIFEST, schema_of(SLICE_MANIFEST, arrays))
+    recorded = read_table(folder / SLICE_MANIFEST, schema_of(SLICE_MANIFEST, arrays, meta.slice_columns))
     since = (folder / SLICE_MANIFEST).stat().st_mtime_ns
     columns = ["slice_index", "src_path", "height", "width", "src_dtype", *map(source_column, arrays[1:])]
+    columns += meta.carried or {}
     before, now = recorded.select(columns), plan.slices.select(columns)
     if not before.equals(now):
         return [_first_difference(before, now)]

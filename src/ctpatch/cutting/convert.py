@@ -14,6 +14,7 @@ from numpy.typing import NDArray
 
 from ctpatch.config import BuildConfig, PatchConfig, Rule
 from ctpatch.core.grid import Grid, make_grid
+from ctpatch.core.label_counts import LabelCounts, read_labels, windows_with
 from ctpatch.core.patches import pad_slice, paste
 from ctpatch.core.rules import compile_rules, opposite
 from ctpatch.cutting.cut import complete_part
@@ -27,7 +28,14 @@ from ctpatch.errors import FormatError, UsageError
 from ctpatch.events import Listener, ignore
 from ctpatch.files.atomic import given_path
 from ctpatch.files.digest import json_digest
-from ctpatch.format.columns import digest_column, recorded_statistics, rule_values, source_column
+from ctpatch.format.columns import (
+    digest_column,
+    labels_column,
+    pixels_column,
+    recorded_statistics,
+    rule_values,
+    source_column,
+)
 from ctpatch.format.meta import MANIFEST_DIR, PatchMeta
 from ctpatch.format.splits import SplitSource
 from ctpatch.format.tables import PATCH_MANIFEST, REJECTED_PATCHES, STATUS_OK
@@ -160,6 +168,7 @@ def _plan(ps: PatchSet, keep: str | None) -> SplitPlan:
         "height",
         "width",
         "src_dtype",
+        *(ps.meta.carried or {}),
         pl.when(pl.col("status") == STATUS_OK).then(None).otherwise(pl.col("reason")).alias("problem"),
     )
     return SplitPlan(
@@ -169,6 +178,8 @@ def _plan(ps: PatchSet, keep: str | None) -> SplitPlan:
         dict(ps.meta.arrays),
         beside=ps.meta.source_paths == MANIFEST_DIR,
         num_clipped=ps.meta.num_clipped or 0,
+        carried=ps.meta.carried or {},
+        uncounted=frozenset(ps.arrays) - frozenset(ps.meta.label_counts or {}),
     )
 
 
@@ -197,16 +208,37 @@ def _piece(
             "run ctpatch verify"
         )
     images, padded = _pixels(ps, job, record, kept, grid)
+    hits = _hits(job.config, windows, dropped)
     return CutSlice(
         task=task,
         grid=grid,
         statistics={name: windows[name].to_numpy() for name in recorded_statistics(windows)},
-        hits=_hits(job.config, windows, dropped),
+        hits=hits,
         bounds=(record["min"], record["max"]),
         digests=tuple(record[digest_column(array)] for array in ps.arrays),
         images=images,
         padded=padded,
+        labels={
+            array: _labels(record, array, image, grid, hits < 0)
+            for array, image in zip(ps.arrays, padded, strict=True)
+            if array in job.counted
+        },
     )
+
+
+def _labels(
+    record: dict[str, Any], array: str, padded: NDArray[Any], grid: Grid, kept: NDArray[np.bool_]
+) -> LabelCounts:
+    """What is on record of a slice's labels; only windows are counted anew, which the pixels at hand suffice for."""
+    above, text = record[pixels_column(array)], record[labels_column(array)]
+    try:
+        pixels = None if text is None else read_labels(text)
+    except ValueError as error:
+        raise FormatError(
+            f"slice_manifest.csv, slice {record['slice_index']}, column {labels_column(array)}: {error}; run ctpatch "
+            "verify"
+        ) from None
+    return LabelCounts(above, pixels, windows_with(padded, grid, kept, pixels or ()))
 
 
 def _hits(config: PatchConfig, windows: pl.DataFrame, dropped: pl.DataFrame) -> NDArray[np.int16]:

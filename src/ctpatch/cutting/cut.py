@@ -16,6 +16,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ctpatch.core.grid import Grid, make_grid
+from ctpatch.core.label_counts import LabelCounts, count_labels
 from ctpatch.core.patches import pad_slice
 from ctpatch.core.rounding import ROUNDING_STEPS, is_rounding, rounding_margin, shown_number, without_rounding
 from ctpatch.core.rules import CompiledRules, compile_rules
@@ -241,8 +242,17 @@ def cut_slice(job: Job, task: SliceTask, read: ReadSlice, grid: Grid, rules: Com
         digests=read.digests,
         images=read.images,
         padded=read.padded,
+        labels=_labels(job, read.padded, grid, hits < 0),
         mismatch=_stated_mismatch(task, read.bounds[0]),
     )
+
+
+def _labels(job: Job, padded: Images, grid: Grid, kept: NDArray[np.bool_]) -> dict[str, LabelCounts]:
+    return {
+        array: count_labels(image, grid, kept)
+        for array, image in zip(job.arrays, padded, strict=True)
+        if array in job.counted
+    }
 
 
 def _check_range(

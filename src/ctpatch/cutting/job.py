@@ -1,10 +1,13 @@
 """What all parts of a build share; small, and safe to send to another process or machine."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 
 from ctpatch.config import PatchConfig
+from ctpatch.format.carried import Kind, carried_columns
+from ctpatch.format.columns import Column, label_columns
 from ctpatch.format.meta import STATE_FOLDER, ArrayInfo
+from ctpatch.format.tables import Schema, schema_of
 from ctpatch.layouts import layout_of
 from ctpatch.words import LayoutName, OnError
 
@@ -24,6 +27,8 @@ class Job:
         plan_digest: what a receipt must agree with.
         on_error: whether a faulty slice stops the part.
         strict: compare digests of sources before a receipt is trusted.
+        carried: the columns of the source manifest that are kept, with their types.
+        counted: the arrays whose labels are counted.
     """
 
     data_root: Path
@@ -36,11 +41,22 @@ class Job:
     plan_digest: str
     on_error: OnError
     strict: bool
+    carried: dict[str, Kind] = field(default_factory=dict)
+    counted: tuple[str, ...] = ()
 
     @property
     def state(self) -> Path:
         """The folder of receipts."""
         return self.folder / STATE_FOLDER
+
+    @property
+    def slice_columns(self) -> list[Column]:
+        """The columns of the slice manifest behind those of the arrays."""
+        return [*label_columns(self.counted), *carried_columns(self.carried)]
+
+    def schema(self, table: str) -> Schema:
+        """The columns of one of the three tables, in order."""
+        return schema_of(table, tuple(self.arrays), self.slice_columns)
 
     def resolve_patch(self, path: str) -> str:
         """Where a patch's file is: below the set's folder, or below the data root where the set has no pixels."""

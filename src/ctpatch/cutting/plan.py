@@ -1,6 +1,6 @@
 """What a build would do: slices, windows, bytes, names, coverage, and the parts it is done in."""
 
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
 from itertools import islice
@@ -15,17 +15,17 @@ from ctpatch.core.rules import compile_rules
 from ctpatch.errors import ConfigError, SourceManifestError
 from ctpatch.events import Listener, Notice, ignore
 from ctpatch.files.digest import json_digest, text_digest
+from ctpatch.format.carried import Kind, kept_columns
 from ctpatch.format.columns import source_column
 from ctpatch.format.manifest_columns import array_names
 from ctpatch.format.meta import ArrayInfo, one_or_pair
+from ctpatch.format.slice_headers import array_infos, scan_headers
 from ctpatch.format.source_manifest import (
     AS_WRITTEN,
     PIECE_ROWS,
     Reading,
     SourceTable,
-    is_labels,
     read_source_manifest,
-    scan_headers,
 )
 from ctpatch.format.splits import SourcePath, SplitSource, as_sources, find_splits
 from ctpatch.format.tables import patch_id
@@ -55,6 +55,7 @@ class SliceTask:
     shape: tuple[int, int]
     src_dtype: str
     problem: str | None
+    carried: tuple[str | int | float | None, ...] = ()
 
     @property
     def name(self) -> str:
@@ -98,6 +99,8 @@ class SplitPlan:
         beside: whether the manifest's paths are relative to its own folder; those in `slices` never are.
         notes: what a user should know of the manifest.
         num_clipped: of a finished set that is the source: slices in which values were clipped when it was built.
+        carried: the columns of the source manifest that the set keeps, with their types; `slices` has them.
+        uncounted: arrays of labels whose labels are not counted; of a set of an earlier version that is the source.
     """
 
     source: SplitSource
@@ -108,6 +111,8 @@ class SplitPlan:
     beside: bool = False
     notes: tuple[str, ...] = ()
     num_clipped: int = 0
+    carried: Mapping[str, Kind] = field(default_factory=dict)
+    uncounted: frozenset[str] = frozenset()
     _grids: dict[tuple[int, int], Grid] = field(default_factory=dict, init=False, repr=False, compare=False)
 
     @cached_property
@@ -125,6 +130,11 @@ class SplitPlan:
         if shape not in self._grids:
             self._grids[shape] = make_grid(*shape, self.config)
         return self._grids[shape]
+
+    @property
+    def counted(self) -> tuple[str, ...]:
+        """The arrays whose labels the build counts."""
+        return tuple(name for name, info in self.arrays.items() if info.labels and name not in self.uncounted)
 
     @property
     def num_slices(self) -> int:
@@ -208,9 +218,11 @@ class SplitPlan:
     def tasks(self) -> Iterator[SliceTask]:
         """The slices one by one, in the manifest's order."""
         columns = ("slice_index", "patient_id", "stated_min", "stated_max", "height", "width", "src_dtype", "problem")
-        for row in self.slices.select(*columns, *map(source_column, self.arrays)).iter_rows():
+        last = len(columns) + len(self.arrays)
+        for row in self.slices.select(*columns, *map(source_column, self.arrays), *self.carried).iter_rows():
             index, patient, low, high, height, width, dtype, problem = row[: len(columns)]
-            yield SliceTask(index, row[len(columns) :], patient, low, high, (height, width), dtype, problem)
+            paths, carried = row[len(columns) : last], row[last:]
+            yield SliceTask(index, paths, patient, low, high, (height, width), dtype, problem, carried)
 
     def parts(self, layout: LayoutName, begins: Callable[[SliceTask], bool] | None = None) -> Iterator[Part]:
         """The parts of a build, one by one; they depend on the slices and the layout, never on the workers.
@@ -249,14 +261,14 @@ class SplitPlan:
     def digest(self) -> str:
         """Digest of all that decides the work, save the pixels: resume compares it."""
         described = self.slices.drop("stated_min", "stated_max", "problem")
-        return json_digest(
-            {
-                "config": self.config.model_dump(mode="json"),
-                "arrays": {name: info.model_dump() for name, info in self.arrays.items()},
-                "slices": text_digest(described.write_csv()),
-                "split": [self.source.dataset, self.source.split, self.source.manifest_path],
-            }
-        )
+        content = {
+            "config": self.config.model_dump(mode="json"),
+            "arrays": {name: info.model_dump() for name, info in self.arrays.items()},
+            "slices": text_digest(described.write_csv()),
+            "split": [self.source.dataset, self.source.split, self.source.manifest_path],
+        }
+        # The same text can be a number or a text, and earlier versions kept no columns.
+        return json_digest(content | ({"carried": dict(self.carried)} if self.carried else {}))
 
     def summary(self) -> dict[str, Any]:
         """The plan as plain values, for programs."""
@@ -269,6 +281,7 @@ class SplitPlan:
             "num_windows": self.num_windows,
             "slices_without_windows": self.slices_without_windows,
             "arrays": list(self.arrays),
+            "carried": dict(self.carried),
             "notes": list(self.notes),
             "shapes": [
                 {
@@ -294,6 +307,7 @@ def plan(
     config: PatchConfig | None = None,
     *,
     arrays: str | Sequence[str] | None = None,
+    keep_columns: str | Sequence[str] | None = None,
     data_root: SourcePath | None = None,
     skip_faulty: bool = False,
     listener: Listener = ignore,
@@ -304,18 +318,19 @@ def plan(
         source: a split's folder, a dataset's folder or a manifest; or a list of such.
         config: geometry, range and rules.
         arrays: which columns are arrays, as `image,target` or a list; None takes those that the manifest has.
+        keep_columns: which further columns of the manifests the set keeps; as for `build`.
         data_root: what paths in manifests are relative to; None takes the folder above `prepared`.
         skip_faulty: count slices that cannot be used instead of raising an error.
         listener: is told what a user should know of the manifests.
 
     Raises:
-        ConfigError: an option makes no sense, or a manifest has no column of an array that was asked for.
+        ConfigError: an option makes no sense, or a manifest has no column that was asked for.
         UsageError: nothing fitting is there.
         SourceManifestError: a manifest breaks the rules of its format.
         NpyError: a slice cannot be used.
     """
     splits, cfg = find_splits(as_sources(source), data_root), config or PatchConfig()
-    reading = Reading(arrays=array_names(arrays))
+    reading = Reading(arrays=array_names(arrays), carried=kept_columns(keep_columns))
     plans = [plan_split(split, cfg, skip_faulty=skip_faulty, reading=reading) for split in splits]
     tell_notes(plans, listener)
     return plans
@@ -350,11 +365,9 @@ def plan_split(
 
     table = read_source_manifest(source, look, reading)
     slices = table.frame
-    arrays = {"image": ArrayInfo(dtype="float32", labels=False)}
-    for array in table.arrays[1:]:
-        arrays[array] = _array_info(array, slices, source)
+    arrays = array_infos(table, slices, source)
     slices = slices.drop(f"{array}_dtype" for array in table.arrays[1:])
-    made = SplitPlan(source, cfg, slices, arrays, beside=bool(table.folder), notes=table.notes)
+    made = SplitPlan(source, cfg, slices, arrays, beside=bool(table.folder), notes=table.notes, carried=table.carried)
     for each in made.shapes:
         if len(each.grid) > MAX_WINDOWS_PER_SLICE:
             raise ConfigError(
@@ -363,21 +376,3 @@ def plan_split(
                 "use a larger stride"
             )
     return made
-
-
-def _array_info(array: str, slices: pl.DataFrame, source: SplitSource) -> ArrayInfo:
-    """The dtype an array's patches have: float32, or its own where it holds labels."""
-    usable = slices.filter(pl.col("problem").is_null())
-    dtypes = usable[f"{array}_dtype"].unique(maintain_order=True).to_list()
-    kinds = {"f" if dtype.startswith("float") else "i" for dtype in dtypes}
-    labels = is_labels(array) or kinds == {"i"}
-    if not labels and kinds <= {"f"}:
-        return ArrayInfo(dtype="float32", labels=False)
-    native = ["float32" if dtype.startswith("float") else dtype for dtype in dtypes]
-    if len(set(native)) > 1:
-        first = usable.filter(pl.col(f"{array}_dtype") == dtypes[1]).row(0, named=True)
-        raise SourceManifestError(
-            f"{source.manifest_path}, column {array}_path: {first[f'{array}_path']} is {dtypes[1]}, those before are "
-            f"{dtypes[0]}; the {array} of a split needs one dtype"
-        )
-    return ArrayInfo(dtype=native[0] if native else "uint8", labels=True)

@@ -9,10 +9,12 @@ from ctpatch.config import BuildConfig
 from ctpatch.core.rules import compile_rules
 from ctpatch.cutting.cut import cut_slices, rule_columns
 from ctpatch.cutting.job import Job
+from ctpatch.cutting.label_totals import LabelSums, add_labels, label_totals
 from ctpatch.cutting.plan import Part, SplitPlan
 from ctpatch.cutting.work import CutWork
 from ctpatch.errors import WorkerLostError
 from ctpatch.events import Listener, WorkAdvanced, WorkFinished, WorkStarted, ignore
+from ctpatch.format.meta import LabelTotals
 from ctpatch.words import OnError
 from ctpatch.work.executors.base import Done, Failed
 from ctpatch.work.executors.choose import local_executor
@@ -28,6 +30,7 @@ class RulePreview:
         first: for each rule how many windows it would be on record for (the first that hits).
         alone: for each rule how many windows it would drop if it were the only one.
         skipped: slices that cannot be used.
+        labels, uncounted: for each array of labels what its slices hold; see `CutReceipt`.
     """
 
     windows: int = 0
@@ -35,10 +38,18 @@ class RulePreview:
     first: Counter[str] = field(default_factory=Counter)
     alone: Counter[str] = field(default_factory=Counter)
     skipped: list[str] = field(default_factory=list)
+    labels: dict[str, LabelSums] = field(default_factory=dict)
+    uncounted: Counter[str] = field(default_factory=Counter)
 
     def as_dict(self) -> dict[str, Any]:
         """The counts as plain values, for programs."""
-        return asdict(self) | {"first": dict(self.first), "alone": dict(self.alone)}
+        counts = {array: totals.model_dump(mode="json") for array, totals in self.label_counts().items()}
+        mine = {name: value for name, value in asdict(self).items() if name not in {"labels", "uncounted"}}
+        return mine | {"first": dict(self.first), "alone": dict(self.alone), "label_counts": counts}
+
+    def label_counts(self) -> dict[str, LabelTotals]:
+        """What each array of labels holds; the windows are those that no rule hits."""
+        return label_totals(list(self.labels), self.labels, self.uncounted)
 
     def add(self, other: "RulePreview") -> None:
         """Add what another run of slices gave."""
@@ -47,6 +58,9 @@ class RulePreview:
         self.first.update(other.first)
         self.alone.update(other.alone)
         self.skipped.extend(other.skipped)
+        for array, sums in other.labels.items():
+            add_labels(self.labels.setdefault(array, {}), ((label, *counts) for label, counts in sums.items()))
+        self.uncounted.update(other.uncounted)
 
 
 def preview_rules(
@@ -79,13 +93,16 @@ def preview_rules(
 
 def _preview_part(job: Job, part: Part) -> RulePreview:
     rules = compile_rules(job.config.drop)
-    found = RulePreview()
+    found = RulePreview(labels={array: {} for array in job.counted})
     for piece in cut_slices(job, part):
         if piece.reason is not None:
             found.skipped.append(piece.reason)
             continue
         found.windows += len(piece.grid)
         found.kept += int((piece.hits < 0).sum())
+        for array, counts in piece.labels.items():
+            found.uncounted[array] += counts.pixels is None
+            add_labels(found.labels[array], counts.rows())
         if rules.names:
             every = rules.all_hits(rule_columns(piece.task.slice_index, piece.grid, piece.statistics))
             for number, name in enumerate(rules.names):

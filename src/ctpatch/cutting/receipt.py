@@ -11,7 +11,7 @@ from ctpatch.cutting.job import Job
 from ctpatch.cutting.plan import Part
 from ctpatch.errors import CtPatchError
 from ctpatch.files.digest import file_digest
-from ctpatch.format.tables import TABLES, read_table, schema_of
+from ctpatch.format.tables import TABLES, read_table
 from ctpatch.layouts import layout_of
 from ctpatch.work.receipt import Receipt
 
@@ -33,6 +33,8 @@ class CutReceipt(Receipt):
         converted: dtypes other than float32 that were converted.
         without_windows: slices smaller than a patch.
         clipped: slices in which values were clipped that lay outside the range by rounding.
+        labels: for each array of labels: each label with its pixels, the slices and the kept windows that hold it.
+        uncounted: for each of these arrays the slices whose labels were not counted one by one.
     """
 
     num_slices: int
@@ -50,6 +52,8 @@ class CutReceipt(Receipt):
     converted: list[str]
     without_windows: list[str]
     clipped: list[str] = field(default_factory=list)
+    labels: dict[str, list[tuple[int, int, int, int]]] = field(default_factory=dict)
+    uncounted: list[int] = field(default_factory=list)
 
 
 def trusted_receipt(job: Job, part: Part, *, check_sources: bool) -> CutReceipt | None:
@@ -60,11 +64,21 @@ def trusted_receipt(job: Job, part: Part, *, check_sources: bool) -> CutReceipt 
     """
     receipt = CutReceipt.of_plan(job.state, part.number, job.plan_digest)
     indices = [task.slice_index for task in part.tasks]
-    if receipt is None or receipt.num_skipped or [source[0] for source in receipt.sources] != indices:
+    if (
+        receipt is None
+        or not counts_labels(job, receipt)
+        or receipt.num_skipped
+        or [source[0] for source in receipt.sources] != indices
+    ):
         return None
     if check_sources:
         refuse_changed_sources(job, part, receipt.sources, receipt.started_ns, strict=job.strict)
     return receipt if _outputs_hold(job, part, receipt) else None
+
+
+def counts_labels(job: Job, receipt: CutReceipt) -> bool:
+    """Whether a part has counted the labels of a set; one of an earlier version has not, and its rows lack columns."""
+    return list(receipt.labels) == list(job.counted)
 
 
 def _outputs_hold(job: Job, part: Part, receipt: CutReceipt) -> bool:
@@ -73,8 +87,7 @@ def _outputs_hold(job: Job, part: Part, receipt: CutReceipt) -> bool:
             return False
         # All three are read: rows of an earlier version, with fewer columns, are made anew.
         rows, slices, _ = (
-            read_table(job.piece(part.number, table), schema_of(table, tuple(job.arrays)), has_header=False)
-            for table in TABLES
+            read_table(job.piece(part.number, table), job.schema(table), has_header=False) for table in TABLES
         )
         layout = layout_of(job.layout)
         wrong = layout.wrong_pixels(rows, slices, job.arrays, job.resolve_patch, job.config.patch_size)

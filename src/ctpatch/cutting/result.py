@@ -9,6 +9,7 @@ from typing import Literal, Self
 import polars as pl
 import xxhash
 
+from ctpatch.cutting.label_totals import LabelSums, add_labels
 from ctpatch.cutting.plan import SplitPlan
 from ctpatch.cutting.receipt import CutReceipt
 from ctpatch.format.meta import PatchMeta, source_line
@@ -36,6 +37,8 @@ class Totals:
     num_without_windows: int = 0
     num_clipped: int = 0
     dropped: Counter[str] = field(default_factory=Counter)
+    labels: dict[str, LabelSums] = field(default_factory=dict)
+    uncounted: Counter[str] = field(default_factory=Counter)
     sources: xxhash.xxh3_128 = field(default_factory=xxhash.xxh3_128)
     skipped: list[str] = field(default_factory=list)
     without_windows: list[str] = field(default_factory=list)
@@ -47,6 +50,9 @@ class Totals:
         for name in _SUMMED:
             setattr(self, name, getattr(self, name) + getattr(receipt, name))
         self.dropped.update(receipt.dropped)
+        for (array, rows), uncounted in zip(receipt.labels.items(), receipt.uncounted, strict=False):
+            add_labels(self.labels.setdefault(array, {}), rows)
+            self.uncounted[array] += uncounted
         for index, digests in receipt.sources:
             self.sources.update(source_line(index, digests))
         self.skipped.extend(receipt.skipped[: MAX_SHOWN - len(self.skipped)])

@@ -1,7 +1,7 @@
 """The rows that a part contributes to the tables, collected while its slices are cut."""
 
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from itertools import compress
 from math import prod
@@ -12,13 +12,15 @@ import polars as pl
 from numpy.typing import NDArray
 
 from ctpatch.core.grid import Grid
+from ctpatch.core.label_counts import LabelCounts
 from ctpatch.core.statistics.api import WindowStatistics
 from ctpatch.cutting.job import Job
+from ctpatch.cutting.label_totals import LabelSums, add_labels
 from ctpatch.cutting.plan import Part, SliceTask
 from ctpatch.cutting.receipt import CutReceipt
 from ctpatch.files.atomic import system_errors, write_file
 from ctpatch.files.digest import bytes_digest
-from ctpatch.format.columns import digest_column, path_column, source_column
+from ctpatch.format.columns import digest_column, labels_column, path_column, pixels_column, source_column
 from ctpatch.format.tables import (
     PATCH_MANIFEST,
     REJECTED_PATCHES,
@@ -26,7 +28,6 @@ from ctpatch.format.tables import (
     STATUS_OK,
     STATUS_SKIPPED,
     rows_to_csv,
-    schema_of,
     slice_id,
     window_id,
 )
@@ -49,6 +50,7 @@ class CutSlice:
         bounds: its smallest and largest pixel.
         digests: of each array.
         images, padded: its pixels, for each array.
+        labels: what each array of labels holds.
         mismatch: how its pixels are not what the source manifest states.
         clipped: which of its values lay outside the range by rounding, and were clipped; None where none did.
     """
@@ -62,6 +64,7 @@ class CutSlice:
     digests: tuple[str, ...] = ()
     images: Images = ()
     padded: Images = ()
+    labels: Mapping[str, LabelCounts] = field(default_factory=dict)
     mismatch: str | None = None
     clipped: str | None = None
 
@@ -136,7 +139,19 @@ class PartRows:
             converted=sorted({piece.task.src_dtype for piece in done} - {"float32"}),
             clipped=[piece.clipped for piece in done if piece.clipped is not None],
             without_windows=[piece.task.name for piece in done if not len(piece.grid)],
+            labels=self._label_rows(done),
+            uncounted=[[piece.labels[array].pixels for piece in done].count(None) for array in self.job.counted],
         )
+
+    def _label_rows(self, done: Sequence[CutSlice]) -> dict[str, list[tuple[int, int, int, int]]]:
+        """For each array of labels: each label with its pixels, the slices and the kept windows that hold it."""
+        rows = {}
+        for array in self.job.counted:
+            sums: LabelSums = {}
+            for piece in done:
+                add_labels(sums, piece.labels[array].rows())
+            rows[array] = [(label, *sums[label]) for label in sorted(sums)]
+        return rows
 
     def _hits(self) -> NDArray[np.int16]:
         return np.concatenate([piece.hits for piece in self._slices])
@@ -152,7 +167,7 @@ class PartRows:
 
     def _windows(self, table: str, which: NDArray[np.bool_], more: dict[str, list[Any]]) -> pl.DataFrame:
         """Rows for some of the windows; columns that are not known for them are null."""
-        schema = schema_of(table, tuple(self.job.arrays))
+        schema = self.job.schema(table)
         if not which.any():
             return pl.DataFrame(schema=schema)
         counts = [len(piece.grid) for piece in self._slices]
@@ -206,4 +221,10 @@ class PartRows:
         for place, array in enumerate(arrays):
             columns[source_column(array)] = [task.paths[place] for task in tasks]
             columns[digest_column(array)] = [piece.digests[place] if piece.digests else None for piece in pieces]
-        return pl.DataFrame(columns, schema_of(SLICE_MANIFEST, arrays))
+        for array in self.job.counted:
+            found = [piece.labels.get(array) for piece in pieces]
+            columns[pixels_column(array)] = [each and each.above for each in found]
+            columns[labels_column(array)] = [each and each.text() for each in found]
+        for place, name in enumerate(self.job.carried):
+            columns[name] = [task.carried[place] for task in tasks]
+        return pl.DataFrame(columns, self.job.schema(SLICE_MANIFEST))

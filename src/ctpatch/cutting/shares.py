@@ -15,7 +15,7 @@ from ctpatch.config import BuildConfig, PatchConfig
 from ctpatch.cutting.api import plan_outputs, tell_outside
 from ctpatch.cutting.output import PATCH_SET
 from ctpatch.cutting.plan import SplitPlan, plan_split, tell_notes
-from ctpatch.cutting.receipt import CutReceipt
+from ctpatch.cutting.receipt import CutReceipt, counts_labels
 from ctpatch.cutting.result import BuildResult, Totals, result_of
 from ctpatch.cutting.work import CutWork
 from ctpatch.errors import ConfigError, IncompleteError, OutputConflictError, SourceChangedError, UsageError
@@ -69,6 +69,7 @@ def build_share(
     *,
     layout: LayoutName = "files",
     arrays: str | Sequence[str] | None = None,
+    keep_columns: str | Sequence[str] | None = None,
     workers: int = 1,
     out: str | os.PathLike[str] | None = None,
     data_root: str | os.PathLike[str] | None = None,
@@ -88,6 +89,7 @@ def build_share(
         config: as for `build`, and the same in all shares, as are `layout`, `out` and `data_root`.
         layout: how patches lie on disk.
         arrays: which columns of the manifests are arrays; as for `build`, and the same in all shares.
+        keep_columns: which further columns of the manifests the set keeps; the same in all shares.
         workers: processes that cut, on this machine.
         out: the set's folder.
         data_root: what paths in manifests are relative to.
@@ -108,7 +110,7 @@ def build_share(
     which = share if isinstance(share, Share) else Share.parse(share)
     options = BuildConfig(layout=layout, workers=workers, on_error=on_error, strict=strict)
     chosen = as_executor(executor, workers)
-    planned = plan_outputs(source, config, options, out, data_root, arrays)
+    planned = plan_outputs(source, config, options, out, data_root, arrays, keep_columns)
     tell_notes((each for each, _ in planned), listener)
     tell_outside(planned, listener)
     return [_build_share(plan, folder, which, options, chosen, listener) for plan, folder in planned]
@@ -221,7 +223,8 @@ def _plan_again(
             f"the source manifest {manifest} is not below the data root; give the manifest with --source, "
             "or the data root with --data-root"
         )
-    reading = Reading(tuple(begun.names["arrays"]), begun.options.get("source_paths") == MANIFEST_DIR)
+    beside = begun.options.get("source_paths") == MANIFEST_DIR
+    reading = Reading(tuple(begun.names["arrays"]), beside, begun.options.get("carried") or {})
     return plan_split(SplitSource(dataset, split, path, root), config, skip_faulty=True, reading=reading)
 
 
@@ -241,9 +244,11 @@ def _data_root(folder: Path, source: str | os.PathLike[str] | None, data_root: s
 def _refuse_missing(work: CutWork, output: WorkFolder[PatchMeta]) -> None:
     """Raise where a part has no receipt of this plan: say which shares those parts are in, and who is at work."""
     job = work.job
-    missing = [
-        part.number for part in work.parts() if CutReceipt.of_plan(job.state, part.number, job.plan_digest) is None
-    ]
+    missing = []
+    for part in work.parts():
+        receipt = CutReceipt.of_plan(job.state, part.number, job.plan_digest)
+        if receipt is None or not counts_labels(job, receipt):
+            missing.append(part.number)
     if not missing:
         return
     held, begun = output.shares_held(), output.shares_begun()

@@ -9,6 +9,7 @@ import xxhash
 from ctpatch._version import __version__
 from ctpatch.cutting.changes import refuse_changed_sources
 from ctpatch.cutting.job import Job
+from ctpatch.cutting.label_totals import label_totals
 from ctpatch.cutting.plan import SplitPlan
 from ctpatch.cutting.receipt import CutReceipt
 from ctpatch.cutting.result import Totals
@@ -23,7 +24,7 @@ from ctpatch.format.meta import (
     now_utc,
     one_or_pair,
 )
-from ctpatch.format.tables import TABLES, header_line, schema_of
+from ctpatch.format.tables import TABLES, header_line
 from ctpatch.work.folder import WorkFolder
 from ctpatch.work.receipt import receipts_of
 
@@ -65,7 +66,7 @@ class _TableWriter:
         with system_errors("writing", table):
             self._fd = open_for_writing(str(job.state / table))
         stack.callback(os.close, self._fd)
-        self._write(header_line(schema_of(table, tuple(job.arrays))))
+        self._write(header_line(job.schema(table)))
 
     def _write(self, content: bytes) -> None:
         with system_errors("writing", self._table):
@@ -118,7 +119,7 @@ def meta_of(job: Job, plan: SplitPlan, totals: Totals, tables: dict[str, TableIn
         drop_rules=rules,
         num_rejected=totals.num_windows - totals.num_patches,
         coverage=totals.covered_pixels / totals.total_pixels if totals.total_pixels else 0.0,
-        fingerprint=fingerprint(config, plan.arrays, source_digest),
+        fingerprint=fingerprint(config, plan.arrays, source_digest, plan.slices, job.carried),
         source_digest=source_digest,
         rules_on=config.rules_on,
         num_skipped=totals.num_skipped,
@@ -128,4 +129,6 @@ def meta_of(job: Job, plan: SplitPlan, totals: Totals, tables: dict[str, TableIn
         source_paths="manifest_dir" if plan.beside else None,
         num_clipped=(totals.num_clipped or plan.num_clipped) or None,
         pixel_bytes=totals.pixel_bytes,
+        carried=job.carried or None,
+        label_counts=label_totals(job.counted, totals.labels, totals.uncounted) or None,
     )

@@ -57,10 +57,14 @@ class CutWork(Work[Part, Any, CutReceipt, PatchMeta]):
             plan_digest=f"{self.plan_digest()}-{layout}",
             on_error=options.on_error,
             strict=options.strict,
+            carried=dict(plan.carried),
+            counted=plan.counted,
         )
         described = _described(plan.config, layout, plan.arrays, source.manifest_path, source.dataset, source.split)
         if plan.beside:
             described["source_paths"] = MANIFEST_DIR
+        if plan.carried:
+            described["carried"] = dict(plan.carried)
         names = {"split": source.split, "layout": layout, "arrays": list(plan.arrays)}
         self.begun = Begun(described, self.job.plan_digest, names)
         self.totals = Totals()
@@ -93,8 +97,9 @@ class CutWork(Work[Part, Any, CutReceipt, PatchMeta]):
     def check_finished(self, folder: WorkFolder[PatchMeta], meta: PatchMeta) -> None:
         """Refuse other options, slices that are no longer what was cut, and a set with damaged files."""
         was = _described(meta.patch_config(), meta.layout, meta.arrays, meta.source_manifest, meta.dataset, meta.split)
-        was["source_paths"] = meta.source_paths
-        folder.refuse_changed(differences(was, self.begun.options) or self.changed_sources(folder.folder, meta))
+        was |= {"source_paths": meta.source_paths, "carried": dict(meta.carried or {})}
+        now = {"carried": {}, **self.begun.options}
+        folder.refuse_changed(differences(was, now) or self.changed_sources(folder.folder, meta))
         folder.refuse_damaged(self._damage(folder.folder, meta))
 
     def changed_sources(self, folder: Path, meta: PatchMeta) -> list[str]:

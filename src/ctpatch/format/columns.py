@@ -115,6 +115,34 @@ def slice_columns(arrays: Sequence[str]) -> list[Column]:
     ]
 
 
+def pixels_column(array: str) -> str:
+    """The column of a mask's labelled pixels."""
+    return f"{array}_pixels"
+
+
+def labels_column(array: str) -> str:
+    """The column of a mask's labels and how many pixels have each."""
+    return f"{array}_labels"
+
+
+def label_columns(masks: Sequence[str]) -> list[Column]:
+    """Columns of `slice_manifest.csv` behind those of the arrays: what each mask holds."""
+    return [
+        column
+        for mask in masks
+        for column in (
+            Column(pixels_column(mask), INT64, "pixels of the mask above 0", "pixels", _LEFT_OUT),
+            Column(
+                labels_column(mask),
+                TEXT,
+                '`label:pixels` of each label but 0, ascending, joined by `;`; `""` for none',
+                "pixels",
+                "slice left out, more than 32 labels, or a pixel that is no whole number",
+            ),
+        )
+    ]
+
+
 def recorded_statistics(windows: pl.DataFrame) -> list[str]:
     """The statistics that a table of windows has; a set from before one was added lacks it."""
     later = {name for name, each in STATISTICS.items() if each.since is not None}
@@ -125,4 +153,4 @@ def recorded_statistics(windows: pl.DataFrame) -> list[str]:
 def rule_values(windows: pl.DataFrame) -> dict[str, NDArray[np.float64]]:
     """What rules see of a table of windows, each `(N,)`."""
     names = (*PLACE_COLUMNS, *recorded_statistics(windows))
-    return {name: windows[name].cast(FLOAT64).to_numpy() for name in names}
+    return {name: windows[name].cast(FLOAT64).to_numpy() for name in names if name in windows.columns}

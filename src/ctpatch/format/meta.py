@@ -7,12 +7,15 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Annotated, Any, Literal, Self
 
+import polars as pl
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
 from ctpatch.config import KnownLayout, PatchConfig, Rule, check_name
 from ctpatch.errors import ConfigError, FormatError, UsageError
 from ctpatch.files.atomic import read_regular
 from ctpatch.files.digest import json_digest
+from ctpatch.format.carried import Kind, carried_columns, carried_digest, refuse_bad_names
+from ctpatch.format.columns import Column, label_columns
 from ctpatch.words import PadMode
 
 PATCH_META = "patch_meta.json"
@@ -79,6 +82,27 @@ class TableInfo(Record):
     digest: str
 
 
+class LabelTotal(Record):
+    """A label of a mask: its pixels in all slices, the slices that hold it, and the kept windows that do."""
+
+    label: int
+    pixels: Count
+    slices: Count
+    windows: Count
+
+
+class LabelTotals(Record):
+    """What a mask holds.
+
+    Attributes:
+        uncounted: slices whose labels were not counted one by one.
+        labels: each label but 0, ascending; None where there are too many.
+    """
+
+    uncounted: Count
+    labels: tuple[LabelTotal, ...] | None
+
+
 class PatchMeta(Digested):
     """Everything a reader needs to know of a set; `docs/format-1.md` describes each field."""
 
@@ -111,17 +135,23 @@ class PatchMeta(Digested):
     tables: dict[str, TableInfo]
     source_paths: Literal["manifest_dir"] | None = None
     num_clipped: Count | None = None
+    carried: dict[str, Kind] | None = None
+    label_counts: dict[str, LabelTotals] | None = None
     meta_digest: str = ""
 
     def unsaid(self) -> set[str]:
         """Fields of few sets: they are written where they have a value."""
-        return {name for name in ("source_paths", "num_clipped") if getattr(self, name) is None}
+        few = ("source_paths", "num_clipped", "carried", "label_counts")
+        return {name for name in few if getattr(self, name) is None}
 
     @model_validator(mode="after")
     def _arrays_are_there(self) -> Self:
         for name in ("image", self.rules_on):
             if name not in self.arrays:
                 raise ValueError(f"arrays: there is no {name[:100]!r} among them")
+        for name in self.label_counts or {}:
+            if name not in self.arrays or not self.arrays[name].labels:
+                raise ValueError(f"label_counts: {name[:100]!r} is no array of labels")
         return self
 
     def refuse_nonsense(self) -> None:
@@ -135,6 +165,7 @@ class PatchMeta(Digested):
         ):
             if name or what != "dataset":
                 check_name(name, what)
+        refuse_bad_names(self.carried or {}, tuple(self.arrays))
 
     def patch_config(self) -> PatchConfig:
         """The options the patches were cut with."""
@@ -142,6 +173,11 @@ class PatchMeta(Digested):
         return PatchConfig(
             drop=rules, **{name: getattr(self, name) for name in PatchConfig.model_fields if name != "drop"}
         )
+
+    @property
+    def slice_columns(self) -> list[Column]:
+        """The columns that this set's slice manifest has behind those of the arrays."""
+        return [*label_columns(list(self.label_counts or {})), *carried_columns(self.carried or {})]
 
     @property
     def path_prefix(self) -> str:
@@ -154,16 +190,26 @@ def source_line(index: int, digests: Sequence[str]) -> bytes:
     return f"{index} {' '.join(digests) or '-'}\n".encode()
 
 
-def fingerprint(config: PatchConfig, arrays: Mapping[str, ArrayInfo], source_digest: str) -> str:
-    """Digest of what decides the patches: geometry, rules and source contents, and nothing else."""
-    return json_digest(
-        {
-            "format_version": FORMAT_VERSION,
-            "config": config.model_dump(mode="json"),
-            "arrays": {name: info.model_dump() for name, info in arrays.items()},
-            "source_digest": source_digest,
-        }
-    )
+def fingerprint(
+    config: PatchConfig,
+    arrays: Mapping[str, ArrayInfo],
+    source_digest: str,
+    slices: pl.DataFrame,
+    carried: Mapping[str, Kind] | None,
+) -> str:
+    """Digest of what decides the patches: geometry, rules, source contents and kept columns, and nothing else.
+
+    The cells of kept columns are those of `slices`, a row for each slice in the order of the set.
+    """
+    decides: dict[str, Any] = {
+        "format_version": FORMAT_VERSION,
+        "config": config.model_dump(mode="json"),
+        "arrays": {name: info.model_dump() for name, info in arrays.items()},
+        "source_digest": source_digest,
+    }
+    if carried:
+        decides["carried"] = {"columns": list(carried.items()), "digest": carried_digest(slices, carried)}
+    return json_digest(decides)
 
 
 def one_or_pair(pair: tuple[int, int]) -> int | tuple[int, int]:

@@ -1,15 +1,14 @@
 """Source manifests: the slices of a split as a CSV lists them, checked, and what their headers say."""
 
-import os
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 import polars as pl
 
-from ctpatch.errors import FormatError, NpyError, SourceManifestError
-from ctpatch.files.npy import slice_header
+from ctpatch.errors import FormatError, SourceManifestError
 from ctpatch.files.paths import PathError, Root, not_plain, plain_path
+from ctpatch.format.carried import Kind, Wanted, asked_columns, further_columns, typed_columns
 from ctpatch.format.csv_text import open_csv
 from ctpatch.format.manifest_columns import (
     ARRAY_SUFFIX,
@@ -54,12 +53,14 @@ class SourceTable:
         arrays: `image` and the arrays beside it, in the manifest's order.
         folder: what the manifest's paths are relative to, from the data root; empty for the data root itself.
         notes: what a user should know of its columns and paths.
+        carried: the further columns that `frame` has, which a set keeps, with their types.
     """
 
     frame: pl.DataFrame
     arrays: tuple[str, ...]
     folder: str = ""
     notes: tuple[str, ...] = ()
+    carried: Mapping[str, Kind] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, slots=True)
@@ -69,10 +70,13 @@ class Reading:
     Attributes:
         arrays: names of the arrays that are meant, with or without `image`.
         beside: whether paths are relative to the manifest's own folder, not to the data root.
+        carried: the columns that are kept, with their types where these are known. Left to the manifest, that is all
+            further columns where `prepare` wrote it, else none.
     """
 
     arrays: tuple[str, ...] | None = None
     beside: bool | None = None
+    carried: Wanted | None = None
 
 
 AS_WRITTEN = Reading()
@@ -90,7 +94,7 @@ def read_source_manifest(
     decides what the manifest leaves open.
 
     Raises:
-        ConfigError: it has no column of an array that was asked for.
+        ConfigError: it has no column of an array that was asked for, or none that is to be kept.
         SourceManifestError: it is empty, has no column `path`, or a cell breaks the rules; names file and row.
     """
     name = source.manifest_path
@@ -110,13 +114,14 @@ def read_source_manifest(
             table = _checked(filled, source, rows, chosen)
             pieces.append(look(table))
         rows += raw.height
-    if not pieces:
+    if not pieces or chosen is None:
         raise SourceManifestError(f"{name} lists no slices: it has a header and no rows; prepare the split first")
     frame = pl.concat(pieces)
     if len(pieces) > 1:
         _refuse_repeats(frame["slice_index"], "index", name, 0)
         _refuse_repeats(frame["src_path"], "path", name, 0)
-    return replace(table, frame=frame)
+    frame, carried = typed_columns(frame, chosen.carried, name)
+    return replace(table, frame=frame, carried=carried)
 
 
 def split_manifest_csv(
@@ -158,6 +163,7 @@ class _Chosen:
     columns: Columns
     folder: str
     notes: tuple[str, ...]
+    carried: Wanted
 
 
 def _choose(raw: pl.DataFrame, source: SplitSource, reading: Reading) -> _Chosen:
@@ -171,7 +177,20 @@ def _choose(raw: pl.DataFrame, source: SplitSource, reading: Reading) -> _Chosen
     notes = list(columns.notes)
     if folder:
         notes.append(f"{name}: its paths are relative to its own folder {folder}, not to the data root")
-    return _Chosen(columns, folder, tuple(notes))
+    carried, more_notes = _choose_carried(raw, source, reading, columns)
+    return _Chosen(columns, folder, (*notes, *more_notes), carried)
+
+
+def _choose_carried(
+    raw: pl.DataFrame, source: SplitSource, reading: Reading, columns: Columns
+) -> tuple[Wanted, list[str]]:
+    arrays = ["image", *(array for array, _ in columns.arrays)]
+    if reading.carried is not None:
+        return asked_columns(raw.columns, reading.carried, arrays, source.manifest_path), []
+    if not source.is_prepared:
+        return {}, []
+    used = [columns.image, *(column for _, column in columns.arrays)]
+    return further_columns(raw, arrays, used, source.manifest_path)
 
 
 def _checked(raw: pl.DataFrame, source: SplitSource, first: int, chosen: _Chosen) -> SourceTable:
@@ -186,6 +205,7 @@ def _checked(raw: pl.DataFrame, source: SplitSource, first: int, chosen: _Chosen
     columns["patient_id"] = stripped_texts(raw, "patient_id")
     columns["stated_min"] = _numbers(raw, "min", name, first)
     columns["stated_max"] = _numbers(raw, "max", name, first)
+    columns |= {column: stripped_texts(raw, column) for column in chosen.carried}
     arrays = ("image", *(array for array, _ in chosen.columns.arrays))
     return SourceTable(pl.DataFrame(columns), arrays, folder, chosen.notes)
 
@@ -300,60 +320,3 @@ def _paths(texts: pl.Series, source: SplitSource, first: int, folder: str, cure:
             why = f"{path[:200]!r} leaves the data root through a link; copy the file, or give a --data-root above both"
             raise _refused(name, first + at, column, why)
     return paths
-
-
-def is_labels(array: str, kind: str = "f") -> bool:
-    """Whether an array beside `image` holds labels: by its name (`mask`, `lung_mask`), or whole numbers."""
-    return array != "image" and (kind in "bui" or "mask" in array.lower().split("_"))
-
-
-def scan_headers(table: SourceTable, data_root: Path, *, skip_faulty: bool) -> pl.DataFrame:
-    """Look at the header of every slice, so that a fault shows before any work is done.
-
-    Returns:
-        The table's frame with `height`, `width` (Int32; 0 where faulty), `src_dtype`, `problem` (String or null)
-        and `<array>_dtype` for the arrays beside `image`.
-
-    Raises:
-        NpyError: the first slice that cannot be used; with `skip_faulty` its `problem` is noted instead.
-    """
-    root = str(data_root) + os.sep
-    columns = ["src_path", *(f"{array}_path" for array in table.arrays[1:])]
-    rows = []
-    for paths in zip(*(table.frame[column] for column in columns), strict=True):
-        problem = None
-        shape = (0, 0)
-        found = [""] * len(columns)
-        try:
-            for place, (array, path) in enumerate(zip(table.arrays, paths, strict=True)):
-                header = slice_header(root + path, path, integers_allowed=array != "image")
-                if place == 0:
-                    shape = (header.shape[0], header.shape[1])
-                elif header.shape != shape:
-                    raise NpyError(
-                        f"{path} has shape {header.shape[0]}x{header.shape[1]}, its image {paths[0]} has "
-                        f"{shape[0]}x{shape[1]}; arrays of a slice are cut at the same windows"
-                    )
-                # As numpy.dtype takes them: float32, and `>f4` for an image in big-endian order, converted as well.
-                swapped = place == 0 and header.dtype.str.startswith(">")
-                found[place] = header.dtype.str if swapped else header.dtype.name
-        except NpyError as error:
-            if not skip_faulty:
-                raise _where_looked(error, paths, table, data_root) from None
-            problem, shape = error.message, (0, 0)
-        rows.append((*shape, found[0], problem, *found[1:]))
-    schema = {"height": pl.Int32, "width": pl.Int32, "src_dtype": pl.String, "problem": pl.String}
-    schema |= {f"{array}_dtype": pl.String for array in table.arrays[1:]}
-    return table.frame.hstack(pl.DataFrame(rows, schema, orient="row"))
-
-
-def _where_looked(error: NpyError, paths: Sequence[str], table: SourceTable, data_root: Path) -> NpyError:
-    """The error of a slice; where a file is missing, it also says where paths begin."""
-    if all(os.path.lexists(data_root / path) for path in paths):
-        return error
-    if table.folder:
-        return NpyError(f"{error.message} (paths of this manifest are relative to its own folder {table.folder})")
-    return NpyError(
-        f"{error.message} (paths are relative to the data root {data_root}, or else to the manifest's own folder; "
-        "--data-root names another one)"
-    )

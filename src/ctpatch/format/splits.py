@@ -45,6 +45,13 @@ class SplitSource:
             return self.manifest.relative_to(self.data_root).as_posix()
         return self.manifest.name
 
+    @property
+    def is_prepared(self) -> bool:
+        """Whether the manifest lies where `prepare` writes one."""
+        folder = self.manifest.parent
+        named = folder.name == self.split and self.manifest.name == manifest_name(self.split)
+        return named and os.path.isfile(folder.parent / PREPARE_META)
+
     def patches(self) -> Path:
         """Where its patch set goes, unless the user says where; refuses a folder that leaves the data root."""
         folder = self.data_root / PATCHES / self.dataset / self.split

@@ -36,15 +36,18 @@ STATUS_SKIPPED = "skipped"
 Schema = dict[str, type[pl.DataType]]
 
 
-def columns_of(table: str, arrays: Sequence[str]) -> list[Column]:
-    """Columns of one of the three tables, in order, for a set of these arrays."""
+def columns_of(table: str, arrays: Sequence[str], of_slices: Sequence[Column] = ()) -> list[Column]:
+    """Columns of one of the three tables, in order, for a set of these arrays.
+
+    `of_slices` are further ones of the slice manifest: what masks hold, and what was kept of the source manifest.
+    """
     columns = {PATCH_MANIFEST: patch_columns, REJECTED_PATCHES: rejected_columns, SLICE_MANIFEST: slice_columns}
-    return columns[table](arrays)
+    return [*columns[table](arrays), *(of_slices if table == SLICE_MANIFEST else ())]
 
 
-def schema_of(table: str, arrays: Sequence[str]) -> Schema:
+def schema_of(table: str, arrays: Sequence[str], of_slices: Sequence[Column] = ()) -> Schema:
     """The same as names and dtypes."""
-    return {column.name: column.dtype for column in columns_of(table, arrays)}
+    return {column.name: column.dtype for column in columns_of(table, arrays, of_slices)}
 
 
 def header_line(schema: Schema) -> bytes:

@@ -223,43 +223,79 @@ class ArrayReader:
             NpyError: a file is missing or damaged; names it.
             FormatError: an address points outside its file.
         """
-        if self._own_paths is None:
-            if len(which):
-                self._read_mapped(which, out)
-                if self._bounds is not None:
-                    clip_to(out, self._bounds)
+        if self._rows is not None and self._cols is not None:
+            self.read_windows(which, self._rows[which], self._cols[which], out)
+        elif self._own_paths is None:
+            self._read_items(which, out)
         elif self._kept is None or out.dtype != self._dtype:
             self._read_files(which, out, self._own_paths)
         else:
             self._read_kept(which, out, self._own_paths, *self._kept)
 
-    def _read_mapped(self, which: NDArray[np.int64], out: NDArray[Any]) -> None:
-        paths = self._paths
-        chosen, items = self._codes[which].tolist(), self._items[which].tolist()
-        stacks = {code: self._stack(paths[code]) for code in dict.fromkeys(chosen)}
-        rows, cols = self._rows, self._cols
+    def read_windows(
+        self,
+        which: NDArray[np.int64],
+        rows: NDArray[np.integer],
+        cols: NDArray[np.integer],
+        out: NDArray[Any],
+        pad_mode: PadMode | None = None,
+    ) -> None:
+        """Fill `out`, `(len(which), h, w)`, with windows that begin at other places of the slices that patches are in.
+
+        The size of the windows is that of `out`; `pad_mode` takes the place of the reader's. See `read_into`.
+        """
+        paths, size, pad_mode = self._paths, (out.shape[1], out.shape[2]), pad_mode or self._pad_mode
+        chosen, items, stacks = self._opened(which)
         code = item = 0
         try:
-            if rows is not None and cols is not None:
-                places = zip(chosen, items, rows[which].tolist(), cols[which].tolist(), strict=True)
-                for slot, (code, item, row, col) in zip(out, places, strict=True):
-                    window = window_of(stacks[code][item], row, col, self._size, self._pad_mode)
-                    if window is None:
-                        raise FormatError(
-                            f"{paths[code]} has items of shape {stacks[code].shape[1:]}, the manifest asks for the "
-                            f"window at ({row}, {col})"
-                        )
-                    slot[...] = window
-            elif any(copies_slowly(out, stack) for stack in stacks.values()):
-                for slot, code, item in zip(out, chosen, items, strict=True):
+            for slot, code, item, row, col in zip(out, chosen, items, rows.tolist(), cols.tolist(), strict=True):
+                window = window_of(stacks[code][item], row, col, size, pad_mode)
+                if window is None:
+                    raise FormatError(
+                        f"{paths[code]} has items of shape {stacks[code].shape[1:]}, the manifest asks for the "
+                        f"window at ({row}, {col})"
+                    )
+                slot[...] = window
+        except IndexError:
+            raise self._no_item(code, item, stacks) from None
+        if self._bounds is not None and len(which):
+            clip_to(out, self._bounds)
+
+    def whole(self, number: int) -> NDArray[Any]:
+        """The whole slice that a patch is in, `(H, W)` in the array's dtype; read-only, or a copy."""
+        ((code,), (item,), stacks) = self._opened(np.array([number]))
+        try:
+            image: NDArray[Any] = stacks[code][item].astype(self._dtype, copy=False)
+        except IndexError:
+            raise self._no_item(code, item, stacks) from None
+        if self._bounds is None:
+            return image
+        image = np.array(image)
+        clip_to(image, self._bounds)
+        return image
+
+    def _read_items(self, which: NDArray[np.int64], out: NDArray[Any]) -> None:
+        chosen, items, stacks = self._opened(which)
+        copy_slowly = any(copies_slowly(out, stack) for stack in stacks.values())
+        code = item = 0
+        try:
+            for slot, code, item in zip(out, chosen, items, strict=True):
+                if copy_slowly:
                     copy_in_runs(slot, stacks[code][item])
-            else:
-                for slot, code, item in zip(out, chosen, items, strict=True):
+                else:
                     slot[...] = stacks[code][item]
         except IndexError:
-            raise FormatError(
-                f"{paths[code]} has shape {stacks[code].shape}, the manifest asks for item {item} of it"
-            ) from None
+            raise self._no_item(code, item, stacks) from None
+
+    def _opened(self, which: NDArray[np.int64]) -> tuple[list[int], list[int], dict[int, NDArray[Any]]]:
+        """For each patch the number of its file and its item there, and the files by their numbers."""
+        chosen, items = self._codes[which].tolist(), self._items[which].tolist()
+        return chosen, items, {code: self._stack(self._paths[code]) for code in dict.fromkeys(chosen)}
+
+    def _no_item(self, code: int, item: int, stacks: dict[int, NDArray[Any]]) -> FormatError:
+        return FormatError(
+            f"{self._paths[code]} has shape {stacks[code].shape}, the manifest asks for item {item} of it"
+        )
 
     def _stack(self, path: str) -> NDArray[Any]:
         """The items of a file, `(n, H, W)`, of a dtype that can be read as the array's."""

@@ -16,9 +16,9 @@ from numpy.typing import NDArray
 
 from ctpatch.errors import ConfigError
 from ctpatch.files.forks import require_polars
-from ctpatch.layouts.reader import ArrayReader
 from ctpatch.loading.ahead import ReadAhead
 from ctpatch.loading.options import Array, Batch, LoaderOptions, SamplerOptions, whole_number
+from ctpatch.loading.places import DrawnCounts, Places
 from ctpatch.loading.sampling import Sampler, batch_bounds, checked_epoch, symmetries
 
 Empty: TypeAlias = Callable[[tuple[int, ...], np.dtype[Any]], Array]
@@ -29,14 +29,15 @@ Shown = TypeVar("Shown")
 
 @dataclass(frozen=True, slots=True)
 class LoaderSource:
-    """What a loader reads: arrays with their dtypes; `reader` gives one's patches, numbered as the manifest's rows."""
+    """What a loader reads: arrays with their dtypes, and where their pixels are.
+
+    `slices` is only needed for `balance` by a column of it.
+    """
 
     arrays: dict[str, np.dtype[Any]]
-    patch_size: tuple[int, int]
     fingerprint: str
-    manifest: pl.DataFrame
+    places: Places
     slices: pl.DataFrame
-    reader: Callable[[str], ArrayReader]
 
 
 @dataclass(slots=True)
@@ -67,6 +68,9 @@ class BatchLoader(Generic[Array]):
         memory: makes the memory of batches; gets how many pieces of one size are worth keeping to use them again.
         column: the values of a column as the caller sees them.
 
+    Attributes:
+        codes: for each column of texts that comes with the batches its texts; a value `i` means the text `i`, -1 none.
+
     Raises:
         ConfigError: an option does not fit the set, or leaves no batch.
     """
@@ -83,11 +87,13 @@ class BatchLoader(Generic[Array]):
         self.options = options
         if options.subset or options.weight or options.balance or options.columns:
             require_polars("a loader with subset, weight, balance or columns")
-        self._arrays, self._patch_size, self._reader = source.arrays, source.patch_size, source.reader
-        self._fingerprint, self._set_size = source.fingerprint, source.manifest.height
+        self._arrays, self._places, self._fingerprint = source.arrays, source.places, source.fingerprint
         self._column = column
-        self._columns = {name: _numeric_column(source.manifest, name) for name in options.columns}
-        self._sampler = Sampler(source.manifest, source.slices, options, rank, world_size)
+        self.codes = source.places.codes(options.columns)
+        self._columns = {name: source.places.column(name, self.codes) for name in options.columns}
+        places = source.places
+        self._sampler = Sampler(places.table, source.slices, options, rank, world_size, places.kinds, places.allowed)
+        self._set_size = source.places.set_size(len(self._sampler) * world_size)
         clash = [name for name in options.columns if name in source.arrays]
         if clash:
             raise ConfigError(f"columns: {clash[0]!r} is the name of an array too; read one of the two")
@@ -97,8 +103,8 @@ class BatchLoader(Generic[Array]):
                 f"{self._set_size}, world_size {world_size}), fewer than batch_size {options.batch_size}; take a "
                 "smaller batch_size, or leave drop_last out"
             )
-        for name in source.arrays:
-            source.reader(name)  # takes what it needs of the tables: a process that is forked later needs none
+        source.places.begin(list(source.arrays))
+        source.places.follow(self._sampler.candidates, self._sampler.weights)
         # A pass has one batch with the caller, one on its way, and those read ahead.
         self._empty = memory(len(source.arrays) * (min(options.prefetch, len(self)) + 2))
         self._place = _Place(0)
@@ -109,6 +115,11 @@ class BatchLoader(Generic[Array]):
 
     def _bounds(self, length: int) -> list[tuple[int, int]]:
         return list(batch_bounds(length, self.options.batch_size, drop_last=self.options.drop_last))
+
+    @property
+    def drawn(self) -> DrawnCounts:
+        """What became of the windows that were drawn; all 0 where none are drawn."""
+        return self._places.counts
 
     @property
     def epoch(self) -> int:
@@ -134,7 +145,18 @@ class BatchLoader(Generic[Array]):
             "batch_size": self.options.batch_size,
             "patches": self._set_size,
             "fingerprint": self._fingerprint,
+            **self._chosen_while_training(),
         }
+
+    def _chosen_while_training(self) -> dict[str, Any]:
+        """What decides the batches beside the options that all loaders have, as far as it is asked for."""
+        options = self.options
+        chosen: dict[str, Any] = {} if options.windows is None else {"windows": options.windows.described()}
+        if options.context:
+            chosen["context"] = [
+                options.context, options.context_edge, options.context_gap, list(options.arrays_with_context)
+            ]  # fmt: skip
+        return chosen
 
     def state_dict(self) -> dict[str, Any]:
         """Where the loader stands: `load_state_dict` goes on with the batch after the last one given out.
@@ -161,6 +183,11 @@ class BatchLoader(Generic[Array]):
                     f"state: {name} was {state.get(name)!r}, this loader has {here!r}; go on with the same set and "
                     "the same options"
                 )
+        for name in ("windows", "context"):
+            if name in state and name not in self._identity():
+                raise ConfigError(
+                    f"state: {name} was {state[name]!r}, this loader has none; go on with the same options"
+                )
         epoch = checked_epoch(state.get("epoch"))
         next_batch = whole_number("state: next_batch", state.get("next_batch"))
         if not 0 <= next_batch <= len(self):
@@ -178,19 +205,22 @@ class BatchLoader(Generic[Array]):
         place = self._place
         order = self._sampler.epoch(place.epoch)
         first, place.begin_at = place.begin_at, 0
-        chosen = [order[slice(*bound)] for bound in self._bounds(len(order))[first:]]
+        draws = np.arange(len(order), dtype=np.int64) * self._sampler.world_size + self._sampler.rank
+        chosen = [(order[slice(*bound)], draws[slice(*bound)]) for bound in self._bounds(len(order))[first:]]
         batches = ReadAhead(partial(self._read, place.epoch), chosen, self.options.prefetch)
         return _Started(place, place.epoch, first, first + len(chosen), batches)
 
-    def _read(self, epoch: int, which: NDArray[np.int64]) -> Batch[Array]:
+    def _read(self, epoch: int, which: tuple[NDArray[np.int64], NDArray[np.int64]]) -> Batch[Array]:
+        drawn = self._places.at(epoch, *which)
         arrays: dict[str, Array] = {}
         for name, dtype in self._arrays.items():
-            arrays[name] = self._empty((len(which), 1, *self._patch_size), dtype)
-            self._reader(name).read_into(which, np.asarray(arrays[name])[:, 0])
+            shape = (len(drawn.indices), self._places.channels(name), *self._places.patch_size)
+            arrays[name] = self._empty(shape, dtype)
+            self._places.read(name, drawn, np.asarray(arrays[name]))
         batch = Batch(
             arrays=arrays,
-            columns={name: self._column(values[which]) for name, values in self._columns.items()},
-            indices=which.copy(),  # the caller's own, like all of a batch
+            columns={name: self._column(values(drawn)) for name, values in self._columns.items()},
+            indices=drawn.indices.copy(),  # the caller's own, like all of a batch
             epoch=epoch,
             seed=self.options.seed,
             set_size=self._set_size,
@@ -218,7 +248,7 @@ class _Started(Generic[Array]):
     epoch: int
     given: int
     number: int
-    batches: ReadAhead[NDArray[np.int64], Batch[Array]]
+    batches: ReadAhead[tuple[NDArray[np.int64], NDArray[np.int64]], Batch[Array]]
 
 
 class Pass(Generic[Array, Shown]):
@@ -258,14 +288,6 @@ class Pass(Generic[Array, Shown]):
         self._ended = True
         if self._started is not None:
             self._started.batches.close()
-
-
-def _numeric_column(manifest: pl.DataFrame, name: str) -> NDArray[Any]:
-    numeric = [column for column, kind in manifest.schema.items() if kind.is_numeric()]
-    if name not in numeric:
-        raise ConfigError(f"columns: there is no numeric column {name!r} in the manifest; it has {', '.join(numeric)}")
-    values: NDArray[Any] = manifest[name].to_numpy()
-    return values
 
 
 class FlipsAndRotations:

@@ -11,12 +11,16 @@ import textwrap
 import warnings
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
-from typing import Any, Concatenate, Generic, ParamSpec, TypeVar
+from typing import TYPE_CHECKING, Any, Concatenate, Generic, ParamSpec, TypeVar, get_args
 
 import numpy as np
 from numpy.typing import NDArray
 
+from ctpatch.core.context import ContextEdge, ContextGap
 from ctpatch.errors import ConfigError
+
+if TYPE_CHECKING:
+    from ctpatch.loading.windows import RandomWindows
 
 Array = TypeVar("Array")
 P = ParamSpec("P")
@@ -25,6 +29,7 @@ Options = TypeVar("Options")
 Result = TypeVar("Result")
 
 _MAX_SEED = 2**63
+_MAX_CONTEXT = 64
 
 
 @dataclass(slots=True)
@@ -32,11 +37,11 @@ class Batch(Generic[Array]):
     """One batch.
 
     Attributes:
-        arrays: for each array of the set its patches `(B, 1, H, W)`.
+        arrays: for each array of the set its patches `(B, C, H, W)`; C is 1, or more with context.
         columns: for each column asked for its values `(B,)`.
-        indices: numbers of the patches in the set, `(B,)`.
+        indices: numbers of the patches in the set, or of the draws in the epoch where windows are drawn, `(B,)`.
         epoch, seed: where the batch belongs, for transforms that need random numbers of their own.
-        set_size: patches in the whole set.
+        set_size: patches in the whole set, or draws in an epoch.
     """
 
     arrays: dict[str, Array]
@@ -54,7 +59,8 @@ class SamplerOptions:
     Attributes:
         shuffle: a new order each epoch; False keeps the manifest's.
         seed: of the order and of transforms, 0 to 2**63 - 1; the same seed gives the same epochs.
-        subset: SQL condition; only patches for which it holds are drawn.
+        subset: SQL condition; only patches for which it holds are drawn. It may name columns that the set keeps of its
+            slices, and compare texts: `scanner = 'A'`.
         weight: SQL number; patches are drawn with replacement, as often as it says relative to the others.
         balance: a column (`patient_id`, `slice_index`, …); patches are drawn with replacement so that each of its
             values comes as often as every other.
@@ -84,14 +90,52 @@ class SamplerOptions:
 
 
 @dataclass(frozen=True, kw_only=True)
-class LoaderOptions(SamplerOptions, Generic[Array]):
+class ContextOptions:
+    """Which neighbours of a slice come along with a window of it: its context.
+
+    Attributes:
+        context: so many slices on each side, of the same series in the order of position: a patch is
+            `(2 * context + 1, H, W)`, its own slice in the middle. Needs whole slices: layout `slices` or `index`.
+        context_edge: what is beyond the ends of a series: `repeat` its last slice, `zero`, or `drop` the windows of
+            slices without all neighbours.
+        context_gap: where neighbours cannot be told, at gaps wider than 1.5 times the usual spacing or without
+            positions: `refuse` the set, `end` the series there, or `ignore` it and take the next slice of the table.
+        context_arrays: arrays that get context; None gives it to `image`.
+    """
+
+    context: int = 0
+    context_edge: ContextEdge = "repeat"
+    context_gap: ContextGap = "refuse"
+    context_arrays: Sequence[str] | None = None
+
+    def __post_init__(self) -> None:
+        if not 0 <= whole_number("context", self.context) <= _MAX_CONTEXT:
+            raise ConfigError(f"context: wanted 0 to {_MAX_CONTEXT} slices on each side, got {self.context}")
+        for name, known in (("context_edge", ContextEdge), ("context_gap", ContextGap)):
+            if getattr(self, name) not in get_args(known):
+                raise ConfigError(f"{name}: wanted {', '.join(get_args(known))}, got {getattr(self, name)!r}")
+        if isinstance(self.context_arrays, str):
+            raise ConfigError(f"context_arrays: wanted a list of names, got the text {self.context_arrays!r}")
+
+    @property
+    def arrays_with_context(self) -> tuple[str, ...]:
+        """The arrays that get context."""
+        return ("image",) if self.context_arrays is None else tuple(self.context_arrays)
+
+
+@dataclass(frozen=True, kw_only=True)
+class LoaderOptions(ContextOptions, SamplerOptions, Generic[Array]):
     """All options of a loader whose batches hold arrays of one kind.
 
     Attributes:
         batch_size: patches in a batch.
         prefetch: batches read ahead; 0 reads when asked.
-        columns: numeric columns of the manifest that come with each batch (`row`, `std`, `slice_index`, …).
+        columns: columns that come with each batch: numbers of the manifest (`row`, `std`, `slice_index`, …), and
+            columns that the set keeps of its slices (`series`, `position_mm`, `patient_id`, …). Texts come as int64
+            codes, -1 for none; `loader.codes` and `ps.codes` have the texts.
         arrays: which arrays, or the name of one; None takes all.
+        windows: what is drawn anew from whole slices each epoch, `RandomWindows` or `LabelWindows`; None gives the
+            patches of the set.
         transform: gets each `Batch` in the reading thread and returns the `Batch` that the caller gets, the same or
             another; `FlipsAndRotations()` is one.
         copy: deprecated, without effect: a batch that is kept is never overwritten.
@@ -101,11 +145,13 @@ class LoaderOptions(SamplerOptions, Generic[Array]):
     prefetch: int = 2
     columns: Sequence[str] = ()
     arrays: str | Sequence[str] | None = None
+    windows: "RandomWindows | None" = None
     transform: Callable[[Batch[Array]], Batch[Array]] | None = None
     copy: bool | None = None
 
     def __post_init__(self) -> None:
         SamplerOptions.__post_init__(self)
+        ContextOptions.__post_init__(self)
         if self.copy is not None:
             # The levels between: this, the dataclass's __init__, and the method that `takes` gave its parameters.
             warnings.warn(

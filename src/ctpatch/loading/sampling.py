@@ -4,8 +4,9 @@ Random numbers are counter-based: bit generator Philox keyed by (seed, epoch, pu
 that neither threads nor ranks nor a resumed run can change them. The order of an epoch is that of these numbers.
 """
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from functools import lru_cache
+from types import MappingProxyType
 
 import numpy as np
 import polars as pl
@@ -14,12 +15,18 @@ from numpy.typing import NDArray
 from ctpatch.config import Rule
 from ctpatch.core.rules import compile_number, compile_rules
 from ctpatch.errors import ConfigError
-from ctpatch.format.columns import rule_values
+from ctpatch.format.carried import Kind
 from ctpatch.format.ids import without_blanks
+from ctpatch.loading.columns import further_names, row_values
 from ctpatch.loading.options import SamplerOptions, whole_number
 
 _ORDER, _DRAW, _SYMMETRY = 1, 2, 3
+ORIGIN, LABEL = 4, 5
+"""Purposes of the numbers that windows are chosen with."""
+WORDS = 4
+"""Numbers of 64 bits in a block of Philox: each draw has a block of its own."""
 _BLOCKS_TOGETHER = 16
+_ONE_OF_53_BITS = 2.0**-53
 _EPOCHS = 2**56
 """An epoch shares 64 bits of the key with the purpose of its random numbers, which takes 8."""
 
@@ -32,13 +39,22 @@ class Sampler:
         slices: rows of its slice manifest, for `balance` by their columns.
         options: how epochs are drawn.
         rank, world_size: this process draws every `world_size`-th patch, beginning with `rank`.
+        kinds: the columns of slices that `manifest` has as well, with their types.
+        allowed: which rows may be drawn, booleans; None allows all.
 
     Raises:
         ConfigError: a condition, weight or column cannot be used, the rank is none, or no patch is left.
     """
 
     def __init__(
-        self, manifest: pl.DataFrame, slices: pl.DataFrame, options: SamplerOptions, rank: int = 0, world_size: int = 1
+        self,
+        manifest: pl.DataFrame,
+        slices: pl.DataFrame,
+        options: SamplerOptions,
+        rank: int = 0,
+        world_size: int = 1,
+        kinds: Mapping[str, Kind] = MappingProxyType({}),
+        allowed: NDArray[np.bool_] | None = None,
     ) -> None:
         rank, world_size = whole_number("rank", rank), whole_number("world_size", world_size)
         if world_size < 1 or not 0 <= rank < world_size:
@@ -47,18 +63,28 @@ class Sampler:
             raise ConfigError("the set has no patches: its rules dropped every window; build it with other rules")
         self.options = options
         self.rank, self.world_size = rank, world_size
-        self._candidates = np.arange(manifest.height, dtype=np.int64)
+        self._candidates = np.arange(manifest.height, dtype=np.int64) if allowed is None else np.flatnonzero(allowed)
+        if not len(self._candidates):
+            raise ConfigError("context_edge: 'drop' leaves nothing, since no slice has all its neighbours")
         if options.subset is not None:
-            rules = compile_rules([Rule(name="subset", condition=options.subset)])
-            self._candidates = np.flatnonzero(rules.all_hits(rule_values(manifest))[0]).astype(np.int64)
+            rules = compile_rules([Rule(name="subset", condition=options.subset)], further_names(kinds))
+            self._candidates = self._candidates[rules.all_hits(row_values(manifest, kinds))[0][self._candidates]]
             if not len(self._candidates):
                 raise ConfigError(f"subset: no patch of {manifest.height} meets {options.subset!r}")
-        weights = self._weights(manifest, slices)
-        self._cumulative = None if weights is None else np.cumsum(weights)
+        self.weights = self._weights(manifest, slices, kinds)
+        self._cumulative = None if self.weights is None else np.cumsum(self.weights)
 
-    def _weights(self, manifest: pl.DataFrame, slices: pl.DataFrame) -> NDArray[np.float64] | None:
+    @property
+    def candidates(self) -> NDArray[np.int64]:
+        """Rows that are drawn; `weights` says how often, None where all alike."""
+        return self._candidates
+
+    def _weights(
+        self, manifest: pl.DataFrame, slices: pl.DataFrame, kinds: Mapping[str, Kind]
+    ) -> NDArray[np.float64] | None:
         if self.options.weight is not None:
-            weights = compile_number("weight", self.options.weight)(rule_values(manifest))[self._candidates]
+            number = compile_number("weight", self.options.weight, further_names(kinds))
+            weights = number(row_values(manifest, kinds))[self._candidates]
             return _summable(weights, self.options.weight, self._candidates)
         name = self.options.balance
         if name is None:
@@ -94,7 +120,7 @@ class Sampler:
         count = len(self._candidates)
         if self._cumulative is not None:
             bits = random_bits(self.options.seed, epoch, _DRAW, count)
-            uniform = (bits >> np.uint64(11)).astype(np.float64) * 2.0**-53  # in [0, 1), of 53 bits
+            uniform = (bits >> np.uint64(11)).astype(np.float64) * _ONE_OF_53_BITS
             drawn = np.searchsorted(self._cumulative, uniform * self._cumulative[-1], side="right")
             chosen: NDArray[np.int64] = np.minimum(drawn, count - 1)
             return self._candidates[chosen]
@@ -139,6 +165,26 @@ def random_bits(seed: int, epoch: int, purpose: int, count: int) -> NDArray[np.u
     # A bit generator's raw stream is fixed for ever; numpy's permutation and choice may change between versions.
     generator = np.random.Philox(key=np.array([seed, (epoch << 8) | purpose], np.uint64))
     return np.asarray(generator.random_raw(count), np.uint64)
+
+
+def draw_words(seed: int, epoch: int, purpose: int, draws: NDArray[np.int64], attempt: int = 0) -> NDArray[np.float64]:
+    """For each draw of an epoch, by its number, `WORDS` numbers in [0, 1), `(len(draws), WORDS)`.
+
+    They depend on (seed, epoch, purpose, draw, attempt) and on nothing else.
+    """
+    if not len(draws):
+        return np.empty((0, WORDS))
+    first = int(draws.min())
+    key = np.array([seed, (epoch << 8) | purpose], np.uint64)
+    blocks = np.random.Philox(key=key, counter=np.array([first, attempt, 0, 0], np.uint64))
+    words = np.asarray(blocks.random_raw((int(draws.max()) - first + 1) * WORDS), np.uint64).reshape(-1, WORDS)
+    return (words[draws - first] >> np.uint64(11)).astype(np.float64) * _ONE_OF_53_BITS
+
+
+def below(share: NDArray[np.float64], counts: NDArray[np.int64] | int) -> NDArray[np.int64]:
+    """Whole numbers from 0 to `counts` - 1, each as likely, from numbers in [0, 1)."""
+    chosen: NDArray[np.int64] = np.minimum((share * counts).astype(np.int64), np.asarray(counts) - 1)
+    return chosen
 
 
 @lru_cache(maxsize=4)

@@ -32,6 +32,7 @@ from ctpatch.layouts import layout_of
 from ctpatch.layouts.base import Layout
 from ctpatch.layouts.reader import ArrayReader, MappedFiles
 from ctpatch.loading.batches import BatchLoader, Empty, LoaderSource
+from ctpatch.loading.columns import slice_kinds, texts_of
 from ctpatch.loading.options import Array, LoaderOptions, NumpyOptions, takes
 from ctpatch.loading.pool import Pool
 from ctpatch.reading.asked import (
@@ -46,8 +47,10 @@ from ctpatch.reading.asked import (
     named_arrays,
     patches_of_size,
 )
+from ctpatch.reading.label_frame import label_frame
 from ctpatch.reading.opened import OpenedSet
 from ctpatch.reading.source import SourceSlices, finished_set, refuse_outside
+from ctpatch.reading.whole_slices import places_of
 
 Pixels_co = TypeVar("Pixels_co", bound=OneArray | ArraysByName, default=OneArray, covariant=True)
 _Slice: TypeAlias = slice  # within the class the name is that of a method
@@ -158,7 +161,7 @@ class PatchSet(Generic[Pixels_co]):
 
     def _table(self, name: str) -> pl.DataFrame:
         try:
-            return read_table(self.folder / name, schema_of(name, self.arrays))
+            return read_table(self.folder / name, schema_of(name, self.arrays, self.meta.slice_columns))
         finally:
             self.refuse_other_set()
 
@@ -177,7 +180,8 @@ class PatchSet(Generic[Pixels_co]):
             return self.sources.resolve(path)
         return self._folder_text + path.removeprefix(self._prefix)
 
-    def _reader(self, array: str) -> ArrayReader:
+    def reader(self, array: str) -> ArrayReader:
+        """What reads an array's patches, numbered as the rows of the manifest."""
         reader = self._readers.get(array)
         if reader is None:
             with self._lock:
@@ -187,7 +191,7 @@ class PatchSet(Generic[Pixels_co]):
 
     def readers(self, arrays: Sequence[str] | None = None) -> dict[str, ArrayReader]:
         """Readers of some arrays, or of all: they have taken all that they need of the manifest."""
-        return {name: self._reader(name) for name in (self.arrays if arrays is None else arrays)}
+        return {name: self.reader(name) for name in (self.arrays if arrays is None else arrays)}
 
     def take_readers(self, readers: dict[str, ArrayReader]) -> None:
         """Read with readers of this same set that came with it from another process, instead of the manifest."""
@@ -267,7 +271,7 @@ class PatchSet(Generic[Pixels_co]):
         names, single = self._asked(arrays)
         result = buffers_for(out, self._dtypes(names), (len(which), *self.patch_size))
         for name, buffer in result.items():
-            self._reader(name).read_into(which, buffer)
+            self.reader(name).read_into(which, buffer)
         return result[names[0]] if single or isinstance(out, np.ndarray) else result
 
     def _dtypes(self, names: Iterable[str]) -> dict[str, np.dtype[Any]]:
@@ -373,15 +377,44 @@ class PatchSet(Generic[Pixels_co]):
         column: Callable[[NDArray[Any]], Array],
     ) -> BatchLoader[Array]:
         """Batches in memory of another kind; `batches` gives NumPy arrays."""
-        try:
-            names, _ = self._asked(None if options.arrays in ([], ()) else options.arrays)
-        except ValueError as error:
-            raise ConfigError(f"arrays: {error}") from None
         slices = pl.DataFrame() if options.balance is None else self.slices
         source = LoaderSource(
-            self._dtypes(names), self.patch_size, self.meta.fingerprint, self.manifest, slices, self._reader
+            self._dtypes(self._for_loader(options)), self.meta.fingerprint, places_of(self, options), slices
         )
         return BatchLoader(source, options, rank, world_size, memory, column)
+
+    def _for_loader(self, options: LoaderOptions[Array]) -> tuple[str, ...]:
+        try:
+            return self._asked(None if options.arrays in ([], ()) else options.arrays)[0]
+        except ValueError as error:
+            raise ConfigError(f"arrays: {error}") from None
+
+    def codes(self, name: str) -> list[str]:
+        """The texts of a column that the set keeps of its slices, sorted; a loader gives a text as its place here.
+
+        Two sets of different slices may have other texts, and so other codes.
+
+        Raises:
+            ConfigError: the set keeps no such column of texts.
+        """
+        texts = [each for each, kind in slice_kinds(self.meta.carried or {}).items() if kind == "text"]
+        if name not in texts:
+            raise ConfigError(f"codes: the set keeps no column {name!r} of texts; it has {', '.join(texts)}")
+        return texts_of(self.slices, name)
+
+    def label_counts(self, array: str = "mask") -> pl.DataFrame:
+        """The labels of each slice: a row for each label but 0, with its `pixels`; all int64.
+
+        Slices whose labels were not counted, since they have more than 32 or are no whole numbers, are missing; in
+        `slices` their cell of `<array>_labels` is empty.
+
+        Returns:
+            Columns `slice_index`, `label`, `pixels`, in the order of the slices, labels ascending.
+
+        Raises:
+            ConfigError: the array holds no labels, or an earlier version built the set and counted none.
+        """
+        return label_frame(self.slices, self.meta, array)
 
     def close(self) -> None:
         """Let go of open files; they are opened again when needed."""

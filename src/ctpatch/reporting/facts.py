@@ -22,7 +22,7 @@ _SHIFT_SHOWN = 0.1
 """Smaller distances are not marked."""
 _BY_CHANCE = 1.628
 """Times sqrt((n + m) / (n m)): the Kolmogorov-Smirnov distance that two samples of one distribution exceed in 1 %."""
-_MOST_FAULTS, _MOST_PATIENTS = 3, 5
+_MOST_FAULTS, _MOST_PATIENTS, _MOST_LABELS = 3, 5, 40
 
 
 @dataclass(frozen=True, slots=True)
@@ -178,11 +178,32 @@ def _details(each: SetWindows) -> list[tuple[str, str]]:
         ("value range", f"{low:g} to {high:g}; air is {meta.air_level:g} or less"),
         ("rules judge", meta.rules_on),
         *((f"rule {rule.name}", f"{rule.condition} dropped {rule.dropped:,}") for rule in meta.drop_rules),
+        *_slice_details(each),
         ("source", meta.source_manifest),
         ("made", f"{meta.created} by ctpatch {meta.ctpatch_version}, format {meta.format_version}"),
         ("fingerprint", meta.fingerprint),
         ("source digest", meta.source_digest),
     ]
+
+
+def _slice_details(each: SetWindows) -> list[tuple[str, str]]:
+    """What a set keeps of its source manifest, and what its masks hold."""
+    kept = ", ".join(f"{name} ({kind})" for name, kind in (each.ps.meta.carried or {}).items())
+    rows = [("columns kept", kept)] if kept else []
+    for array, totals in (each.ps.meta.label_counts or {}).items():
+        listed = (totals.labels or ())[:_MOST_LABELS]
+        rows += (
+            (
+                f"{array} label {label.label}",
+                f"{label.pixels:,} pixels in {label.slices:,} slices, in {label.windows:,} kept patches",
+            )
+            for label in listed
+        )
+        if totals.labels is None or len(totals.labels) > len(listed):
+            rows.append((f"{array} labels", "more than are listed here; slice_manifest.csv has those of each slice"))
+        if totals.uncounted:
+            rows.append((f"{array} labels", f"not counted in {totals.uncounted:,} slices"))
+    return rows
 
 
 def other_options(config: PatchConfig) -> list[str]:

@@ -126,7 +126,8 @@ def read_patch_set(path: Path, folder: str, data_root: Path | None) -> AuditedSp
     windows = ps.manifest.with_columns(line, pl.col("patch_id").alias("id"), pl.col("patch_path").alias("path"))
     # A slice of which no patch was kept is in nobody's training.
     slices = (
-        ps.slices.with_columns(line)
+        _without_carried(ps)
+        .with_columns(line)
         .filter(pl.col("status") == STATUS_OK)
         .join(windows, on="slice_index", how="semi", maintain_order="left")
         .with_columns(
@@ -138,7 +139,10 @@ def read_patch_set(path: Path, folder: str, data_root: Path | None) -> AuditedSp
         )
     )
     has_root = _has_root(ps)
-    slices = _with_source_digests(slices, ps) if has_root else slices
+    if "source_digest" in slices.columns:
+        slices = slices.with_columns(_of_varied())
+    elif has_root:
+        slices = _with_source_digests(slices, ps)
     if slices["slice_index"].is_duplicated().any():
         raise FormatError(f"{ps.folder.name}/{SLICE_MANIFEST} has two rows of one slice_index; run ctpatch verify")
     numbers = slices.select("slice_index", pl.int_range(pl.len(), dtype=pl.Int64).alias("at"))
@@ -175,6 +179,14 @@ def read_patch_set(path: Path, folder: str, data_root: Path | None) -> AuditedSp
     return found
 
 
+def _without_carried(ps: PatchSet) -> pl.DataFrame:
+    """The rows of slices without what was kept of their source manifest, whose names may be those of columns here.
+
+    The digest of what a slice was prepared from stays.
+    """
+    return ps.slices.drop(set(ps.meta.carried or {}) - {"source_digest"})
+
+
 def _recorded(array: str) -> pl.Expr:
     return pl.col(columns.digest_column(array)).replace("", None)
 
@@ -182,7 +194,8 @@ def _recorded(array: str) -> pl.Expr:
 def _with_source_digests(slices: pl.DataFrame, ps: PatchSet) -> pl.DataFrame:
     """The slices with what their source manifest says they were prepared from, where it is there and says so.
 
-    A constant slice has no such digest: all slices of air come from the same pixels.
+    A constant slice has no such digest: all slices of air come from the same pixels. A set that keeps the column needs
+    no manifest.
     """
     try:
         manifest = Path(ps.sources.resolve(ps.meta.source_manifest))
@@ -200,8 +213,12 @@ def _with_source_digests(slices: pl.DataFrame, ps: PatchSet) -> pl.DataFrame:
         {"src_path": pl.Series(paths, dtype=pl.String), "source_digest": stripped_texts(rows, "source_digest")}
     )
     known = known.drop_nulls().unique("src_path", keep="first", maintain_order=True)
-    varied = pl.when(~pl.col("constant").fill_null(value=False)).then("source_digest").alias("source_digest")
-    return slices.join(known, on="src_path", how="left", maintain_order="left").with_columns(varied)
+    return slices.join(known, on="src_path", how="left", maintain_order="left").with_columns(_of_varied())
+
+
+def _of_varied() -> pl.Expr:
+    """The digest of what a slice was prepared from, where it is not constant."""
+    return pl.when(~pl.col("constant").fill_null(value=False)).then(pl.col("source_digest").cast(pl.String))
 
 
 def _plain(path: str | None, folder: str) -> str | None:

@@ -19,7 +19,8 @@ from ctpatch.files.paths import PathError, Root
 from ctpatch.format.csv_text import open_csv
 from ctpatch.format.ids import without_blanks
 from ctpatch.format.manifest_columns import IMAGE_COLUMNS, choose_columns, column_names, folder_of_paths, image_column
-from ctpatch.format.source_manifest import is_labels, stripped_texts
+from ctpatch.format.slice_headers import is_labels
+from ctpatch.format.source_manifest import stripped_texts
 
 _PATIENTS = {"patient_id", "patientid", "patient-id", "patient", "subject", "subject_id"}
 _GUESSES = 4
