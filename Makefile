@@ -18,7 +18,7 @@ test: $(READY)
 # What the tests themselves need is as new as elsewhere.
 lowest:
 	$(PYTHON) -m venv --clear $(LOWEST)
-	$(LOWEST)/bin/python scripts/lowest_versions.py fast prepare report dask > $(LOWEST)/lowest.txt
+	$(LOWEST)/bin/python scripts/lowest_versions.py fast prepare report evaluate dask > $(LOWEST)/lowest.txt
 	$(LOWEST)/bin/python -m pip install --quiet --disable-pip-version-check -r $(LOWEST)/lowest.txt \
 		pytest pytest-xdist hypothesis selenium -e .
 	$(LOWEST)/bin/python -m pytest -n auto tests/unit tests/integration
@@ -47,9 +47,13 @@ format: $(READY)
 	$(BIN)/ruff check --fix .
 	$(BIN)/ruff format .
 
-# The tests of ctpatch.torch run where torch is: this one version, as other builds cost gigabytes.
+# The tests of ctpatch.torch run where torch is: this one version, as other builds cost gigabytes. The libraries that
+# ctpatch.adapters and ctpatch.lightning work with take half a gigabyte more; where they cannot be had, their tests are
+# skipped and say so. torchvision is not among them: it would bring another build of torch.
 torch: $(READY)
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check torch==2.13.0
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check torch==2.13.0 -e ".[dev-torch]" \
+		|| echo "The libraries of [dev-torch] could not be installed: their tests are skipped"
 
 bench: $(READY)
 	$(BIN)/python benchmarks/bench_build.py
@@ -67,6 +71,7 @@ bench-peers:
 			|| echo "left out: $$peer"; \
 	done
 	.venv-peers/bin/python benchmarks/bench_peers.py
+	.venv-peers/bin/python benchmarks/bench_predict.py
 
 clean:
 	rm -rf $(VENV) $(LOWEST) .venv-peers build dist ctpatch-demo

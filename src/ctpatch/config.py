@@ -12,8 +12,10 @@ from pydantic import (
     ConfigDict,
     Field,
     FiniteFloat,
+    SerializerFunctionWrapHandler,
     ValidationError,
     field_validator,
+    model_serializer,
     model_validator,
 )
 
@@ -34,6 +36,9 @@ _DEVICES = {"CON", "PRN", "AUX", "NUL", *(f"{port}{n}" for port in ("COM", "LPT"
 MAX_CONDITION_CHARACTERS = 2000
 MAX_CARRIED_CHARACTERS = 1000
 """Of a cell of the source manifest that a set keeps."""
+
+LATER_OPTIONS = frozenset({"statistics", "body_level"})
+"""Options of patches that records leave out where they say nothing."""
 
 KnownLayout = Annotated[LayoutName, AfterValidator(known_layout)]
 
@@ -146,6 +151,10 @@ class PatchConfig(_Frozen):
         air_level: pixels at or below it count as air in `air_fraction`.
         drop: rules, tried in this order; the first that hits is recorded.
         rules_on: the array whose statistics the manifest holds and the rules judge.
+        statistics: statistics to record that are computed only where they are named (`body_fraction`); those that a
+            rule names are recorded too.
+        body_level: pixels above it are tissue, for `body_fraction`; None takes the value of -500 HU, which is known of
+            slices that `ctpatch prepare` made.
 
     Raises:
         ConfigError: a value makes no sense; the message names the field.
@@ -161,6 +170,8 @@ class PatchConfig(_Frozen):
     air_level: FiniteFloat = DEFAULT_AIR_LEVEL
     drop: tuple[Rule, ...] = ()
     rules_on: str = "image"
+    statistics: tuple[str, ...] = ()
+    body_level: FiniteFloat | None = None
 
     def __init__(
         self,
@@ -172,6 +183,8 @@ class PatchConfig(_Frozen):
         air_level: float = DEFAULT_AIR_LEVEL,
         drop: "Rule | str | Sequence[Rule | str]" = (),
         rules_on: str = "image",
+        statistics: str | Sequence[str] = (),
+        body_level: float | None = None,
         **unknown: Any,
     ) -> None:
         super().__init__(
@@ -185,6 +198,8 @@ class PatchConfig(_Frozen):
                 for rule in ([drop] if isinstance(drop, str | Rule) else drop)
             ),
             rules_on=rules_on,
+            statistics=(statistics,) if isinstance(statistics, str) else tuple(statistics),
+            body_level=body_level,
             **unknown,
         )
 
@@ -194,6 +209,11 @@ class PatchConfig(_Frozen):
         if not -math.inf < value[0] < value[1] < math.inf:
             raise ValueError("must be two finite numbers, the lower first")
         return value
+
+    @field_validator("statistics")
+    @classmethod
+    def _each_once(cls, value: tuple[str, ...]) -> tuple[str, ...]:
+        return tuple(sorted(set(value)))
 
     @field_validator("rules_on")
     @classmethod
@@ -209,6 +229,14 @@ class PatchConfig(_Frozen):
         if twice:
             raise ValueError(f"drop: two rules are named {twice[0]!r}; a name is the recorded reason, use two names")
         return self
+
+    @model_serializer(mode="wrap")
+    def _as_written(self, handler: SerializerFunctionWrapHandler) -> dict[str, Any]:
+        """Options that came later are left out where they say nothing: digests of options are what they were."""
+        values: dict[str, Any] = handler(self)
+        return {
+            name: value for name, value in values.items() if name not in LATER_OPTIONS or value not in (None, (), [])
+        }
 
     def with_rules(self, *more: Rule) -> "PatchConfig":
         """The same options with rules added behind those that are there."""

@@ -9,22 +9,25 @@ from typing import Any, Generic, TypeAlias, overload
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch.utils.data import Dataset
 from typing_extensions import TypeVar
 
+from ctpatch.core.mapping import ValueMap
 from ctpatch.errors import ConfigError
 from ctpatch.files.atomic import given_path
 from ctpatch.format.meta import PATCH_META
-from ctpatch.loading.batches import FlipsAndRotations, Pass
+from ctpatch.loading.batches import Pass
 from ctpatch.loading.options import Batch, LoaderOptions, takes
 from ctpatch.loading.places import DrawnCounts
 from ctpatch.loading.pool import Pool
+from ctpatch.loading.transforms import FlipsAndRotations, as_kind_of, empty_like, in_callers_thread, per_patch
 from ctpatch.loading.windows import RandomWindows
 from ctpatch.reading.asked import Names, SetPath, named_arrays
 from ctpatch.reading.patchset import AnySet, PatchSet, open_set
 from ctpatch.reading.slice_set import SliceSet
 
-__all__ = ["FlipsAndRotations", "PatchDataset", "PatchLoader"]
+__all__ = ["FlipsAndRotations", "PatchDataset", "PatchLoader", "in_callers_thread", "per_patch"]
 
 TensorsByName: TypeAlias = dict[str, torch.Tensor]
 Sample_co = TypeVar("Sample_co", bound=torch.Tensor | TensorsByName, default=torch.Tensor, covariant=True)
@@ -111,11 +114,25 @@ class _Memory:
         self._pool = Pool(kept)
 
     def __call__(self, shape: tuple[int, ...], dtype: np.dtype[Any]) -> torch.Tensor:
-        uses_cuda: Callable[[], bool] = torch.cuda.is_initialized
-        if uses_cuda():
+        if _uses_cuda():
             kind = torch.from_numpy(np.empty(0, dtype)).dtype
             return torch.empty(shape, dtype=kind, pin_memory=True)
         return torch.from_numpy(self._pool(shape, dtype))
+
+
+def _uses_cuda() -> bool:
+    initialized: Callable[[], bool] = torch.cuda.is_initialized
+    return initialized()
+
+
+@as_kind_of.register
+def _(_: torch.Tensor, pixels: NDArray[Any]) -> torch.Tensor:
+    return torch.from_numpy(pixels)
+
+
+@empty_like.register
+def _(array: torch.Tensor, shape: tuple[int, ...]) -> torch.Tensor:
+    return torch.empty(shape, dtype=array.dtype, pin_memory=_uses_cuda())
 
 
 @dataclass(frozen=True)
@@ -201,6 +218,11 @@ class PatchLoader(Generic[Sample_co]):
     def _shown(self, batch: Batch[torch.Tensor]) -> Any:
         together = {**batch.arrays, **batch.columns}
         return next(iter(together.values())) if self._alone else together
+
+    @property
+    def maps(self) -> Mapping[str, ValueMap]:
+        """For each array what maps its values, under `normalize` and `hu`; `.back(output)` gives stored values."""
+        return self._loader.maps
 
     @property
     def drawn(self) -> DrawnCounts:

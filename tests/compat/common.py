@@ -42,6 +42,8 @@ Image = NDArray[Any]
 
 LATER_FILES = frozenset({"hu_values.csv"})
 """What later versions write beside the files of 0.1.0."""
+LATER_BLOCKS = frozenset({"values", "hu"})
+"""What later versions write into the meta beside the fields of 0.1.0; none of it decides a patch."""
 
 
 def copy_group(name: str, to: Path) -> Path:
@@ -78,6 +80,9 @@ def _lasting_bytes(path: Path) -> bytes:
     assert values["meta_digest"] == xxhash.xxh3_128_hexdigest(text.encode()), f"the digest of {path.name} does not hold"
     lasting, count = re.subn(rb'"(created|ctpatch_version|meta_digest)": "[^"]*"', rb'"\1": ""', content)
     assert count == len(("created", "ctpatch_version", "meta_digest")), path.name
+    for name in LATER_BLOCKS & values.keys():
+        lasting, count = re.subn(rb'  "%s": \{\n.*?\n  \},\n' % name.encode(), b"", lasting, flags=re.DOTALL)
+        assert count == 1, name
     return lasting
 
 

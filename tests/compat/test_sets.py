@@ -193,3 +193,19 @@ def test_the_slices_are_still_those_that_were_written(tmp_path: Path) -> None:
     write_pairs(tmp_path)
     fresh, kept = source_slices(tmp_path, "pairs"), source_slices(FIXTURES / "pairs", "pairs")
     assert all(np.array_equal(fresh[index][name], kept[index][name]) for index in kept for name in kept[index])
+
+
+@pytest.mark.parametrize("layout", LAYOUTS)
+def test_what_masks_hold_stands_behind_what_was_written(tmp_path: Path, layout: str) -> None:
+    """Without the columns and fields of later versions a new set is the old one, byte for byte."""
+    root = copy_group("masks", tmp_path)
+    old = set_folder(root, "masks", layout)
+    new = ctpatch.build(root / "prepared/masks", MASKS, layout=layout, on_error="skip", out=tmp_path / "new")[0].folder
+    lines = (new / "slice_manifest.csv").read_text().splitlines()
+    assert lines[0].endswith(",mask_pixels,mask_labels")
+    without = [line.rsplit(",", 2)[0] for line in lines]
+    assert without == (old / "slice_manifest.csv").read_text().splitlines()
+    fields = [json.loads((folder / "patch_meta.json").read_bytes()) for folder in (old, new)]
+    assert "label_counts" in set(fields[1]) - set(fields[0])
+    placed = {"ctpatch_version", "created", "tables", "meta_digest", "patch_dir", "paths_relative_to"}
+    assert {name for name in fields[0] if fields[1][name] != fields[0][name]} <= placed

@@ -8,6 +8,7 @@ import shutil
 import subprocess
 import sys
 import tomllib
+import warnings
 from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
@@ -20,9 +21,13 @@ from ctpatch import errors
 from ctpatch.cli.app import main
 from ctpatch.config import MAX_PIXELS_PER_AXIS
 from ctpatch.core.grid import PADDING_MODES
-from ctpatch.core.statistics.columns import rule_columns
-from ctpatch.format.meta import ArrayInfo, DropRule, PatchMeta, TableInfo
+from ctpatch.core.statistics.columns import opt_in_statistics, rule_columns
+from ctpatch.format.carried import DTYPES, carried_columns
+from ctpatch.format.columns import label_columns
+from ctpatch.format.hu_scale import HuScale
+from ctpatch.format.meta import ArrayInfo, DropRule, LabelTotal, LabelTotals, PatchMeta, TableInfo
 from ctpatch.format.tables import TABLES, columns_of
+from ctpatch.format.value_record import Spread, ValueRecord
 from ctpatch.words import LAYOUTS
 
 ROOT = Path(__file__).parents[2]
@@ -32,6 +37,7 @@ NOTES = sorted((DOCS / "design").glob("[0-9][0-9][0-9]-*.md"))
 TYPE_NAMES = {pl.String: "text", pl.Int64: "int64", pl.Int32: "int32", pl.Float64: "float64"}
 
 _BLOCK = re.compile(r"^```(\w*)\n(.*?)^```$", re.MULTILINE | re.DOTALL)
+_LIBRARY = re.compile(r"^(?:from|import) (albumentations|kornia|lightning|monai|torchio)\b", re.MULTILINE)
 _LINK = re.compile(r"\]\(([^()\s]+)\)|src=\"([^\"]+)\"")
 
 
@@ -111,8 +117,14 @@ def test_every_page_is_looked_at() -> None:
 def test_code_runs(page: Path, demo: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     if "import torch\n" in text_of(page):
         pytest.importorskip("torch", reason=f"{page.name} is about PyTorch, which is not installed")
+    for name in sorted(set(_LIBRARY.findall(text_of(page)))):
+        with warnings.catch_warnings(action="ignore"):  # what they warn of when they are loaded is theirs
+            pytest.importorskip(name, reason=f"{page.name} is about {name}, which is not installed")
+        warnings.simplefilter("ignore")
     if re.search(r"^(ctpatch .*--engine dask|from distributed )", text_of(page), re.MULTILINE):
         pytest.importorskip("distributed", reason=f"{page.name} is about Dask, which is not installed")
+    if "ctpatch.evaluate(" in text_of(page):
+        pytest.importorskip("skimage", reason=f"{page.name} evaluates, and scikit-image is not installed")
     shutil.copytree(demo / "ctpatch-demo", tmp_path / "ctpatch-demo")
     if "ctpatch prepare dicom " in text_of(page) or "prepare_dicom(" in text_of(page):
         pytest.importorskip("pydicom", reason=f"{page.name} is about DICOM, and pydicom is not installed")
@@ -179,18 +191,40 @@ def test_readme_names_all_layouts() -> None:
 
 @pytest.mark.parametrize("table", TABLES)
 def test_format_describes_every_column(table: str) -> None:
-    columns = columns_of(table, ("image", "<array>"))
+    columns = columns_of(table, ("image", "<array>"), named=opt_in_statistics())
     rows = table_rows(section(DOCS / "format-1.md", table))
     assert rows == [[f"`{each.name}`", TYPE_NAMES[each.dtype], each.unit, each.empty, each.meaning] for each in columns]
     assert all(each.empty for each in columns), "each column says when it is empty"
 
 
+def test_format_describes_the_further_columns_of_slices() -> None:
+    *labels, kept = table_rows(section(DOCS / "format-1.md", "Further columns of slice_manifest.csv"))
+    columns = label_columns(["<mask>"])
+    assert labels == [
+        [f"`{each.name}`", TYPE_NAMES[each.dtype], each.unit, each.empty, each.meaning] for each in columns
+    ]
+    (column,) = carried_columns({"<column>": "text"})
+    assert kept == [f"`{column.name}`", "int64, float64 or text", column.unit, column.empty, column.meaning]
+    assert set(re.split(", | or ", kept[1])) == {TYPE_NAMES[dtype] for dtype in DTYPES.values()} == set(DTYPES)
+
+
 def test_format_describes_every_field_of_the_meta() -> None:
     rows = {unquoted(row[0]): row[2] for row in table_rows(section(DOCS / "format-1.md", "patch_meta.json"))}
     assert list(rows) == list(PatchMeta.model_fields)
-    for field, model in (("arrays", ArrayInfo), ("drop_rules", DropRule), ("tables", TableInfo)):
+    for field, model in (
+        ("arrays", ArrayInfo),
+        ("drop_rules", DropRule),
+        ("tables", TableInfo),
+        ("label_counts", LabelTotals),
+        ("label_counts", LabelTotal),
+        ("values", ValueRecord),
+        ("hu", HuScale),
+    ):
         for name in model.model_fields:
             assert f"`{name}`" in rows[field], f"{field} does not mention {name}"
+    spread = table_rows(section(DOCS / "format-1.md", "How values are spread"))
+    named = {name for row in spread for name in re.findall(r"`(\w+)`", row[0])}
+    assert set(Spread.model_fields) <= named
 
 
 def test_format_describes_every_layout() -> None:

@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 
 import ctpatch
 from ctpatch.errors import ConfigError
-from ctpatch.loading.batches import FlipsAndRotations
+from ctpatch.loading.transforms import FlipsAndRotations
 from helpers import Prepared, build_one, make_split
 
 

@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 
 import ctpatch
 from ctpatch.cli.app import main
-from ctpatch.core.statistics.columns import STATISTICS, Statistic
+from ctpatch.core.statistics.columns import STATISTICS, Levels, Statistic
 from ctpatch.errors import EXIT_USAGE, RuleError
 from helpers import LAYOUTS, SMALL, Prepared, build_one, csv_columns, csv_rows, make_split, rewrite_table
 
@@ -103,6 +103,47 @@ def test_one_entry_is_all_it_takes(source: Prepared, tmp_path: Path, layout: str
     assert content["sliders"][0]["column"] == "edge_energy"
 
 
+def brighter(image: NDArray[Any], _levels: Levels) -> NDArray[np.bool_]:
+    return np.asarray(image > image.mean())
+
+
+BRIGHT = Statistic(
+    "bright_fraction",
+    "Share of bright pixels",
+    "share of pixels above the mean of the slice",
+    unit="share",
+    within=lambda values, _: values["bright_fraction"] <= 1,
+    wanted="1 or less",
+    exact=True,
+    slice_map=brighter,
+    opt_in=True,
+    since="0.2.0",
+)
+
+
+@pytest.mark.parametrize("named", [{"drop": "dark: bright_fraction < 0.45"}, {"statistics": "bright_fraction"}])
+def test_so_is_one_that_needs_the_whole_slice(
+    source: Prepared, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, named: dict[str, Any]
+) -> None:
+    monkeypatch.setitem(STATISTICS, BRIGHT.name, BRIGHT)
+    out = build_one(source, ctpatch.PatchConfig(patch_size=16, stride=8, **named), layout="slices").folder
+    ps = ctpatch.open(out)
+    assert "bright_fraction" not in ctpatch.open(build_one(source, out=tmp_path / "plain").folder).manifest.columns
+    for frame in (ps.manifest, ps.rejected):
+        places = frame.select("slice_index", "row", "col", "bright_fraction").rows()
+        for index, row, col, share in places:
+            image = source.images["image"][index]
+            assert share == (image[row : row + 16, col : col + 16] > image.mean()).mean()
+    assert len(ps.manifest) > 10
+    assert bool(len(ps.rejected)) == ("drop" in named)
+    assert ctpatch.verify(out, deep=True).ok
+    windows = ctpatch.RandomWindows(16, 8, rules="dark: bright_fraction < 0.45", redraws=100)
+    for batch in ps.batches(4, windows=windows, columns=["slice_index", "row", "col"], arrays="image"):
+        for index, row, col in zip(*(batch.columns[name] for name in ("slice_index", "row", "col")), strict=True):
+            image = source.images["image"][index]
+            assert (image[row : row + 16, col : col + 16] > image.mean()).mean() >= 0.45
+
+
 @pytest.mark.usefixtures("_registered")
 @pytest.mark.parametrize(("value", "said"), [("0.3", "edge_energy is 0.3, "), ("-1.0", "wanted 0 or more")])
 @pytest.mark.parametrize("table", ["patch_manifest.csv", "rejected_patches.csv"])
@@ -128,7 +169,7 @@ def test_a_set_from_before_lacks_it_and_says_so(
         lambda: ps.batches(4, weight="edge_energy"),
         lambda: ctpatch.convert(old, tmp_path / "no", keep="edge_energy > 0.1", data_root=source.root),
     ):
-        with pytest.raises(RuleError, match="the column 'edge_energy', which this set does not have"):
+        with pytest.raises(RuleError, match="the column 'edge_energy', which is not there"):
             refused()
     assert not (tmp_path / "no").exists()
     assert main(["convert", str(old), str(tmp_path / "no"), "--keep", "edge_energy > 0.1"]) == EXIT_USAGE

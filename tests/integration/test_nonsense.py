@@ -116,6 +116,10 @@ def test_an_array_that_the_meta_does_not_have_is_found(tmp_path: Path) -> None:
     change_meta(prepared.out, lambda meta: meta["arrays"].pop("mask"))
     report = ctpatch.verify(prepared.out, deep=True)
     assert report.status == "failed"
+    assert "label_counts: 'mask' is no array of labels" in report.findings[0].message
+    change_meta(prepared.out, lambda meta: meta.pop("label_counts"))
+    report = ctpatch.verify(prepared.out, deep=True)
+    assert report.status == "failed"
     assert any(finding.message.startswith("source_digest is ") for finding in report.findings)
 
 

@@ -13,7 +13,7 @@ import ctpatch
 from ctpatch.errors import OutputConflictError, OutputLockedError
 from ctpatch.events import Event, WorkAdvanced, ignore
 from ctpatch.predicting.model import model_digest
-from ctpatch.predicting.predict_set import PredictedFiles
+from ctpatch.predicting.predicted_files import PredictedFiles
 from ctpatch.work.folder import WorkFolder
 from helpers import Prepared, assert_same_tree, make_split, tree_bytes
 

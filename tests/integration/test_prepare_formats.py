@@ -103,7 +103,10 @@ def test_the_command_line_has_a_command_for_a_new_format(tree: dict[str, Any]) -
 
 
 def test_a_format_that_is_not_listed_is_refused_naming_those_that_are(tmp_path: Path) -> None:
-    with pytest.raises(UsageError, match="there is no raw format 'dicon'; wanted one of dicom, lodopab, nifti"):
+    with pytest.raises(
+        UsageError,
+        match="there is no raw format 'dicon'; wanted one of dicom, images, lodopab, metaimage, nifti, nrrd, numpy",
+    ):
         ctpatch.prepare_raw("dicon", tmp_path, tmp_path / "data", "set")
 
 
@@ -137,7 +140,8 @@ def test_keywords_for_type_checkers_are_the_options() -> None:
 @pytest.mark.parametrize("name", READERS)
 def test_a_format_is_known_by_the_name_it_is_listed_under(name: str) -> None:
     kind = raw_format(name)
-    assert kind.name == name == kind().reader("image", 1).name
+    needed: dict[str, Any] = {"images": {"hu_intercept": 0}, "numpy": {"axes": "zyx", "voxel_spacing": (1, 1, 1)}}
+    assert kind.name == name == kind(**needed.get(name, {})).reader("image", 1).name
     assert kind.packages
     assert not kind.title.endswith(".")
 

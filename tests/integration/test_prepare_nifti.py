@@ -20,8 +20,8 @@ import nibabel as nib
 import ctpatch
 from ctpatch.errors import CtPatchError, RangeError, SliceError
 from ctpatch.prepare.readers.base import Scan, SeriesNote
-from ctpatch.prepare.readers.nifti import voxels as nifti_voxels
 from ctpatch.prepare.readers.nifti.reader import NiftiReader
+from ctpatch.prepare.readers.volume import planes
 from helpers import Image, csv_rows, data_folder
 
 ORIENTATIONS = list(product(permutations(range(3)), product((1, -1), repeat=3)))
@@ -107,7 +107,7 @@ def test_small_blocks_give_the_same(tmp_path: Path, monkeypatch: pytest.MonkeyPa
         found = scan(tmp_path)
         wanted = canonical_slices(path)
         for size in (1, 100, 200):
-            monkeypatch.setattr(nifti_voxels, "BLOCK_BYTES", size)
+            monkeypatch.setattr(planes, "BLOCK_BYTES", size)
             np.testing.assert_array_equal(read_all(tmp_path, found), wanted)
             some = found.slices[3:0:-1]
             for one, image in zip(some, NiftiReader().read(tmp_path, some), strict=True):

@@ -10,12 +10,16 @@ from ctpatch.prepare.api import prepare_dicom, prepare_nifti
 from dicom_files import write_ct
 
 FILES = {
-    "nrrd": (b"NRRD0004\n# Complete NRRD file format\n", "it is NRRD; convert it to NIfTI"),
-    "metaimage": (b"ObjectType = Image\nNDims = 3\n", "it is MetaImage; convert it to NIfTI"),
+    "nrrd": (b"NRRD0004\n# Complete NRRD file format\n", "it is NRRD; use ctpatch prepare nrrd"),
+    "metaimage": (b"ObjectType = Image\nNDims = 3\n", "it is MetaImage; use ctpatch prepare metaimage"),
     "git-lfs": (b"version https://git-lfs.github.com/spec/v1\noid sha256:4d7a\n", "run git lfs pull"),
-    "png": (b"\x89PNG\r\n\x1a\n\0\0\0\rIHDR", "a picture holds no HU"),
-    "tiff": (b"II*\0\x08\0\0\0", "a picture holds no HU"),
+    "png": (
+        b"\x89PNG\r\n\x1a\n\0\0\0\rIHDR",
+        "ctpatch prepare images reads PNG of 16 bits whose mapping to HU you can state",
+    ),
+    "tiff": (b"II*\0\x08\0\0\0", "ctpatch prepare images reads TIFF whose mapping to HU you can state"),
     "jpeg": (b"\xff\xd8\xff\xe0\0\x10JFIF", "a picture holds no HU"),
+    "npy": (b"\x93NUMPY\1\0", "ctpatch prepare numpy reads volumes in HU"),
     "hdf5": (b"\x89HDF\r\n\x1a\n\0\0\0\0", "ctpatch prepare lodopab"),
 }
 
@@ -31,6 +35,13 @@ def test_other_kinds(prepare: object, kind: str, tmp_path: Path) -> None:
         prepare(tmp_path / "raw", tmp_path / "data", "set", key=key_in(tmp_path))  # type: ignore[operator]
     assert f"1 {kind}" in caught.value.message
     assert said in caught.value.message
+
+
+def test_archives_of_arrays_are_told_by_their_name(tmp_path: Path) -> None:
+    (tmp_path / "raw").mkdir()
+    np.savez(tmp_path / "raw/case.npz", np.zeros((2, 3, 4)))
+    with pytest.raises(SliceError, match="it is an archive of NumPy arrays; ctpatch prepare numpy"):
+        prepare_nifti(tmp_path / "raw", tmp_path / "data", "set", key=key_in(tmp_path))
 
 
 def key_in(folder: Path) -> Path:

@@ -20,7 +20,7 @@ import ctpatch
 from ctpatch.cli.app import main
 from ctpatch.errors import ConfigError, FormatError, IncompleteError, OutputConflictError, UsageError
 from ctpatch.events import Notice, WorkAdvanced, WorkFinished, WorkStarted
-from ctpatch.reporting.page import MOST_BYTES
+from ctpatch.reporting.html import MOST_BYTES
 from helpers import LAYOUTS, SMALL, Heard, Prepared, build_one, make_split, rewrite_table, tree_bytes
 
 FORMATS: tuple[Any, ...] = ("html", "png")

@@ -74,6 +74,12 @@ def test_showing(api: Any, single: Prepared, tmp_path: Path) -> None:
     api.showing(single.out, tmp_path / "report.html")
 
 
+def test_evaluating(api: Any, pairs: Path, tmp_path: Path) -> None:
+    pytest.importorskip("skimage", reason="scikit-image is not installed: pip install ctpatch[evaluate]")
+    pytest.importorskip("jinja2", reason="the report's libraries are not installed: pip install ctpatch[report]")
+    api.evaluating(pairs, tmp_path / "page.html")
+
+
 def test_preparing(api: Any, tmp_path: Path) -> None:
     api.preparing(tmp_path / "nowhere", tmp_path / "out")
 
@@ -81,6 +87,10 @@ def test_preparing(api: Any, tmp_path: Path) -> None:
 def test_reading(api: Any, single: Prepared, pairs: Path) -> None:
     api.reading_one(single.out)
     api.reading_several(pairs)
+
+
+def test_drawing(api: Any, single: Prepared) -> None:
+    api.drawing(single.folder)
 
 
 def test_loading_and_predicting(api: Any, single: Prepared, tmp_path: Path) -> None:

@@ -213,6 +213,38 @@ def test_nifti(tmp_path: Path, data: Path, count: Count, ending: str) -> None:
     one_of(root, f"nifti {ending}", data, count, ctpatch.prepare_nifti, split=["train=1"])
 
 
+@pytest.mark.parametrize("kind", ["metaimage", "nrrd", "numpy", "images"])
+def test_volumes_and_pictures(tmp_path: Path, data: Path, count: Count, kind: str) -> None:
+    from volume_files import write_mha, write_mhd, write_nhdr, write_nrrd
+
+    root = tmp_path / "raw"
+    values = np.random.default_rng(0).integers(-1000, 2000, (3, 10, 12)).astype(np.int16)
+    options: dict[str, Any] = {}
+    for subject in ("sub-01", "sub-02"):
+        folder = root / subject
+        folder.mkdir(parents=True)
+        if kind == "metaimage":
+            write_mha(folder / "a.mha", values, (0.8, 0.8, 2), packed=True)
+            write_mhd(folder / "b.mhd", values, (0.8, 0.8, 2))
+        elif kind == "nrrd":
+            for packing in ("raw", "gzip", "bzip2"):
+                write_nrrd(folder / f"{packing}.nrrd", values, (0.8, 0.8, 2), packing)
+            write_nhdr(folder / "b.nhdr", values, (0.8, 0.8, 2))
+        elif kind == "numpy":
+            options = {"axes": "zyx", "voxel_spacing": (2, 0.8, 0.8)}
+            np.save(folder / "a.npy", values)
+            np.savez_compressed(folder / "b.npz", values)
+        else:
+            options = {"hu_intercept": -1024}
+            pictures = pytest.importorskip("PIL.Image", reason="Pillow is not installed")
+            planes = [pictures.fromarray(plane) for plane in (values + np.int16(1024)).astype(np.uint16)]
+            planes[0].save(folder / "1.png")
+            planes[1].save(folder / "v.tif", save_all=True, append_images=planes[2:])
+            planes[1].save(folder / "w.tif", save_all=True, append_images=planes[2:], compression="tiff_lzw")
+    prepare = getattr(ctpatch, f"prepare_{kind}")
+    one_of(root, kind, data, count, prepare, split=["train=1"], **options)
+
+
 @pytest.mark.filterwarnings("ignore")
 def test_lodopab(tmp_path: Path, data: Path, count: Count) -> None:
     pytest.importorskip("h5py", reason="h5py is not installed")

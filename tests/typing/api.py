@@ -63,11 +63,28 @@ def showing(folder: Path, out: Path) -> None:
     assert_type(ctpatch.report([ctpatch.open(folder, arrays=["image"])], out), Path)
 
 
+def evaluating(folder: Path, out: Path) -> None:
+    found = assert_type(ctpatch.evaluate(folder, folder, array="target", data_range=1.0), ctpatch.Evaluation)
+    assert assert_type(found["psnr"].mean_over_slices, float | None)
+    assert_type(found.images(0), dict[str, Array])
+    assert_type(ctpatch.evaluation_page(found, out), Path)
+    with pytest.raises(TypeError):
+        ctpatch.evaluate(folder, folder, window=(0, 1))  # type: ignore[call-arg]
+
+
 def preparing(nowhere: Path, out: Path) -> None:
     with pytest.raises(ctpatch.CtPatchError):
         assert_type(ctpatch.prepare_dicom(nowhere, out, "some"), ctpatch.PrepareResult)
     with pytest.raises(ctpatch.CtPatchError):
         assert_type(ctpatch.prepare_nifti(nowhere, out, "some"), ctpatch.PrepareResult)
+    with pytest.raises(ctpatch.CtPatchError):
+        assert_type(ctpatch.prepare_metaimage(nowhere, out, "some", group_by="file"), ctpatch.PrepareResult)
+    with pytest.raises(ctpatch.CtPatchError):
+        assert_type(ctpatch.prepare_nrrd(nowhere, out, "some"), ctpatch.PrepareResult)
+    with pytest.raises(ctpatch.CtPatchError):
+        assert_type(ctpatch.prepare_numpy(nowhere, out, "some", axes="zyx"), ctpatch.PrepareResult)
+    with pytest.raises(ctpatch.CtPatchError):
+        assert_type(ctpatch.prepare_images(nowhere, out, "some", hu_preset="deeplesion"), ctpatch.PrepareResult)
     with pytest.raises(ctpatch.CtPatchError):
         assert_type(ctpatch.prepare_lodopab(nowhere, out, "some"), ctpatch.PrepareResult)
     with pytest.raises(ctpatch.CtPatchError):
@@ -130,6 +147,20 @@ def loading(ps: ctpatch.PatchSet) -> None:
         ps.batches("8")  # type: ignore[arg-type]
 
 
+def drawing(split: Path) -> None:
+    windows = assert_type(ctpatch.RandomWindows(16, per_slice=4, rules="air: mean < 0"), ctpatch.RandomWindows)
+    slices = assert_type(ctpatch.open_slices(split), ctpatch.SliceSet)
+    assert_type(slices.slice(0), Arrays)
+    loader = slices.batches(4, windows=windows, transform=ctpatch.FlipsAndRotations())
+    assert_type(loader, BatchLoader[Array])
+    assert len(list(loader)) == 2
+    assert_type(loader.drawn.redrawn, int)
+    with pytest.raises(ctpatch.CtPatchError):
+        slices.batches(4, windows=ctpatch.LabelWindows(16, labels=[1, 2]))
+    with pytest.raises(ctpatch.CtPatchError):
+        ctpatch.RandomWindows(16, pad_mode="mirror")  # type: ignore[arg-type]
+
+
 def predicting(ps: ctpatch.PatchSet, out: Path) -> None:
     def same(batch: NDArray[np.float32]) -> NDArray[np.float32]:
         return batch
@@ -137,21 +168,42 @@ def predicting(ps: ctpatch.PatchSet, out: Path) -> None:
     image = ps.slice(0, arrays="image")
     restored: Array = ctpatch.predict(same, image, ctpatch.PatchConfig(patch_size=16, pad_mode="even"))
     assert restored.shape == image.shape
-    folder: Path = ctpatch.predict(same, ps, out=out)
+    config = ctpatch.PatchConfig(patch_size=16, pad_mode="even")
+    folder = assert_type(ctpatch.predict(same, ps, out=out), Path)
     assert folder.is_dir()
+
+    def two(batch: NDArray[np.float32]) -> dict[str, NDArray[np.float32]]:
+        return {"a": batch, "b": batch}
+
+    assert_type(ctpatch.predict(model_fn=two, image=image, cfg=config, output="a"), Array)
+    assert_type(ctpatch.predict(two, image, config, output="all"), dict[int | str, Array])
+    several = assert_type(ctpatch.predict(two, image, config, output=["a", "b"]), dict[int | str, Array])
+    assert list(several) == ["a", "b"]
+    with pytest.raises(TypeError):
+        ctpatch.predict(same, image, scales=2)  # type: ignore[call-overload]
+    with pytest.raises(ctpatch.CtPatchError):
+        ctpatch.predict(same, image, tta="all")  # type: ignore[call-overload]
 
 
 def loading_with_torch(folder: Path) -> None:
     import torch
     from torch.utils.data import DataLoader
 
-    from ctpatch.torch import FlipsAndRotations, PatchDataset, PatchLoader
+    from ctpatch.torch import FlipsAndRotations, PatchDataset, PatchLoader, in_callers_thread, per_patch
 
     one, several = ctpatch.open(folder, arrays="image"), ctpatch.open(folder, arrays=["image", "target"])
     loader = PatchLoader(one, 8, shuffle=True, transform=FlipsAndRotations(), rank=None)
     assert_type(loader, PatchLoader)
     for batch in loader:
         assert assert_type(batch, torch.Tensor).shape[1:] == (1, 16, 16)
+
+    def halved(sample: dict[str, torch.Tensor], rng: np.random.Generator) -> dict[str, torch.Tensor]:
+        return {name: each / 2 + rng.random() for name, each in sample.items()}
+
+    PatchLoader(one, 8, transform=ctpatch.per_patch(halved))
+    PatchLoader(one, 8, transform=in_callers_thread(per_patch(halved, purpose=2)))
+    PatchLoader(one, 8, transform=ctpatch.in_callers_thread(ctpatch.per_patch(halved, purpose=2)))
+    one.batches(8, transform=ctpatch.per_patch(halved))  # type: ignore[arg-type]
     for batch in PatchLoader(source=folder, batch_size=8, arrays="target"):
         assert assert_type(batch, torch.Tensor).shape[1:] == (1, 16, 16)
     for together in PatchLoader(folder, arrays=["image", "target"]):

@@ -26,6 +26,8 @@ def test_defaults_are_those_of_the_design() -> None:
         "air_level": 0.02,
         "drop": (),
         "rules_on": "image",
+        "statistics": (),
+        "body_level": None,
     }
     assert BuildConfig().model_dump() == {
         "layout": "files", "workers": 1, "on_error": "stop", "overwrite": False, "strict": False
@@ -106,7 +108,9 @@ def test_an_unknown_option_is_refused_with_those_there_are() -> None:
 def test_an_option_of_the_build_is_sent_there() -> None:
     for option in ("workers", "layout", "overwrite", "strict", "on_error"):
         message = refused(**{option: 2})
-        assert message.startswith(f"{option}: there is no such option in PatchConfig; options are air_level, drop, ")
+        assert message.startswith(
+            f"{option}: there is no such option in PatchConfig; options are air_level, body_level, "
+        )
         assert f"({option} decides no patch: give it to ctpatch.build)" in message
         assert message.count(option) == 2  # not among the options that there are
 

@@ -163,8 +163,8 @@ def test_what_does_not_fit_is_named(patches: NDArray[Any], coords: list[tuple[in
 def test_wrong_arrays_are_refused() -> None:
     with pytest.raises(ValueError, match=r"\(N, h, w\)"):
         reassemble(np.ones((4, 4)), [(0, 0)], (8, 8))
-    with pytest.raises(ReassemblyError, match="3 channels; put one channel together at a time"):
-        reassemble(np.ones((1, 3, 4, 4)), [(0, 0)], (8, 8))
+    with pytest.raises(ReassemblyError, match=r"\(1, 0, 4, 4\), wanted \(N, h, w\) or \(N, C, h, w\)"):
+        reassemble(np.ones((1, 0, 4, 4)), [(0, 0)], (8, 8))
     with pytest.raises(ReassemblyError, match=r"wanted whole pixels \(row, col\)"):
         reassemble(np.ones((1, 4, 4)), [(0.5, 0)], (8, 8))  # type: ignore[list-item]
     with pytest.raises(ValueError, match="real numbers"):

@@ -145,7 +145,7 @@ def test_a_syntax_error_is_refused_with_an_example(condition: str) -> None:
 def test_an_unknown_column_is_refused_with_the_known_ones(condition: str) -> None:
     message = refused(condition)
     assert "names an unknown column" in message
-    assert message.endswith("known are slice_index, row, col, min, max, mean, std, air_fraction")
+    assert message.endswith("known are slice_index, row, col, min, max, mean, std, air_fraction, body_fraction")
 
 
 @pytest.mark.parametrize(

@@ -11,6 +11,7 @@ import polars as pl
 from ctpatch._version import __version__
 from ctpatch.checking.findings import Finding
 from ctpatch.checking.pixel_checks import SlicesToCheck, wrong_statistic
+from ctpatch.checking.value_checks import compare_values
 from ctpatch.config import BuildConfig
 from ctpatch.core.statistics.columns import STATISTICS
 from ctpatch.cutting.cut import cut_slices, write_part
@@ -34,7 +35,7 @@ from ctpatch.reading.patchset import PatchSet
 _KEYS = {PATCH_MANIFEST: "patch_id", REJECTED_PATCHES: "patch_id", SLICE_MANIFEST: "slice_index"}
 _NOT_COMPARED = {"created", "ctpatch_version", "meta_digest", "tables", "patch_dir", "paths_relative_to"}
 """Of the meta: what says when, by which version and where, and what is compared elsewhere."""
-_NAMES_OF_SOURCE = {"source_manifest", "dataset", "split"}
+_NAMES_OF_SOURCE = {"source_manifest", "dataset", "split", "hu"}
 """What the place of the source manifest decides; with another place given they say nothing."""
 _ENDED = "its process was ended twice"
 """Of a slice whose reason says so nothing is read: it may end this process as well."""
@@ -161,8 +162,15 @@ class Rebuild:
         totals = Totals()
         for _, receipt in sorted(self._receipts.items()):
             totals.add(receipt)
-        wanted = meta_of(self.job, self.plan, totals, {}).model_dump(mode="json")
+        again = meta_of(self.job, self.plan, totals, {})
+        wanted = again.model_dump(mode="json")
         seen = self._ps.meta.model_dump(mode="json")
+        for name in ("values", "hu"):
+            if seen[name] is None:  # a set of an earlier version has none, nor one that such a version began
+                wanted.pop(name)
+        if "values" in wanted:
+            wanted.pop("values")
+            yield from compare_values(self._ps.meta.values, again.values)
         for name, value in wanted.items():
             if name not in self._left_out and seen[name] != value:
                 message = f"{name} is {seen[name]!r}, a build from these sources writes {value!r}"
@@ -224,7 +232,7 @@ def _compare_table(table: str, built: pl.DataFrame, stored: pl.DataFrame, job: J
         wrong = seen.ne_missing(wanted)
         if name in STATISTICS and table != SLICE_MANIFEST:
             wrong = wrong & pl.Series(wrong_statistic(name, both, wanted.to_numpy(), job.config.patch_size))
-            if STATISTICS[name].since is not None:
+            if STATISTICS[name].since is not None and not STATISTICS[name].opt_in:
                 wrong = wrong & seen.is_not_null()  # a set of an earlier version has none
         check = "statistics" if name in STATISTICS else "rows"
         for place in wrong.arg_true():

@@ -16,7 +16,7 @@ from ctpatch.checking.label_checks import check_labels
 from ctpatch.config import MAX_PIXELS_PER_AXIS
 from ctpatch.core.grid import PADDING_MODES, Grid, make_grid
 from ctpatch.core.rules import compile_rules
-from ctpatch.core.statistics.columns import STATISTICS, Limits
+from ctpatch.core.statistics.columns import STATISTICS, Limits, named_statistics
 from ctpatch.errors import CtPatchError
 from ctpatch.files.digest import file_digest
 from ctpatch.files.paths import not_plain
@@ -243,6 +243,9 @@ def _check_ranges(ps: PatchSet, table: _Table) -> Iterator[Finding]:
         if each.within is not None:
             wanted = each.wanted.format(low=limits.low, high=limits.high)
             yield from table.rows("range", each.name, ~each.within(values, limits), f"wanted {wanted}")
+    for name in set(named_statistics(ps.config)) - set(recorded_statistics(table.frame)):
+        message = f"the set names the statistic {name}, and its column is missing or has empty cells; build it again"
+        yield Finding("range", table.name, None, message)
     wanted = ps.meta.arrays["image"].dtype
     yield from table.rows("dtype", "dtype", values["dtype"] != wanted, f"wanted {wanted}")
 

@@ -13,6 +13,7 @@ from ctpatch.checking.findings import Finding, VerifyReport
 from ctpatch.checking.pixel_checks import SlicesToCheck, check_pixels
 from ctpatch.checking.rebuild import Rebuild, rebuild_part
 from ctpatch.checking.table_checks import check_files, check_tables, check_unlisted
+from ctpatch.checking.value_checks import check_values
 from ctpatch.errors import CtPatchError, FormatError, IncompleteError, SetChangedError, UsageError
 from ctpatch.events import Listener, WorkAdvanced, ignore, working
 from ctpatch.format.meta import PATCH_META
@@ -73,6 +74,7 @@ def verify(
     try:
         report.num_patches, report.num_slices = ps.manifest.height, ps.slices.height
         report.add(check_tables(ps))
+        report.add(check_values(ps))
         report.add(check_unlisted(ps))
         workers = workers or (min(os.cpu_count() or 1, _MOST_WORKERS) if len(ps.manifest) >= _WORTH_PROCESSES else 1)
         run = partial(_run, report, as_executor(executor, workers), listener)

@@ -13,6 +13,7 @@ from cyclopts import App, CycloptsError, Parameter
 
 from ctpatch._version import __version__
 from ctpatch.cli.build import build, build_json, merge, plan
+from ctpatch.cli.evaluate import evaluate
 from ctpatch.cli.options import DataRoot, EngineOptions, Json, Overwrite, Sets, executor_from, json_text
 from ctpatch.cli.output import write_any_text
 from ctpatch.cli.prepare import prepare_app
@@ -29,7 +30,7 @@ app = App(
     suppress_keyboard_interrupt=False,  # `main` says how to go on
     default_parameter=Parameter(negative=""),
 )
-for _command in (prepare_app, plan, build, merge):
+for _command in (prepare_app, plan, build, merge, evaluate):
     app.command(_command)
 
 

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 from cyclopts import Parameter
 
-from ctpatch.core.statistics.columns import rule_columns
+from ctpatch.core.statistics.columns import opt_in_statistics, rule_columns
 from ctpatch.errors import ConfigError, UsageError
 from ctpatch.words import LAYOUTS, LayoutName, OnError, PadMode
 
@@ -88,6 +88,7 @@ class PatchOptions(OptionGroup):
         value_range: Lowest and highest value of a slice. [0 1]
         air_level: Pixels at or below it are air. [0.02]
         rules_on: The array that rules judge. [image]
+        body_level: Pixels above it are tissue, for body_fraction. [the value of -500 HU, where prepare made the slices]
     """
 
     patch_size: str | None = None
@@ -100,6 +101,11 @@ class PatchOptions(OptionGroup):
     value_range: tuple[float, float] | None = None
     air_level: float | None = None
     rules_on: str | None = None
+    statistics: Annotated[
+        list[str] | None,
+        Parameter(help=f"Record {', '.join(opt_in_statistics())}, which no rule needs to name then; repeatable."),
+    ] = None
+    body_level: float | None = None
 
 
 @Parameter(name="*")
@@ -167,7 +173,7 @@ class HuOptions(OptionGroup):
         series: Which series become image: a pattern of the path, the description or the kernel, `*B70f*`.
         target_series: Which series become target, of --target or of the same source.
         mask_series: Which series become mask, of --mask or of the same source.
-        match_by: Partners by patient and position, or by the same path. [dicom position, nifti path]
+        match_by: Partners by patient and position, or by the same path. [dicom position, others path]
         window: Lowest and highest HU, mapped to 0 and 1. [-1024 3072]
         preset: A usual window, or LoDoPaB-CT's attenuation, instead of --window.
     """

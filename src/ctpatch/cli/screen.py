@@ -210,11 +210,26 @@ def info_text(meta: PatchMeta, folder: Path) -> str:
         *set_rows(meta),
         ("windows", f"stride {_one(meta.stride)}, border {meta.pad_mode}, {covered}"),
         ("values", f"{low:g} to {high:g}; air is {meta.air_level:g} or less; statistics and rules on {meta.rules_on}"),
+        *(("", line) for line in _spreads(meta)),
         ("source", meta.source_manifest),
         ("made", f"{meta.created} by ctpatch {meta.ctpatch_version}, format {meta.format_version}"),
         ("fingerprint", meta.fingerprint),
     ]
     return lines(f"{meta.dataset}/{meta.split}: {shown_path(folder)}", rows)
+
+
+def _spreads(meta: PatchMeta) -> list[str]:
+    """How pixels of patches are spread, a line for each array, and what values stand for in HU."""
+    found = []
+    for name, values in ({} if meta.values is None else meta.values.arrays).items():
+        each = values.patches
+        if each.mean is not None:
+            found.append(
+                f"{name} in patches: mean {each.mean:.6g}, std {each.std:.6g}, {each.min:.6g} to {each.max:.6g}"
+            )
+    if meta.hu is not None:
+        found.append(f"0 to 1 stand for {meta.hu.low_hu:.6g} to {meta.hu.high_hu:.6g} HU ({meta.hu.kind})")
+    return found
 
 
 def plan_text(plan: SplitPlan, preview: RulePreview | None, layout: str) -> str:

@@ -2,6 +2,7 @@
 
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
+from itertools import pairwise
 from typing import Any
 
 import numpy as np
@@ -13,6 +14,7 @@ MAX_LABELS = 32
 """Labels of a slice that are counted one by one; a slice with more of them has instances, not classes."""
 
 _LARGEST = 2**53
+_LARGEST_INT64 = 2**63 - 1
 _MANY_VALUES = 1 << 16
 """So many values or fewer between the smallest and the largest are counted by a table, else they are sorted."""
 
@@ -68,60 +70,56 @@ def count_labels(padded: NDArray[Any], grid: Grid, kept: NDArray[np.bool_]) -> L
         Counts of the slice, without padding, and of the windows.
     """
     inside = padded[: grid.shape[0], : grid.shape[1]]
+    labelled = inside[inside != 0]
     with np.errstate(invalid="ignore"):
-        above = int(np.count_nonzero(inside > 0))
-        pixels = _pixels(inside)
+        above = int(np.count_nonzero(labelled > 0))
+        pixels = _pixels(labelled) if len(labelled) else {}
     if pixels is None or len(pixels) > MAX_LABELS:
         return LabelCounts(above, None)
     return LabelCounts(above, pixels, windows_with(padded, grid, kept, pixels))
 
 
-def _pixels(mask: NDArray[Any]) -> dict[int, int] | None:
-    """The pixels of each label but 0; None where a pixel is no whole number."""
-    if mask.dtype.kind == "f":
-        if not ((np.abs(mask) <= _LARGEST) & (np.floor(mask) == mask)).all():
+def _pixels(labelled: NDArray[Any]) -> dict[int, int] | None:
+    """How many of some pixels, `(N,)`, have each label; None where one is no whole number of int64."""
+    if labelled.dtype.kind == "f":
+        if not ((np.abs(labelled) <= _LARGEST) & (np.floor(labelled) == labelled)).all():
             return None
-        mask = mask.astype(np.int64)
-    low, high = int(mask.min()), int(mask.max())
+        labelled = labelled.astype(np.int64)
+    low, high = int(labelled.min()), int(labelled.max())
+    if high > _LARGEST_INT64:
+        return None
     if high - low < _MANY_VALUES:
-        # As int64 before the difference: 127 - (-128) is no int8. Only uint64 has numbers that int64 lacks.
-        shifted = (mask - np.uint64(low)).astype(np.int64) if mask.dtype == np.uint64 else mask.astype(np.int64) - low
-        counts = np.bincount(shifted.ravel())
-        labels = np.flatnonzero(counts)
-        found = zip((int(label) + low for label in labels), counts[labels].tolist(), strict=True)
-    else:
-        values, counts = np.unique(mask, return_counts=True)
-        found = zip(values.tolist(), counts.tolist(), strict=True)
-    return {label: count for label, count in found if label}
+        # As int64 before the difference: 127 - (-128) is no int8.
+        counts = np.bincount(labelled.astype(np.int64) - low)
+        return {int(place) + low: int(counts[place]) for place in np.flatnonzero(counts)}
+    values, counts = np.unique(labelled, return_counts=True)
+    return dict(zip(values.tolist(), counts.tolist(), strict=True))
 
 
 def windows_with(padded: NDArray[Any], grid: Grid, kept: NDArray[np.bool_], labels: Iterable[int]) -> dict[int, int]:
     """For each label how many of the kept windows hold it; see `count_labels`."""
     if not kept.any():
         return dict.fromkeys(labels, 0)
-    (row_cells, tops, bottoms), (col_cells, lefts, rights) = (
-        _cells(length, size, starts)
-        for length, size, starts in zip(padded.shape, grid.patch_size, (grid.row_starts, grid.col_starts), strict=True)
-    )
-    shape = int(row_cells[-1]) + 1, int(col_cells[-1]) + 1
+    begins = np.array(grid.row_starts, np.int64)
+    ends, lefts = begins + grid.patch_size[0], np.array(grid.col_starts, np.int64)
+    # Rows are taken together wherever a window begins or ends: `any` over many rows is quick.
+    edges = np.unique(np.concatenate([begins, ends]))
+    tops, bottoms = np.searchsorted(edges, begins), np.searchsorted(edges, ends)
     found = {}
     for label in labels:
-        rows, cols = np.nonzero(padded == label)
-        inside = np.bincount(row_cells[rows] * shape[1] + col_cells[cols], minlength=shape[0] * shape[1])
-        # Sums over all cells above and left of each corner: a window's sum is that of four corners.
-        sums = np.zeros((shape[0] + 1, shape[1] + 1), np.int64)
-        sums[1:, 1:] = inside.reshape(shape).cumsum(axis=0).cumsum(axis=1)
-        lower, upper = sums[bottoms], sums[tops]
-        windows = (lower[:, rights] - lower[:, lefts]) - (upper[:, rights] - upper[:, lefts])
-        found[label] = int(np.count_nonzero(windows.ravel()[kept]))
+        here = padded == label
+        bands = np.array([here[top:bottom].any(axis=0) for top, bottom in pairwise(edges.tolist())])
+        columns = _sums(bands, 0)
+        rows_of_windows = columns[bottoms] > columns[tops]
+        reached = _sums(rows_of_windows, 1)
+        holds = reached[:, lefts + grid.patch_size[1]] > reached[:, lefts]
+        found[label] = int(np.count_nonzero(holds.ravel()[kept]))
     return found
 
 
-def _cells(
-    length: int, size: int, starts: tuple[int, ...]
-) -> tuple[NDArray[np.int64], NDArray[np.int64], NDArray[np.int64]]:
-    """An axis cut wherever a window begins or ends: the cell of each pixel, each window's first cell, and its end."""
-    begins = np.array(starts, np.int64)
-    edges = np.unique(np.concatenate([[0], begins, begins + size]))
-    cells = np.searchsorted(edges, np.arange(length), side="right") - 1
-    return cells, np.searchsorted(edges, begins), np.searchsorted(edges, begins + size)
+def _sums(flags: NDArray[np.bool_], axis: int) -> NDArray[np.int32]:
+    """How many flags stand before each place along an axis, and before its end."""
+    shape = tuple(side + (place == axis) for place, side in enumerate(flags.shape))
+    sums = np.zeros(shape, np.int32)
+    np.cumsum(flags, axis=axis, out=sums[1:] if axis == 0 else sums[:, 1:])
+    return sums

@@ -53,6 +53,7 @@ class LabelCanvas:
 
     def __init__(self, shape: tuple[int, int], weights: NDArray[np.float64], dtype: np.dtype[Any]) -> None:
         self.dtype = dtype.newbyteorder("=")
+        self.channels: int | None = None
         self.origins: list[tuple[int, int]] = []
         self._shape, self._weights = shape, weights
         smallest, largest = label_range(dtype)

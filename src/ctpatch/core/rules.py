@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 from sqlglot import exp
 
 from ctpatch.config import Rule
-from ctpatch.core.statistics.columns import rule_columns
+from ctpatch.core.statistics.columns import opt_in_statistics, rule_columns
 from ctpatch.errors import RuleError
 
 Columns = Mapping[str, NDArray[Any]]
@@ -262,10 +262,11 @@ def _column(node: exp.Column, fault: str, further: Further) -> _Evaluate:
 
     def values(columns: Columns) -> Any:
         if name not in columns:
+            named = f" with statistics={name!r} (--statistics {name})" if name in opt_in_statistics() else ""
             raise RuleError(
-                f"{fault} names the column {name!r}, which is not there; known are {', '.join(columns)}. A set "
-                "that is older than a column does not have it (build it again), nor has a whole slice what only its "
-                "windows have"
+                f"{fault} names the column {name!r}, which is not there; known are {', '.join(columns)}. A set that is "
+                f"older than a column, or was built without naming it, does not have it (build it again{named}), nor "
+                "has a whole slice what only its windows have"
             )
         return columns[name]
 

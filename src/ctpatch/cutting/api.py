@@ -109,7 +109,7 @@ def plan_outputs(
     reading, kept = Reading(arrays=array_names(arrays)), kept_columns(keep_columns)
     planned = []
     for each, folder in zip(splits, folders, strict=True):
-        known = kept if kept is not None or options.overwrite else carried_before(folder)
-        now = replace(reading, carried=known)
+        decided = kept is not None or options.overwrite or not each.is_prepared
+        now = replace(reading, carried=kept if decided else carried_before(folder))
         planned.append((plan_split(each, cfg, skip_faulty=skip, reading=now, listener=listener), folder))
     return planned

@@ -177,9 +177,9 @@ def _plan(ps: PatchSet, keep: str | None) -> SplitPlan:
         frame,
         dict(ps.meta.arrays),
         beside=ps.meta.source_paths == MANIFEST_DIR,
-        num_clipped=ps.meta.num_clipped or 0,
         carried=ps.meta.carried or {},
         uncounted=frozenset(ps.arrays) - frozenset(ps.meta.label_counts or {}),
+        made_from=ps.meta,
     )
 
 

@@ -15,12 +15,14 @@ from typing import Any, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
+from ctpatch.config import PatchConfig
 from ctpatch.core.grid import Grid, make_grid
 from ctpatch.core.label_counts import LabelCounts, count_labels
 from ctpatch.core.patches import pad_slice
 from ctpatch.core.rounding import ROUNDING_STEPS, is_rounding, rounding_margin, shown_number, without_rounding
 from ctpatch.core.rules import CompiledRules, compile_rules
-from ctpatch.core.statistics.api import WindowStatistics, stack_statistics
+from ctpatch.core.statistics.api import WindowStatistics, slice_maps, stack_statistics
+from ctpatch.core.statistics.columns import levels_of, named_statistics
 from ctpatch.cutting.job import Job
 from ctpatch.cutting.plan import Part, SliceTask
 from ctpatch.cutting.receipt import CutReceipt, trusted_receipt
@@ -175,10 +177,14 @@ def _read_run(
 
 def _measured(job: Job, stacks: Stacks, grid: Grid) -> list[ReadSlice]:
     """Pass over the pixels of slices of one shape once; `stacks` has them `(N, H, W)`, for each array."""
-    padded = tuple(pad_slice(stack, grid.padded_shape, job.config.pad_mode) for stack in stacks)
-    judged = list(job.arrays).index(job.config.rules_on)
+    config = job.config
+    padded = tuple(pad_slice(stack, grid.padded_shape, config.pad_mode) for stack in stacks)
+    judged = list(job.arrays).index(config.rules_on)
     digests = zip(*map(array_digests, stacks), strict=True)
-    measured = stack_statistics(padded[judged], grid.row_starts, grid.col_starts, grid.patch_size, job.config.air_level)
+    maps = _maps(config, stacks[judged], grid)
+    measured = stack_statistics(
+        padded[judged], grid.row_starts, grid.col_starts, grid.patch_size, config.air_level, maps
+    )
     slices = []
     for place, (found, each) in enumerate(zip(measured, digests, strict=True)):
         images = tuple(stack[place] for stack in stacks)
@@ -188,6 +194,18 @@ def _measured(job: Job, stacks: Stacks, grid: Grid) -> list[ReadSlice]:
         ]
         slices.append(ReadSlice(images, tuple(stack[place] for stack in padded), each, bounds, found.windows))
     return slices
+
+
+def _maps(config: PatchConfig, stack: NDArray[Any], grid: Grid) -> dict[str, NDArray[np.bool_]]:
+    """The maps of which statistics of this set are shares, each `(N, H, W)`."""
+    names = named_statistics(config)
+    if not names:
+        return {}
+    each = [slice_maps(names, image, levels_of(config)) for image in stack]
+    # Added pixels count as those that they repeat, and zeros as air.
+    return {
+        name: pad_slice(np.stack([maps[name] for maps in each]), grid.padded_shape, config.pad_mode) for name in each[0]
+    }
 
 
 def _read_images(job: Job, task: SliceTask, buffers: Sequence[SliceBuffer], images: Images) -> None:
@@ -243,6 +261,7 @@ def cut_slice(job: Job, task: SliceTask, read: ReadSlice, grid: Grid, rules: Com
         images=read.images,
         padded=read.padded,
         labels=_labels(job, read.padded, grid, hits < 0),
+        array_bounds=read.bounds,
         mismatch=_stated_mismatch(task, read.bounds[0]),
     )
 

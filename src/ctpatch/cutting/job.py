@@ -4,6 +4,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from ctpatch.config import PatchConfig
+from ctpatch.core.statistics.columns import named_statistics
 from ctpatch.format.carried import Kind, carried_columns
 from ctpatch.format.columns import Column, label_columns
 from ctpatch.format.meta import STATE_FOLDER, ArrayInfo
@@ -29,6 +30,7 @@ class Job:
         strict: compare digests of sources before a receipt is trusted.
         carried: the columns of the source manifest that are kept, with their types.
         counted: the arrays whose labels are counted.
+        sampled_every: every how many rows of pixels one is sampled, see `ctpatch.cutting.values`.
     """
 
     data_root: Path
@@ -43,6 +45,7 @@ class Job:
     strict: bool
     carried: dict[str, Kind] = field(default_factory=dict)
     counted: tuple[str, ...] = ()
+    sampled_every: int = 1
 
     @property
     def state(self) -> Path:
@@ -56,7 +59,7 @@ class Job:
 
     def schema(self, table: str) -> Schema:
         """The columns of one of the three tables, in order."""
-        return schema_of(table, tuple(self.arrays), self.slice_columns)
+        return schema_of(table, tuple(self.arrays), self.slice_columns, named_statistics(self.config))
 
     def resolve_patch(self, path: str) -> str:
         """Where a patch's file is: below the set's folder, or below the data root where the set has no pixels."""

@@ -12,13 +12,14 @@ import polars as pl
 from ctpatch.config import PatchConfig
 from ctpatch.core.grid import Grid, covering_stride, make_grid
 from ctpatch.core.rules import compile_rules
+from ctpatch.cutting.body_level import with_body_level
 from ctpatch.errors import ConfigError, SourceManifestError
 from ctpatch.events import Listener, Notice, ignore
 from ctpatch.files.digest import json_digest, text_digest
 from ctpatch.format.carried import Kind, kept_columns
 from ctpatch.format.columns import source_column
 from ctpatch.format.manifest_columns import array_names
-from ctpatch.format.meta import ArrayInfo, one_or_pair
+from ctpatch.format.meta import ArrayInfo, PatchMeta, one_or_pair
 from ctpatch.format.slice_headers import array_infos, scan_headers
 from ctpatch.format.source_manifest import (
     AS_WRITTEN,
@@ -98,9 +99,9 @@ class SplitPlan:
         limits: how large its parts become.
         beside: whether the manifest's paths are relative to its own folder; those in `slices` never are.
         notes: what a user should know of the manifest.
-        num_clipped: of a finished set that is the source: slices in which values were clipped when it was built.
         carried: the columns of the source manifest that the set keeps, with their types; `slices` has them.
         uncounted: arrays of labels whose labels are not counted; of a set of an earlier version that is the source.
+        made_from: the meta of a finished set that is the source, for `convert`.
     """
 
     source: SplitSource
@@ -110,9 +111,9 @@ class SplitPlan:
     limits: PartLimits = field(default_factory=lambda: LIMITS)
     beside: bool = False
     notes: tuple[str, ...] = ()
-    num_clipped: int = 0
     carried: Mapping[str, Kind] = field(default_factory=dict)
     uncounted: frozenset[str] = frozenset()
+    made_from: PatchMeta | None = None
     _grids: dict[tuple[int, int], Grid] = field(default_factory=dict, init=False, repr=False, compare=False)
 
     @cached_property
@@ -365,6 +366,7 @@ def plan_split(
     slices = table.frame
     arrays = array_infos(table, slices, source)
     slices = slices.drop(f"{array}_dtype" for array in table.arrays[1:])
+    cfg = with_body_level(cfg, source, arrays)
     made = SplitPlan(source, cfg, slices, arrays, beside=bool(table.folder), notes=table.notes, carried=table.carried)
     for each in made.shapes:
         if len(each.grid) > MAX_WINDOWS_PER_SLICE:

@@ -9,6 +9,7 @@ from dataclasses import dataclass, field
 from ctpatch.cutting.changes import refuse_changed_sources
 from ctpatch.cutting.job import Job
 from ctpatch.cutting.plan import Part
+from ctpatch.cutting.values import SumsOnRecord
 from ctpatch.errors import CtPatchError
 from ctpatch.files.digest import file_digest
 from ctpatch.format.tables import TABLES, read_table
@@ -35,6 +36,7 @@ class CutReceipt(Receipt):
         clipped: slices in which values were clipped that lay outside the range by rounding.
         labels: for each array of labels: each label with its pixels, the slices and the kept windows that hold it.
         uncounted: for each of these arrays the slices whose labels were not counted one by one.
+        values: for each array without labels how the pixels of its patches and slices are spread.
     """
 
     num_slices: int
@@ -54,6 +56,7 @@ class CutReceipt(Receipt):
     clipped: list[str] = field(default_factory=list)
     labels: dict[str, list[tuple[int, int, int, int]]] = field(default_factory=dict)
     uncounted: list[int] = field(default_factory=list)
+    values: dict[str, dict[str, SumsOnRecord]] = field(default_factory=dict)
 
 
 def trusted_receipt(job: Job, part: Part, *, check_sources: bool) -> CutReceipt | None:

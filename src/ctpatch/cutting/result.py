@@ -12,6 +12,7 @@ import xxhash
 from ctpatch.cutting.label_totals import LabelSums, add_labels
 from ctpatch.cutting.plan import SplitPlan
 from ctpatch.cutting.receipt import CutReceipt
+from ctpatch.cutting.values import SetValues
 from ctpatch.format.meta import PatchMeta, source_line
 from ctpatch.format.tables import STATUS_OK
 
@@ -36,6 +37,7 @@ class Totals:
     total_pixels: int = 0
     num_without_windows: int = 0
     num_clipped: int = 0
+    values: SetValues = field(default_factory=SetValues)
     dropped: Counter[str] = field(default_factory=Counter)
     labels: dict[str, LabelSums] = field(default_factory=dict)
     uncounted: Counter[str] = field(default_factory=Counter)
@@ -58,6 +60,7 @@ class Totals:
         self.skipped.extend(receipt.skipped[: MAX_SHOWN - len(self.skipped)])
         self.num_without_windows += len(receipt.without_windows)
         self.num_clipped += len(receipt.clipped)
+        self.values.add(receipt.part, receipt.values)
         self.without_windows.extend(receipt.without_windows[: MAX_SHOWN - len(self.without_windows)])
 
     @classmethod

@@ -18,6 +18,7 @@ from ctpatch.cutting.job import Job
 from ctpatch.cutting.label_totals import LabelSums, add_labels
 from ctpatch.cutting.plan import Part, SliceTask
 from ctpatch.cutting.receipt import CutReceipt
+from ctpatch.cutting.values import PartValues
 from ctpatch.files.atomic import system_errors, write_file
 from ctpatch.files.digest import bytes_digest
 from ctpatch.format.columns import digest_column, labels_column, path_column, pixels_column, source_column
@@ -51,6 +52,7 @@ class CutSlice:
         digests: of each array.
         images, padded: its pixels, for each array.
         labels: what each array of labels holds.
+        array_bounds: the same for each array; none where the slice is not whole.
         mismatch: how its pixels are not what the source manifest states.
         clipped: which of its values lay outside the range by rounding, and were clipped; None where none did.
     """
@@ -65,6 +67,7 @@ class CutSlice:
     images: Images = ()
     padded: Images = ()
     labels: Mapping[str, LabelCounts] = field(default_factory=dict)
+    array_bounds: Sequence[tuple[float, float]] = ()
     mismatch: str | None = None
     clipped: str | None = None
 
@@ -83,12 +86,18 @@ class PartRows:
     started_ns: int = field(default_factory=time.time_ns)
     _slices: list[CutSlice] = field(default_factory=list)
     _addresses: list[Addresses] = field(default_factory=list)
+    _values: PartValues = field(init=False)
+
+    def __post_init__(self) -> None:
+        self._values = PartValues(self.job)
 
     def add(self, piece: CutSlice, addresses: Addresses | None) -> None:
         """Note a slice, all its windows, and where the kept ones went, and let go of its pixels.
 
         A slice that was left out has no addresses.
         """
+        if piece.reason is None:
+            self._values.add(piece)
         piece.images = piece.padded = ()
         self._slices.append(piece)
         if addresses is not None:
@@ -138,6 +147,7 @@ class PartRows:
             mismatches=[piece.mismatch for piece in done if piece.mismatch is not None],
             converted=sorted({piece.task.src_dtype for piece in done} - {"float32"}),
             clipped=[piece.clipped for piece in done if piece.clipped is not None],
+            values=self._values.on_record(done, hits < 0),
             without_windows=[piece.task.name for piece in done if not len(piece.grid)],
             labels=self._label_rows(done),
             uncounted=[[piece.labels[array].pixels for piece in done].count(None) for array in self.job.counted],

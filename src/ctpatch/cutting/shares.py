@@ -11,7 +11,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from ctpatch.config import BuildConfig, PatchConfig
+from ctpatch.config import LATER_OPTIONS, BuildConfig, PatchConfig
 from ctpatch.cutting.api import plan_outputs
 from ctpatch.cutting.output import PATCH_SET
 from ctpatch.cutting.plan import SplitPlan, plan_split
@@ -208,7 +208,8 @@ def _plan_again(
 ) -> SplitPlan:
     """The plan that the shares had, from what they put on record."""
     try:
-        config = PatchConfig(**{name: begun.options[name] for name in PatchConfig.model_fields})
+        wanted = [name for name in PatchConfig.model_fields if name in begun.options or name not in LATER_OPTIONS]
+        config = PatchConfig(**{name: begun.options[name] for name in wanted})
         dataset, split, manifest = (str(begun.options[name]) for name in ("dataset", "split", "source_manifest"))
     except (KeyError, TypeError, ValueError, ConfigError):
         raise OutputConflictError(

@@ -24,7 +24,9 @@ from ctpatch.format.meta import (
     now_utc,
     one_or_pair,
 )
+from ctpatch.format.prepared_meta import prepared_scale
 from ctpatch.format.tables import TABLES, header_line
+from ctpatch.format.value_record import ValueRecord
 from ctpatch.work.folder import WorkFolder
 from ctpatch.work.receipt import receipts_of
 
@@ -127,8 +129,20 @@ def meta_of(job: Job, plan: SplitPlan, totals: Totals, tables: dict[str, TableIn
         paths_relative_to="data_root" if inside else "patch_dir",
         tables=tables,
         source_paths="manifest_dir" if plan.beside else None,
-        num_clipped=(totals.num_clipped or plan.num_clipped) or None,
+        statistics=config.statistics,
+        body_level=config.body_level,
+        num_clipped=(totals.num_clipped or (plan.made_from and plan.made_from.num_clipped)) or None,
+        values=_values(job, plan, totals),
+        hu=plan.made_from.hu if plan.made_from else prepared_scale(plan.source.manifest),
         pixel_bytes=totals.pixel_bytes,
         carried=job.carried or None,
         label_counts=label_totals(job.counted, totals.labels, totals.uncounted) or None,
     )
+
+
+def _values(job: Job, plan: SplitPlan, totals: Totals) -> ValueRecord | None:
+    """How pixels are spread; what a set says of whole slices holds for those that are made from it."""
+    if plan.made_from is None:
+        return totals.values.record(plan.config, plan.arrays, job.sampled_every)
+    before = plan.made_from.values
+    return before and totals.values.record(plan.config, plan.arrays, job.sampled_every, before)

@@ -15,6 +15,7 @@ from ctpatch.cutting.plan import Part, SliceTask, SplitPlan
 from ctpatch.cutting.receipt import CutReceipt
 from ctpatch.cutting.result import MAX_SHOWN, BuildResult, Outcome, Totals, result_of
 from ctpatch.cutting.tables import merge_parts
+from ctpatch.cutting.values import sampled_every
 from ctpatch.errors import FormatError
 from ctpatch.events import Listener, Notice, WorkAdvanced
 from ctpatch.format.meta import MANIFEST_DIR, PATCH_META, ArrayInfo, PatchMeta
@@ -59,6 +60,7 @@ class CutWork(Work[Part, Any, CutReceipt, PatchMeta]):
             strict=options.strict,
             carried=dict(plan.carried),
             counted=plan.counted,
+            sampled_every=sampled_every(plan),
         )
         described = _described(plan.config, layout, plan.arrays, source.manifest_path, source.dataset, source.split)
         if plan.beside:

@@ -11,7 +11,7 @@ import os
 import re
 import stat
 import sys
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import lru_cache
@@ -79,24 +79,20 @@ def _refuse_slow_rubbish(prefix: bytes) -> None:
             raise ValueError("it is no dictionary") from None
 
 
-def _header_prefix(fd: int) -> bytes:
-    """The bytes up to the first byte of data."""
-    start = os.read(fd, _FIRST_READ)
+def header_prefix(read: Callable[[int], bytes]) -> bytes:
+    """The bytes up to the first byte of data; `read` gives the next bytes of a file, from its first on."""
+    start = read(_FIRST_READ)
     if len(start) < _V1_PREFIX_BYTES or start[:6] != npy_format.MAGIC_PREFIX:
         return start
     text_at = _V1_PREFIX_BYTES if start[6] == 1 else _V1_PREFIX_BYTES + 2
     length = text_at + int.from_bytes(start[8:text_at], "little")
     if length <= len(start):
         return start[:length]
-    return start + os.read(fd, min(length, _MAX_HEADER_BYTES + 12) - len(start))
+    return start + read(min(length, _MAX_HEADER_BYTES + 12) - len(start))
 
 
-def read_header(fd: int, name: str) -> NpyHeader:
-    """Read the header of an open file, from its start; NpyError where that is no plain .npy, or has another size."""
-    status = os.fstat(fd)
-    if not stat.S_ISREG(status.st_mode):
-        raise NpyError(f"{name} is not a regular file; a slice is a .npy file")
-    prefix = _header_prefix(fd)
+def parse_header(prefix: bytes, name: str) -> NpyHeader:
+    """Take a header from the first bytes of a file, its size unseen; NpyError where it is none of plain numbers."""
     if prefix[:6] != npy_format.MAGIC_PREFIX:
         raise NpyError(f"{name} is not a .npy file: it {_looks_like(prefix)}; write it with numpy.save")
     try:
@@ -111,6 +107,15 @@ def read_header(fd: int, name: str) -> NpyHeader:
         raise NpyError(f"{name} has dtype {header.dtype}, wanted numbers; write it with numpy.save")
     if len(header.shape) > _MAX_DIMENSIONS or any(type(side) is not int or side < 0 for side in header.shape):
         raise NpyError(f"{name} has a damaged .npy header (shape {header.shape}); write it with numpy.save")
+    return header
+
+
+def read_header(fd: int, name: str) -> NpyHeader:
+    """Read the header of an open file, from its start; NpyError where that is no plain .npy, or has another size."""
+    status = os.fstat(fd)
+    if not stat.S_ISREG(status.st_mode):
+        raise NpyError(f"{name} is not a regular file; a slice is a .npy file")
+    header = parse_header(header_prefix(lambda size: os.read(fd, size)), name)
     if prod(max(side, 1) for side in header.shape) * header.dtype.itemsize > sys.maxsize:
         raise NpyError(
             f"{name} is cut short: its header promises shape {_shape_text(header.shape)} of {header.dtype}, which no "

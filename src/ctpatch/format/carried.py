@@ -60,9 +60,9 @@ def kept_columns(given: str | Sequence[str] | None) -> dict[str, Kind | None] | 
     """
     if given is None:
         return None
-    texts = given.split(",") if isinstance(given, str) else list(given)
-    if not all(isinstance(each, str) for each in texts):
+    if not isinstance(given, str | list | tuple) or not all(isinstance(each, str) for each in given):
         raise ConfigError(f"keep_columns: {given!r}, wanted names of columns as series,position_mm, or {NOTHING}")
+    texts = given.split(",") if isinstance(given, str) else list(given)
     if [each.strip() for each in texts] in ([NOTHING], []):
         return {}
     found: dict[str, Kind | None] = {}

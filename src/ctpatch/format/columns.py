@@ -53,10 +53,14 @@ def further_arrays(arrays: Sequence[str]) -> list[str]:
     return [name for name in arrays if name != "image"]
 
 
-def patch_columns(arrays: Sequence[str]) -> list[Column]:
-    """Columns of `patch_manifest.csv`, in order, for a set of these arrays."""
+def patch_columns(arrays: Sequence[str], named: Sequence[str] = ()) -> list[Column]:
+    """Columns of `patch_manifest.csv`, in order, for a set of these arrays.
+
+    Of the statistics that a set has only where it names them, it has those `named`.
+    """
     more = further_arrays(arrays)
-    statistics = [Column(s.name, FLOAT64, s.meaning, s.unit, required=s.since is None) for s in STATISTICS.values()]
+    there = [each for each in STATISTICS.values() if not each.opt_in or each.name in named]
+    statistics = [Column(s.name, FLOAT64, s.meaning, s.unit, required=s.since is None) for s in there]
     first = [each for each in statistics if each.required]
     return [
         Column("patch_id", TEXT, "see below; unique"),
@@ -80,10 +84,10 @@ def patch_columns(arrays: Sequence[str]) -> list[Column]:
     ]
 
 
-def rejected_columns(arrays: Sequence[str]) -> list[Column]:
+def rejected_columns(arrays: Sequence[str], named: Sequence[str] = ()) -> list[Column]:
     """Columns of `rejected_patches.csv`: those of the manifest, and the rule; a dropped window has no address."""
     addresses = {"patch_index", *map(path_column, arrays), *map(digest_column, arrays)}
-    first, *others = patch_columns(arrays)
+    first, *others = patch_columns(arrays, named)
     return [
         replace(first, meaning="the id the patch would have; not in `patch_manifest.csv`"),
         *(replace(each, meaning="", empty="always") if each.name in addresses else each for each in others),

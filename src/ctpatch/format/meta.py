@@ -16,6 +16,8 @@ from ctpatch.files.atomic import read_regular
 from ctpatch.files.digest import json_digest
 from ctpatch.format.carried import Kind, carried_columns, carried_digest, refuse_bad_names
 from ctpatch.format.columns import Column, label_columns
+from ctpatch.format.hu_scale import HuScale
+from ctpatch.format.value_record import ValueRecord
 from ctpatch.words import PadMode
 
 PATCH_META = "patch_meta.json"
@@ -137,12 +139,16 @@ class PatchMeta(Digested):
     num_clipped: Count | None = None
     carried: dict[str, Kind] | None = None
     label_counts: dict[str, LabelTotals] | None = None
+    statistics: tuple[str, ...] = ()
+    body_level: float | None = None
+    values: ValueRecord | None = None
+    hu: HuScale | None = None
     meta_digest: str = ""
 
     def unsaid(self) -> set[str]:
         """Fields of few sets: they are written where they have a value."""
-        few = ("source_paths", "num_clipped", "carried", "label_counts")
-        return {name for name in few if getattr(self, name) is None}
+        few = ("source_paths", "num_clipped", "carried", "label_counts", "statistics", "body_level", "values", "hu")
+        return {name for name in few if getattr(self, name) is None or getattr(self, name) == ()}
 
     @model_validator(mode="after")
     def _arrays_are_there(self) -> Self:
@@ -152,6 +158,9 @@ class PatchMeta(Digested):
         for name in self.label_counts or {}:
             if name not in self.arrays or not self.arrays[name].labels:
                 raise ValueError(f"label_counts: {name[:100]!r} is no array of labels")
+        wanted = [name for name, info in self.arrays.items() if not info.labels]
+        if self.values is not None and list(self.values.arrays) != wanted:
+            raise ValueError(f"values: wanted those of {', '.join(wanted)[:100]}")
         return self
 
     def refuse_nonsense(self) -> None:

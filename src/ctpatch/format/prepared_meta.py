@@ -5,6 +5,7 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 from ctpatch.errors import FormatError
+from ctpatch.format.hu_scale import LODOPAB, HuScale
 from ctpatch.format.meta import Digested, Record, digest_of, read_ours
 
 PREPARE_META = "prepare_meta.json"
@@ -115,3 +116,24 @@ def read_dataset_meta(path: Path, kind: type[MetaT]) -> MetaT:
     if damaged:
         raise FormatError(f"{path.name} has been changed: its digest does not hold")
     return meta
+
+
+def prepared_scale(manifest: Path) -> HuScale | None:
+    """The scale of a split's slices, as `ctpatch prepare` put it on record; None where nothing is.
+
+    What is on record is about the files in the manifest's folder, also where the manifest was given columns since.
+
+    Raises:
+        FormatError: the record is damaged.
+    """
+    folder = manifest.parent
+    try:
+        meta = read_dataset_meta(folder.parent / PREPARE_META, PreparedMeta)
+    except FileNotFoundError:
+        return None
+    if folder.name not in {Path(each.manifest).parent.name for each in meta.splits.values()}:
+        return None
+    kind, low, high = (meta.mapping.get(name) for name in ("kind", "low_hu", "high_hu"))
+    if kind == "window" and isinstance(low, float | int) and isinstance(high, float | int) and low < high:
+        return HuScale(kind=kind, low_hu=float(low), high_hu=float(high))
+    return LODOPAB if kind == LODOPAB.kind or (kind == "stored" and meta.source == LODOPAB.kind) else None

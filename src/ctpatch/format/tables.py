@@ -36,18 +36,22 @@ STATUS_SKIPPED = "skipped"
 Schema = dict[str, type[pl.DataType]]
 
 
-def columns_of(table: str, arrays: Sequence[str], of_slices: Sequence[Column] = ()) -> list[Column]:
+def columns_of(
+    table: str, arrays: Sequence[str], of_slices: Sequence[Column] = (), named: Sequence[str] = ()
+) -> list[Column]:
     """Columns of one of the three tables, in order, for a set of these arrays.
 
     `of_slices` are further ones of the slice manifest: what masks hold, and what was kept of the source manifest.
+    `named` are the statistics of windows that a set has only where it names them.
     """
-    columns = {PATCH_MANIFEST: patch_columns, REJECTED_PATCHES: rejected_columns, SLICE_MANIFEST: slice_columns}
-    return [*columns[table](arrays), *(of_slices if table == SLICE_MANIFEST else ())]
+    if table == SLICE_MANIFEST:
+        return [*slice_columns(arrays), *of_slices]
+    return (patch_columns if table == PATCH_MANIFEST else rejected_columns)(arrays, named)
 
 
-def schema_of(table: str, arrays: Sequence[str], of_slices: Sequence[Column] = ()) -> Schema:
+def schema_of(table: str, arrays: Sequence[str], of_slices: Sequence[Column] = (), named: Sequence[str] = ()) -> Schema:
     """The same as names and dtypes."""
-    return {column.name: column.dtype for column in columns_of(table, arrays, of_slices)}
+    return {column.name: column.dtype for column in columns_of(table, arrays, of_slices, named)}
 
 
 def header_line(schema: Schema) -> bytes:

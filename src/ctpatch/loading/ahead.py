@@ -13,6 +13,7 @@ Asked = TypeVar("Asked")
 Result = TypeVar("Result")
 
 _SECONDS_TO_END = 10.0
+_NAME = "ctpatch-loader"
 
 
 class ReadAhead(Generic[Asked, Result]):
@@ -22,13 +23,21 @@ class ReadAhead(Generic[Asked, Result]):
         read: gives one result; runs in the thread.
         asked: what is read.
         ahead: how many results are read before they are asked for; with 0 there is no thread.
+        finish: what is left to do to a result when it is asked for, in the thread that asks.
 
     Raises:
         UsageError: it is asked for a result in another process than it was made in.
     """
 
-    def __init__(self, read: Callable[[Asked], Result], asked: Sequence[Asked], ahead: int) -> None:
+    def __init__(
+        self,
+        read: Callable[[Asked], Result],
+        asked: Sequence[Asked],
+        ahead: int,
+        finish: Callable[[Result], Result] | None = None,
+    ) -> None:
         self._read = read
+        self._finish = finish
         self._asked = asked
         self._given = 0
         self._process = os.getpid()
@@ -39,7 +48,7 @@ class ReadAhead(Generic[Asked, Result]):
             for _ in range(min(ahead, len(asked))):
                 self._orders.put(True)
             thread = threading.Thread(
-                target=_fill, args=(read, asked, self._orders, self._ready), name="ctpatch-loader", daemon=True
+                target=_fill, args=(read, asked, self._orders, self._ready), name=_NAME, daemon=True
             )
             thread.start()
             self._thread = thread
@@ -58,15 +67,19 @@ class ReadAhead(Generic[Asked, Result]):
             raise StopIteration
         self._given += 1
         try:
-            if self._thread is None:
-                return self._read(self._asked[self._given - 1])
-            self._orders.put(True)
-            got = self._ready.get()
-            if isinstance(got, _Failure):
-                raise got.error
+            got = self._next()
+            return got if self._finish is None else self._finish(got)
         except BaseException:
             self.close()
             raise
+
+    def _next(self) -> Result:
+        if self._thread is None:
+            return self._read(self._asked[self._given - 1])
+        self._orders.put(True)
+        got = self._ready.get()
+        if isinstance(got, _Failure):
+            raise got.error
         return got
 
     def close(self) -> None:
@@ -109,3 +122,8 @@ def _fill(
             ready.put(read(each))
     except BaseException as error:  # noqa: BLE001 - handed to the caller, who raises it
         ready.put(_Failure(error))
+
+
+def in_reading_thread() -> bool:
+    """Whether the code that asks runs in a thread that reads ahead."""
+    return threading.current_thread().name == _NAME

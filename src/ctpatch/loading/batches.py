@@ -6,7 +6,7 @@ interpreter free, so a thread costs nothing and no batch crosses a process borde
 
 import warnings
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, field, fields
 from functools import partial
 from typing import Any, Generic, TypeAlias, TypeVar
 
@@ -18,8 +18,10 @@ from ctpatch.errors import ConfigError
 from ctpatch.files.forks import require_polars
 from ctpatch.loading.ahead import ReadAhead
 from ctpatch.loading.options import Array, Batch, LoaderOptions, SamplerOptions, whole_number
-from ctpatch.loading.places import DrawnCounts, Places
-from ctpatch.loading.sampling import Sampler, batch_bounds, checked_epoch, symmetries
+from ctpatch.loading.places import Drawn, DrawnCounts, Places
+from ctpatch.loading.sampling import Sampler, batch_bounds, checked_epoch
+from ctpatch.loading.transforms import InCallersThread
+from ctpatch.loading.values import ChosenMaps
 
 Empty: TypeAlias = Callable[[tuple[int, ...], np.dtype[Any]], Array]
 """Makes memory of a shape and dtype that nobody else holds; NumPy sees it through `np.asarray`."""
@@ -38,6 +40,7 @@ class LoaderSource:
     fingerprint: str
     places: Places
     slices: pl.DataFrame
+    chosen: ChosenMaps = field(default_factory=ChosenMaps)
 
 
 @dataclass(slots=True)
@@ -70,6 +73,8 @@ class BatchLoader(Generic[Array]):
 
     Attributes:
         codes: for each column of texts that comes with the batches its texts; a value `i` means the text `i`, -1 none.
+        maps: for each array what maps its values, under `normalize` and `hu`; `loader.maps["image"].back(output)`
+            gives stored values.
 
     Raises:
         ConfigError: an option does not fit the set, or leaves no batch.
@@ -88,6 +93,7 @@ class BatchLoader(Generic[Array]):
         if options.subset or options.weight or options.balance or options.columns:
             require_polars("a loader with subset, weight, balance or columns")
         self._arrays, self._places, self._fingerprint = source.arrays, source.places, source.fingerprint
+        self.maps, self._mapped_by = source.chosen.maps, source.chosen.identity
         self._column = column
         self.codes = source.places.codes(options.columns)
         self._columns = {name: source.places.column(name, self.codes) for name in options.columns}
@@ -156,7 +162,7 @@ class BatchLoader(Generic[Array]):
             chosen["context"] = [
                 options.context, options.context_edge, options.context_gap, list(options.arrays_with_context)
             ]  # fmt: skip
-        return chosen
+        return {**chosen, **self._mapped_by}
 
     def state_dict(self) -> dict[str, Any]:
         """Where the loader stands: `load_state_dict` goes on with the batch after the last one given out.
@@ -183,7 +189,7 @@ class BatchLoader(Generic[Array]):
                     f"state: {name} was {state.get(name)!r}, this loader has {here!r}; go on with the same set and "
                     "the same options"
                 )
-        for name in ("windows", "context"):
+        for name in ("windows", "context", "normalize", "hu"):
             if name in state and name not in self._identity():
                 raise ConfigError(
                     f"state: {name} was {state[name]!r}, this loader has none; go on with the same options"
@@ -207,16 +213,15 @@ class BatchLoader(Generic[Array]):
         first, place.begin_at = place.begin_at, 0
         draws = np.arange(len(order), dtype=np.int64) * self._sampler.world_size + self._sampler.rank
         chosen = [(order[slice(*bound)], draws[slice(*bound)]) for bound in self._bounds(len(order))[first:]]
-        batches = ReadAhead(partial(self._read, place.epoch), chosen, self.options.prefetch)
+        late = self._transformed if isinstance(self.options.transform, InCallersThread) else None
+        batches = ReadAhead(partial(self._read, place.epoch), chosen, self.options.prefetch, late)
         return _Started(place, place.epoch, first, first + len(chosen), batches)
 
     def _read(self, epoch: int, which: tuple[NDArray[np.int64], NDArray[np.int64]]) -> Batch[Array]:
         drawn = self._places.at(epoch, *which)
         arrays: dict[str, Array] = {}
         for name, dtype in self._arrays.items():
-            shape = (len(drawn.indices), self._places.channels(name), *self._places.patch_size)
-            arrays[name] = self._empty(shape, dtype)
-            self._places.read(name, drawn, np.asarray(arrays[name]))
+            arrays[name] = self._read_array(name, drawn, dtype)
         batch = Batch(
             arrays=arrays,
             columns={name: self._column(values(drawn)) for name, values in self._columns.items()},
@@ -225,6 +230,9 @@ class BatchLoader(Generic[Array]):
             seed=self.options.seed,
             set_size=self._set_size,
         )
+        return batch if isinstance(self.options.transform, InCallersThread) else self._transformed(batch)
+
+    def _transformed(self, batch: Batch[Array]) -> Batch[Array]:
         if self.options.transform is None:
             return batch
         changed: object = self.options.transform(batch)
@@ -234,6 +242,19 @@ class BatchLoader(Generic[Array]):
                 "Batch; end it with `return batch`"
             )
         return changed
+
+    def _read_array(self, name: str, drawn: Drawn, dtype: np.dtype[Any]) -> Array:
+        """The patches of one array, mapped where that is asked for."""
+        mapped = self.maps.get(name)
+        shape = (len(drawn.indices), self._places.channels(name), *self._places.patch_size)
+        factor = 1 if mapped is None else mapped.factor
+        found = self._empty((shape[0], shape[1] * factor, *shape[2:]), dtype)
+        out = np.asarray(found)
+        pixels = out if factor == 1 else np.empty(shape, dtype)
+        self._places.read(name, drawn, pixels)
+        if mapped is not None:
+            mapped.apply(pixels, out)
+        return found
 
 
 def _as_it_is(batch: Batch[Array]) -> Batch[Array]:
@@ -288,31 +309,3 @@ class Pass(Generic[Array, Shown]):
         self._ended = True
         if self._started is not None:
             self._started.batches.close()
-
-
-class FlipsAndRotations:
-    """The eight flips and rotations of a patch, one drawn for each patch and epoch, the same for all its arrays.
-
-    Patches that are not square are flipped only (four ways). A transform for `BatchLoader`; works in place.
-    """
-
-    def __call__(self, batch: Batch[Array]) -> Batch[Array]:
-        """Turn every patch of a batch."""
-        chosen = symmetries(batch.seed, batch.epoch, batch.set_size)[batch.indices]
-        for array in batch.arrays.values():
-            pixels = np.asarray(array)
-            square = pixels.shape[-1] == pixels.shape[-2]
-            for patch, symmetry in zip(pixels, chosen.tolist(), strict=True):
-                turned = apply_symmetry(patch, symmetry if square else symmetry & 3)
-                if turned is not patch:
-                    patch[...] = turned.copy()
-        return batch
-
-
-def apply_symmetry(pixels: NDArray[Any], symmetry: int) -> NDArray[Any]:
-    """One of the eight symmetries of the last two axes: bit 0 flips rows, bit 1 cols, bit 2 then swaps them."""
-    if symmetry & 1:
-        pixels = pixels[..., ::-1, :]
-    if symmetry & 2:
-        pixels = pixels[..., ::-1]
-    return np.swapaxes(pixels, -1, -2) if symmetry & 4 else pixels

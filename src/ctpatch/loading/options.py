@@ -7,17 +7,19 @@ show the same names, types, defaults and descriptions in `help()`, in an editor 
 import functools
 import inspect
 import operator
+import os
 import textwrap
 import warnings
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any, Concatenate, Generic, ParamSpec, TypeVar, get_args
+from typing import TYPE_CHECKING, Any, Concatenate, Generic, ParamSpec, Protocol, TypeVar, get_args
 
 import numpy as np
 from numpy.typing import NDArray
 
 from ctpatch.core.context import ContextEdge, ContextGap
 from ctpatch.errors import ConfigError
+from ctpatch.format.meta import PatchMeta
 
 if TYPE_CHECKING:
     from ctpatch.loading.windows import RandomWindows
@@ -123,6 +125,13 @@ class ContextOptions:
         return ("image",) if self.context_arrays is None else tuple(self.context_arrays)
 
 
+class HasMeta(Protocol):
+    """A patch set, as far as its meta goes."""
+
+    @property
+    def meta(self) -> PatchMeta: ...  # noqa: D102
+
+
 @dataclass(frozen=True, kw_only=True)
 class LoaderOptions(ContextOptions, SamplerOptions, Generic[Array]):
     """All options of a loader whose batches hold arrays of one kind.
@@ -132,12 +141,17 @@ class LoaderOptions(ContextOptions, SamplerOptions, Generic[Array]):
         prefetch: batches read ahead; 0 reads when asked.
         columns: columns that come with each batch: numbers of the manifest (`row`, `std`, `slice_index`, …), and
             columns that the set keeps of its slices (`series`, `position_mm`, `patient_id`, …). Texts come as int64
-            codes, -1 for none; `loader.codes` and `ps.codes` have the texts.
+            codes, -1 for none; `loader.codes` and `ps.codes` have the texts. `weight` tells how much a patch counts
+            where patches overlap, as `ps.weights` does.
         arrays: which arrays, or the name of one; None takes all.
         windows: what is drawn anew from whole slices each epoch, `RandomWindows` or `LabelWindows`; None gives the
             patches of the set.
+        normalize: takes the mean from each value and divides by the standard deviation: `train` takes both from the
+            patches of the set of the split train, this one or the one beside it; a set of the split train or its
+            folder; or `(mean, std)`. Labels stay as they are.
+        hu: shows values through windows of HU, each a channel from 0 to 1: `(-160, 240)`, `lung`, or a list of such.
         transform: gets each `Batch` in the reading thread and returns the `Batch` that the caller gets, the same or
-            another; `FlipsAndRotations()` is one.
+            another; `FlipsAndRotations()` is one, and `per_patch` makes one of a function for a single patch.
         copy: deprecated, without effect: a batch that is kept is never overwritten.
     """
 
@@ -146,6 +160,8 @@ class LoaderOptions(ContextOptions, SamplerOptions, Generic[Array]):
     columns: Sequence[str] = ()
     arrays: str | Sequence[str] | None = None
     windows: "RandomWindows | None" = None
+    normalize: "str | os.PathLike[str] | HasMeta | tuple[float, float] | None" = None
+    hu: "str | tuple[float, float] | Sequence[str | tuple[float, float]] | None" = None
     transform: Callable[[Batch[Array]], Batch[Array]] | None = None
     copy: bool | None = None
 
@@ -215,6 +231,33 @@ def takes(
         hints = {name: each.annotation for name, each in wanted.items()}
         described.__annotations__ = {**hints, "return": own.return_annotation}
         described.__doc__ = _with_arguments(inspect.getdoc(method), options)
+        return call
+
+    return decorate
+
+
+def takes_all(options: Callable[P, Options]) -> Callable[[Callable[[Options], Result]], Callable[P, Result]]:
+    """Give a function the fields of a dataclass as its parameters, and its docstring their descriptions.
+
+    As `takes`, for a function that has no other parameters.
+    """
+    signature = inspect.signature(options)
+
+    def decorate(function: Callable[[Options], Result]) -> Callable[P, Result]:
+        @functools.wraps(function)
+        def call(*args: P.args, **kwargs: P.kwargs) -> Result:
+            try:
+                signature.bind(*args, **kwargs)
+            except TypeError as error:
+                raise TypeError(f"{function.__qualname__}(): {error}") from None
+            return function(options(*args, **kwargs))
+
+        described: Any = call
+        returned = inspect.signature(function).return_annotation
+        described.__signature__ = signature.replace(return_annotation=returned)
+        described.__annotations__ = {name: each.annotation for name, each in signature.parameters.items()}
+        described.__annotations__["return"] = returned
+        described.__doc__ = _with_arguments(inspect.getdoc(function), options)
         return call
 
     return decorate

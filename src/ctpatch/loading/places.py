@@ -182,20 +182,20 @@ class SlicePlaces(Places):
 
     def read(self, array: str, drawn: Drawn, out: NDArray[Any]) -> None:
         """Read the same window of each slice and its neighbours."""
-        reader = self._whole.reader(array)
-        if out.shape[1] == 1:
+        reader, count = self._whole.reader(array), out.shape[1]
+        if count == 1:
             reader.read_windows(drawn.slices, drawn.rows, drawn.cols, out[:, 0], self._pad_mode)
             return
-        for channel, slices in enumerate(self._neighbours[drawn.slices].T):
-            there = slices != NO_SLICE
-            if there.all():
-                reader.read_windows(slices, drawn.rows, drawn.cols, out[:, channel], self._pad_mode)
-                continue
-            part = np.zeros((len(slices), *self.patch_size), out.dtype)
-            read = np.empty((int(there.sum()), *self.patch_size), out.dtype)
-            reader.read_windows(slices[there], drawn.rows[there], drawn.cols[there], read, self._pad_mode)
-            part[there] = read
-            out[:, channel] = part
+        slices = self._neighbours[drawn.slices].ravel()
+        rows, cols = np.repeat(drawn.rows, count), np.repeat(drawn.cols, count)
+        images = out.reshape(-1, *self.patch_size)
+        there = slices != NO_SLICE
+        if there.all():
+            reader.read_windows(slices, rows, cols, images, self._pad_mode)
+            return
+        read = np.empty((int(there.sum()), *self.patch_size), out.dtype)
+        reader.read_windows(slices[there], rows[there], cols[there], read, self._pad_mode)
+        images[there], images[~there] = read, 0
 
 
 class GridPlaces(SlicePlaces):

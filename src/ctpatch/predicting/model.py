@@ -1,8 +1,6 @@
-"""Calling a model: batches in the form it takes, and one checked NumPy array out of whatever it gives."""
+"""Calling a model: batches in the form it takes, and checked outputs out of whatever it gives."""
 
 import sys
-from collections.abc import Iterator, Mapping
-from contextlib import contextmanager, nullcontext, suppress
 from typing import Any
 
 import numpy as np
@@ -11,13 +9,16 @@ from numpy.typing import NDArray
 
 from ctpatch.core.arrays import as_array
 from ctpatch.core.labels import holds_labels
+from ctpatch.core.placing import Blend
 from ctpatch.errors import ReassemblyError, UsageError
+from ctpatch.loading.pool import Pool
+from ctpatch.predicting.options import Options
+from ctpatch.predicting.outputs import Output, Outputs, listed, picked
+from ctpatch.predicting.torch_side import TorchSide, said
+from ctpatch.predicting.turned import OneAnswer, symmetries_of, turn, turn_back
 
-_MAX_NAMED = 10
-_ERROR_CHARACTERS = 400
-
-Output = int | str | None
-"""Which of several outputs is meant: its index in a tuple or list, its name in a dict; None where there is one."""
+Answers = dict[Output, Any]
+"""For each output its patches, `(B, h, w)` or `(B, C, h, w)`: an array, or a tensor that stays on a device."""
 
 
 def is_torch_module(model: object) -> bool:
@@ -46,57 +47,100 @@ class Caller:
     """Gives batches to a model in the form it takes and checks what comes back.
 
     Args:
-        model: any callable; see `ctpatch.predict`.
-        as_tensor: whether it is given torch tensors; None does for a `torch.nn.Module`.
-        output: which of several outputs is meant.
+        options: what was asked for.
+        output: which outputs are meant.
+
+    Attributes:
+        side: torch's part, where the model takes tensors.
     """
 
-    def __init__(self, model: Any, as_tensor: bool | None, output: Output = None) -> None:
-        self._model, self._output = model, output
-        self._is_module = is_torch_module(model)
-        self._tensors = self._is_module if as_tensor is None else as_tensor
-        self._dtype: np.dtype[Any] | None = None
+    def __init__(self, options: Options, output: Output | Outputs = None) -> None:
+        self._model, self._options, self._output = options.model_fn, options, output
+        self._is_module = is_torch_module(self._model)
+        tensors = self._is_module if options.as_tensor is None else options.as_tensor
+        self.side: TorchSide | None = None
+        if tensors:
+            self.side = TorchSide(self._model, is_module=self._is_module, device=options.device, amp=options.amp)
+        elif options.device is not None or options.amp:
+            name = "amp" if options.device is None else "device"
+            raise UsageError(
+                f"{name}: the model is given NumPy arrays, which are on no device of torch; set as_tensor=True if it "
+                f"calls a torch network, or leave {name} out"
+            )
+        # New memory costs more than the copy that fills it; a model may keep a batch, and then that is not used again.
+        self._room = Pool(1)
+        self._kinds: dict[Output, tuple[np.dtype[Any], int | None]] = {}
 
-    def __call__(self, patches: NDArray[np.float32]) -> NDArray[Any]:
-        """What the model gives for patches `(B, h, w)`, in the same shape; valid until the model is called again.
+    def batch(self, patches: list[Any]) -> Any:
+        """Patches `(C, h, w)` as a batch for the model, a copy: it may write into it."""
+        if self.side is not None and not isinstance(patches[0], np.ndarray):
+            return self.side.stacked(patches)
+        room = self._room((len(patches), *patches[0].shape), np.dtype(np.float32))
+        made = np.stack(patches, out=room)
+        return made if self.side is None else self.side.put(made)
+
+    def __call__(self, batch: Any) -> Answers:
+        """What the model gives for a batch `(B, C, h, w)`, by output; valid until the model is called again.
 
         Raises:
             UsageError: the model cannot be called with such a batch.
             ReassemblyError: it gives another shape, several outputs, no numbers, or labels and other numbers in turn.
         """
-        batch = np.ascontiguousarray(patches[:, np.newaxis])
-        with evaluating(self._model) if self._is_module else nullcontext():
-            given = self._on_tensors(batch) if self._tensors else self._on_arrays(batch)
-            result = as_array(_picked(given, self._output), "the model's output")
-        if result.dtype.kind not in "buif":
+        if self._options.tta is None:
+            return self._once(batch)
+        answers: dict[Output, OneAnswer] = {}
+        dtypes: dict[Output, Any] = {}
+        for symmetry in symmetries_of(batch.shape[-2:]):
+            for output, values in self._once(turn(batch, symmetry)).items():
+                scores = self._options.blend(output).argmax
+                answers.setdefault(output, OneAnswer()).add(turn_back(values, symmetry), average=scores)
+                dtypes[output] = values.dtype
+        return {output: answer.result(dtypes[output]) for output, answer in answers.items()}
+
+    def _once(self, batch: Any) -> Answers:
+        shape = tuple(batch.shape)
+        given = self._on_arrays(batch) if self.side is None else self.side.call(batch)
+        meant = picked(given, self._output)
+        scores = self._options.argmax
+        if isinstance(scores, list | tuple) and (stray := [each for each in scores if each not in meant]):
+            raise ReassemblyError(
+                f"argmax: {stray[0]!r} is none of the outputs that are put together ({listed(list(meant))}); name the "
+                "outputs as in output="
+            )
+        return {output: self._checked(values, output, shape, given) for output, values in meant.items()}
+
+    def _checked(self, values: Any, output: Output, batch: tuple[int, ...], given: Any) -> Any:
+        name = "the model's output" if output is None else f"the model's output {output!r}"
+        stays = self.side is not None and self.side.stays_there(values)
+        result = values.detach() if stays else as_array(values, name)
+        if not stays and result.dtype.kind not in "buif":
             kind = type(given).__name__ if result.dtype.kind == "O" else str(result.dtype)
             raise ReassemblyError(f"the model gave {kind}, wanted an array or a tensor of real numbers")
-        self._check_shape(result.shape, batch.shape)
-        before, self._dtype = self._dtype or result.dtype, result.dtype
-        if before != result.dtype and (holds_labels(before) or holds_labels(result.dtype)):
+        blend = self._options.blend(output)
+        shape: tuple[int, ...] = tuple(result.shape)
+        _check_shape(shape, batch, blend, "" if output is None else f" as its output {output!r}")
+        channels = shape[1] if len(shape) == len(batch) and shape[1] != 1 else None
+        if len(shape) == len(batch) and channels is None:
+            result = result[:, 0]
+        if blend.argmax and channels is None:
             raise ReassemblyError(
-                f"the model gave {before} for one batch and {result.dtype} for another; give one dtype, since whole "
+                f"argmax: {name} has shape {shape}, one channel; wanted a score for each class, (B, classes, h, w); "
+                "leave argmax out if these are class numbers or an image"
+            )
+        averaged = stays or blend.argmax
+        self._check_kind(output, np.dtype(np.float32) if averaged else result.dtype, channels)
+        return result
+
+    def _check_kind(self, output: Output, dtype: np.dtype[Any], channels: int | None) -> None:
+        """Refuse labels and other numbers in turn, and other channels than before."""
+        before, of = self._kinds.setdefault(output, (dtype, channels))
+        if of != channels:
+            raise ReassemblyError(f"the model gave {of or 1} channels for one batch and {channels or 1} for another")
+        if before != dtype and (holds_labels(before) or holds_labels(dtype)):
+            raise ReassemblyError(
+                f"the model gave {before} for one batch and {dtype} for another; give one dtype, since whole "
                 "numbers are labels, which are not averaged, and other numbers are"
             )
-        return result[:, 0] if result.shape == batch.shape else result
-
-    @staticmethod
-    def _check_shape(shape: tuple[int, ...], wanted: tuple[int, ...]) -> None:
-        if shape in {wanted, (wanted[0], *wanted[2:])}:
-            return
-        hint = ""
-        if len(shape) == len(wanted) and shape[0] == wanted[0]:
-            if shape[1] != 1:
-                hint = (
-                    f". It gives {shape[1]} channels and predict takes one: give one of them, or for classes their "
-                    "number, output.argmax(1)"
-                )
-            elif shape[2:] != wanted[2:]:
-                hint = (
-                    f". Its pixels are {shape[2]}x{shape[3]} for patches of {wanted[2]}x{wanted[3]}: pad its "
-                    "convolutions or resample its output, so that each pixel keeps its place"
-                )
-        raise ReassemblyError(f"the model gave shape {shape} for a batch of {wanted}, wanted the same shape{hint}")
 
     def _on_arrays(self, batch: NDArray[np.float32]) -> Any:
         try:
@@ -106,92 +150,33 @@ class Caller:
                 raise
             cure = "leave as_tensor out" if self._is_module else "set as_tensor=True if it calls a torch network"
             raise UsageError(
-                f"the model cannot take a NumPy array; {cure}, then it gets tensors. It raised {_said(error)}"
-            ) from error
-
-    def _on_tensors(self, batch: NDArray[np.float32]) -> Any:
-        try:
-            import torch  # noqa: PLC0415
-        except ImportError:
-            raise UsageError("as_tensor: torch is not installed; pip install torch, or leave as_tensor out") from None
-        tensor = torch.from_numpy(batch)
-        if self._is_module:
-            tensor = tensor.to(**_wanted_by(self._model))
-        try:
-            with torch.no_grad():
-                return self._model(tensor)
-        except (TypeError, RuntimeError) as error:
-            if type(error) not in {TypeError, RuntimeError}:  # out of memory, and what a model raises of its own
-                raise
-            own = (
-                "" if self._is_module else "; a function moves and converts it for its network, as x.half() or x.cuda()"
-            )
-            raise UsageError(
-                f"the model was given a tensor {tuple(tensor.shape)} of {tensor.dtype} on {tensor.device} and raised "
-                f"{_said(error)}{own}"
+                f"the model cannot take a NumPy array; {cure}, then it gets tensors. It raised {said(error)}"
             ) from error
 
 
-def _said(error: Exception) -> str:
-    return f"{type(error).__name__}: {str(error)[:_ERROR_CHARACTERS]}"
+def _check_shape(shape: tuple[int, ...], batch: tuple[int, ...], blend: Blend, which: str) -> None:
+    height, width = blend.patch_size((batch[-2], batch[-1]))
+    fits = len(shape) in {3, 4} and shape[0] == batch[0] and shape[-2:] == (height, width) and 0 not in shape
+    if fits:
+        return
+    wanted = f"wanted ({batch[0]}, {height}, {width}), or ({batch[0]}, C, {height}, {width}) with C channels"
+    hint = ""
+    if len(shape) == 4 and shape[1:3] == (height, width) != shape[2:]:  # noqa: PLR2004
+        hint = ". Channels come before rows and columns: permute them in the model's output"
+    elif len(shape) in {3, 4} and shape[0] == batch[0] and shape[-2:] != (height, width):
+        hint = f". Its pixels are {shape[-2]}x{shape[-1]} for patches of {batch[-2]}x{batch[-1]}: {_cure(shape, batch)}"
+    raise ReassemblyError(f"the model gave shape {shape} for a batch of {batch}{which}, {wanted}{hint}")
 
 
-def _wanted_by(module: Any) -> dict[str, Any]:
-    """The device of a module's first parameter or buffer, and the dtype of the first that is floating-point."""
-    tensors = [*module.parameters(), *module.buffers()]
-    floating = [tensor.dtype for tensor in tensors if tensor.is_floating_point()]
-    wanted: dict[str, Any] = {"device": tensors[0].device} if tensors else {}
-    return wanted | ({"dtype": floating[0]} if floating else {})
-
-
-@contextmanager
-def evaluating(module: Any) -> Iterator[None]:
-    """Put a torch module into evaluation mode, and each of its layers back into the mode that this layer had."""
-    modes = [(layer, layer.training) for layer in module.modules()]
-    try:
-        with suppress(NotImplementedError):  # an exported graph has its mode built in
-            module.eval()
-        yield
-    finally:
-        for layer, training in modes:
-            if layer.training != training:
-                layer.training = training  # not train(), which sets the layers below as well
-
-
-def _picked(given: Any, output: Output) -> Any:
-    """The output that is meant."""
-    if isinstance(given, Mapping):
-        names = list(given)
-        if output is None or output not in names:
-            raise _not_picked(f"a dict of {_listed(names)}", output, names)
-        return given[output]
-    if isinstance(given, tuple | list):
-        fields = getattr(given, "_fields", ())
-        if isinstance(output, str) and output in fields:
-            return getattr(given, output)
-        places = list(range(-len(given), len(given)))
-        if isinstance(output, bool) or not hasattr(output, "__index__") or output not in places:
-            names = list(fields) or list(range(len(given)))
-            raise _not_picked(f"a {type(given).__name__} of {len(given)}", output, names)
-        return given[output]
-    if output is not None:
-        raise ReassemblyError(
-            f"output={output!r} picks one of several outputs, and the model gives one ({type(given).__name__}); leave "
-            "output out"
-        )
-    return given
-
-
-def _not_picked(what: str, output: Output, names: list[Any]) -> ReassemblyError:
-    seen = "" if output is None else f", and none of it is output={output!r}"
-    if not names:
-        return ReassemblyError(f"the model gave {what}{seen}: there is nothing to predict")
-    return ReassemblyError(
-        f"the model gave {what}{seen}; say which is the prediction, output={names[0]!r} for example (there are "
-        f"{_listed(names)})"
+def _cure(shape: tuple[int, ...], batch: tuple[int, ...]) -> str:
+    """What a user says of output that has another size than its input."""
+    (rows, more_rows), (cols, more_cols) = (divmod(shape[axis], batch[axis]) for axis in (-2, -1))
+    if rows == cols > 1 and not more_rows and not more_cols:
+        return f"say scale={rows} if each pixel became {rows}x{rows}"
+    lost = batch[-2] - shape[-2], batch[-1] - shape[-1]
+    if lost[0] == lost[1] > 0 and not lost[0] % 2:
+        return f"say margin={lost[0] // 2} if its convolutions do not pad and it covers the centre"
+    return (
+        "say the model's scale= and margin=, pad its convolutions or resample its output, so that each pixel keeps "
+        "its place"
     )
-
-
-def _listed(names: list[Any]) -> str:
-    more = f" and {len(names) - _MAX_NAMED} more" if len(names) > _MAX_NAMED else ""
-    return ", ".join(map(repr, names[:_MAX_NAMED])) + more

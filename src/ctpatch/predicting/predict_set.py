@@ -2,38 +2,39 @@
 
 import csv
 import io
-import re
 import secrets
 import time
-from collections.abc import Callable, Iterator, Mapping
-from dataclasses import dataclass
-from itertools import islice
+from collections.abc import Iterator
+from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any, NoReturn
+from typing import Any
 
 import numpy as np
 import polars as pl
 from numpy.typing import NDArray
 
 from ctpatch._version import __version__
-from ctpatch.config import PatchConfig
-from ctpatch.core.grid import make_grid
 from ctpatch.core.labels import holds_labels
-from ctpatch.core.patches import extract_from_grid
-from ctpatch.core.reassembly import Reassembler, WindowName
-from ctpatch.errors import UsageError
+from ctpatch.core.reassembly import ReassembledSlice
+from ctpatch.errors import ReassemblyError, UsageError
 from ctpatch.events import WorkAdvanced
 from ctpatch.files.atomic import sync_outputs, system_errors, write_file
 from ctpatch.files.digest import array_digest, bytes_digest, json_digest
 from ctpatch.files.npy import header_bytes
+from ctpatch.format.manifest_columns import ARRAY_SUFFIX
 from ctpatch.format.meta import now_utc
-from ctpatch.format.prepared_meta import FORMAT_VERSION, PREDICT_META, PredictedMeta, read_dataset_meta
+from ctpatch.format.prepared_meta import FORMAT_VERSION, PredictedMeta
 from ctpatch.format.splits import PREPARED
 from ctpatch.format.tables import STATUS_OK
-from ctpatch.predicting.model import Output
+from ctpatch.predicting.model import Caller
+from ctpatch.predicting.options import Asked
+from ctpatch.predicting.outputs import ALL, Output
+from ctpatch.predicting.predicted_files import IMAGE, PredictedFiles, arrays_of, file_name, split_names
+from ctpatch.predicting.sliding import slid
+from ctpatch.predicting.windows import Windows, refuse_small
 from ctpatch.reading.patchset import AnySet
 from ctpatch.work.folder import WorkFolder, differences
-from ctpatch.work.product import Begun, Product
+from ctpatch.work.product import Begun
 from ctpatch.work.receipt import Receipt, Row, arrays_hold, receipts_of
 from ctpatch.work.run import Work
 
@@ -44,66 +45,6 @@ _UNKNOWN = (
     "whether it is the same model cannot be told: give model_id=, a name of your own for the model, or use a "
     "torch.nn.Module"
 )
-
-Call = Callable[[NDArray[np.float32]], NDArray[Any]]
-
-
-@dataclass(frozen=True, slots=True)
-class PredictOptions:
-    """What decides the result, beside the model and the slices; see `ctpatch.predict`."""
-
-    config: PatchConfig
-    batch_size: int
-    window: WindowName
-    fill: float
-    clip: bool
-    output: Output = None
-
-    def described(self) -> dict[str, Any]:
-        """As plain values; a fill that is no number as text, since JSON has none."""
-        geometry = self.config.model_dump(mode="json", include={"patch_size", "stride", "pad_mode"})
-        rest = {"batch_size": self.batch_size, "window": self.window, "fill": str(float(self.fill)), "clip": self.clip}
-        return {**geometry, **rest, **({} if self.output is None else {"output": self.output})}
-
-
-def refuse_small(shape: tuple[int, int], config: PatchConfig, name: str) -> NoReturn:
-    """Refuse a slice in which there is no window."""
-    seen, wanted = ("x".join(map(str, size)) for size in (shape, config.patch_size))
-    raise UsageError(
-        f"{name}: {seen} pixels are less than a patch of {wanted}, and pad_mode {config.pad_mode!r} does not pad; give "
-        "a cfg with a smaller patch_size, or with pad_mode 'reflect', 'edge' or 'zero'"
-    )
-
-
-class PredictedFiles(Product[PredictedMeta]):
-    """The files of a predicted split."""
-
-    noun = "prediction"
-    made = "predicted"
-    elsewhere = "give another dataset="
-    anew = "overwrite=True"
-    record = "predict.json"
-    meta = PREDICT_META
-    withdrawn = (PREDICT_META,)
-    name_fields = ("split",)
-
-    def read_meta(self, path: Path) -> PredictedMeta:
-        """The meta in a file."""
-        return read_dataset_meta(path, PredictedMeta)
-
-    def names_of(self, meta: PredictedMeta) -> dict[str, Any]:
-        """The split."""
-        return {"split": meta.split}
-
-    def folders(self, names: Mapping[str, Any]) -> list[str]:
-        """None but its own."""
-        del names
-        return []
-
-    def patterns(self, names: Mapping[str, Any]) -> dict[str, re.Pattern[str]]:
-        """Slices and the manifest."""
-        split = re.escape(names["split"])
-        return {"": re.compile(rf"{split}_\d{{6,}}\.npy|{split}_manifest\.csv")}
 
 
 @dataclass(frozen=True, slots=True)
@@ -141,13 +82,30 @@ class PredictWork(Work[PredictPart, WorkFolder[PredictedMeta], PredictReceipt, P
     cure = "remove them"
     on_error = "stop"
 
-    def __init__(self, ps: AnySet, call: Call, options: PredictOptions, folder: Path, model: str | None) -> None:
+    def __init__(self, ps: AnySet, asked: Asked, windows: Windows, folder: Path, model: str | None) -> None:
         self.folder = folder
         self.task = f"predict {ps.meta.dataset}/{ps.meta.split}"
         self.others = "the slices of the set are others" if model is not None else _UNKNOWN
-        self._ps, self._call, self._options, self._model = ps, call, options, model
+        self._ps, self._windows, self._model = ps, windows, model
+        self.left_out: list[str] = []
+        self._tasks: list[PredictTask] = []
+        columns = ps.slices.filter(pl.col("status") == STATUS_OK).select(
+            "slice_index", "src_path", "height", "width", "patient_id", "num_windows"
+        )
+        for index, path, height, width, patient, cut in columns.iter_rows():
+            grid = windows.grid((height, width))
+            if len(grid):
+                windows.refuse_holes(grid, asked.fill, f"slice {index} ({path})")
+                self._tasks.append(PredictTask(index, path, (height, width), patient or ""))
+            elif cut:
+                refuse_small((height, width), windows, f"slice {index} ({path})")
+            else:  # the set has no patch of it either
+                self.left_out.append(path)
+        every = asked.output == ALL and self._tasks
+        self._asked = replace(asked, output=self._every_output(asked)) if every else asked
+        self._call = Caller(self._asked, self._asked.output)
         described = {
-            **options.described(),
+            **self._asked.described(windows.config, asked.clip),
             "model": model,
             "source": f"{ps.meta.dataset}/{ps.meta.split}",
             "source_fingerprint": ps.meta.fingerprint,
@@ -155,19 +113,20 @@ class PredictWork(Work[PredictPart, WorkFolder[PredictedMeta], PredictReceipt, P
         self._digest = json_digest(described)
         # Of two runs whose models cannot be compared, the second never resumes the first.
         nonce = "" if model is not None else f"-{secrets.token_hex(8)}"
-        self.begun = Begun(described, self._digest + nonce, {"split": ps.meta.split})
-        self.left_out: list[str] = []
-        self._tasks: list[PredictTask] = []
-        columns = ps.slices.filter(pl.col("status") == STATUS_OK).select(
-            "slice_index", "src_path", "height", "width", "patient_id", "num_windows"
-        )
-        for index, path, height, width, patient, windows in columns.iter_rows():
-            if len(make_grid(height, width, options.config)):
-                self._tasks.append(PredictTask(index, path, (height, width), patient or ""))
-            elif windows:
-                refuse_small((height, width), options.config, f"slice {index} ({path})")
-            else:  # the set has no patch of it either
-                self.left_out.append(path)
+        names = split_names(ps.meta.split, described.get("output"))
+        self.begun = Begun(described, self._digest + nonce, names)
+
+    def _every_output(self, asked: Asked) -> list[Any]:
+        """The names of all outputs: files are called by them, so that the model is asked before any is written."""
+        first = self._tasks[0]
+        grid = self._windows.grid(first.shape)
+        call = Caller(asked, ALL)
+        padded = self._windows.padded(self._image(first.slice_index), grid)
+        return list(call(call.batch([next(self._windows.patches(padded, grid))])))
+
+    def _image(self, index: int) -> NDArray[Any]:
+        """What the model is to see of a slice."""
+        return self._ps.slice(index, arrays=IMAGE)
 
     @property
     def num_tasks(self) -> int:
@@ -176,12 +135,12 @@ class PredictWork(Work[PredictPart, WorkFolder[PredictedMeta], PredictReceipt, P
 
     def parts(self) -> Iterator[PredictPart]:
         """Runs of slices that fill some batches."""
-        wanted = _BATCHES_PER_PART * self._options.batch_size
+        wanted = _BATCHES_PER_PART * self._asked.batch_size
         number = windows = 0
         pending: list[PredictTask] = []
         for task in self._tasks:
             pending.append(task)
-            windows += len(make_grid(*task.shape, self._options.config))
+            windows += len(self._windows.grid(task.shape))
             if windows >= wanted:
                 yield PredictPart(number, tuple(pending))
                 number, windows, pending = number + 1, 0, []
@@ -203,11 +162,18 @@ class PredictWork(Work[PredictPart, WorkFolder[PredictedMeta], PredictReceipt, P
 
     def finish(self, folder: WorkFolder[PredictedMeta]) -> PredictedMeta:
         """The manifest, then the meta."""
+        rows = [row for _, receipt in receipts_of(folder.state, self.parts(), PredictReceipt) for row in receipt.rows]
+        columns = list(rows[0]) if rows else list(_COLUMNS)
+        odd = next((row for row in rows if list(row) != columns), None)
+        if odd is not None:
+            raise ReassemblyError(
+                f"slice {odd['index']} has the columns {', '.join(odd)}, slice {rows[0]['index']} has "
+                f"{', '.join(columns)}: the model gave other outputs or channels; start anew with overwrite=True"
+            )
         text = io.StringIO()
-        writer = csv.DictWriter(text, _COLUMNS, lineterminator="\n")
+        writer = csv.DictWriter(text, columns, lineterminator="\n")
         writer.writeheader()
-        for _, receipt in receipts_of(folder.state, self.parts(), PredictReceipt):
-            writer.writerows(receipt.rows)
+        writer.writerows(rows)
         content = text.getvalue().encode()
         split = self._ps.meta.split
         manifest = f"{split}_manifest.csv"
@@ -239,14 +205,18 @@ class PredictWork(Work[PredictPart, WorkFolder[PredictedMeta], PredictReceipt, P
         started = time.time_ns()
         rows: dict[int, dict[str, Any]] = {}
         digests: dict[str, str] = {}
-        for task, image in self._predicted(part):
-            name = f"{self._ps.meta.split}_{task.slice_index:06d}.npy"
-            with system_errors("writing", name):
-                write_file(str(place / name), [header_bytes(image.shape, image.dtype), image.data.cast("B")])
-            digests[name] = array_digest(image)
-            path = f"{PREPARED}/{self.folder.parent.name}/{self.folder.name}/{name}"
-            values = task.slice_index, path, float(image.min()), float(image.max()), task.patient_id
-            rows[task.slice_index] = dict(zip(_COLUMNS, values, strict=True))
+        for task, arrays in self._predicted(part):
+            paths = {}
+            for array, image in arrays.items():
+                name = file_name(self._ps.meta.split, task.slice_index, array)
+                with system_errors("writing", name):
+                    write_file(str(place / name), [header_bytes(image.shape, image.dtype), image.data.cast("B")])
+                digests[name] = array_digest(image)
+                paths[array] = f"{PREPARED}/{self.folder.parent.name}/{self.folder.name}/{name}"
+            image = arrays[IMAGE]
+            values = task.slice_index, paths.pop(IMAGE), float(image.min()), float(image.max()), task.patient_id
+            further = {f"{array}{ARRAY_SUFFIX}": path for array, path in paths.items()}
+            rows[task.slice_index] = dict(zip(_COLUMNS, values, strict=True)) | further
         receipt = PredictReceipt(
             part=part.number, plan_digest=plan, started_ns=started, rows=[rows[at] for at in wanted], digests=digests
         )
@@ -254,34 +224,20 @@ class PredictWork(Work[PredictPart, WorkFolder[PredictedMeta], PredictReceipt, P
         receipt.write(folder.state)
         return receipt
 
-    def _predicted(self, part: PredictPart) -> Iterator[tuple[PredictTask, NDArray[Any]]]:
-        """Whole results one by one; batches run on over the ends of slices."""
-        options = self._options
+    def _predicted(self, part: PredictPart) -> Iterator[tuple[PredictTask, dict[str, NDArray[Any]]]]:
+        """The arrays of whole results, slice by slice."""
         tasks = {task.slice_index: task for task in part.tasks}
-        grids = {index: make_grid(*task.shape, options.config) for index, task in tasks.items()}
-        origins = np.array([origin for grid in grids.values() for origin in grid], np.int64).reshape(-1, 2)
-        whole = Reassembler(
-            np.repeat(list(grids), [len(grid) for grid in grids.values()]),
-            origins[:, 0],
-            origins[:, 1],
-            {index: grid.shape for index, grid in grids.items()},
-            options.config.patch_size,
-            options.window,
-            fill=options.fill,
-        )
-        images = ((self._ps.slice(index, arrays="image"), grid) for index, grid in grids.items())
-        windows = enumerate(
-            patch for image, grid in images for patch in extract_from_grid(image, grid, options.config.pad_mode)
-        )
-        while batch := list(islice(windows, options.batch_size)):
-            numbers, patches = zip(*batch, strict=True)
-            for done in whole.add(numbers, self._call(np.stack(patches))):
-                if done.uncovered and not np.isfinite(options.fill):  # labels were refused before
-                    raise UsageError(
-                        f"slice {done.slice_index}: {done.uncovered} pixels are in no window of pad_mode "
-                        f"{options.config.pad_mode!r}; use 'even' or 'shift', or give a fill"
-                    )
-                clips = options.clip and not holds_labels(done.image.dtype)  # label 2 is not label 1
-                result = np.clip(done.image, *self._ps.meta.value_range) if clips else done.image
-                yield tasks[done.slice_index], np.ascontiguousarray(result)
-        whole.finish()
+        grids = {index: self._windows.grid(task.shape) for index, task in tasks.items()}
+        for index, results in slid(grids, self._image, self._windows, self._call, self._asked):
+            images: dict[Output, NDArray[Any]] = {output: self._as_written(done) for output, done in results.items()}
+            yield tasks[index], arrays_of(images)
+
+    def _as_written(self, done: ReassembledSlice) -> NDArray[Any]:
+        asked = self._asked
+        if done.uncovered and not np.isfinite(asked.fill):  # labels were refused before
+            raise UsageError(
+                f"slice {done.slice_index}: {done.uncovered} pixels are in no window of pad_mode "
+                f"{self._windows.config.pad_mode!r}; use 'even' or 'shift', or give a fill"
+            )
+        clips = asked.clip and not holds_labels(done.image.dtype)  # label 2 is not label 1
+        return np.clip(done.image, *self._ps.meta.value_range) if clips else done.image

@@ -35,8 +35,8 @@ from ctpatch.prepare.readers.base import RawFormat
 from ctpatch.prepare.readers.dicom import Dicom
 from ctpatch.prepare.readers.dicom import GroupBy as DicomGroup
 from ctpatch.prepare.readers.lodopab import FilterName, Lodopab
-from ctpatch.prepare.readers.nifti import GroupBy as NiftiGroup
 from ctpatch.prepare.readers.nifti import Nifti
+from ctpatch.prepare.readers.volume import GroupBy as VolumeGroup
 from ctpatch.prepare.splits import PatientTable, Shares, assign
 from ctpatch.prepare.values import STORED, choose_mapping
 from ctpatch.words import MatchBy
@@ -75,7 +75,7 @@ def prepare_raw(
         target_series: the same for `target`, in the second source where there is one, else in the first.
         mask_series: the same for `mask`, in the source of masks where there is one, else in the first.
         match_by: partners by `position` (patient and place) or by `path`, where `case_0000.nii.gz` (nnU-Net) and
-            `case.nii` are one path; None takes `path` for NIfTI, else `position`.
+            `case.nii` are one path; None takes `position` for DICOM, else `path`.
         window: lowest and highest HU, mapped to 0 and 1; None takes -1024 and 3072.
         preset: `full`, `abdomen`, `lung`, `liver`, `brain` or `lodopab`, instead of a window.
         **common: see `ctpatch.prepare.options.CommonOptions`.
@@ -146,7 +146,12 @@ def prepare_dicom(
 
 @shown_keywords(like=prepare_raw)
 def prepare_nifti(
-    source: SourcePath, out: SourcePath, dataset: str, *, group_by: NiftiGroup = "folder", **options: Unpack[HuKeywords]
+    source: SourcePath,
+    out: SourcePath,
+    dataset: str,
+    *,
+    group_by: VolumeGroup = "folder",
+    **options: Unpack[HuKeywords],
 ) -> PrepareResult:
     """Prepare the axial slices of NIfTI volumes in HU; see `prepare_raw` for what the options mean.
 

@@ -9,7 +9,7 @@ from numpy.typing import NDArray
 
 from ctpatch.config import MAX_PIXELS_PER_AXIS
 from ctpatch.errors import ConfigError, SliceError
-from ctpatch.prepare.readers.base import library
+from ctpatch.extras import library
 
 Pair = tuple[float, float]
 MAX_RAW_PIXELS = 4096

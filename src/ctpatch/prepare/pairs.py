@@ -16,7 +16,7 @@ _AXES_TOLERANCE = 1e-3
 _SPACING_TOLERANCE = 1e-3
 _position = attrgetter("position_mm")
 _PARTNER = {"mask": "mask"}
-_CHANNEL_AND_ENDING = re.compile(r"(_0000)?\.nii(\.gz)?$", re.IGNORECASE)
+_CHANNEL_AND_ENDING = re.compile(r"(_0000)?\.(nii(\.gz)?|mh[ad]|nrrd|nhdr|np[yz]|png|tiff?)$", re.IGNORECASE)
 """nnU-Net names the first channel of `case` `case_0000.nii.gz`, and its labels `case.nii.gz`."""
 
 

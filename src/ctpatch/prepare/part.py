@@ -276,7 +276,17 @@ def _row(job: PrepareJob, task: PrepareTask, images: list[PreparedImage]) -> dic
 
 def without_names(message: str, slices: Sequence[RawSlice]) -> str:
     """A message as it may be written: the names of the source's files taken out."""
-    names = (name for each in slices for name in (each.file, *each.file.split("/"), each.group, each.who, each.series))
+    names = (
+        name
+        for each in slices
+        for name in (
+            *each.files,
+            *(part for file in each.files for part in file.split("/")),
+            each.group,
+            each.who,
+            each.series,
+        )
+    )
     return replace_names(message, dict.fromkeys(names, "the file"))
 
 
@@ -295,11 +305,14 @@ def _trusted(job: PrepareJob, part: PreparePart) -> PrepareReceipt | None:
 
 def touched_since(arrays: Sequence[ArraySource], task: PrepareTask, since_ns: int) -> bool:
     """Whether a file of a task was written or put in place since a moment, or is gone."""
-    for source, raw in zip(arrays, task.slices, strict=True):
+    if since_ns > time.time_ns():
+        return True
+    files = ((source.folder, file) for source, raw in zip(arrays, task.slices, strict=True) for file in raw.files)
+    for folder, file in files:
         try:
-            status = os.stat(source.folder / raw.file)
+            status = os.stat(folder / file)
         except OSError:
             return True
-        if max(status.st_mtime_ns, status.st_ctime_ns) >= since_ns or since_ns > time.time_ns():
+        if max(status.st_mtime_ns, status.st_ctime_ns) >= since_ns:
             return True
     return False

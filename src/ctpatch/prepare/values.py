@@ -8,6 +8,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ctpatch.core.attenuation import MAX_HU, MU_MAX, MU_PER_HU, MU_WATER
+from ctpatch.core.hu_windows import window_bounds
 from ctpatch.errors import ConfigError
 
 AIR_HU = -1024.0
@@ -56,14 +57,10 @@ class Mapping:
 STORED = Mapping("stored", 0.0, 1.0)
 PRESETS: dict[str, Mapping] = {
     "full": Mapping("window", -1024.0, 3072.0),
-    "abdomen": Mapping("window", -160.0, 240.0),
-    "lung": Mapping("window", -1350.0, 150.0),
-    "liver": Mapping("window", -150.0, 250.0),
-    "brain": Mapping("window", 0.0, 80.0),
+    **{name: Mapping("window", *window_bounds(name)) for name in ("abdomen", "lung", "liver", "brain")},
     "lodopab": Mapping("lodopab", -MU_WATER / MU_PER_HU, MAX_HU),
 }
-"""Windows that radiologists use, lowest and highest HU: abdomen 40/400, lung -600/1500, liver 50/400 and brain 40/80 as
-level and width."""
+"""All HU, windows that radiologists use, and the scale of LoDoPaB-CT."""
 
 
 def choose_mapping(window: tuple[float, float] | None, preset: str | None) -> Mapping:

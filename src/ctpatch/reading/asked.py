@@ -7,7 +7,7 @@ from typing import Any, TypeAlias
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from ctpatch.core.reassembly import checked_patches
+from ctpatch.core.placing import checked_patches
 from ctpatch.errors import ReassemblyError
 from ctpatch.files.memory import empty_buffer
 
@@ -93,12 +93,13 @@ def buffers_for(
 
 
 def patches_of_size(patches: ArrayLike, size: tuple[int, int], name: str) -> NDArray[Any]:
-    """Patches that are given in the place of a set's own, `(N, h, w)`; ReassemblyError where theirs is another size."""
+    """Patches given in the place of a set's own, `(N, h, w)` or `(N, C, h, w)`; ReassemblyError for another size."""
     stack = checked_patches(patches)
-    if stack.shape[1:] != size:
-        seen, wanted = ("x".join(map(str, each)) for each in (stack.shape[1:], size))
+    if stack.shape[-2:] != size:
+        seen, wanted = ("x".join(map(str, each)) for each in (stack.shape[-2:], size))
         raise ReassemblyError(
             f"{name}: the patches are {seen} pixels, those of the set are {wanted}; pad the model's convolutions or "
-            "resample its output so that each pixel keeps its place, or give ctpatch.reassemble origins of your own"
+            "resample its output so that each pixel keeps its place, or give ctpatch.reassemble the origins, and the "
+            "model's scale or margin"
         )
     return stack

@@ -13,6 +13,8 @@ from typing_extensions import TypeVar
 
 from ctpatch.config import PatchConfig
 from ctpatch.core.reassembly import WindowName, reassemble
+from ctpatch.core.statistics.columns import PLACE_COLUMNS, named_statistics
+from ctpatch.core.weights import coverage_weights
 from ctpatch.errors import ConfigError, FormatError, NpyError
 from ctpatch.files.atomic import given_path
 from ctpatch.files.forks import OwnLock, before_a_fork, require_polars
@@ -50,6 +52,7 @@ from ctpatch.reading.asked import (
 from ctpatch.reading.label_frame import label_frame
 from ctpatch.reading.opened import OpenedSet
 from ctpatch.reading.source import SourceSlices, finished_set, refuse_outside
+from ctpatch.reading.values import maps_for_set
 from ctpatch.reading.whole_slices import places_of
 
 Pixels_co = TypeVar("Pixels_co", bound=OneArray | ArraysByName, default=OneArray, covariant=True)
@@ -114,7 +117,7 @@ class PatchSet(Generic[Pixels_co]):
         return self.meta.num_patches
 
     def __getstate__(self) -> dict[str, Any]:
-        stays = {"_lock", "_files", "manifest", "slices", "rejected"}
+        stays = {"_lock", "_files", "manifest", "slices", "rejected", "weights"}
         return {name: value for name, value in self.__dict__.items() if name not in stays} | {"_readers": {}}
 
     def __setstate__(self, state: dict[str, Any]) -> None:
@@ -159,9 +162,23 @@ class PatchSet(Generic[Pixels_co]):
         """A row for each window that a rule dropped, with the rule's name."""
         return self._table(REJECTED_PATCHES)
 
+    @cached_property
+    def weights(self) -> NDArray[np.float64]:
+        """How much each patch counts where patches overlap, `(N,)`; `columns=["weight"]` brings it with each batch.
+
+        The mean over its pixels of 1 / (how many kept patches of its slice hold the pixel); pixels that were added
+        beyond the slice count 0. A mean of patches that is weighted like this counts no pixel of a slice twice.
+        """
+        shapes = {
+            index: (height, width) for index, height, width in self.slices["slice_index", "height", "width"].rows()
+        }
+        slices, rows, cols = (self.manifest[name].to_numpy() for name in PLACE_COLUMNS)
+        return coverage_weights(slices, rows, cols, self.patch_size, shapes)
+
     def _table(self, name: str) -> pl.DataFrame:
         try:
-            return read_table(self.folder / name, schema_of(name, self.arrays, self.meta.slice_columns))
+            named = named_statistics(self.config)
+            return read_table(self.folder / name, schema_of(name, self.arrays, self.meta.slice_columns, named))
         finally:
             self.refuse_other_set()
 
@@ -334,7 +351,8 @@ class PatchSet(Generic[Pixels_co]):
 
         Args:
             slice_index: which slice.
-            patches: `(N, h, w)`, of the set's size, in the order of the slice's rows in the manifest; None: its own.
+            patches: `(N, h, w)` or `(N, C, h, w)`, of the set's size, in the order of the slice's rows in the manifest;
+                None: its own.
             array: whose own patches are taken.
             window: how a patch's pixels weigh where patches overlap.
             fill: what pixels get that no kept patch covers; labels need a whole number there.
@@ -378,9 +396,10 @@ class PatchSet(Generic[Pixels_co]):
     ) -> BatchLoader[Array]:
         """Batches in memory of another kind; `batches` gives NumPy arrays."""
         slices = pl.DataFrame() if options.balance is None else self.slices
-        source = LoaderSource(
-            self._dtypes(self._for_loader(options)), self.meta.fingerprint, places_of(self, options), slices
-        )
+        names = self._for_loader(options)
+        chosen = maps_for_set(options, names, self.meta, self.sources)
+        places = places_of(self, options)
+        source = LoaderSource(self._dtypes(names), self.meta.fingerprint, places, slices, chosen)
         return BatchLoader(source, options, rank, world_size, memory, column)
 
     def _for_loader(self, options: LoaderOptions[Array]) -> tuple[str, ...]:

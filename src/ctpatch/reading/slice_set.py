@@ -24,6 +24,7 @@ from ctpatch.loading.options import Array, LoaderOptions, NumpyOptions, takes
 from ctpatch.loading.pool import Pool
 from ctpatch.loading.whole import WholeSlices
 from ctpatch.reading.asked import ArraysByName, named_arrays
+from ctpatch.reading.values import maps_for_split
 
 
 class SliceSet:
@@ -151,7 +152,9 @@ class SliceSet:
             raise ConfigError(f"arrays: {error}") from None
         dtypes = {name: np.dtype(self.infos[name].dtype) for name in names}
         places = DrawnPlaces(self.whole_slices(), options.windows, options)
-        source = LoaderSource(dtypes, self.fingerprint, places, pl.DataFrame())
+        values = [name for name in names if not self.infos[name].labels]
+        chosen = maps_for_split(options, values, self.source)
+        source = LoaderSource(dtypes, self.fingerprint, places, pl.DataFrame(), chosen)
         return BatchLoader(source, options, rank, world_size, memory, column)
 
 

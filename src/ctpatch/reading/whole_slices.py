@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import polars as pl
 
+from ctpatch.core.weights import WEIGHT
 from ctpatch.errors import ConfigError
 from ctpatch.format.columns import labels_column, source_column
 from ctpatch.format.tables import STATUS_OK
@@ -29,10 +30,24 @@ def places_of(ps: "PatchSet[Any]", options: LoaderOptions[Any]) -> Places:
     if options.windows is not None:
         return DrawnPlaces(whole_slices(ps), options.windows, options)
     kinds = slice_kinds(ps.meta.carried or {})
-    patches = Patches(*with_slice_columns(ps.manifest, lambda: ps.slices, kinds, options, options.columns), ps.codes)
+    manifest = _with_weights(ps, options)
+    patches = Patches(*with_slice_columns(manifest, lambda: ps.slices, kinds, options, options.columns), ps.codes)
     if options.context:
         return GridPlaces(patches, whole_slices(ps), options, ps.patch_size)
     return PatchPlaces(patches, ps.reader, ps.patch_size)
+
+
+def _with_weights(ps: "PatchSet[Any]", options: LoaderOptions[Any]) -> pl.DataFrame:
+    """The rows of the manifest, with the weights of patches where a loader brings them."""
+    if WEIGHT not in options.columns:
+        return ps.manifest
+    if WEIGHT in (ps.meta.carried or {}):
+        raise ConfigError(
+            f"columns: {WEIGHT!r} is a column that {ps.meta.dataset}/{ps.meta.split} keeps of its slices, and also how "
+            "much a patch counts where patches overlap; take the latter from ps.weights, or rename the column in the "
+            "source manifest and build again"
+        )
+    return ps.manifest.with_columns(pl.Series(WEIGHT, ps.weights))
 
 
 def whole_slices(ps: "PatchSet[Any]") -> WholeSlices:

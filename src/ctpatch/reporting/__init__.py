@@ -6,9 +6,10 @@ from importlib.util import find_spec
 from pathlib import Path
 from typing import Literal
 
-from ctpatch.errors import ConfigError, OutputConflictError, UsageError
+from ctpatch.errors import ConfigError, UsageError
 from ctpatch.events import Listener, Notice, ignore
-from ctpatch.files.atomic import given_path, write_atomic
+from ctpatch.files.atomic import write_atomic
+from ctpatch.files.replacing import file_to_write
 from ctpatch.reading.patchset import AnySet, PatchSet, open_set
 from ctpatch.reporting.windows import gather, stored_note
 
@@ -16,7 +17,6 @@ ReportFormat = Literal["html", "png"]
 SetPath = str | os.PathLike[str] | AnySet
 MARK = b"ctpatch report"
 """Stands near the beginning of every report, so that one may be written over another and over nothing else."""
-_MARK_WITHIN = 4096
 _MOST_SLICES = 200
 _MAX_SEED = 2**63
 _NEEDED = {"html": ("jinja2", "PIL"), "png": ("matplotlib", "PIL")}
@@ -65,7 +65,7 @@ def report(
     given: Sequence[SetPath] = [patches] if isinstance(patches, str | os.PathLike | PatchSet) else list(patches)
     if not given:
         raise UsageError("no patch set given: name its folder")
-    target = _target(given_path(out if out is not None else f"report.{format}"))
+    target = file_to_write(out if out is not None else f"report.{format}", MARK, "report", "report.html", "-o")
     sets = [each if isinstance(each, PatchSet) else open_set(each, data_root) for each in given]
     # Others are compared with the first, and what one compares with is the training split.
     windows = gather(sorted(sets, key=lambda ps: ps.meta.split != "train"))
@@ -101,17 +101,3 @@ def check_installed(kind: ReportFormat = "html") -> None:
     missing = [name for name in _NEEDED[kind] if find_spec(name) is None]
     if missing:
         raise UsageError(f"a report needs {' and '.join(missing)}: pip install 'ctpatch[report]'")
-
-
-def _target(path: Path) -> Path:
-    if path.is_dir():
-        raise UsageError(f"{str(path)!r} is a folder; name the file to write, as {path / 'report.html'}")
-    if not path.parent.is_dir():
-        raise UsageError(f"the folder of {str(path)!r} does not exist; make it first, or choose another -o")
-    if path.exists():
-        with path.open("rb") as file:
-            if MARK not in file.read(_MARK_WITHIN):
-                raise OutputConflictError(
-                    f"{str(path)!r} is there and is no report of ctpatch; choose another -o, or remove it"
-                )
-    return path

@@ -210,7 +210,9 @@ def other_options(config: PatchConfig) -> list[str]:
     """The options of a build, other than rules, that are not as they are by default."""
     found, default = [], PatchConfig().options()
     for name, value in config.options().items():
-        if name != "drop" and value != default[name]:
+        if name == "statistics":
+            found += [f"--statistics {each}" for each in value]
+        elif name != "drop" and value != default[name]:
             values = dict.fromkeys(value) if isinstance(value, tuple) else [value]  # equal sides are one number
             text = (" " if name == "value_range" else "x").join(map(str, values))
             found.append(f"--{name.replace('_', '-')} {text}")

@@ -1,11 +1,7 @@
 """The page: one file, with its styles, its programs and its data in it, that fetches nothing."""
 
-import base64
-import hashlib
 import shlex
 from collections.abc import Sequence
-from functools import lru_cache
-from importlib.resources import files
 from typing import Any
 
 import numpy as np
@@ -13,12 +9,11 @@ import numpy as np
 from ctpatch.errors import CtPatchError
 from ctpatch.reporting.facts import funnel, other_options, page_facts
 from ctpatch.reporting.gallery import Gallery
+from ctpatch.reporting.html import MOST_BYTES, asset, assets, render, verbatim
 from ctpatch.reporting.payload import make_payload
 from ctpatch.reporting.pictures import even_tones
 from ctpatch.reporting.windows import AllWindows
 
-MOST_BYTES = 10_000_000
-"""A page is smaller than this."""
 _STYLES = ("vendor/uPlot.min.css", "page.css", "parts.css")
 _PROGRAMS = (
     "vendor/uPlot.iife.min.js",
@@ -40,68 +35,30 @@ _MOST_TILES = 400
 def render_page(windows: AllWindows, gallery: Gallery, notes: Sequence[str] = ()) -> bytes:
     """The whole page, UTF-8.
 
-    All text from data goes through Jinja's escaping, or through JSON and then into text nodes; a content security
-    policy names the page's own programs by digest and forbids all others, and every connection. `notes` stand first.
+    All text from data goes through Jinja's escaping, or through JSON and then into text nodes. `notes` stand first.
     """
-    import jinja2  # noqa: PLC0415
-
-    environment = jinja2.Environment(
-        loader=jinja2.FunctionLoader(_asset),
-        autoescape=True,
-        undefined=jinja2.StrictUndefined,
-        trim_blocks=True,
-        lstrip_blocks=True,
-    )
-    styles = "\n".join(_asset(name) for name in _STYLES)
-    licence = f"/* uPlot\n{_asset('vendor/uPlot.LICENSE')}*/"
-    programs = "\n".join([licence, *(_asset(name) for name in _PROGRAMS)])
+    styles = assets(_STYLES)
+    licence = f"/* uPlot\n{asset('vendor/uPlot.LICENSE')}*/"
+    programs = f"{licence}\n{assets(_PROGRAMS)}"
     still = _make_still(windows, gallery)
     others = len((styles + programs).encode()) + (len(still["picture"]) if still else 0) + _ROOM_FOR_TEXT
     payload = make_payload(windows, gallery, MOST_BYTES - others)
-    page = (
-        environment.get_template("page.html.j2")
-        .render(
-            **page_facts(windows, gallery, notes),
-            still=still,
-            as_built=_as_built(windows),
-            policy=_policy(styles, programs),
-            styles=_verbatim(styles),
-            programs=_verbatim(programs),
-            data=_verbatim(payload.data),
-            numbers=_verbatim(payload.numbers),
-            tunable=payload.content["tunable"],
-        )
-        .encode()
+    page = render(
+        "page.html.j2",
+        styles,
+        programs,
+        **page_facts(windows, gallery, notes),
+        still=still,
+        as_built=_as_built(windows),
+        data=verbatim(payload.data),
+        numbers=verbatim(payload.numbers),
+        tunable=payload.content["tunable"],
     )
     if len(page) >= MOST_BYTES:
         raise CtPatchError(
             f"the report would have {len(page):,} bytes, wanted less than {MOST_BYTES:,}; show fewer slices (--slices)"
         )
     return page
-
-
-def _verbatim(text: str) -> Any:
-    """Text that is ours or made safe, and not to be escaped."""
-    from markupsafe import Markup  # noqa: PLC0415
-
-    return Markup(text)  # noqa: S704 - the callers above pass assets, base64 and JSON without angle brackets
-
-
-def _policy(styles: str, programs: str) -> str:
-    return (
-        "default-src 'none'; img-src data:; "
-        f"style-src '{_digest(styles)}'; script-src '{_digest(programs)}'; base-uri 'none'; form-action 'none'"
-    )
-
-
-def _digest(text: str) -> str:
-    return "sha256-" + base64.b64encode(hashlib.sha256(text.encode()).digest()).decode()
-
-
-@lru_cache
-def _asset(name: str) -> str:
-    # Line ends as in the repository, also where a checkout changed them: the policy digests them.
-    return files("ctpatch.reporting").joinpath("assets", *name.split("/")).read_text("utf-8").replace("\r\n", "\n")
 
 
 def _as_built(windows: AllWindows) -> dict[str, str]:

@@ -149,6 +149,7 @@ class WorkFolder(Generic[MetaT]):
             if content == {}:
                 return None
             names = {each: content[each] for each in self.product.name_fields}
+            names |= {each: content[each] for each in self.product.later_fields if each in content}
             return Begun(dict(content["options"]), str(content["plan_digest"]), names)
         except FileNotFoundError:
             return None
@@ -179,7 +180,9 @@ class WorkFolder(Generic[MetaT]):
     def refuse_other_run(self, earlier: Begun, now: Begun, others: str) -> None:
         """Raise where the unfinished run here is another one; `others` is said where only its slices differ."""
         if earlier.plan_digest != now.plan_digest:
-            changed = differences(earlier.options, now.options) or [others]
+            # An option that few runs have is missing from the record of the others.
+            wanted = {**dict.fromkeys(earlier.options), **now.options}
+            changed = differences(earlier.options, wanted) or [others]
             raise OutputConflictError(
                 f"{self.folder.name} holds an unfinished {self.product.noun} that was made otherwise: "
                 f"{'; '.join(changed)}; {self.product.anew} starts anew, the same options as before resume it, or "
@@ -315,8 +318,9 @@ class WorkFolder(Generic[MetaT]):
 
 def differences(before: Mapping[str, Any], now: Mapping[str, Any]) -> list[str]:
     """What differs between two sets of options, one line each."""
-    names = [name for name in now if before.get(name) != now[name]]
-    return [f"{name} was {_shown(before.get(name))}, now {_shown(now[name])}" for name in names]
+    # An option that says nothing is left out of a record, so that either may lack it.
+    names = [name for name in {**now, **before} if before.get(name) != now.get(name)]
+    return [f"{name} was {_shown(before.get(name))}, now {_shown(now.get(name))}" for name in names]
 
 
 def _shown(value: Any) -> str:

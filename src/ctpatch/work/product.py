@@ -41,6 +41,7 @@ class Product(ABC, Generic[MetaT]):
         tables: files that are written just before it.
         withdrawn: files that lead to the others: they are put aside before any of those is removed.
         name_fields: what the record says of names.
+        later_fields: the same, where later versions added it: a record has it where it says something.
     """
 
     noun: str
@@ -52,6 +53,7 @@ class Product(ABC, Generic[MetaT]):
     tables: tuple[str, ...] = ()
     withdrawn: tuple[str, ...]
     name_fields: tuple[str, ...]
+    later_fields: tuple[str, ...] = ()
 
     @abstractmethod
     def read_meta(self, path: Path) -> MetaT:

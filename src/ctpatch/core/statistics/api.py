@@ -2,15 +2,16 @@
 
 import math
 import threading
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from ctpatch.core.statistics import numpy_engine
 from ctpatch.core.statistics.cells import Floats, Image, Plan, Reductions, plan_cells
-from ctpatch.core.statistics.columns import STATISTICS
+from ctpatch.core.statistics.columns import STATISTICS, Levels, of_windows
 
 # Windows whose variance is a smaller share of the mean square than this are computed again in two passes.
 _CANCELLATION = 1e-5
@@ -48,6 +49,7 @@ def window_statistics(
     col_starts: Sequence[int] | NDArray[np.integer],
     patch_size: tuple[int, int],
     air_level: float,
+    maps: Mapping[str, NDArray[np.bool_]] | None = None,
 ) -> SliceStatistics:
     """Compute the statistics of the windows at `row_starts` x `col_starts`.
 
@@ -65,12 +67,14 @@ def window_statistics(
         col_starts: first column of each column of windows, likewise.
         patch_size: height and width of a window, in pixels; all windows lie inside the image.
         air_level: pixels at or below it are air; compared as `image <= air_level` does.
+        maps: for statistics that are shares of a map, by name, the map `(H, W)`, as `slice_maps` gives them.
 
     Returns:
         Statistics of `len(row_starts) * len(col_starts)` windows, and of the slice. If the slice has NaN or
         infinite pixels, its own minimum and maximum tell, and the statistics of all windows are NaN.
     """
-    return stack_statistics(image[None], row_starts, col_starts, patch_size, air_level)[0]
+    stacks = {} if maps is None else {name: found[None] for name, found in maps.items()}
+    return stack_statistics(image[None], row_starts, col_starts, patch_size, air_level, stacks)[0]
 
 
 def stack_statistics(
@@ -79,8 +83,12 @@ def stack_statistics(
     col_starts: Sequence[int] | NDArray[np.integer],
     patch_size: tuple[int, int],
     air_level: float,
+    maps: Mapping[str, NDArray[np.bool_]] | None = None,
 ) -> list[SliceStatistics]:
-    """Compute what `window_statistics` does for each slice of a stack `(N, H, W)`, to the same bit, in less time."""
+    """Compute what `window_statistics` does for each slice of a stack `(N, H, W)`, to the same bit, in less time.
+
+    The maps are `(N, H, W)` too.
+    """
     plan = plan_cells(images.shape[1:], tuple(row_starts), tuple(col_starts), tuple(patch_size))
     with np.errstate(all="ignore"):
         engine = _compiled.engine(images, plan) or numpy_engine.reduce
@@ -98,15 +106,19 @@ def stack_statistics(
         if doubtful.any():
             for image, doubts, values in zip(images, doubtful, _each(windows, len(images)), strict=True):
                 _in_two_passes(image, plan, doubts, values)
-        return [
-            _of_slice(image, plan, float(air_level), values, *end)
-            for image, values, end in zip(images, _each(windows, len(images)), (ends + 0.0).tolist(), strict=True)
-        ]
+        slices = zip(
+            images,
+            _each(windows, len(images)),
+            _each({} if maps is None else maps, len(images)),
+            (ends + 0.0).tolist(),
+            strict=True,
+        )
+        return [_of_slice(image, plan, float(air_level), values, counts, *end) for image, values, counts, end in slices]
 
 
-def _each(windows: WindowStatistics, count: int) -> Iterator[WindowStatistics]:
-    """The statistics `(N, windows)` of so many slices, one slice after the other."""
-    return ({name: values[k] for name, values in windows.items()} for k in range(count))
+def _each(stacks: Mapping[str, NDArray[Any]], count: int) -> Iterator[dict[str, NDArray[Any]]]:
+    """What stands in `(N, ...)` of so many slices, one slice after the other."""
+    return ({name: values[k] for name, values in stacks.items()} for k in range(count))
 
 
 def _in_two_passes(image: Image, plan: Plan, doubtful: NDArray[np.bool_], windows: WindowStatistics) -> None:
@@ -122,22 +134,31 @@ def _in_two_passes(image: Image, plan: Plan, doubtful: NDArray[np.bool_], window
 
 
 def _of_slice(
-    image: Image, plan: Plan, air_level: float, windows: WindowStatistics, slice_min: float, slice_max: float
+    image: Image,
+    plan: Plan,
+    air_level: float,
+    windows: WindowStatistics,
+    maps: Mapping[str, NDArray[np.bool_]],
+    slice_min: float,
+    slice_max: float,
 ) -> SliceStatistics:
     if math.isfinite(slice_min) and math.isfinite(slice_max):
         windows |= _further(image, plan.rows.starts, plan.cols.starts, plan.patch_size, air_level)
+        windows |= {name: _shares(counts, plan) for name, counts in maps.items()}
         return SliceStatistics(windows, slice_min, slice_max)
     if math.isnan(slice_min):
         slice_min = slice_max = math.nan  # whatever bits the pixel had
-    return SliceStatistics({name: np.full_like(windows["min"], math.nan) for name in STATISTICS}, slice_min, slice_max)
+    nothing = {name: np.full_like(windows["min"], math.nan) for name in (*of_windows(), *maps)}
+    return SliceStatistics(nothing, slice_min, slice_max)
 
 
 def patch_statistics(patches: Image, air_level: float) -> WindowStatistics:
     """Compute the statistics of N patches one by one, in two passes: what `window_statistics` is held against.
 
     They have the shape (N, h, w) and any bool, integer or float dtype; pixels at or below `air_level` are air.
+    Statistics that are shares of a map of the slice are not among them: a patch does not tell.
     """
-    result = {name: np.zeros(len(patches)) for name in STATISTICS}
+    result = {name: np.zeros(len(patches)) for name in of_windows()}
     with np.errstate(all="ignore"):
         for k, patch in enumerate(patches):
             low, high = float(patch.min() + 0.0), float(patch.max() + 0.0)
@@ -147,6 +168,22 @@ def patch_statistics(patches: Image, air_level: float) -> WindowStatistics:
             for name, value in {**found, **_further(patch, (0,), (0,), patch.shape, float(air_level))}.items():
                 result[name][k : k + 1] = value
     return result
+
+
+def slice_maps(names: Sequence[str], image: Image, levels: Levels) -> dict[str, NDArray[np.bool_]]:
+    """The maps of a slice `(H, W)` of which some statistics are shares, by name, each `(H, W)`."""
+    found = ((name, STATISTICS[name].slice_map) for name in names)
+    return {name: slice_map(image, levels) for name, slice_map in found if slice_map is not None}
+
+
+def _shares(counts: NDArray[np.bool_], plan: Plan) -> Floats:
+    """The share of each window that counts; sums of whole numbers, so the order of adding is no matter."""
+    sums = np.zeros((counts.shape[0] + 1, counts.shape[1] + 1), np.int64)
+    np.cumsum(counts, axis=0, out=sums[1:, 1:])
+    np.cumsum(sums[1:, 1:], axis=1, out=sums[1:, 1:])
+    (height, width), rows, cols = plan.patch_size, np.array(plan.rows.starts, int), np.array(plan.cols.starts, int)
+    tall = sums[rows + height] - sums[rows]
+    return np.asarray((tall[:, cols + width] - tall[:, cols]) / (height * width), _FLOAT64).reshape(-1)
 
 
 def _further(

@@ -3,17 +3,24 @@
 It imports nothing that takes time, so that help texts can name the statistics.
 """
 
+import math
+import re
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from functools import lru_cache
 from typing import TYPE_CHECKING, Any, NamedTuple
+
+from ctpatch.core.statistics.body import body_map
 
 if TYPE_CHECKING:
     import numpy as np
     from numpy.typing import NDArray
 
+    from ctpatch.config import PatchConfig
     from ctpatch.core.statistics.cells import Image
 
     Compute = Callable[[Image, tuple[int, ...], tuple[int, ...], tuple[int, int], float], NDArray[np.float64]]
+    SliceMap = Callable[[Image, "Levels"], NDArray[np.bool_]]
 
 _LAST_COMPARED = 3
 PLACE_COLUMNS = ("slice_index", "row", "col")
@@ -28,6 +35,13 @@ class Limits(NamedTuple):
     low: float
     high: float
     slack: float
+
+
+class Levels(NamedTuple):
+    """What values mean: pixels at or below `air` are air; `body` lies between air and tissue, NaN where unknown."""
+
+    air: float
+    body: float
 
 
 @dataclass(frozen=True, slots=True)
@@ -45,7 +59,11 @@ class Statistic:
         rank: place in reports. Those up to 3 are compared between sets.
         compute: gives the statistic of each window from the slice `(H, W)`, the rows and columns where windows begin,
             the window's size and the air level: `(rows * columns,)`, row-major. It is only called for finite slices.
-            None for the statistics that both engines give.
+            None for the statistics that both engines give, and for those of a map.
+        slice_map: says which pixels of a slice `(H, W)` count; the statistic is their share in a window. For what the
+            window alone does not tell. It gets the slice before padding, and its map is padded as the slice is.
+        needs_body_level: whether the map needs `Levels.body`; a build refuses a set of which it does not know it.
+        opt_in: whether a set has it only where a rule or the option `statistics` names it.
         since: the version of ctpatch that added it; sets of earlier versions have no such column. None: all have it.
     """
 
@@ -58,6 +76,9 @@ class Statistic:
     exact: bool = False
     rank: int = 9
     compute: "Compute | None" = None
+    slice_map: "SliceMap | None" = None
+    needs_body_level: bool = False
+    opt_in: bool = False
     since: str | None = None
 
 
@@ -108,6 +129,20 @@ _ALL = (
         exact=True,
         rank=2,
     ),
+    Statistic(
+        "body_fraction",
+        "Share of body",
+        "share of pixels inside the patient; only in sets that name it",
+        unit="share",
+        within=lambda values, _: (values["body_fraction"] >= 0) & (values["body_fraction"] <= 1),
+        wanted="a share from 0 to 1",
+        exact=True,
+        rank=6,
+        slice_map=body_map,
+        needs_body_level=True,
+        opt_in=True,
+        since="0.2.0",
+    ),
 )
 
 STATISTICS = {each.name: each for each in _ALL}
@@ -117,6 +152,33 @@ STATISTICS = {each.name: each for each in _ALL}
 def rule_columns() -> tuple[str, ...]:
     """The columns of the patch manifest that a rule may name."""
     return (*PLACE_COLUMNS, *STATISTICS)
+
+
+def opt_in_statistics() -> tuple[str, ...]:
+    """The statistics that a set has only where it names them."""
+    return tuple(name for name, each in STATISTICS.items() if each.opt_in)
+
+
+def of_windows() -> tuple[str, ...]:
+    """The statistics that a window's own pixels give; the others are shares of a map of the whole slice."""
+    return tuple(name for name, each in STATISTICS.items() if each.slice_map is None)
+
+
+def named_statistics(config: "PatchConfig") -> tuple[str, ...]:
+    """Those of them that a set of these options has: its rules name them, or `statistics` does."""
+    texts = (*config.statistics, *(rule.condition for rule in config.drop))
+    return _named_in(texts, opt_in_statistics()) if texts else ()
+
+
+@lru_cache(maxsize=16)
+def _named_in(texts: tuple[str, ...], names: tuple[str, ...]) -> tuple[str, ...]:
+    words = {word for text in texts for word in re.findall(r"\w+", text.lower())}
+    return tuple(name for name in names if name in words)
+
+
+def levels_of(config: "PatchConfig") -> Levels:
+    """What values mean in a set of these options."""
+    return Levels(config.air_level, math.nan if config.body_level is None else config.body_level)
 
 
 def by_rank() -> list[Statistic]:

@@ -7,8 +7,12 @@ from ctpatch.prepare.readers.base import RawFormat
 
 READERS = {
     "dicom": "ctpatch.prepare.readers.dicom:Dicom",
+    "images": "ctpatch.prepare.readers.images:Images",
     "lodopab": "ctpatch.prepare.readers.lodopab:Lodopab",
+    "metaimage": "ctpatch.prepare.readers.metaimage:Metaimage",
     "nifti": "ctpatch.prepare.readers.nifti:Nifti",
+    "nrrd": "ctpatch.prepare.readers.nrrd:Nrrd",
+    "numpy": "ctpatch.prepare.readers.numpy:Numpy",
 }
 
 

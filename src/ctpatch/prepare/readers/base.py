@@ -3,14 +3,12 @@
 Nothing heavy is imported here: the help of the command line comes from it.
 """
 
-import importlib
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar, Literal, Protocol, runtime_checkable
 
-from ctpatch.errors import UsageError
 from ctpatch.words import MatchBy
 
 if TYPE_CHECKING:
@@ -47,6 +45,7 @@ class RawSlice:
         patient: whose slice it is, where splits keep something else together than the patient: `group` then is a
             series, say, and `patient` the patient; None says that the group is, or stands for, the patient.
         patient_kind: what `patient` is: the patient, or the study that stands for one without an id.
+        beside: files that hold pixels of it, where `file` has the header alone; relative to the source folder.
     """
 
     file: str
@@ -66,6 +65,12 @@ class RawSlice:
     axes: tuple[float, float, float, float, float, float] | None = None
     patient: str | None = None
     patient_kind: GroupKind | None = None
+    beside: tuple[str, ...] = ()
+
+    @property
+    def files(self) -> tuple[str, ...]:
+        """All files that the slice is in."""
+        return (self.file, *self.beside)
 
     @property
     def who(self) -> str:
@@ -250,11 +255,3 @@ class RawFormat(ABC):
     def recorded(self) -> dict[str, Any]:
         """What decides the result, by name, for the record."""
         return {}
-
-
-def library(module: str, needed: str) -> Any:
-    """Import what only some kinds of raw CT need; UsageError says what needs it where it is not installed."""
-    try:
-        return importlib.import_module(module)
-    except ImportError:
-        raise UsageError(f"{needed}; pip install 'ctpatch[prepare]'") from None

@@ -23,6 +23,10 @@ def source_file(root: Path, file: str, *, follow_links: bool = False) -> Path:
     return folder / file
 
 
+APPLE_DOUBLE = ("apple-double", "it is what macOS leaves beside a file (AppleDouble), with no voxels in it")
+"""Kind and reason of what `is_apple_double` finds."""
+
+
 def is_apple_double(name: str) -> bool:
     """Whether a file is what macOS leaves beside `a.nii.gz` on other file systems and in archives: `._a.nii.gz`."""
     return name.rpartition("/")[2].startswith("._")

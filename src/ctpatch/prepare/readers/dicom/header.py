@@ -14,9 +14,10 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any, Literal
 
+from ctpatch.extras import library
 from ctpatch.files.paths import Root
 from ctpatch.prepare.geometry import MAX_RAW_PIXELS
-from ctpatch.prepare.readers.base import LeftOut, SliceRemark, library
+from ctpatch.prepare.readers.base import LeftOut, SliceRemark
 from ctpatch.prepare.readers.dicom.bits import ALLOCATED, Bits, BitsError
 from ctpatch.prepare.readers.dicom.kinds import is_derived, made_from_slices, refuse_no_slice
 from ctpatch.prepare.readers.dicom.orientation import orientation_of

@@ -18,7 +18,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ctpatch.errors import SliceError
-from ctpatch.prepare.readers.base import library
+from ctpatch.extras import library
 
 MAX_CHUNK_BYTES = 256 * 2**20
 """Largest chunk, uncompressed: a whole LoDoPaB-CT file of observations is 251 MiB."""

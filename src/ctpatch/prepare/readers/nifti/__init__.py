@@ -1,15 +1,14 @@
 """NIfTI volumes."""
 
 from dataclasses import dataclass
-from typing import Annotated, Any, ClassVar, Literal
+from typing import Annotated, ClassVar
 
-from ctpatch.prepare.readers.base import RawFormat, Reader
-
-GroupBy = Literal["folder", "file"]
+from ctpatch.prepare.readers.base import Reader
+from ctpatch.prepare.readers.volume import GroupBy, VolumeFormat
 
 
 @dataclass(frozen=True)
-class Nifti(RawFormat):
+class Nifti(VolumeFormat):
     """Axial slices of NIfTI volumes.
 
     Attributes:
@@ -19,7 +18,6 @@ class Nifti(RawFormat):
     name: ClassVar = "nifti"
     title: ClassVar = "Axial slices of NIfTI volumes in HU"
     packages: ClassVar = ("nibabel",)
-    match_by: ClassVar = "path"
 
     group_by: Annotated[GroupBy, "Splits"] = "folder"
 
@@ -28,7 +26,3 @@ class Nifti(RawFormat):
         from ctpatch.prepare.readers.nifti.reader import NiftiReader  # noqa: PLC0415
 
         return NiftiReader(self.group_by, self.follow_links)
-
-    def recorded(self) -> dict[str, Any]:
-        """Who stays together."""
-        return {"group_by": self.group_by}

@@ -1,7 +1,6 @@
 """What a NIfTI file says of itself, checked before a pixel of it is read.
 
-Formats: NIfTI-1 (nifti1.h, R. W. Cox et al., 2004) and NIfTI-2 (2011). World coordinates are those of NIfTI, in mm:
-+x is the patient's right, +y the front, +z the head. DICOM's point left and back instead of right and front.
+Formats: NIfTI-1 (nifti1.h, R. W. Cox et al., 2004) and NIfTI-2 (2011).
 """
 
 import math
@@ -12,23 +11,14 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ctpatch.errors import SliceError
-from ctpatch.prepare.readers.base import library
+from ctpatch.extras import library
 from ctpatch.prepare.readers.nifti.agreement import disagreements, idle_intercept
+from ctpatch.prepare.readers.volume.grid import check_affine, check_shape
 
 HEADER_BYTES = 540
 """Of NIfTI-2; NIfTI-1 takes 348."""
 
-MAX_PLANE_PIXELS = 4096**2
-"""Most pixels of a plane of the file, and of a slice."""
-
-MAX_SLICES = 100_000
-"""Most slices of a file."""
-
 _MM_OF_UNIT = {0: 1.0, 1: 1000.0, 2: 1.0, 3: 0.001}  # xyzt_units & 7: not said, metre, millimetre, micrometre
-_SMALLEST_VOLUME = 1e-3  # of a cell against that of a box with its edges; below, its axes lie in one plane
-_SMALLEST_MM, _LARGEST_MM = 1e-4, 1e3
-
-RIGHT, FRONT, HEAD = range(3)
 
 
 @dataclass(frozen=True, slots=True)
@@ -57,11 +47,6 @@ class NiftiHeader:
     orientation: str
     disagreements: tuple[str, ...]
     idle_intercept: float | None
-
-    @property
-    def total_bytes(self) -> int:
-        """Size of the file, uncompressed."""
-        return self.offset + math.prod(self.shape) * self.volumes * self.dtype.itemsize
 
 
 def kind_of(start: bytes) -> str | None:
@@ -122,11 +107,7 @@ def _shape(header: Any, name: str) -> tuple[tuple[int, int, int], int]:
     if len(sides) < 2 or any(side > 1 for side in sides[4:]):  # noqa: PLR2004
         raise SliceError(f"{name} has {stated} voxels, wanted 2 to 4 dimensions")
     i, j, k, volumes = [*sides, 1, 1][:4]
-    largest = max(i * j, i * k, j * k)
-    if largest > MAX_PLANE_PIXELS or max(i, j, k) * volumes > MAX_SLICES:
-        raise SliceError(
-            f"{name} says it has {stated} voxels; wanted at most {MAX_PLANE_PIXELS} in a plane and {MAX_SLICES} slices"
-        )
+    check_shape((i, j, k), volumes, stated, name)
     return (i, j, k), volumes
 
 
@@ -144,90 +125,7 @@ def _affine(header: Any, name: str) -> tuple[NDArray[np.float64], str, tuple[str
     if units not in _MM_OF_UNIT:
         raise SliceError(f"{name} gives lengths in an unknown unit ({units}); write its header again")
     affine[:3] *= _MM_OF_UNIT[units]
-    if not np.isfinite(affine).all():
-        raise SliceError(f"{name} does not say where its voxels lie: its affine is not finite; write its header again")
-    edges = np.linalg.norm(affine[:3, :3], axis=0)
-    if edges.min() < _SMALLEST_MM or edges.max() > _LARGEST_MM:
-        stated = " x ".join(f"{edge:g}" for edge in edges)
-        raise SliceError(f"{name} has voxels of {stated} mm, wanted {_SMALLEST_MM} to {_LARGEST_MM:g} mm")
-    if abs(np.linalg.det(affine[:3, :3] / edges)) < _SMALLEST_VOLUME:
-        raise SliceError(f"{name} has axes that lie in one plane; write its header again")
+    check_affine(affine, name)
     if sform is None:
         return affine, "none" if qform is None else "qform", ()
     return affine, "sform", tuple(disagreements(header, _MM_OF_UNIT[units]))
-
-
-@dataclass(frozen=True, slots=True)
-class AxialGrid:
-    """How axial slices lie in a file: rows from front to back, columns from the patient's right, slices from the feet.
-
-    That is how radiologists look at them, the front on top and the patient's right on the picture's left.
-
-    Attributes:
-        axes: the file's axis (0, 1, 2 for i, j, k) of rows, of columns, of slices.
-        reversed_: whether that axis of the file runs the other way.
-        counts: rows, columns, slices.
-        spacing_mm: of pixel centres, `(row, col)`.
-        origin_mm: centre of the first pixel of the first slice, in DICOM's world.
-        step_mm: from slice to slice, in DICOM's world.
-        cosines: direction of the columns' numbers, then of the rows', in DICOM's world.
-        tilt_degrees: between the slices and the axial plane.
-    """
-
-    axes: tuple[int, int, int]
-    reversed_: tuple[bool, bool, bool]
-    counts: tuple[int, int, int]
-    spacing_mm: tuple[float, float]
-    origin_mm: tuple[float, float, float]
-    step_mm: tuple[float, float, float]
-    cosines: tuple[float, float, float, float, float, float]
-    tilt_degrees: float
-
-    def origin(self, number: int) -> tuple[float, float, float]:
-        """Centre of the first pixel of a slice, in DICOM's world."""
-        x, y, z = (start + number * step for start, step in zip(self.origin_mm, self.step_mm, strict=True))
-        return x, y, z
-
-    def position(self, number: int) -> float:
-        """Place of a slice along the normal of the slices, growing towards the head."""
-        normal = np.cross(self.cosines[:3], self.cosines[3:])
-        return round(float(np.dot(self.origin(number), normal)), 6)
-
-
-def axial_grid(header: NiftiHeader) -> AxialGrid:
-    """Find the axes of the file that come closest to back, left and head; SliceError where none do."""
-    import nibabel as nib  # noqa: PLC0415
-
-    found = nib.io_orientation(header.affine)
-    if np.isnan(found).any():
-        raise SliceError("its axes cannot be told apart; write its header again")
-    axis_of = {int(world): (axis, direction > 0) for axis, (world, direction) in enumerate(found)}
-    # Rows grow to the back and columns to the left, against the world's axes; slices to the head, along it.
-    (rows, to_front), (cols, to_right), (planes, to_head) = axis_of[FRONT], axis_of[RIGHT], axis_of[HEAD]
-    axes, turned = (rows, cols, planes), (to_front, to_right, not to_head)
-    counts = (header.shape[rows], header.shape[cols], header.shape[planes])
-    first = np.ones(4)
-    first[list(axes)] = np.where(turned, np.subtract(counts, 1), 0)
-    to_dicom = np.array([-1.0, -1.0, 1.0])
-    down, across, ahead = (header.affine[:3, list(axes)] * np.where(turned, -1.0, 1.0)).T * to_dicom
-    # Headers hold float32: 0.9 mm is to read as 0.9.
-    spacing = (round(float(np.linalg.norm(down)), 6), round(float(np.linalg.norm(across)), 6))
-    down_unit, across_unit = down / np.linalg.norm(down), across / np.linalg.norm(across)
-    normal = np.cross(across_unit, down_unit)
-    tilt = math.degrees(math.acos(min(1.0, float(normal[2] / np.linalg.norm(normal)))))
-    origin = (header.affine @ first)[:3] * to_dicom
-    return AxialGrid(
-        axes=axes,
-        reversed_=turned,
-        counts=counts,
-        spacing_mm=spacing,
-        origin_mm=_three(origin),
-        step_mm=_three(ahead),
-        cosines=(*_three(across_unit), *_three(down_unit)),
-        tilt_degrees=tilt,
-    )
-
-
-def _three(vector: NDArray[np.float64]) -> tuple[float, float, float]:
-    x, y, z = (float(each) + 0.0 for each in vector)  # + 0.0: no minus before zero
-    return x, y, z
