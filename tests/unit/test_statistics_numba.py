@@ -18,7 +18,7 @@ from hypothesis import strategies as st
 from numpy.typing import NDArray
 
 from ctpatch.core.statistics import api, cells
-from ctpatch.core.statistics.api import SliceStatistics, stack_statistics, use_compiled, window_statistics
+from ctpatch.core.statistics.api import SliceStatistics, slices_statistics, use_compiled, window_statistics
 
 FIELDS = ("min", "max", "mean", "std", "air_fraction")
 needs_numba = pytest.mark.skipif(find_spec("numba") is None, reason="numba (ctpatch[fast]) is not installed")
@@ -184,7 +184,7 @@ def test_a_stack_is_its_slices_one_by_one(compiled: bool) -> None:
     for rows, cols in (([0, 5, 15], [0, 1, 25]), ([], []), ([3], [2])):
         assert use_compiled(compiled) is compiled
         alone = [as_bytes(window_statistics(image, rows, cols, (15, 15), 0.1)) for image in images]
-        assert [as_bytes(each) for each in stack_statistics(images, rows, cols, (15, 15), 0.1)] == alone
+        assert [as_bytes(each) for each in slices_statistics(images, rows, cols, (15, 15), 0.1)] == alone
 
 
 @needs_numba

@@ -21,7 +21,7 @@ from ctpatch.core.label_counts import LabelCounts, count_labels
 from ctpatch.core.patches import pad_slice
 from ctpatch.core.rounding import ROUNDING_STEPS, is_rounding, rounding_margin, shown_number, without_rounding
 from ctpatch.core.rules import CompiledRules, compile_rules
-from ctpatch.core.statistics.api import WindowStatistics, slice_maps, stack_statistics
+from ctpatch.core.statistics.api import WindowStatistics, slice_maps, slices_statistics
 from ctpatch.core.statistics.columns import levels_of, named_statistics
 from ctpatch.cutting.job import Job
 from ctpatch.cutting.plan import Part, SliceTask
@@ -182,7 +182,7 @@ def _measured(job: Job, stacks: Stacks, grid: Grid) -> list[ReadSlice]:
     judged = list(job.arrays).index(config.rules_on)
     digests = zip(*map(array_digests, stacks), strict=True)
     maps = _maps(config, stacks[judged], grid)
-    measured = stack_statistics(
+    measured = slices_statistics(
         padded[judged], grid.row_starts, grid.col_starts, grid.patch_size, config.air_level, maps
     )
     slices = []

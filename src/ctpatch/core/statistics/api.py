@@ -74,10 +74,10 @@ def window_statistics(
         infinite pixels, its own minimum and maximum tell, and the statistics of all windows are NaN.
     """
     stacks = {} if maps is None else {name: found[None] for name, found in maps.items()}
-    return stack_statistics(image[None], row_starts, col_starts, patch_size, air_level, stacks)[0]
+    return slices_statistics(image[None], row_starts, col_starts, patch_size, air_level, stacks)[0]
 
 
-def stack_statistics(
+def slices_statistics(
     images: Image,
     row_starts: Sequence[int] | NDArray[np.integer],
     col_starts: Sequence[int] | NDArray[np.integer],
