@@ -17,10 +17,10 @@ from typing import Any, Literal
 from ctpatch.extras import library
 from ctpatch.files.paths import Root
 from ctpatch.prepare.geometry import MAX_RAW_PIXELS
-from ctpatch.prepare.readers.base import LeftOut
+from ctpatch.prepare.readers.base import LeftOut, SliceRemark
 from ctpatch.prepare.readers.dicom.bits import ALLOCATED, Bits, BitsError
 from ctpatch.prepare.readers.dicom.kinds import is_derived, made_from_slices, refuse_no_slice
-from ctpatch.prepare.readers.dicom.orientation import Remark, orientation_of
+from ctpatch.prepare.readers.dicom.orientation import orientation_of
 from ctpatch.prepare.readers.dicom.remarks import remarks_of
 from ctpatch.prepare.readers.dicom.rescale import Rescale, settle_rescale, why_no_hu
 from ctpatch.prepare.readers.dicom.tags import HeaderError, Tags
@@ -108,7 +108,7 @@ class CtHeader:
     acquired: tuple[str, str, str, str]
     derived: bool
     unit_unknown: bool
-    remarks: tuple[Remark, ...]
+    remarks: tuple[SliceRemark, ...]
     needs: tuple[tuple[Permission, LeftOut], ...]
 
 
