@@ -132,7 +132,7 @@ class Groups:
             if not found and group in _NEEDED:
                 yield group.sequence
             for name, tag in (group.needed | group.known).items():
-                values = [each.get(name) for each in found if each.get(name) not in {None, ""}] if found else []
+                values = [value for each in found if not _is_blank(value := each.get(name))]
                 if len(values) > 1 and values[0] != values[1]:
                     raise _wrong(f"frame {number} says another {group.sequence} {name} than all frames share")
                 if values and tag:
@@ -177,7 +177,11 @@ def _sequence(dataset: Any, name: str) -> Any:
 
 
 def _as_list(value: Any) -> list[str]:
-    return [] if value in {None, ""} else [value] if isinstance(value, str) else [str(each) for each in value]
+    return [] if _is_blank(value) else [value] if isinstance(value, str) else [str(each) for each in value]
+
+
+def _is_blank(value: Any) -> bool:
+    return value is None or (hasattr(value, "__len__") and len(value) == 0)
 
 
 def _wrong(reason: str) -> FileProblemError:
