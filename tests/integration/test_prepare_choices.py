@@ -17,7 +17,7 @@ from ctpatch.prepare.readers.dicom.choices import plane_of, thickness_range
 from dicom_files import ROOT, unit_of, write_series
 from dicom_frames import frames_dataset, save, volume
 
-PLANES = {
+PLANES: dict[str, list[float]] = {
     "axial": [1, 0, 0, 0, 1, 0],
     "coronal": [1, 0, 0, 0, 0, -1],
     "sagittal": [0, 1, 0, 0, 0, -1],

@@ -211,6 +211,24 @@ def test_stacks_and_orientations_and_files_are_series_of_their_own(tmp_path: Pat
     assert [(each.where, each.kind) for each in found.left_out] == [("a[5]", "localizer")]
 
 
+def test_parts_of_a_concatenation_are_one_series(tmp_path: Path) -> None:
+    images, per_frame = volume(4)
+    for number, half in enumerate((slice(0, 2), slice(2, 4))):
+        uids = {"SOPInstanceUID": f"{ROOT}7.{number + 1}", "ConcatenationUID": f"{ROOT}7"}
+        save(frames_dataset(images[half], per_frame[half], **uids), tmp_path / str(number))
+    slices = scan(tmp_path).slices
+    assert [(each.file, each.item, each.order) for each in slices] == [
+        ("1", 2, 0),
+        ("1", 1, 1),
+        ("0", 2, 2),
+        ("0", 1, 3),
+    ]
+    assert len({each.series for each in slices}) == 1
+    wanted = [image.astype(np.float32) - 1024 for image in reversed(images)]
+    for image, one in zip(images_of(tmp_path, slices), wanted, strict=True):
+        np.testing.assert_array_equal(image, one)
+
+
 def test_times_of_one_stack_are_series_of_their_own(tmp_path: Path) -> None:
     images, _ = volume(6)
     per_frame = []
@@ -359,6 +377,20 @@ def test_headers_of_very_many_items_or_bytes_are_refused(tmp_path: Path, monkeyp
     save(frames_dataset(images, per_frame), tmp_path / "a")
     monkeypatch.setattr(dicom_file, "_MAX_ITEMS", 10)
     assert "its sequences have more than 10 items" in reason(tmp_path)
+    monkeypatch.undo()
+    monkeypatch.setattr(dicom_file, "MAX_HEADER_BYTES", 1000)
+    assert "its header has more than 1000 bytes, or is damaged" in reason(tmp_path)
+
+
+def test_pixels_behind_the_largest_header_are_read(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    images = [pixels_of(number, (200, 200)) for number in range(3)]
+    path = save(
+        frames_dataset(images, [frame_groups(number + 1, float(number)) for number in range(3)]), tmp_path / "a"
+    )
+    monkeypatch.setattr(dicom_file, "MAX_HEADER_BYTES", path.stat().st_size - 3 * 200 * 200 * 2)
+    slices = scan(tmp_path).slices
+    for image, wanted in zip(images_of(tmp_path, slices), images, strict=True):
+        np.testing.assert_array_equal(image, wanted.astype(np.float32) - 1024)
 
 
 def test_another_kind_of_many_frames_is_left_out_by_its_kind(tmp_path: Path) -> None:

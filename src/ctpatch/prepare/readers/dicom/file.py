@@ -69,15 +69,15 @@ class _BoundedFile(io.BufferedReader):
     """A file that is never asked for more bytes than it has, whatever a length in it says.
 
     Attributes:
-        limit: no large piece is read that ends behind this byte.
+        limit: nothing is read that ends behind this byte.
     """
 
     def __init__(self, fd: int, size: int) -> None:
         super().__init__(io.FileIO(fd, "rb", closefd=True))
-        self.limit = size
+        self._size = self.limit = size
 
     def read(self, size: int | None = -1, /) -> bytes:
-        if size is not None and 0 <= size <= _SMALL_READ:
+        if size is not None and 0 <= size <= _SMALL_READ and self.limit >= self._size:  # it ends by itself
             return super().read(size)
         left = max(self.limit - self.tell(), 0)
         return super().read(left if size is None or size < 0 else min(size, left))
@@ -164,6 +164,9 @@ def tags_of(ct: CtFile, tags: tuple[str, ...]) -> Any:
         if many and limit < ct.size and ct.source.tell() >= limit:
             raise FileProblemError("too-large", f"its header has more than {limit} bytes, or is damaged") from None
         raise damaged(error) from None
+    finally:
+        if isinstance(ct.source, _BoundedFile):
+            ct.source.limit = ct.size  # pixels lie behind the header
     if not named and ct.start:
         raise FileProblemError("damaged", "it is DICOM and does not say of what: it is cut short or damaged")
     if named not in CT_STORAGES:
