@@ -194,6 +194,9 @@ def test_frames(tmp_path: Path, data: Path, count: Count, syntax: str) -> None:
     if syntax == "rle":
         dataset.compress(RLE)
     save(dataset, tmp_path / "raw/a/frames")
+    dataset.PatientID = "bob"
+    save(dataset, tmp_path / "raw/b/frames")
+    save(dataset, tmp_path / "raw/b/copy")
     one_of(tmp_path / "raw", f"frames {syntax}", data, count, ctpatch.prepare_dicom, split=["train=1"])
 
 

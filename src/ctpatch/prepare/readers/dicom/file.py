@@ -155,18 +155,21 @@ def tags_of(ct: CtFile, tags: tuple[str, ...]) -> Any:
         _refuse_many_items(ct, limit)
     if isinstance(ct.source, _BoundedFile):
         ct.source.limit = limit
+    problem: FileProblemError | None = None
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")  # they quote values, which may be private
             dataset = _parse(pydicom, ct, tags)
             named = str(dataset.get("SOPClassUID", "") or ct.storage)
     except Exception as error:  # noqa: BLE001 - pydicom raises many kinds on rubbish, quoting values
-        if many and limit < ct.size and ct.source.tell() >= limit:
-            raise FileProblemError("too-large", f"its header has more than {limit} bytes, or is damaged") from None
-        raise damaged(error) from None
-    finally:
-        if isinstance(ct.source, _BoundedFile):
-            ct.source.limit = ct.size  # pixels lie behind the header
+        problem = damaged(error)
+    # What ends early is no error to pydicom everywhere.
+    if many and limit < ct.size and ct.source.tell() >= limit:
+        problem = FileProblemError("too-large", f"its header has more than {limit} bytes, or is damaged")
+    if isinstance(ct.source, _BoundedFile):
+        ct.source.limit = ct.size  # pixels lie behind the header
+    if problem is not None:
+        raise problem
     if not named and ct.start:
         raise FileProblemError("damaged", "it is DICOM and does not say of what: it is cut short or damaged")
     if named not in CT_STORAGES:
