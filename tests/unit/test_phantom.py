@@ -9,6 +9,7 @@ import pytest
 from numpy.typing import NDArray
 
 from ctpatch.errors import ConfigError, SystemFailureError
+from ctpatch.phantom.anatomy import ORGAN_LABELS
 from ctpatch.phantom.slices import (
     DEFAULT_SPLITS,
     PhantomSplit,
@@ -139,6 +140,9 @@ def rows_of(folder: Path) -> list[dict[str, str]]:
         return list(csv.DictReader(file))
 
 
+PLACE = ["series", "position_mm"]
+
+
 def test_written_slices_read_back(tmp_path: Path) -> None:
     folders = write_phantom(tmp_path, "toy", SPLITS, size=(40, 56), seed=4)
     assert folders == [tmp_path / "prepared" / "toy" / name for name in ("train", "test")]
@@ -146,13 +150,14 @@ def test_written_slices_read_back(tmp_path: Path) -> None:
     number_of = {"train": [0, 1, 0, 1], "test": [0, 1, 2]}
     for folder in folders:
         rows, split = rows_of(folder), folder.name
-        assert list(rows[0]) == ["index", "path", "min", "max", "patient_id", "target_path"]
+        assert list(rows[0]) == ["index", "min", "max", "patient_id", "path", "target_path", *PLACE]
         assert [row["index"] for row in rows] == [str(i) for i in range(len(patient_of[split]))]
         for i, row in enumerate(rows):
             patient, number = patient_of[split][i], number_of[split][i]
             assert row["path"] == f"prepared/toy/{split}/{split}_{i:06d}.npy"
             assert row["target_path"] == f"prepared/toy/{split}/{split}_target_{i:06d}.npy"
             assert row["patient_id"] == f"P{patient + 1:04d}"
+            assert (row["series"], float(row["position_mm"])) == (f"S{patient + 1:04d}", -6.0 * number)
             image = np.load(tmp_path / row["path"], allow_pickle=False)
             target = np.load(tmp_path / row["target_path"], allow_pickle=False)
             assert image.dtype == target.dtype == np.float32
@@ -175,8 +180,27 @@ def test_patients_are_in_one_split_only(tmp_path: Path) -> None:
 def test_without_pairs_the_image_is_the_full_dose(tmp_path: Path) -> None:
     (folder,) = write_phantom(tmp_path, splits=SPLITS[:1], size=16, pairs=False)
     row = rows_of(folder)[0]
-    assert list(row) == ["index", "path", "min", "max", "patient_id"]
+    assert list(row) == ["index", "min", "max", "patient_id", "path", *PLACE]
     np.testing.assert_array_equal(np.load(tmp_path / row["path"]), phantom_slice(0, 0, 0, 16))
+
+
+def test_masks_are_the_organs_that_were_painted(tmp_path: Path) -> None:
+    """Organs have the values that they are painted with; every organ is met in one patient or another."""
+    (folder,) = write_phantom(tmp_path, splits=[PhantomSplit("train", 3, 30)], size=96, masks=True)
+    usual = {"lung": (-950, -780), "liver": (70, 160), "spleen": (100, 155), "kidney": (120, 210)}
+    seen: dict[str, list[float]] = {organ: [] for organ in ORGAN_LABELS}
+    for row in rows_of(folder):
+        mask = np.load(tmp_path / row["mask_path"], allow_pickle=False)
+        hu = hounsfield(np.load(tmp_path / row["target_path"], allow_pickle=False))
+        assert mask.dtype == np.uint8
+        assert set(np.unique(mask)) <= {0, *ORGAN_LABELS.values()}
+        for organ, label in ORGAN_LABELS.items():
+            seen[organ] += hu[mask == label].tolist()
+        lung = mask == ORGAN_LABELS["lung"]
+        assert (hu[lung] < -500).sum() >= 0.85 * lung.sum()  # the rest are vessels
+    for organ, (low, high) in usual.items():
+        assert len(seen[organ]) > 300
+        assert low < np.median(seen[organ]) < high
 
 
 def test_writing_twice_gives_the_same_bytes(tmp_path: Path) -> None:

@@ -38,6 +38,7 @@ class Organ:
         blunt: full width along most of z, as lungs have, rather than an ellipsoid's taper.
         texture: mottling, HU.
         level: where finite, only what lies above this row (mm) is drawn: gas over fluid.
+        label: its number in masks, 0 where it has none; None leaves that of what it is painted over.
     """
 
     hu: float
@@ -48,6 +49,7 @@ class Organ:
     blunt: bool = False
     texture: float = 4.0
     level: float = math.inf
+    label: int | None = 0
 
     def at(self, z: float) -> list["Organ"]:
         """Return the cross-section at height `z` in mm; nothing where the organ does not reach."""
@@ -77,7 +79,8 @@ class Tree:
             width = self.widths[i] * (1.0 - 0.6 * part[i])
             stretch = min(math.hypot(way[i, 0], way[i, 1]) / abs(way[i, 2]), 7.0) + 1.0
             tilt = math.atan2(way[i, 0], way[i, 1])
-            found.append(Organ(self.hu, (row, col, z), (width, width * stretch, math.inf), tilt=tilt, texture=0))
+            radii = width, width * stretch, math.inf
+            found.append(Organ(self.hu, (row, col, z), radii, tilt=tilt, texture=0, label=None))
         return found
 
 
@@ -142,13 +145,17 @@ def _read_organs() -> list[tuple[str, Organ]]:
     lines = files("ctpatch.phantom").joinpath("organs.csv").read_text(encoding="utf-8").splitlines()[1:]
     organs = []
     for name, *cells in csv.reader(lines):
-        hu, row, col, z, row_radius, col_radius, z_radius, tilt, square, blunt, texture, level = map(float, cells)
+        *numbers, label = map(float, cells)
+        hu, row, col, z, row_radius, col_radius, z_radius, tilt, square, blunt, texture, level = numbers
         radii = row_radius, col_radius, z_radius
-        organs.append((name, Organ(hu, (row, col, z), radii, tilt, square, bool(blunt), texture, level)))
+        organs.append((name, Organ(hu, (row, col, z), radii, tilt, square, bool(blunt), texture, level, int(label))))
     return organs
 
 
 _ORGANS = _read_organs()
+ORGAN_LABELS = {"lung": 1, "liver": 2, "spleen": 3, "kidney": 4}
+"""What the labels of masks are; vessels within an organ count as the organ."""
+_HALF = 0.5
 _AFTER_BOWEL = 2
 """The last organs of the table, the vessels along the back, are painted after the loops of bowel."""
 _TREES = {  # vessels grown in the organ they are painted after: HU, root, how many, width in mm
@@ -352,9 +359,8 @@ def _spine(row: float, z: float, phase: float) -> list[Organ]:
 def draw_anatomy(patient: Patient, scene: Scene, z: float) -> tuple[Image, NDArray[np.bool_]]:
     """Paint a slice without noise: HU (H, W), and where there is anything but air (H, W)."""
     fat, top = patient.fat, patient.body(z, (0, 0), 0).radii
-    wall = 15.0
     muscle = patient.body(z, (fat + 2, 0.9 * fat + 2), MUSCLE)
-    cavity = patient.body(z, (fat + wall + 4, 0.9 * fat + wall + 6), FAT, row=-3.0)
+    cavity = _cavity(patient, z)
     lying = Organ(-180, (top[0] + 16, 0, z), (11, 300, math.inf), square=0.9, texture=0)
     hu = np.full(scene.rows.shape, AIR, dtype=np.float32)
     _, rows, cols = _axes(*hu.shape)
@@ -373,7 +379,39 @@ def draw_anatomy(patient: Patient, scene: Scene, z: float) -> tuple[Image, NDArr
     where, cover = _coverage(scene, cavity)
     hu[where] += cover * (inside[where] - hu[where])
 
-    row = top[0] - fat - 55.0
+    _paint(hu, scene, _frame(patient, z))
+    return hu, matter
+
+
+def draw_labels(patient: Patient, scene: Scene, z: float) -> NDArray[np.uint8]:
+    """The organ that each pixel of a slice belongs to, by `ORGAN_LABELS`, `(H, W)`: that which covers half of it."""
+    labels = np.zeros(scene.rows.shape, np.uint8)
+    for organ in patient.organs:
+        _label(labels, scene, organ.at(z))
+    where, cover = _coverage(scene, _cavity(patient, z))
+    inside = np.zeros_like(labels)
+    inside[where] = np.where(cover >= _HALF, labels[where], 0)
+    _label(inside, scene, _frame(patient, z))
+    return inside
+
+
+def _label(labels: NDArray[np.uint8], scene: Scene, organs: Iterable[Organ]) -> None:
+    for organ in organs:
+        if organ.label is not None:
+            where, cover = _coverage(scene, organ)
+            labels[where][cover >= _HALF] = organ.label
+
+
+def _cavity(patient: Patient, z: float) -> Organ:
+    """What the organs lie in."""
+    wall, fat = 15.0, patient.fat
+    return patient.body(z, (fat + wall + 4, 0.9 * fat + wall + 6), FAT, row=-3.0)
+
+
+def _frame(patient: Patient, z: float) -> list[Organ]:
+    """Bones and the muscles of the back, which are painted over the organs."""
+    top, cavity = patient.body(z, (0, 0), 0).radii, _cavity(patient, z)
+    row = top[0] - patient.fat - 55.0
     back = [
         Organ(MUSCLE, (row + 32, 31 * side, z), (19, 25, math.inf), tilt=0.25 * side, texture=9) for side in (-1, 1)
     ]
@@ -383,5 +421,4 @@ def draw_anatomy(patient: Patient, scene: Scene, z: float) -> tuple[Image, NDArr
         for part in Organ(BONE - 150, (row + 14, side * 0.62 * top[1], 60), (3.6, 34, 75), tilt=-0.75 * side).at(z)
     ]
     breastbone = Organ(BONE - 350, (-cavity.radii[0] - 8, 0, 95), (6, 19, 85), blunt=True, texture=40).at(z)
-    _paint(hu, scene, [*_ribs(cavity, z), *breastbone, *blades, *back, *_spine(row, z, patient.spine_phase)])
-    return hu, matter
+    return [*_ribs(cavity, z), *breastbone, *blades, *back, *_spine(row, z, patient.spine_phase)]

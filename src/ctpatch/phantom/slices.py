@@ -14,18 +14,28 @@ from dataclasses import dataclass
 from functools import lru_cache
 from itertools import product
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
 import numpy as np
+import polars as pl
 from numpy.typing import NDArray
 
 from ctpatch.core.attenuation import MU_MAX, MU_PER_HU, MU_WATER
 from ctpatch.errors import ConfigError
 from ctpatch.files.atomic import system_errors, write_atomic, write_file
 from ctpatch.files.npy import header_bytes
-from ctpatch.format.source_manifest import split_manifest_csv
 from ctpatch.format.splits import manifest_name
-from ctpatch.phantom.anatomy import AIR, NOISE, Image, draw_anatomy, make_patient, make_scene, random_stream
+from ctpatch.phantom.anatomy import (
+    AIR,
+    NOISE,
+    SLICE_SPACING_MM,
+    Image,
+    draw_anatomy,
+    draw_labels,
+    make_patient,
+    make_scene,
+    random_stream,
+)
 
 Dose = Literal["full", "low"]
 NOISE_HU: dict[Dose, float] = {"full": 8.0, "low": 26.0}  # standard deviation in the middle of the body
@@ -128,6 +138,14 @@ def phantom_pair(seed: int, patient: int, slice_number: int, size: int | tuple[i
     return low, full
 
 
+def phantom_mask(seed: int, patient: int, slice_number: int, size: int | tuple[int, int] = 362) -> NDArray[np.uint8]:
+    """The organs of a slice by the numbers of `ORGAN_LABELS`, (H, W) uint8; 0 elsewhere. See `phantom_slice`."""
+    shape = _check(seed, patient, slice_number, size)
+    person = make_patient(seed, patient)
+    z = person.height(slice_number)
+    return draw_labels(person, make_scene(seed, patient, z, shape), z)
+
+
 @dataclass(frozen=True)
 class PhantomSplit:
     """A split to write: its name, its patients (none shared with another split) and slices of each."""
@@ -141,21 +159,32 @@ DEFAULT_SPLITS = (PhantomSplit("train", 4, 6), PhantomSplit("validation", 2, 4),
 
 
 def _write_split(
-    folder: Path, work: Sequence[tuple[int, int]], seed: int, shape: tuple[int, int], doses: Sequence[Dose]
+    folder: Path,
+    work: Sequence[tuple[int, int]],
+    seed: int,
+    shape: tuple[int, int],
+    doses: Sequence[Dose],
+    *,
+    masks: bool,
 ) -> None:
     """Write the slices of `work`, (patient, slice number) each, then the manifest that lists them."""
     name, rows, data_root = folder.name, [], folder.parents[2]
+    arrays = ["path", *(["target_path"] if len(doses) > 1 else []), *(["mask_path"] if masks else [])]
     manifest = folder / manifest_name(name)
     manifest.unlink(missing_ok=True)  # an older one must not speak for half of its slices and half of ours
     for index, (patient, number) in enumerate(work):
-        paths = [folder / f"{name}_{index:06d}.npy", folder / f"{name}_target_{index:06d}.npy"][: len(doses)]
-        images = _slices(seed, patient, number, shape, doses)
-        for path, image in zip(paths, images, strict=True):
+        images: list[NDArray[Any]] = [*_slices(seed, patient, number, shape, doses)]
+        if masks:
+            images.append(phantom_mask(seed, patient, number, shape))
+        stated: dict[str, object] = {}
+        for column, image in zip(arrays, images, strict=True):
+            path = folder / f"{name}_{column.removesuffix('path')}{index:06d}.npy"
             write_file(str(path), [header_bytes(image.shape, image.dtype), image.data.cast("B")])
-        stated = zip(("path", "target_path"), (path.relative_to(data_root).as_posix() for path in paths), strict=False)
+            stated[column] = path.relative_to(data_root).as_posix()
         low, high = float(images[0].min()), float(images[0].max())
-        rows.append({"index": index, "min": low, "max": high, "patient_id": f"P{patient + 1:04d}", **dict(stated)})
-    write_atomic(manifest, split_manifest_csv(rows, ("target",) if len(doses) > 1 else ()))
+        place = {"series": f"S{patient + 1:04d}", "position_mm": -SLICE_SPACING_MM * number}
+        rows.append({"index": index, "min": low, "max": high, "patient_id": f"P{patient + 1:04d}", **stated, **place})
+    write_atomic(manifest, pl.DataFrame(rows).write_csv().encode())
 
 
 def write_phantom(
@@ -166,8 +195,11 @@ def write_phantom(
     size: int | tuple[int, int] = 362,
     seed: int = 0,
     pairs: bool = True,
+    masks: bool = False,
 ) -> list[Path]:
     """Write phantom splits as prepared slices, `DATA_ROOT/prepared/<dataset>/<split>/`, the manifest last.
+
+    The manifest has the columns `series`, one for each patient, and `position_mm`.
 
     Args:
         data_root: folder above `prepared/`; made where it is missing.
@@ -175,6 +207,7 @@ def write_phantom(
         splits: what to write; patients are numbered across all of them.
         size: pixels of a side, or (H, W).
         seed: chooses the family of patients.
+        masks: the organs as `mask_path`, by the numbers of `ctpatch.phantom.anatomy.ORGAN_LABELS`.
         pairs: low dose as `path` and full dose as `target_path`; otherwise full dose alone, as `path`.
 
     Returns:
@@ -198,7 +231,7 @@ def write_phantom(
         patients, numbers = range(first, first + split.patients), range(split.slices_per_patient)
         with system_errors("writing", folder.relative_to(data_root).as_posix()):
             folder.mkdir(parents=True, exist_ok=True)
-            _write_split(folder, list(product(patients, numbers)), seed, shape, doses)
+            _write_split(folder, list(product(patients, numbers)), seed, shape, doses, masks=masks)
         first += split.patients
         folders.append(folder)
     return folders
