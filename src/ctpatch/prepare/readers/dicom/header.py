@@ -17,7 +17,7 @@ from typing import Any, Literal
 from ctpatch.extras import library
 from ctpatch.files.paths import Root
 from ctpatch.prepare.geometry import MAX_RAW_PIXELS
-from ctpatch.prepare.readers.base import LeftOut
+from ctpatch.prepare.readers.base import LeftOut, References
 from ctpatch.prepare.readers.dicom.bits import ALLOCATED, Bits, BitsError
 from ctpatch.prepare.readers.dicom.kinds import is_derived, made_from_slices, refuse_no_slice
 from ctpatch.prepare.readers.dicom.orientation import Remark, orientation_of
@@ -52,7 +52,7 @@ HEADER_TAGS = (
     *("PixelSpacing", "BitsAllocated", "BitsStored", "HighBit", "PixelRepresentation", "PixelPaddingValue"),
     *("PixelPaddingRangeLimit", "RescaleIntercept", "RescaleSlope", "RescaleType", "PatientPosition"),
     *("PatientOrientation", "BurnedInAnnotation", "ConversionType", "AcquisitionNumber", "AcquisitionTime"),
-    "TemporalPositionIdentifier",
+    *("TemporalPositionIdentifier", "SOPInstanceUID", "FrameOfReferenceUID"),
 )
 """The only tags that are read. Ids serve to group and are never written; of the rest, spacing and position are."""
 
@@ -91,6 +91,7 @@ class CtHeader:
         unit_unknown: whether RescaleType leaves open what the values are.
         remarks: what is odd about the header.
         needs: why it is prepared only with a permission.
+        known_as: ids by which label objects refer to it.
     """
 
     file: str
@@ -110,6 +111,7 @@ class CtHeader:
     unit_unknown: bool
     remarks: tuple[Remark, ...]
     needs: tuple[tuple[Permission, LeftOut], ...]
+    known_as: References
 
 
 class FileProblemError(Exception):
@@ -174,9 +176,9 @@ def read_dataset(
         FileProblemError: it holds none, or cannot be read.
     """
     pydicom = import_pydicom()
-    with _open(root, file, follow_links=follow_links) as source:
+    with open_bounded(root, file, follow_links=follow_links) as source:
         size = os.fstat(source.fileno()).st_size
-        syntax, storage, start = _what_it_is(source, size)
+        syntax, storage, start = what_it_is(source, size)
         if storage not in {"", CT_STORAGE}:
             raise _other_storage(storage)
         if size > MAX_FILE_BYTES:
@@ -223,7 +225,7 @@ def _parse(pydicom: Any, source: _BoundedFile, syntax: str, start: int, tags: tu
     return dataset
 
 
-def _open(root: str, file: str, *, follow_links: bool) -> _BoundedFile:
+def open_bounded(root: str, file: str, *, follow_links: bool) -> _BoundedFile:
     """Open a regular file below the root; links lead nowhere else, unless they are followed."""
     try:
         if not follow_links and not Root(root).holds(file):
@@ -241,7 +243,7 @@ def _open(root: str, file: str, *, follow_links: bool) -> _BoundedFile:
     return _BoundedFile(fd, status.st_size)
 
 
-def _what_it_is(source: _BoundedFile, size: int) -> tuple[str, str, int]:
+def what_it_is(source: _BoundedFile, size: int) -> tuple[str, str, int]:
     """Transfer syntax, storage class and where the dataset begins; 0 and blanks for a dataset without a meta group."""
     head = source.read(min(size, _MAX_META_BYTES))
     if head[_PREAMBLE : _PREAMBLE + 4] == b"DICM":
@@ -354,6 +356,7 @@ def _header(file: str, dataset: Any, tags: Tags) -> CtHeader:
         unit_unknown=rescale.unspecified,
         remarks=tuple(remarks_of(tags, oriented, rescale)),
         needs=tuple(_needs(file, rescale, made_from_slices(tags, said))),
+        known_as=References(*map(tags.text, ("FrameOfReferenceUID", "SeriesInstanceUID", "SOPInstanceUID"))),
     )
 
 
