@@ -5,8 +5,9 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from dicom_files import EXPLICIT, ROOT, pydicom
 from numpy.typing import NDArray
+
+from dicom_files import EXPLICIT, ROOT, pydicom
 
 SEG = "1.2.840.10008.5.1.4.1.1.66.4"
 LABEL_MAP = "1.2.840.10008.5.1.4.1.1.66.7"
@@ -65,13 +66,14 @@ def write_seg(
         PlaneOrientationSequence=[item(ImageOrientationPatient=list(axes))],
         PixelMeasuresSequence=[item(PixelSpacing=list(spacing), SliceThickness=2)],
     )
+    data += b"\0" * (len(data) % 2)
     dataset = item(
         Modality="SEG", FrameOfReferenceUID=FRAME, SegmentationType=kind, MaximumFractionalValue=255,
         SegmentSequence=[item(SegmentNumber=number, SegmentLabel=name) for number, name in names.items()],
         SharedFunctionalGroupsSequence=[shared], PerFrameFunctionalGroupsSequence=groups,
         NumberOfFrames=len(frames), Rows=pixels.shape[1], Columns=pixels.shape[2], SamplesPerPixel=1,
         PhotometricInterpretation="MONOCHROME2", PixelRepresentation=0, BitsAllocated=1 if kind == "BINARY" else 8,
-        BitsStored=1 if kind == "BINARY" else 8, HighBit=0 if kind == "BINARY" else 7, PixelData=data + b"\0" * (len(data) % 2),
+        BitsStored=1 if kind == "BINARY" else 8, HighBit=0 if kind == "BINARY" else 7, PixelData=data,
     )  # fmt: skip
     dataset["PixelData"].VR = "OB"
     if series is not None:

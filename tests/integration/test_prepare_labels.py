@@ -7,13 +7,13 @@ from typing import Any
 import numpy as np
 import polars as pl
 import pytest
-from dicom_files import ROOT, write_ct, write_series
-from label_files import FRAME, item, write_seg, write_structures
 from numpy.typing import NDArray
 
 from ctpatch.errors import ConfigError, SliceError, UsageError
 from ctpatch.prepare.api import prepare_dicom
 from ctpatch.prepare.pipeline import PrepareResult
+from dicom_files import ROOT, write_ct, write_series
+from label_files import FRAME, item, write_seg, write_structures
 
 SHAPE = (40, 50)
 ORIGIN = (-20.0, -16.0)

@@ -108,6 +108,11 @@ def prepare_raw(
         wanted.append(("target", source if target is None else target, target_series))
     if mask is not None or mask_series is not None:
         wanted.append(("mask", source if mask is None else mask, mask_series))
+    if isinstance(raw, Dicom) and raw.labels_said() and (mask is None or mask_series is not None):
+        raise ConfigError(
+            f"{', '.join(raw.labels_said())}: for segmentations and structure sets; give their folder as mask, and no "
+            "mask_series"
+        )
     arrays = [
         ArraySource(
             array,
@@ -144,8 +149,8 @@ def prepare_dicom(
     """Prepare the CT slices in a tree of DICOM files; see `prepare_raw` for what the options mean and what is raised.
 
     `group_by` says what must not be divided between splits. `keep_orientation` leaves prone and decubitus slices as
-    they are stored; `allow_deflated` reads deflated files, within bounds. `mask` is a source of DICOM segmentations or RT structure
-    sets, or of masks that are stored as CT slices.
+    they are stored; `allow_deflated` reads deflated files, within bounds. `mask` is a source of DICOM
+    segmentations or RT structure sets, or of masks that are stored as CT slices.
 
     `assume_hu` takes 1 for a RescaleSlope and 0 for a RescaleIntercept that are missing; otherwise such a file is a
     fault. `keep_reformats` prepares reformats and projections too, which were made from slices.

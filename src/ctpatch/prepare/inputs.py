@@ -85,7 +85,8 @@ def find(arrays: Sequence[ArraySource], match_by: MatchBy, listener: Listener, *
     found.rows = [(image,) for image in chosen[0]]
     for source, others in zip(arrays[1:], chosen[1:], strict=True):
         if isinstance(source.reader, LabelReader):
-            _label(source, source.reader, found, listener, names_shown=names_shown)
+            same_tree = source.root == arrays[0].root
+            _label(source, source.reader, found, listener, same_tree=same_tree, names_shown=names_shown)
             continue
         matching = match([row[0] for row in found.rows], others, match_by, source.array)
         found.left_out.extend(("image", left) for left in matching.images_left)
@@ -94,7 +95,9 @@ def find(arrays: Sequence[ArraySource], match_by: MatchBy, listener: Listener, *
     return found
 
 
-def _label(source: ArraySource, reader: LabelReader, found: Found, listener: Listener, *, names_shown: bool) -> None:
+def _label(
+    source: ArraySource, reader: LabelReader, found: Found, listener: Listener, *, same_tree: bool, names_shown: bool
+) -> None:
     """Give slices the labels that objects have for them."""
     task = f"looking at {source.root.name}"
     listener(WorkStarted(task, None, "files"))
@@ -105,7 +108,12 @@ def _label(source: ArraySource, reader: LabelReader, found: Found, listener: Lis
         )
     finally:
         listener(WorkFinished(task))
-    found.left_out.extend((source.array, left) for left in labelled.left_out)
+    left_out = [(source.array, left) for left in labelled.left_out]
+    if same_tree:  # then each file was looked at for both: what is used for one is not left out for the other
+        used = {partner.file for partner in labelled.partners.values()}
+        found.left_out = [(array, left) for array, left in found.left_out if left.where not in used]
+        left_out = [(array, left) for array, left in left_out if left.kind != "no-labels"]
+    found.left_out.extend(left_out)
     found.left_out.extend(("image", left) for left in labelled.images_left)
     found.notes.extend(labelled.notes)
     found.record.update(labelled.record)

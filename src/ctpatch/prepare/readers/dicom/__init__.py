@@ -20,7 +20,7 @@ class Dicom(RawFormat):
         allow_deflated: Read deflated files, which could be bombs, within bounds.
         assume_hu: Take a missing RescaleSlope for 1 and a missing RescaleIntercept for 0, so that stored values are HU.
         keep_reformats: Prepare reformats and projections too, which were made from slices.
-        labels: Labels of segments and ROIs by patterns of their names, such as "1=liver,2=*tumour*"; else their numbers.
+        labels: Labels of segments and ROIs by patterns of names, such as "1=liver,2=*tumour*"; else their numbers.
         later_label_wins: Where labels overlap, take the later one of --labels; else that is a fault.
         fraction: The share, above 0 and at most 1, from which a pixel of a fractional segment is marked.
     """

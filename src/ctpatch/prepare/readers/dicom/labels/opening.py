@@ -32,7 +32,7 @@ def storage_of(root: Path, file: str, *, follow_links: bool) -> str:
     try:
         with open_bounded(str(root), file, follow_links=follow_links) as source:
             return what_it_is(source, os.fstat(source.fileno()).st_size)[1]
-    except FileProblemError:
+    except (FileProblemError, OSError):  # whoever reads it says why
         return ""
 
 
