@@ -1,6 +1,7 @@
 """DICOM files."""
 
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Annotated, Any, ClassVar, Literal, get_args
 
 from ctpatch.errors import ConfigError
@@ -27,6 +28,9 @@ class Dicom(RawFormat):
             study has axial slices too; with --keep-reformats all are taken.
         kernel: Take slices whose ConvolutionKernel fits this pattern alone, such as B4* or Br40.
         thickness: Take slices of this SliceThickness alone, in mm, such as 0..3.
+        labels: Labels of segments and ROIs by patterns of names, such as "1=liver,2=*tumour*"; else their numbers.
+        later_label_wins: Where labels overlap, take the later one of --labels; else that is a fault.
+        fraction: The share, above 0 and at most 1, from which a pixel of a fractional segment is marked.
     """
 
     name: ClassVar = "dicom"
@@ -49,6 +53,9 @@ class Dicom(RawFormat):
     planes: Planes | None = None
     kernel: str | None = None
     thickness: str | None = None
+    labels: Annotated[str | None, "Label objects"] = None
+    later_label_wins: Annotated[bool, "Label objects"] = False
+    fraction: Annotated[float | None, "Label objects"] = None
 
     def reader(self, array: str, workers: int) -> Reader:
         """A reader that leaves the padding of masks as it is, and takes all of them: their images are chosen."""
@@ -74,9 +81,34 @@ class Dicom(RawFormat):
             choices=choices,
         )
 
+    def mask_reader(self, source: Path, workers: int) -> Reader:
+        """A reader of label objects where the source has one, else of slices."""
+        from ctpatch.prepare.readers.dicom.labels.choice import LabelChoice  # noqa: PLC0415
+        from ctpatch.prepare.readers.dicom.labels.opening import has_objects  # noqa: PLC0415
+        from ctpatch.prepare.readers.dicom.labels.reader import LabelObjectReader  # noqa: PLC0415
+
+        if not has_objects(source, follow_links=self.follow_links):
+            if self.labels_said():
+                raise ConfigError(
+                    f"{', '.join(self.labels_said())}: for segmentations and structure sets, and --mask has none"
+                )
+            return self.reader("mask", workers)
+        if self.later_label_wins and self.labels is None:
+            raise ConfigError("later_label_wins: it needs labels, whose order says which one is the later")
+        if self.fraction is not None and not 0 < self.fraction <= 1:
+            raise ConfigError(f"fraction: {self.fraction:g} is no share; wanted more than 0 and at most 1")
+        return LabelObjectReader(
+            LabelChoice.parse(self.labels), self.later_label_wins, self.fraction, follow_links=self.follow_links
+        )
+
+    def labels_said(self) -> list[str]:
+        """The options given that only label objects have."""
+        given = {"labels": self.labels, "later_label_wins": self.later_label_wins, "fraction": self.fraction}
+        return [name for name, value in given.items() if value is not None and value is not False]
+
     def recorded(self) -> dict[str, Any]:
         """All but what makes no difference to a slice that is read; sets of earlier versions lack the later ones."""
-        later: dict[str, Any] = {name: getattr(self, name) for name in _LATER}
+        later: dict[str, Any] = {name: getattr(self, name) for name in (*_LATER, "later_label_wins", "fraction")}
         return {"group_by": self.group_by, "keep_orientation": self.keep_orientation} | {
             name: value for name, value in later.items() if value
         }

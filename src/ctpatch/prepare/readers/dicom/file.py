@@ -121,9 +121,9 @@ def open_ct(root: str, file: str, *, allow_deflated: bool, follow_links: bool = 
     Raises:
         FileProblemError: it holds something else, is deflated and may not be, or cannot be opened.
     """
-    with _open(root, file, follow_links=follow_links) as source:
+    with open_bounded(root, file, follow_links=follow_links) as source:
         size = os.fstat(source.fileno()).st_size
-        syntax, storage, start = _what_it_is(source, size)
+        syntax, storage, start = what_it_is(source, size)
         if storage and storage not in CT_STORAGES:
             raise _other_storage(storage)
         if syntax != DEFLATED:
@@ -226,7 +226,7 @@ def _parse(pydicom: Any, ct: CtFile, tags: tuple[str, ...]) -> Any:
     return dataset
 
 
-def _open(root: str, file: str, *, follow_links: bool) -> _BoundedFile:
+def open_bounded(root: str, file: str, *, follow_links: bool) -> _BoundedFile:
     """Open a regular file below the root; links lead nowhere else, unless they are followed."""
     try:
         if not follow_links and not Root(root).holds(file):
@@ -244,7 +244,7 @@ def _open(root: str, file: str, *, follow_links: bool) -> _BoundedFile:
     return _BoundedFile(fd, status.st_size)
 
 
-def _what_it_is(source: _BoundedFile, size: int) -> tuple[str, str, int]:
+def what_it_is(source: _BoundedFile, size: int) -> tuple[str, str, int]:
     """Transfer syntax, storage class and where the dataset begins; 0 and blanks for a dataset without a meta group."""
     head = source.read(min(size, _MAX_META_BYTES))
     if head[_PREAMBLE : _PREAMBLE + 4] == b"DICM":

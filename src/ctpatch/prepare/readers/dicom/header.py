@@ -6,7 +6,7 @@ from dataclasses import dataclass, replace
 from typing import Any, Literal
 
 from ctpatch.prepare.geometry import MAX_RAW_PIXELS
-from ctpatch.prepare.readers.base import LeftOut, SliceRemark
+from ctpatch.prepare.readers.base import LeftOut, References, SliceRemark
 from ctpatch.prepare.readers.dicom.bits import ALLOCATED, Bits, BitsError
 from ctpatch.prepare.readers.dicom.file import FileProblemError, damaged
 from ctpatch.prepare.readers.dicom.kinds import is_derived, made_from_slices, refuse_no_slice
@@ -22,7 +22,7 @@ HEADER_TAGS = (
     *("PixelSpacing", "BitsAllocated", "BitsStored", "HighBit", "PixelRepresentation", "PixelPaddingValue"),
     *("PixelPaddingRangeLimit", "RescaleIntercept", "RescaleSlope", "RescaleType", "PatientPosition"),
     *("PatientOrientation", "BurnedInAnnotation", "ConversionType", "AcquisitionNumber", "AcquisitionTime"),
-    *("TemporalPositionIdentifier", "SliceThickness"),
+    *("TemporalPositionIdentifier", "SliceThickness", "SOPInstanceUID", "FrameOfReferenceUID"),
 )
 """The only tags that are read. Ids serve to group and are never written; of the rest, spacing and position are."""
 
@@ -63,6 +63,7 @@ class CtHeader:
         thickness_mm: SliceThickness; None where it is not said, or is no thickness.
         frame: which frame of its file it is, from 1; 0 where the file has no frames.
         stack: which of several stacks of frames it is in; blank where the file has no frames.
+        known_as: ids by which label objects refer to it.
     """
 
     file: str
@@ -82,6 +83,7 @@ class CtHeader:
     unit_unknown: bool
     remarks: tuple[SliceRemark, ...]
     needs: tuple[tuple[Permission, LeftOut], ...]
+    known_as: References
     kernel: str = ""
     thickness_mm: float | None = None
     frame: int = 0
@@ -163,6 +165,7 @@ def _header(file: str, dataset: Any, tags: Tags) -> CtHeader:
         needs=tuple(_needs(file, rescale, made_from_slices(tags, said))),
         kernel=kernel,
         thickness_mm=_thickness(tags),
+        known_as=References(*map(tags.text, ("FrameOfReferenceUID", "SeriesInstanceUID", "SOPInstanceUID"))),
     )
 
 

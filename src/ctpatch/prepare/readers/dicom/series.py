@@ -310,4 +310,5 @@ def raw_slices(name: str, series: list[Placed], group_by: GroupBy) -> Iterator[R
             axes=header.axes,
             patient=None if patient == group else patient,
             patient_kind=None if patient == group else patient_kind,
+            known_as=header.known_as,
         )
