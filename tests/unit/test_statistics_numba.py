@@ -185,6 +185,13 @@ def test_a_stack_is_its_slices_one_by_one(compiled: bool) -> None:
         assert use_compiled(compiled) is compiled
         alone = [as_bytes(window_statistics(image, rows, cols, (15, 15), 0.1)) for image in images]
         assert [as_bytes(each) for each in slices_statistics(images, rows, cols, (15, 15), 0.1)] == alone
+        above = images > 0.5
+        found = slices_statistics(images, rows, cols, (15, 15), 0.1, {"share": above})
+        assert [as_bytes(each) for each in found] == alone
+        for image, marked, each in zip(images, above, found, strict=True):
+            shares = [marked[row : row + 15, col : col + 15].sum() / 225 for row in rows for col in cols]
+            wanted = shares if np.isfinite(image).all() else [np.nan] * len(shares)
+            np.testing.assert_array_equal(each.windows["share"], wanted)
 
 
 @needs_numba
