@@ -12,7 +12,7 @@ import textwrap
 import warnings
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any, Concatenate, Generic, ParamSpec, Protocol, TypeVar, get_args
+from typing import TYPE_CHECKING, Any, Concatenate, Generic, ParamSpec, Protocol, TypeAlias, TypeVar, get_args
 
 import numpy as np
 from numpy.typing import NDArray
@@ -132,6 +132,22 @@ class HasMeta(Protocol):
     def meta(self) -> PatchMeta: ...  # noqa: D102
 
 
+Normalize: TypeAlias = str | os.PathLike[str] | HasMeta | tuple[float, float] | None
+"""Whose mean and standard deviation values are normalised by."""
+
+HuShown: TypeAlias = str | tuple[float, float] | Sequence[str | tuple[float, float]] | None
+"""The windows of HU that values are shown through."""
+
+
+class HasValues(Protocol):
+    """Options, as far as they say how values are mapped."""
+
+    @property
+    def normalize(self) -> Normalize: ...  # noqa: D102
+    @property
+    def hu(self) -> HuShown: ...  # noqa: D102
+
+
 @dataclass(frozen=True, kw_only=True)
 class LoaderOptions(ContextOptions, SamplerOptions, Generic[Array]):
     """All options of a loader whose batches hold arrays of one kind.
@@ -160,8 +176,8 @@ class LoaderOptions(ContextOptions, SamplerOptions, Generic[Array]):
     columns: Sequence[str] = ()
     arrays: str | Sequence[str] | None = None
     windows: "RandomWindows | None" = None
-    normalize: "str | os.PathLike[str] | HasMeta | tuple[float, float] | None" = None
-    hu: "str | tuple[float, float] | Sequence[str | tuple[float, float]] | None" = None
+    normalize: Normalize = None
+    hu: HuShown = None
     transform: Callable[[Batch[Array]], Batch[Array]] | None = None
     copy: bool | None = None
 

@@ -65,6 +65,14 @@ def whole_slices(ps: "PatchSet[Any]") -> WholeSlices:
             "holds patches only; convert the set with ctpatch convert --layout slices, or give the folder of the "
             "prepared split"
         )
+    return slices_of(ps)
+
+
+def slices_of(ps: "PatchSet[Any]") -> WholeSlices:
+    """The slices of a set of any layout: which there are, and which are neighbours.
+
+    Where the layout holds patches only, `reader` has no slices: `ps.slice` reads them from the data root.
+    """
     table = ps.slices.filter(pl.col("status") == STATUS_OK)
     return WholeSlices(
         name=f"{ps.meta.dataset}/{ps.meta.split}",
