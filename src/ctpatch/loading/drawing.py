@@ -33,6 +33,11 @@ class DrawnPlaces(SlicePlaces):
 
     def __init__(self, whole: WholeSlices, windows: RandomWindows, options: LoaderOptions[Any]) -> None:
         super().__init__(whole, options, windows.size, windows.pad_mode)
+        if options.group is not None and isinstance(windows, LabelWindows):
+            raise ConfigError(
+                f"group: LabelWindows draws a batch from the slices that hold labels, so it cannot keep it to one "
+                f"{options.group}; take RandomWindows, or leave group out"
+            )
         self._windows, self._seed = windows, options.seed
         allowed = self._allowed_slices()
         heights, widths = (whole.table[side].cast(pl.Int64).to_numpy() for side in ("height", "width"))

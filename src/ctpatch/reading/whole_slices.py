@@ -31,7 +31,8 @@ def places_of(ps: "PatchSet[Any]", options: LoaderOptions[Any]) -> Places:
         return DrawnPlaces(whole_slices(ps), options.windows, options)
     kinds = slice_kinds(ps.meta.carried or {})
     manifest = _with_weights(ps, options)
-    patches = Patches(*with_slice_columns(manifest, lambda: ps.slices, kinds, options, options.columns), ps.codes)
+    named = [*options.columns, *([] if options.group is None else [options.group])]
+    patches = Patches(*with_slice_columns(manifest, lambda: ps.slices, kinds, options, named), ps.codes)
     if options.context:
         return GridPlaces(patches, whole_slices(ps), options, ps.patch_size)
     return PatchPlaces(patches, ps.reader, ps.patch_size)
