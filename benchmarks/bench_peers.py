@@ -5,7 +5,6 @@ epochs. A peer that is not installed, or fails, stands in the table with its rea
 """
 
 import argparse
-import importlib.metadata
 import os
 import tempfile
 import time
@@ -17,7 +16,7 @@ from typing import Any
 
 import numpy as np
 from bench_read import training_step
-from measure import machine, medians, seconds
+from measure import machine, medians, seconds, versions
 from peer_loaders import BATCH, PEERS, Bench, Make
 from peer_reassembly import COLUMNS, MERGERS, correctness
 
@@ -133,13 +132,7 @@ def main() -> None:
     warnings.simplefilter("ignore")  # what peers deprecate is not ours to print
     os.environ.setdefault("HF_DATASETS_OFFLINE", "1")
     patients = max(options.slices // 32, 1)
-    versions = []
-    for package in PACKAGES:
-        try:
-            versions.append(f"{package} {importlib.metadata.version(package)}")
-        except importlib.metadata.PackageNotFoundError:
-            versions.append(f"{package} not installed")
-    print(f"{machine()}; {patients * 32 * 16:,} patches of 128x128\n\n{', '.join(versions)}\n")
+    print(f"{machine()}; {patients * 32 * 16:,} patches of 128x128\n\n{versions(PACKAGES)}\n")
     with tempfile.TemporaryDirectory(dir=options.dir, ignore_cleanup_errors=True) as folder:
         sources = Path(folder) / "sources"
         write_phantom(sources, splits=(PhantomSplit("train", patients, 32),), pairs=False)

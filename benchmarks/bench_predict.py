@@ -10,7 +10,6 @@ the programs cost around a model; the two networks are what a user runs.
 """
 
 import argparse
-import importlib.metadata
 import statistics
 import time
 import warnings
@@ -20,7 +19,7 @@ from typing import Any
 
 import numpy as np
 import torch
-from measure import machine, seconds
+from measure import machine, seconds, versions
 
 import ctpatch
 
@@ -127,15 +126,10 @@ def main() -> None:
     options = parser.parse_args()
     torch.set_num_threads(options.threads)
     warnings.simplefilter("ignore")  # what peers deprecate is not ours to print
-    versions = []
-    for package in ("torch", "monai", "torchio"):
-        try:
-            versions.append(f"{package} {importlib.metadata.version(package)}")
-        except importlib.metadata.PackageNotFoundError:
-            versions.append(f"{package} not installed")
     rng = np.random.default_rng(0)
     slices = [rng.random((options.side, options.side), dtype=np.float32) for _ in range(options.slices)]
-    print(f"{machine()}; {', '.join(versions)}, {torch.get_num_threads()} threads; {options.side}x{options.side}\n")
+    found = f"{versions(['torch', 'monai', 'torchio'])}, {torch.get_num_threads()} threads"
+    print(f"{machine()}; {found}; {options.side}x{options.side}\n")
     print("| model | program | least, ms of processor a slice | median | least that passed, ms | ctpatch / it |")
     print("|---|---|---|---|---|---|")
     for name, model in networks().items():

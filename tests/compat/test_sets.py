@@ -197,7 +197,7 @@ def test_the_slices_are_still_those_that_were_written(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("layout", LAYOUTS)
 def test_what_masks_hold_stands_behind_what_was_written(tmp_path: Path, layout: str) -> None:
-    """Without the columns and fields of labels a new set is the old one, byte for byte."""
+    """Without the columns and fields of later versions a new set is the old one, byte for byte."""
     root = copy_group("masks", tmp_path)
     old = set_folder(root, "masks", layout)
     new = ctpatch.build(root / "prepared/masks", MASKS, layout=layout, on_error="skip", out=tmp_path / "new")[0].folder

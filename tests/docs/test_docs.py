@@ -24,8 +24,10 @@ from ctpatch.core.grid import PADDING_MODES
 from ctpatch.core.statistics.columns import opt_in_statistics, rule_columns
 from ctpatch.format.carried import DTYPES, carried_columns
 from ctpatch.format.columns import label_columns
+from ctpatch.format.hu_scale import HuScale
 from ctpatch.format.meta import ArrayInfo, DropRule, LabelTotal, LabelTotals, PatchMeta, TableInfo
 from ctpatch.format.tables import TABLES, columns_of
+from ctpatch.format.value_record import Spread, ValueRecord
 from ctpatch.words import LAYOUTS
 
 ROOT = Path(__file__).parents[2]
@@ -215,9 +217,14 @@ def test_format_describes_every_field_of_the_meta() -> None:
         ("tables", TableInfo),
         ("label_counts", LabelTotals),
         ("label_counts", LabelTotal),
+        ("values", ValueRecord),
+        ("hu", HuScale),
     ):
         for name in model.model_fields:
             assert f"`{name}`" in rows[field], f"{field} does not mention {name}"
+    spread = table_rows(section(DOCS / "format-1.md", "How values are spread"))
+    named = {name for row in spread for name in re.findall(r"`(\w+)`", row[0])}
+    assert set(Spread.model_fields) <= named
 
 
 def test_format_describes_every_layout() -> None:

@@ -107,12 +107,18 @@ def test_verify_finds_another_scale(tmp_path: Path) -> None:
     assert not ctpatch.verify(folder, deep=True).ok
 
 
-def test_a_manifest_that_was_changed_has_no_scale(tmp_path: Path) -> None:
-    """It may list other slices than those that were prepared."""
+def test_a_manifest_in_the_folder_has_the_scale_whatever_columns_it_was_given(tmp_path: Path) -> None:
+    """The files in the folder are those that were prepared; those of a manifest elsewhere may be others."""
     prepared(tmp_path)
     manifest = next((tmp_path / "root/prepared/set/train").glob("*_manifest.csv"))
-    manifest.write_text("".join(manifest.read_text().splitlines(keepends=True)[:-1]))
-    (result,) = ctpatch.build(manifest, config=SMALL, out=tmp_path / "fewer")
+    first, *rows = manifest.read_text().splitlines()
+    manifest.write_text("\n".join([f"{first},scanner", *(f"{row},A" for row in rows)]) + "\n")
+    (result,) = ctpatch.build(manifest, config=SMALL, out=tmp_path / "more")
+    assert result.meta.hu is not None
+    assert (result.meta.hu.low_hu, result.meta.hu.high_hu) == (-1024.0, 3072.0)
+    elsewhere = tmp_path / "train_manifest.csv"
+    elsewhere.write_text(manifest.read_text())
+    (result,) = ctpatch.build(elsewhere, config=SMALL, data_root=tmp_path / "root", out=tmp_path / "other")
     assert result.meta.hu is None
 
 

@@ -11,6 +11,7 @@ import pytest
 import ctpatch
 from ctpatch.cli.app import main
 from ctpatch.errors import EXIT_DONE, ConfigError, OutputConflictError, SourceChangedError, SourceManifestError
+from evaluations import write_meta
 from helpers import (
     LAYOUTS,
     SMALL,
@@ -60,7 +61,7 @@ def change_cell(source: Prepared, column: str, row: int, value: str) -> None:
 
 def as_prepared(source: Prepared) -> None:
     """Let the split look like one that `prepare` wrote."""
-    (source.folder.parent / "prepare_meta.json").write_text("{}")
+    write_meta(source.folder.parent, source.split)
 
 
 @pytest.mark.parametrize("layout", LAYOUTS)

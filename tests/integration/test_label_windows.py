@@ -117,6 +117,41 @@ def test_ranks_threads_and_resuming_change_nothing(labelled: Prepared) -> None:
         assert taken(other) == whole[stop:]
 
 
+def numbers_of(purpose: int, draw: int, seed: int = 2) -> list[float]:
+    """The four numbers of a draw of the first epoch: one block of Philox."""
+    key, counter = np.array([seed, purpose], np.uint64), np.array([draw, 0, 0, 0], np.uint64)
+    words = np.random.Philox(key=key, counter=counter).random_raw(4)
+    return [int(word >> np.uint64(11)) * 2.0**-53 for word in words]
+
+
+@pytest.mark.parametrize("most_bytes", [1 << 20, 30, 0])
+@pytest.mark.parametrize(("labels", "groups"), [("any", [(1, 2, 5)]), ("balanced", [(1,), (2,), (5,)])])
+def test_draws_are_those_of_a_plain_loop(
+    labelled: Prepared, monkeypatch: pytest.MonkeyPatch, most_bytes: int, labels: Any, groups: list[tuple[int, ...]]
+) -> None:
+    """Whatever is kept of masks, all, a part or nothing."""
+    monkeypatch.setattr("ctpatch.loading.label_pixels.MOST_BYTES", most_bytes)
+    loader = batches(labelled, ctpatch.LabelWindows(10, 10, share=1.0, labels=labels), 7)
+    found = [
+        each
+        for batch in loader
+        for each in zip(*(batch.columns[name].tolist() for name in ("slice_index", "row", "col")), strict=True)
+    ]
+    for draw, window in enumerate(found):
+        group, place, pixel, _ = numbers_of(5, draw)
+        asked = groups[int(group * len(groups))]
+        held = [np.argwhere(np.isin(mask, asked)).tolist() for mask in masks()]
+        rest = place * sum(map(len, held))
+        number = next(at for at, sums in enumerate(np.cumsum([len(each) for each in held])) if rest < sums)
+        where = held[number][int(pixel * len(held[number]))]
+        wanted = []
+        for share, at, side in zip(numbers_of(4, draw), where, SHAPE, strict=False):
+            first, last = max(at - 9, 0), min(at, side - 10)
+            wanted.append(first + int(share * (last - first + 1)))
+        assert window == (number, *wanted)
+    assert len(found) == 40
+
+
 @pytest.mark.parametrize(
     ("windows", "words"),
     [

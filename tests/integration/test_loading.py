@@ -245,6 +245,8 @@ def test_the_parameters_are_those_of_the_one_list(pairs: ctpatch.PatchSet) -> No
         "drop_last": False,
         "prefetch": 2,
         "windows": None,
+        "normalize": None,
+        "hu": None,
         "context": 0,
         "context_edge": "repeat",
         "context_gap": "refuse",
@@ -319,7 +321,7 @@ def test_predict_a_slice_and_a_set(ps: ctpatch.PatchSet, tmp_path: Path) -> None
 
 
 def test_predict_refuses_a_model_of_another_shape(ps: ctpatch.PatchSet) -> None:
-    with pytest.raises(ctpatch.CtPatchError, match="wanted the same shape"):
+    with pytest.raises(ctpatch.CtPatchError, match=r"gave shape \(1, 1, 15, 16\) for a batch"):
         ctpatch.predict(lambda batch: batch[:, :, 1:], np.zeros((40, 50)), ctpatch.PatchConfig(patch_size=16))
     with pytest.raises(ctpatch.CtPatchError, match="holds nan"):
         ctpatch.predict(lambda batch: batch * np.nan, np.zeros((40, 50)), ctpatch.PatchConfig(patch_size=16))

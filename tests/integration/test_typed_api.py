@@ -89,6 +89,10 @@ def test_reading(api: Any, single: Prepared, pairs: Path) -> None:
     api.reading_several(pairs)
 
 
+def test_drawing(api: Any, single: Prepared) -> None:
+    api.drawing(single.folder)
+
+
 def test_loading_and_predicting(api: Any, single: Prepared, tmp_path: Path) -> None:
     ps = ctpatch.open(single.out)
     api.loading(ps)

@@ -78,6 +78,14 @@ def preparing(nowhere: Path, out: Path) -> None:
     with pytest.raises(ctpatch.CtPatchError):
         assert_type(ctpatch.prepare_nifti(nowhere, out, "some"), ctpatch.PrepareResult)
     with pytest.raises(ctpatch.CtPatchError):
+        assert_type(ctpatch.prepare_metaimage(nowhere, out, "some", group_by="file"), ctpatch.PrepareResult)
+    with pytest.raises(ctpatch.CtPatchError):
+        assert_type(ctpatch.prepare_nrrd(nowhere, out, "some"), ctpatch.PrepareResult)
+    with pytest.raises(ctpatch.CtPatchError):
+        assert_type(ctpatch.prepare_numpy(nowhere, out, "some", axes="zyx"), ctpatch.PrepareResult)
+    with pytest.raises(ctpatch.CtPatchError):
+        assert_type(ctpatch.prepare_images(nowhere, out, "some", hu_preset="deeplesion"), ctpatch.PrepareResult)
+    with pytest.raises(ctpatch.CtPatchError):
         assert_type(ctpatch.prepare_lodopab(nowhere, out, "some"), ctpatch.PrepareResult)
     with pytest.raises(ctpatch.CtPatchError):
         assert_type(ctpatch.prepare_raw("nifti", nowhere, out, "some"), ctpatch.PrepareResult)
@@ -139,6 +147,20 @@ def loading(ps: ctpatch.PatchSet) -> None:
         ps.batches("8")  # type: ignore[arg-type]
 
 
+def drawing(split: Path) -> None:
+    windows = assert_type(ctpatch.RandomWindows(16, per_slice=4, rules="air: mean < 0"), ctpatch.RandomWindows)
+    slices = assert_type(ctpatch.open_slices(split), ctpatch.SliceSet)
+    assert_type(slices.slice(0), Arrays)
+    loader = slices.batches(4, windows=windows, transform=ctpatch.FlipsAndRotations())
+    assert_type(loader, BatchLoader[Array])
+    assert len(list(loader)) == 2
+    assert_type(loader.drawn.redrawn, int)
+    with pytest.raises(ctpatch.CtPatchError):
+        slices.batches(4, windows=ctpatch.LabelWindows(16, labels=[1, 2]))
+    with pytest.raises(ctpatch.CtPatchError):
+        ctpatch.RandomWindows(16, pad_mode="mirror")  # type: ignore[arg-type]
+
+
 def predicting(ps: ctpatch.PatchSet, out: Path) -> None:
     def same(batch: NDArray[np.float32]) -> NDArray[np.float32]:
         return batch
@@ -167,7 +189,7 @@ def loading_with_torch(folder: Path) -> None:
     import torch
     from torch.utils.data import DataLoader
 
-    from ctpatch.torch import FlipsAndRotations, PatchDataset, PatchLoader
+    from ctpatch.torch import FlipsAndRotations, PatchDataset, PatchLoader, in_callers_thread, per_patch
 
     one, several = ctpatch.open(folder, arrays="image"), ctpatch.open(folder, arrays=["image", "target"])
     loader = PatchLoader(one, 8, shuffle=True, transform=FlipsAndRotations(), rank=None)
@@ -179,6 +201,7 @@ def loading_with_torch(folder: Path) -> None:
         return {name: each / 2 + rng.random() for name, each in sample.items()}
 
     PatchLoader(one, 8, transform=ctpatch.per_patch(halved))
+    PatchLoader(one, 8, transform=in_callers_thread(per_patch(halved, purpose=2)))
     PatchLoader(one, 8, transform=ctpatch.in_callers_thread(ctpatch.per_patch(halved, purpose=2)))
     one.batches(8, transform=ctpatch.per_patch(halved))  # type: ignore[arg-type]
     for batch in PatchLoader(source=folder, batch_size=8, arrays="target"):

@@ -39,13 +39,17 @@ def with_slice_columns(
         options: `subset` and `weight` name columns in SQL, in any letter case, `balance` as it is.
         columns: further names.
     """
-    words = {each.lower() for each in re.findall(r"\w+", f"{options.subset} {options.weight}")}
-    named = {*columns, options.balance}
+    words, named = named_in(options), {*columns, options.balance}
     found = {name: kind for name, kind in kinds.items() if name in named or name.lower() in words}
     if not found:
         return manifest, found
     mine = slices().select("slice_index", *found)
     return manifest.join(mine, on="slice_index", how="left", maintain_order="left"), found
+
+
+def named_in(options: SamplerOptions) -> set[str]:
+    """The words of the conditions and weights of options, in small letters: columns that they name are among them."""
+    return {each.lower() for each in re.findall(r"\w+", f"{options.subset} {options.weight} {options.balance}")}
 
 
 def texts_of(slices: pl.DataFrame, name: str) -> list[str]:
@@ -80,6 +84,8 @@ def row_values(manifest: pl.DataFrame, kinds: Mapping[str, Kind]) -> dict[str, N
     """What SQL sees of each row, each `(N,)`: numbers as float64, NaN where there is none, and texts; small names."""
     found: dict[str, NDArray[Any]] = dict(rule_values(manifest))
     for name, kind in kinds.items():
+        if name not in manifest.columns:  # no condition names it
+            continue
         column = manifest[name] if kind == "text" else manifest[name].cast(FLOAT64).fill_null(float("nan"))
         found[name.lower()] = column.to_numpy()
     return found

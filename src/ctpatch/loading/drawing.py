@@ -9,10 +9,10 @@ from numpy.typing import NDArray
 
 from ctpatch.config import PatchConfig
 from ctpatch.core.rules import CompiledRules, compile_rules
-from ctpatch.core.statistics.api import window_statistics
-from ctpatch.core.statistics.columns import named_statistics, of_windows
+from ctpatch.core.statistics.columns import named_statistics
+from ctpatch.core.statistics.stacks import stack_statistics
 from ctpatch.errors import ConfigError
-from ctpatch.loading.columns import column_values
+from ctpatch.loading.columns import column_values, named_in
 from ctpatch.loading.label_pixels import LabelPixels
 from ctpatch.loading.options import LoaderOptions
 from ctpatch.loading.places import Drawn, SlicePlaces
@@ -48,7 +48,10 @@ class DrawnPlaces(SlicePlaces):
             np.maximum(sides - wanted, 0) for sides, wanted in zip((heights, widths), windows.size, strict=True)
         )
         self.kinds, self.texts = whole.kinds, whole.texts
-        self.table = whole.table[np.repeat(np.arange(whole.table.height), windows.per_slice)]
+        # A row for each draw, so only of the columns that decide which slices are drawn.
+        words = named_in(options)
+        needed = [name for name in whole.table.columns if name.lower() in words or name == "slice_index"]
+        self.table = whole.table.select(needed)[np.repeat(np.arange(whole.table.height), windows.per_slice)]
         self.allowed = np.repeat(allowed, windows.per_slice)
         self._judge = _Judge.of(whole, windows)
         self._labels: LabelPixels | None = None
@@ -159,14 +162,10 @@ class _Judge:
 
     def drops(self, drawn: Drawn) -> NDArray[np.bool_]:
         """Which windows a rule drops."""
-        values = {name: np.empty(len(drawn.slices)) for name in of_windows()}
         probe = self._reader.whole(int(drawn.slices[0])) if self._dtype is None else None
         pixels = np.empty((len(drawn.slices), *self._size), self._dtype if probe is None else probe.dtype)
         self._reader.read_windows(drawn.slices, drawn.rows, drawn.cols, pixels, self._pad_mode)
-        for at, patch in enumerate(pixels):
-            found = window_statistics(patch, (0,), (0,), self._size, self._air).windows
-            for name, window in values.items():
-                window[at] = found[name][0]
+        values = stack_statistics(pixels, self._air)
         values |= {"slice_index": self._slice_index[drawn.slices].astype(np.float64)}
         values |= {"row": drawn.rows.astype(np.float64), "col": drawn.cols.astype(np.float64)}
         values |= {each.name: each.shares(drawn, self._size, self._pad_mode or "none") for each in self._maps}

@@ -5,6 +5,7 @@ import polars as pl
 from numpy.typing import NDArray
 
 from ctpatch.errors import ConfigError, FormatError
+from ctpatch.loading.label_runs import MOST_BYTES, LabelRuns
 from ctpatch.loading.sampling import LABEL, below, draw_words
 from ctpatch.loading.whole import LabelCounts, WholeSlices
 from ctpatch.loading.windows import LabelWindows
@@ -50,6 +51,9 @@ class LabelPixels:
             raise ConfigError(f"array: {windows.array!r} is no array of labels; {whole.name} has {known}")
         self._windows, self._seed = windows, seed
         self._reader, self._name = whole.reader(windows.array), whole.called
+        self._widths = whole.table["width"].cast(pl.Int64).to_numpy()
+        self._known: dict[tuple[int, int], LabelRuns] = {}
+        self._bytes = 0
         which = np.flatnonzero(weight_of_slice > 0)
         counts = whole.known_counts(windows.array)
         counts = count_labels(whole, windows.array, which) if counts is None else counts
@@ -103,21 +107,30 @@ class LabelPixels:
         words = draw_words(self._seed, epoch, LABEL, draws, attempt)
         groups = below(words[:, 0], len(self._labels))
         slices = np.empty(len(draws), np.int64)
-        pixels = np.empty((2, len(draws)), np.int64)
-        for at, group in enumerate(groups.tolist()):
-            sums = self._cumulative[group]
-            place = min(int(np.searchsorted(sums, words[at, 1] * sums[-1], side="right")), len(sums) - 1)
-            slices[at] = self._slices[group][place]
-            mask = self._reader.whole(int(slices[at]))
-            held = np.flatnonzero(np.isin(mask, np.array(self._labels[group]).astype(mask.dtype)))
-            if not len(held):
-                raise FormatError(
-                    f"{self._windows.array}: {self._name(slices[at])} holds no pixel of the labels on record for it; "
-                    "run ctpatch verify"
-                )
-            chosen = held[below(words[at : at + 1, 2], len(held))[0]]
-            pixels[:, at] = divmod(int(chosen), mask.shape[1])
-        return slices, pixels
+        for group in np.unique(groups).tolist():
+            mine, sums = groups == group, self._cumulative[group]
+            places = np.searchsorted(sums, words[mine, 1] * sums[-1], side="right")
+            slices[mine] = self._slices[group][np.minimum(places, len(sums) - 1)]
+        runs = [self._runs(number, group) for number, group in zip(slices.tolist(), groups.tolist(), strict=True)]
+        chosen = below(words[:, 2], np.array([each.pixels for each in runs], np.int64))
+        flat = [each.pixel(number) for each, number in zip(runs, chosen.tolist(), strict=True)]
+        return slices, np.stack(np.divmod(np.array(flat, np.int64), self._widths[slices]))
+
+    def _runs(self, number: int, group: int) -> LabelRuns:
+        """Where a slice holds the labels of a group."""
+        found = self._known.get((number, group))
+        if found is not None:
+            return found
+        found = LabelRuns(self._reader.whole(number), self._labels[group])
+        if not found.pixels:
+            raise FormatError(
+                f"{self._windows.array}: {self._name(number)} holds no pixel of the labels on record for it; run "
+                "ctpatch verify"
+            )
+        if self._bytes + found.nbytes <= MOST_BYTES:
+            self._known[number, group] = found
+            self._bytes += found.nbytes
+        return found
 
 
 def _listed(labels: NDArray[np.int64]) -> str:
