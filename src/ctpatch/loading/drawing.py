@@ -50,7 +50,9 @@ class DrawnPlaces(SlicePlaces):
         self.kinds, self.texts = whole.kinds, whole.texts
         # A row for each draw, so only of the columns that decide which slices are drawn.
         words = named_in(options)
-        needed = [name for name in whole.table.columns if name.lower() in words or name == "slice_index"]
+        needed = [
+            name for name in whole.table.columns if name.lower() in words or name in {"slice_index", options.group}
+        ]
         self.table = whole.table.select(needed)[np.repeat(np.arange(whole.table.height), windows.per_slice)]
         self.allowed = np.repeat(allowed, windows.per_slice)
         self._judge = _Judge.of(whole, windows)

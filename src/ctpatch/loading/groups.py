@@ -48,7 +48,7 @@ class GroupSampler(Sampler):
         if group not in manifest.columns:
             raise ConfigError(
                 f"group: there is no column {group!r} of patches, nor does the set keep one of its slices; there are "
-                f"{', '.join(manifest.columns)}"
+                f"{', '.join(dict.fromkeys([*manifest.columns, *kinds]))}"
             )
         values = without_blanks(manifest[group][self._candidates])
         missing = values.is_null().arg_true()
