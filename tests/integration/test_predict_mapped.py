@@ -176,3 +176,16 @@ def test_what_is_refused(ps: ctpatch.PatchSet, split: Prepared) -> None:
     from_set = ctpatch.predict(lambda batch: batch, image, SMALL, normalize=ps, map_back=False, fill=0)
     values = ps.read(range(len(ps))).astype(np.float64)
     np.testing.assert_allclose(from_set[:, :48], ((image - values.mean()) / values.std())[:, :48], atol=1e-5)
+
+
+def test_a_device_gives_what_the_cpu_gives(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Neighbours and mapped values go to the device with the slice; what comes back is mapped here."""
+    torch = pytest.importorskip("torch")
+    stack = np.random.default_rng(3).random((3, 40, 50), dtype=np.float32)
+    net = torch.nn.Conv2d(3, 1, 3, padding=1)
+    options: dict[str, Any] = {"context": 1, "normalize": (MEAN, STD), "fill": 0.75}
+    wanted = ctpatch.predict(net, stack, SMALL, **options)
+    monkeypatch.setattr("ctpatch.predicting.torch_side.works_apart", lambda _: True)
+    found = ctpatch.predict(net, stack, SMALL, **options)
+    np.testing.assert_allclose(found, wanted, rtol=0, atol=1e-6)
+    assert (found[:, 48:] == 0.75).all()
