@@ -41,11 +41,12 @@ def example() -> Iterator[ModuleType]:
 
 def small_data(folder: Path) -> None:
     splits = [PhantomSplit("train", 1, 2), PhantomSplit("test", 1, 1)]
-    write_phantom(folder / "data", splits=splits, size=160)
+    write_phantom(folder / "data", "phantom-series", splits, size=160, places=True)
 
 
 def test_sixty_steps_of_training_make_slices_better(tmp_path: Path) -> None:
-    write_phantom(tmp_path / "data", splits=[PhantomSplit("train", 4, 6), PhantomSplit("test", 2, 1)])
+    splits = [PhantomSplit("train", 4, 6), PhantomSplit("test", 2, 1)]
+    write_phantom(tmp_path / "data", "phantom-series", splits, places=True)
     folders = ["--data", str(tmp_path / "data"), "--out", str(tmp_path / "out")]
     command = [sys.executable, str(EXAMPLE), "--steps", "60", "--batch-size", "4", *folders]
     one_thread = {**os.environ, "OMP_NUM_THREADS": "1"}  # tests run beside each other

@@ -25,7 +25,20 @@ from ctpatch.files.atomic import system_errors, write_atomic, write_file
 from ctpatch.files.npy import header_bytes
 from ctpatch.format.source_manifest import split_manifest_csv
 from ctpatch.format.splits import manifest_name
-from ctpatch.phantom.anatomy import AIR, NOISE, Image, draw_anatomy, make_patient, make_scene, random_stream
+from ctpatch.phantom.anatomy import (
+    NOISE,
+    SLICE_SPACING_MM,
+    Image,
+    Labels,
+    draw_anatomy,
+    make_patient,
+    make_scene,
+    random_stream,
+)
+from ctpatch.phantom.shapes import AIR, ORGANS
+
+__all__ = ["DEFAULT_SPLITS", "NOISE_HU", "ORGANS", "PhantomSplit", "hu_to_unit", "phantom_labels", "phantom_pair"]
+__all__ += ["phantom_slice", "write_phantom"]
 
 Dose = Literal["full", "low"]
 NOISE_HU: dict[Dose, float] = {"full": 8.0, "low": 26.0}  # standard deviation in the middle of the body
@@ -79,11 +92,18 @@ def _check(seed: int, patient: int, slice_number: int, size: int | tuple[int, in
     return shape
 
 
-def _slices(seed: int, patient: int, number: int, shape: tuple[int, int], doses: Sequence[Dose]) -> list[Image]:
+def _slices(
+    seed: int,
+    patient: int,
+    number: int,
+    shape: tuple[int, int],
+    doses: Sequence[Dose],
+    labels: Labels | None = None,
+) -> list[Image]:
     person = make_patient(seed, patient)
     z = person.height(number)
     scene = make_scene(seed, patient, z, shape)
-    hu, matter = draw_anatomy(person, scene, z)
+    hu, matter = draw_anatomy(person, scene, z, labels)
     # Rays through the middle lose most photons, so noise is strongest there.
     rows, cols, _ = person.body(z, (0, 0), 0).radii
     depth = np.maximum(1.0 - (scene.rows / np.float32(rows)) ** 2 - (scene.cols / np.float32(cols)) ** 2, 0.0)
@@ -128,6 +148,19 @@ def phantom_pair(seed: int, patient: int, slice_number: int, size: int | tuple[i
     return low, full
 
 
+def phantom_labels(seed: int, patient: int, slice_number: int, size: int | tuple[int, int] = 362) -> Labels:
+    """Draw the organs of a slice: uint8 (H, W), the labels of `ORGANS`, each where its organ fills half of a pixel.
+
+    Vessels in an organ belong to it; the spine has vertebrae and discs, without the canal in them.
+
+    Raises:
+        ConfigError: a number is negative or the size is no size.
+    """
+    labels = np.zeros(_check(seed, patient, slice_number, size), np.uint8)
+    _slices(seed, patient, slice_number, labels.shape, (), labels)
+    return labels
+
+
 @dataclass(frozen=True)
 class PhantomSplit:
     """A split to write: its name, its patients (none shared with another split) and slices of each."""
@@ -140,22 +173,40 @@ class PhantomSplit:
 DEFAULT_SPLITS = (PhantomSplit("train", 4, 6), PhantomSplit("validation", 2, 4), PhantomSplit("test", 2, 4))
 
 
-def _write_split(
-    folder: Path, work: Sequence[tuple[int, int]], seed: int, shape: tuple[int, int], doses: Sequence[Dose]
-) -> None:
+@dataclass(frozen=True)
+class _Written:
+    """What is written of each slice."""
+
+    seed: int
+    shape: tuple[int, int]
+    doses: tuple[Dose, ...]
+    masks: bool
+    places: bool
+
+    @property
+    def beside(self) -> tuple[str, ...]:
+        """The arrays beside the image."""
+        return (*(("target",) if len(self.doses) > 1 else ()), *(("mask",) if self.masks else ()))
+
+
+def _write_split(folder: Path, work: Sequence[tuple[int, int]], made: _Written) -> None:
     """Write the slices of `work`, (patient, slice number) each, then the manifest that lists them."""
     name, rows, data_root = folder.name, [], folder.parents[2]
     manifest = folder / manifest_name(name)
     manifest.unlink(missing_ok=True)  # an older one must not speak for half of its slices and half of ours
     for index, (patient, number) in enumerate(work):
-        paths = [folder / f"{name}_{index:06d}.npy", folder / f"{name}_target_{index:06d}.npy"][: len(doses)]
-        images = _slices(seed, patient, number, shape, doses)
-        for path, image in zip(paths, images, strict=True):
+        labels = np.zeros(made.shape, np.uint8) if made.masks else None
+        images: list[Image | Labels] = [*_slices(made.seed, patient, number, made.shape, made.doses, labels)]
+        row: dict[str, object] = {"index": index, "min": float(images[0].min()), "max": float(images[0].max())}
+        row["patient_id"] = f"P{patient + 1:04d}"
+        if made.places:
+            row |= {"series": f"{row['patient_id']}-1", "position_mm": 0.0 - SLICE_SPACING_MM * number}
+        for array, image in zip(("", *made.beside), [*images, *([] if labels is None else [labels])], strict=True):
+            path = folder / f"{name}{array and '_' + array}_{index:06d}.npy"
             write_file(str(path), [header_bytes(image.shape, image.dtype), image.data.cast("B")])
-        stated = zip(("path", "target_path"), (path.relative_to(data_root).as_posix() for path in paths), strict=False)
-        low, high = float(images[0].min()), float(images[0].max())
-        rows.append({"index": index, "min": low, "max": high, "patient_id": f"P{patient + 1:04d}", **dict(stated)})
-    write_atomic(manifest, split_manifest_csv(rows, ("target",) if len(doses) > 1 else ()))
+            row[f"{array}_path" if array else "path"] = path.relative_to(data_root).as_posix()
+        rows.append(row)
+    write_atomic(manifest, split_manifest_csv(rows, made.beside, places=made.places))
 
 
 def write_phantom(
@@ -166,6 +217,8 @@ def write_phantom(
     size: int | tuple[int, int] = 362,
     seed: int = 0,
     pairs: bool = True,
+    masks: bool = False,
+    places: bool = False,
 ) -> list[Path]:
     """Write phantom splits as prepared slices, `DATA_ROOT/prepared/<dataset>/<split>/`, the manifest last.
 
@@ -176,6 +229,8 @@ def write_phantom(
         size: pixels of a side, or (H, W).
         seed: chooses the family of patients.
         pairs: low dose as `path` and full dose as `target_path`; otherwise full dose alone, as `path`.
+        masks: the organs as well, as `mask_path`: uint8, the labels of `ORGANS`.
+        places: columns `series` and `position_mm` in the manifest, which say what slices are neighbours.
 
     Returns:
         The splits' folders, in order.
@@ -191,14 +246,14 @@ def write_phantom(
     if len(set(names)) < len(names):
         raise ConfigError(f"splits are named {names}: each name may stand there once")
     doses: tuple[Dose, ...] = ("low", "full") if pairs else ("full",)
-    shape = _check(seed, 0, 0, size)
+    made = _Written(seed, _check(seed, 0, 0, size), doses, masks, places)
     folders, first = [], 0
     for split in splits:
         folder = data_root / "prepared" / dataset / split.name
         patients, numbers = range(first, first + split.patients), range(split.slices_per_patient)
         with system_errors("writing", folder.relative_to(data_root).as_posix()):
             folder.mkdir(parents=True, exist_ok=True)
-            _write_split(folder, list(product(patients, numbers)), seed, shape, doses)
+            _write_split(folder, list(product(patients, numbers)), made)
         first += split.patients
         folders.append(folder)
     return folders
