@@ -11,8 +11,10 @@ from numpy.typing import NDArray
 from ctpatch.errors import ConfigError, SystemFailureError
 from ctpatch.phantom.slices import (
     DEFAULT_SPLITS,
+    ORGANS,
     PhantomSplit,
     hu_to_unit,
+    phantom_labels,
     phantom_pair,
     phantom_slice,
     write_phantom,
@@ -205,3 +207,39 @@ def test_a_refused_write_is_explained(tmp_path: Path) -> None:
     (tmp_path / "prepared").write_text("a file where the folder should be")
     with pytest.raises(SystemFailureError, match="prepared/toy/train"):
         write_phantom(tmp_path, "toy", SPLITS, size=8)
+
+
+def test_labels_are_the_painted_organs() -> None:
+    """Where a label is, the image has its organ's HU; and each organ is in some slice, at a plausible size."""
+    wanted = {1: (-900, -820), 2: (105, 120), 3: (120, 135), 4: (140, 195), 5: (150, 500)}
+    found: dict[int, list[float]] = {label: [] for label in ORGANS}
+    for patient, number in [(1, 4), (3, 6), (6, 8)]:
+        labels = phantom_labels(0, patient, number, SIZE)
+        hu = hounsfield(phantom_slice(0, patient, number, SIZE))
+        assert labels.dtype == np.uint8
+        assert labels.shape == hu.shape
+        assert set(np.unique(labels).tolist()) <= {0, *ORGANS}
+        assert not labels[hu < -990].any(), "air has no label"
+        for label in ORGANS:
+            found[label] += hu[labels == label].tolist()
+    for label, (low, high) in wanted.items():
+        assert len(found[label]) > 400, ORGANS[label]
+        assert low < np.median(found[label]) < high, (ORGANS[label], np.median(found[label]))
+
+
+def test_masks_and_places_are_written_beside_the_same_slices(tmp_path: Path) -> None:
+    plain = write_phantom(tmp_path / "plain", splits=SPLITS, size=(40, 56), seed=4)
+    known = write_phantom(tmp_path / "known", splits=SPLITS, size=(40, 56), seed=4, masks=True, places=True)
+    patients = {"train": [0, 0, 1, 1], "test": [2, 2, 2]}
+    positions = {"train": [0, -6, 0, -6], "test": [0, -6, -12]}
+    for one, other in zip(plain, known, strict=True):
+        for at, row in enumerate(rows_of(other)):
+            assert (row["series"], float(row["position_mm"])) == (
+                f"{row['patient_id']}-1",
+                positions[other.name][at],
+            )
+            mask = np.load(tmp_path / "known" / row["mask_path"], allow_pickle=False)
+            number = -positions[other.name][at] // 6
+            np.testing.assert_array_equal(mask, phantom_labels(4, patients[other.name][at], number, (40, 56)))
+        for path in one.glob("*.npy"):
+            assert path.read_bytes() == (other / path.name).read_bytes()
