@@ -130,7 +130,6 @@ def split_manifest_csv(
     *,
     origins: bool = False,
     groups: bool = False,
-    places: bool = False,
 ) -> bytes:
     """The manifest of a split as it is written, for `build` to read.
 
@@ -139,14 +138,11 @@ def split_manifest_csv(
         arrays: those beside `image`; each has a column `<array>_path`.
         origins: with the columns that say what a slice was prepared from, and `<array>_source_digest` for each array.
         groups: with a column `group`: what no two splits share, where that is not the patient.
-        places: with `series` and `position_mm` alone of the columns of `origins`.
 
     Raises:
         FormatError: a cell does not fit its column; rows may come from the receipts of an earlier run.
     """
     schema = _COLUMNS | (_ORIGIN_COLUMNS if origins else {}) | ({"group": pl.String} if groups else {})
-    if places:
-        schema |= {column: _ORIGIN_COLUMNS[column] for column in ("series", "position_mm")}
     for array in arrays:
         schema[f"{array}{ARRAY_SUFFIX}"] = pl.String
         if origins:

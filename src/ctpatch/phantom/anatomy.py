@@ -13,20 +13,75 @@ from importlib.resources import files
 import numpy as np
 from numpy.typing import NDArray
 
-from ctpatch.phantom.bones import cut_ribs, cut_spine
-from ctpatch.phantom.shapes import AIR, BONE, FAT, KEEP, MUSCLE, SOFT, Organ, Tree, Triple
-
 Image = NDArray[np.float32]
-Labels = NDArray[np.uint8]
+Triple = tuple[float, float, float]  # row, col, z in mm: from the middle of the body, z from the lungs' top down
 
 FIELD_OF_VIEW_MM = 400.0
 SLICE_SPACING_MM = 6.0
+AIR, FAT, SOFT, MUSCLE, MARROW, BONE = -1000.0, -100.0, 35.0, 60.0, 190.0, 700.0
 
-_HALF = 0.5  # of a pixel: it belongs to what covers so much of it
 _GAS_SHARE = 0.4  # of the loops of bowel
 _TORSO_MM = 330.0  # from the top of the lungs to the lower end of the kidneys
 _WARP_MM, _WARP_LIMIT_MM = 3.0, 7.0
 ANATOMY, WARP, TEXTURE, NOISE = range(4)  # what random numbers are for: each has a stream of its own
+
+
+@dataclass(frozen=True, slots=True)
+class Organ:
+    """An ellipsoid of one material.
+
+    Attributes:
+        hu: value in HU.
+        centre, radii: (row, col, z) in mm; a radius of infinity makes a tube along the patient.
+        tilt: turn in the slice's plane, radians, from the column axis towards the row axis.
+        square: 0 an ellipse, towards 1 a rounded rectangle.
+        blunt: full width along most of z, as lungs have, rather than an ellipsoid's taper.
+        texture: mottling, HU.
+        level: where finite, only what lies above this row (mm) is drawn: gas over fluid.
+        label: its number in masks, 0 where it has none; None leaves that of what it is painted over.
+    """
+
+    hu: float
+    centre: Triple
+    radii: Triple
+    tilt: float = 0.0
+    square: float = 0.0
+    blunt: bool = False
+    texture: float = 4.0
+    level: float = math.inf
+    label: int | None = 0
+
+    def at(self, z: float) -> list["Organ"]:
+        """Return the cross-section at height `z` in mm; nothing where the organ does not reach."""
+        reach = abs(z - self.centre[2]) / self.radii[2]
+        if reach >= 1.0:
+            return []
+        scale = (1.0 - reach**4) ** 0.25 if self.blunt else (1.0 - reach**2) ** 0.5
+        return [replace(self, radii=(self.radii[0] * scale, self.radii[1] * scale, math.inf))]
+
+
+@dataclass(frozen=True, slots=True)
+class Tree:
+    """Straight vessels from a root into an organ: ends (N, 3) and starts (N, 3) in mm, widths (N,) in mm."""
+
+    hu: float
+    starts: NDArray[np.float64]
+    ends: NDArray[np.float64]
+    widths: NDArray[np.float64]
+
+    def at(self, z: float) -> list[Organ]:
+        """Return the vessels' cross-sections at height `z`, long where a vessel runs along the slice."""
+        way = self.ends - self.starts
+        part = (z - self.starts[:, 2]) / way[:, 2]
+        found = []
+        for i in np.flatnonzero((part > 0.0) & (part < 1.0)):
+            row, col = (self.starts[i] + part[i] * way[i])[:2]
+            width = self.widths[i] * (1.0 - 0.6 * part[i])
+            stretch = min(math.hypot(way[i, 0], way[i, 1]) / abs(way[i, 2]), 7.0) + 1.0
+            tilt = math.atan2(way[i, 0], way[i, 1])
+            radii = width, width * stretch, math.inf
+            found.append(Organ(self.hu, (row, col, z), radii, tilt=tilt, texture=0, label=None))
+        return found
 
 
 @dataclass(frozen=True, slots=True)
@@ -90,15 +145,17 @@ def _read_organs() -> list[tuple[str, Organ]]:
     lines = files("ctpatch.phantom").joinpath("organs.csv").read_text(encoding="utf-8").splitlines()[1:]
     organs = []
     for name, *cells in csv.reader(lines):
-        *numbers, label = cells
-        hu, row, col, z, row_radius, col_radius, z_radius, tilt, square, blunt, texture, level = map(float, numbers)
+        *numbers, label = map(float, cells)
+        hu, row, col, z, row_radius, col_radius, z_radius, tilt, square, blunt, texture, level = numbers
         radii = row_radius, col_radius, z_radius
-        organ = Organ(hu, (row, col, z), radii, tilt, square, bool(blunt), texture, level, int(label))
-        organs.append((name, organ))
+        organs.append((name, Organ(hu, (row, col, z), radii, tilt, square, bool(blunt), texture, level, int(label))))
     return organs
 
 
 _ORGANS = _read_organs()
+ORGAN_LABELS = {"lung": 1, "liver": 2, "spleen": 3, "kidney": 4}
+"""What the labels of masks are; vessels within an organ count as the organ."""
+_HALF = 0.5
 _AFTER_BOWEL = 2
 """The last organs of the table, the vessels along the back, are painted after the loops of bowel."""
 _TREES = {  # vessels grown in the organ they are painted after: HU, root, how many, width in mm
@@ -242,8 +299,8 @@ def _coverage(scene: Scene, organ: Organ) -> tuple[tuple[slice, slice], Image]:
     return where, np.clip(inside, 0.0, 1.0, out=inside)
 
 
-def _paint(canvas: Image, scene: Scene, organs: Iterable[Organ], labels: Labels | None = None) -> None:
-    """Paint cross-sections over the canvas (H, W), in HU, in their order; a label where half of a pixel is covered."""
+def _paint(canvas: Image, scene: Scene, organs: Iterable[Organ]) -> None:
+    """Paint cross-sections over the canvas (H, W), in HU, in their order."""
     for organ in organs:
         where, cover = _coverage(scene, organ)
         value = organ.hu - canvas[where]
@@ -251,21 +308,59 @@ def _paint(canvas: Image, scene: Scene, organs: Iterable[Organ], labels: Labels 
             value += scene.texture[where] * np.float32(organ.texture)
         value *= cover
         canvas[where] += value
-        if labels is not None and organ.label != KEEP:
-            labels[where][cover >= _HALF] = organ.label
 
 
-def draw_anatomy(
-    patient: Patient, scene: Scene, z: float, labels: Labels | None = None
-) -> tuple[Image, NDArray[np.bool_]]:
-    """Paint a slice without noise: HU (H, W), and where there is anything but air (H, W).
+def _ribs(cavity: Organ, z: float) -> list[Organ]:
+    """Cut the ribs: each falls as it runs round from spine to front, so a slice meets several."""
+    rows, cols = cavity.radii[0] + 7.0, cavity.radii[1] + 7.0
+    ribs = []
+    for number in range(11):
+        way = (z + 75.0 - 25.0 * number) / 115.0  # 0 at the spine, 1 at the breastbone
+        if not 0.0 < way < 1.0:
+            continue
+        size = min(1.0, 6.0 * way, 6.0 * (1.0 - way))  # ends taper, so slices change smoothly
+        angle = math.radians(68.0 - 135.0 * way)
+        place = rows * math.sin(angle) * 0.97, cols * math.cos(angle) * 1.02
+        for side in (-1.0, 1.0):
+            tilt = -side * math.atan2(rows * math.cos(angle), cols * math.sin(angle))
+            bone = Organ(
+                BONE - 150,
+                (place[0] + cavity.centre[0], side * place[1], z),
+                (4.6 * size, 14.0 * size, math.inf),
+                tilt=tilt,
+            )
+            ribs += [bone, replace(bone, hu=MARROW, radii=(2.4 * size, 11.0 * size, math.inf), texture=40)]
+    return ribs
 
-    `labels` (H, W), all 0, is filled with the labels of `ctpatch.phantom.shapes.ORGANS`.
-    """
+
+def _spine(row: float, z: float, phase: float) -> list[Organ]:
+    """Cut the spine: vertebra and disc take turns every 26 mm."""
+    wave = math.cos(2.0 * math.pi * (z + phase) / 26.0)
+    bone = min(max(0.5 + 2.5 * (wave + 0.55), 0.0), 1.0)  # 1 in a vertebra, 0 in a disc
+    arch = min(max(0.5 + 1.5 * (wave - 0.1), 0.0), 1.0)
+    size = 1.0 + 0.0006 * z
+    big, shell = (17.0 * size, 21.0 * size, math.inf), 90.0 + (BONE - 90.0) * bone
+    inner = (big[0] - 2.2, big[1] - 2.2, math.inf)
+    parts = [
+        Organ(MUSCLE + (BONE - 150) * arch, (row + 16, side * 25, z), (5.5, 13, math.inf), tilt=0.5 * side)
+        for side in (-1, 1)
+    ]
+    return [
+        *parts,  # processes to the sides
+        Organ(MUSCLE + (BONE - 100) * arch, (row + 42, 0, z), (14, 3.6, math.inf)),  # and to the back
+        Organ(BONE - 200, (row + 24, 0, z), (13, 15, math.inf), texture=30),
+        Organ(shell, (row, 0, z), big, square=0.3),
+        Organ(95.0 + (MARROW - 95.0) * bone, (row, 0, z), inner, square=0.3, texture=10 + 55 * bone),
+        Organ(SOFT - 15, (row + 23, 0, z), (8.5, 10.5, math.inf), texture=2),
+        Organ(SOFT + 5, (row + 23, 0, z), (4.5, 6, math.inf), texture=2),
+    ]
+
+
+def draw_anatomy(patient: Patient, scene: Scene, z: float) -> tuple[Image, NDArray[np.bool_]]:
+    """Paint a slice without noise: HU (H, W), and where there is anything but air (H, W)."""
     fat, top = patient.fat, patient.body(z, (0, 0), 0).radii
-    wall = 15.0
     muscle = patient.body(z, (fat + 2, 0.9 * fat + 2), MUSCLE)
-    cavity = patient.body(z, (fat + wall + 4, 0.9 * fat + wall + 6), FAT, row=-3.0)
+    cavity = _cavity(patient, z)
     lying = Organ(-180, (top[0] + 16, 0, z), (11, 300, math.inf), square=0.9, texture=0)
     hu = np.full(scene.rows.shape, AIR, dtype=np.float32)
     _, rows, cols = _axes(*hu.shape)
@@ -280,15 +375,43 @@ def draw_anatomy(
 
     # The inside is painted on its own and set into the wall: so no organ grows through the ribs.
     inside = np.full_like(hu, FAT)
-    _paint(inside, scene, (part for organ in patient.organs for part in organ.at(z)), labels)
+    _paint(inside, scene, (part for organ in patient.organs for part in organ.at(z)))
     where, cover = _coverage(scene, cavity)
-    if labels is not None:
-        outside = np.ones(labels.shape, bool)
-        outside[where] = cover < _HALF
-        labels[outside] = 0
     hu[where] += cover * (inside[where] - hu[where])
 
-    row = top[0] - fat - 55.0
+    _paint(hu, scene, _frame(patient, z))
+    return hu, matter
+
+
+def draw_labels(patient: Patient, scene: Scene, z: float) -> NDArray[np.uint8]:
+    """The organ that each pixel of a slice belongs to, by `ORGAN_LABELS`, `(H, W)`: that which covers half of it."""
+    labels = np.zeros(scene.rows.shape, np.uint8)
+    for organ in patient.organs:
+        _label(labels, scene, organ.at(z))
+    where, cover = _coverage(scene, _cavity(patient, z))
+    inside = np.zeros_like(labels)
+    inside[where] = np.where(cover >= _HALF, labels[where], 0)
+    _label(inside, scene, _frame(patient, z))
+    return inside
+
+
+def _label(labels: NDArray[np.uint8], scene: Scene, organs: Iterable[Organ]) -> None:
+    for organ in organs:
+        if organ.label is not None:
+            where, cover = _coverage(scene, organ)
+            labels[where][cover >= _HALF] = organ.label
+
+
+def _cavity(patient: Patient, z: float) -> Organ:
+    """What the organs lie in."""
+    wall, fat = 15.0, patient.fat
+    return patient.body(z, (fat + wall + 4, 0.9 * fat + wall + 6), FAT, row=-3.0)
+
+
+def _frame(patient: Patient, z: float) -> list[Organ]:
+    """Bones and the muscles of the back, which are painted over the organs."""
+    top, cavity = patient.body(z, (0, 0), 0).radii, _cavity(patient, z)
+    row = top[0] - patient.fat - 55.0
     back = [
         Organ(MUSCLE, (row + 32, 31 * side, z), (19, 25, math.inf), tilt=0.25 * side, texture=9) for side in (-1, 1)
     ]
@@ -298,7 +421,4 @@ def draw_anatomy(
         for part in Organ(BONE - 150, (row + 14, side * 0.62 * top[1], 60), (3.6, 34, 75), tilt=-0.75 * side).at(z)
     ]
     breastbone = Organ(BONE - 350, (-cavity.radii[0] - 8, 0, 95), (6, 19, 85), blunt=True, texture=40).at(z)
-    _paint(
-        hu, scene, [*cut_ribs(cavity, z), *breastbone, *blades, *back, *cut_spine(row, z, patient.spine_phase)], labels
-    )
-    return hu, matter
+    return [*_ribs(cavity, z), *breastbone, *blades, *back, *_spine(row, z, patient.spine_phase)]

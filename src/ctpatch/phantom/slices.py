@@ -14,31 +14,28 @@ from dataclasses import dataclass
 from functools import lru_cache
 from itertools import product
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
 import numpy as np
+import polars as pl
 from numpy.typing import NDArray
 
 from ctpatch.core.attenuation import MU_MAX, MU_PER_HU, MU_WATER
 from ctpatch.errors import ConfigError
 from ctpatch.files.atomic import system_errors, write_atomic, write_file
 from ctpatch.files.npy import header_bytes
-from ctpatch.format.source_manifest import split_manifest_csv
 from ctpatch.format.splits import manifest_name
 from ctpatch.phantom.anatomy import (
+    AIR,
     NOISE,
     SLICE_SPACING_MM,
     Image,
-    Labels,
     draw_anatomy,
+    draw_labels,
     make_patient,
     make_scene,
     random_stream,
 )
-from ctpatch.phantom.shapes import AIR, ORGANS
-
-__all__ = ["DEFAULT_SPLITS", "NOISE_HU", "ORGANS", "PhantomSplit", "hu_to_unit", "phantom_labels", "phantom_pair"]
-__all__ += ["phantom_slice", "write_phantom"]
 
 Dose = Literal["full", "low"]
 NOISE_HU: dict[Dose, float] = {"full": 8.0, "low": 26.0}  # standard deviation in the middle of the body
@@ -92,18 +89,11 @@ def _check(seed: int, patient: int, slice_number: int, size: int | tuple[int, in
     return shape
 
 
-def _slices(
-    seed: int,
-    patient: int,
-    number: int,
-    shape: tuple[int, int],
-    doses: Sequence[Dose],
-    labels: Labels | None = None,
-) -> list[Image]:
+def _slices(seed: int, patient: int, number: int, shape: tuple[int, int], doses: Sequence[Dose]) -> list[Image]:
     person = make_patient(seed, patient)
     z = person.height(number)
     scene = make_scene(seed, patient, z, shape)
-    hu, matter = draw_anatomy(person, scene, z, labels)
+    hu, matter = draw_anatomy(person, scene, z)
     # Rays through the middle lose most photons, so noise is strongest there.
     rows, cols, _ = person.body(z, (0, 0), 0).radii
     depth = np.maximum(1.0 - (scene.rows / np.float32(rows)) ** 2 - (scene.cols / np.float32(cols)) ** 2, 0.0)
@@ -148,17 +138,12 @@ def phantom_pair(seed: int, patient: int, slice_number: int, size: int | tuple[i
     return low, full
 
 
-def phantom_labels(seed: int, patient: int, slice_number: int, size: int | tuple[int, int] = 362) -> Labels:
-    """Draw the organs of a slice: uint8 (H, W), the labels of `ORGANS`, each where its organ fills half of a pixel.
-
-    Vessels in an organ belong to it; the spine has vertebrae and discs, without the canal in them.
-
-    Raises:
-        ConfigError: a number is negative or the size is no size.
-    """
-    labels = np.zeros(_check(seed, patient, slice_number, size), np.uint8)
-    _slices(seed, patient, slice_number, labels.shape, (), labels)
-    return labels
+def phantom_mask(seed: int, patient: int, slice_number: int, size: int | tuple[int, int] = 362) -> NDArray[np.uint8]:
+    """The organs of a slice by the numbers of `ORGAN_LABELS`, (H, W) uint8; 0 elsewhere. See `phantom_slice`."""
+    shape = _check(seed, patient, slice_number, size)
+    person = make_patient(seed, patient)
+    z = person.height(slice_number)
+    return draw_labels(person, make_scene(seed, patient, z, shape), z)
 
 
 @dataclass(frozen=True)
@@ -173,40 +158,33 @@ class PhantomSplit:
 DEFAULT_SPLITS = (PhantomSplit("train", 4, 6), PhantomSplit("validation", 2, 4), PhantomSplit("test", 2, 4))
 
 
-@dataclass(frozen=True)
-class _Written:
-    """What is written of each slice."""
-
-    seed: int
-    shape: tuple[int, int]
-    doses: tuple[Dose, ...]
-    masks: bool
-    places: bool
-
-    @property
-    def beside(self) -> tuple[str, ...]:
-        """The arrays beside the image."""
-        return (*(("target",) if len(self.doses) > 1 else ()), *(("mask",) if self.masks else ()))
-
-
-def _write_split(folder: Path, work: Sequence[tuple[int, int]], made: _Written) -> None:
+def _write_split(
+    folder: Path,
+    work: Sequence[tuple[int, int]],
+    seed: int,
+    shape: tuple[int, int],
+    doses: Sequence[Dose],
+    *,
+    masks: bool,
+) -> None:
     """Write the slices of `work`, (patient, slice number) each, then the manifest that lists them."""
     name, rows, data_root = folder.name, [], folder.parents[2]
+    arrays = ["path", *(["target_path"] if len(doses) > 1 else []), *(["mask_path"] if masks else [])]
     manifest = folder / manifest_name(name)
     manifest.unlink(missing_ok=True)  # an older one must not speak for half of its slices and half of ours
     for index, (patient, number) in enumerate(work):
-        labels = np.zeros(made.shape, np.uint8) if made.masks else None
-        images: list[Image | Labels] = [*_slices(made.seed, patient, number, made.shape, made.doses, labels)]
-        row: dict[str, object] = {"index": index, "min": float(images[0].min()), "max": float(images[0].max())}
-        row["patient_id"] = f"P{patient + 1:04d}"
-        if made.places:
-            row |= {"series": f"{row['patient_id']}-1", "position_mm": 0.0 - SLICE_SPACING_MM * number}
-        for array, image in zip(("", *made.beside), [*images, *([] if labels is None else [labels])], strict=True):
-            path = folder / f"{name}{array and '_' + array}_{index:06d}.npy"
+        images: list[NDArray[Any]] = [*_slices(seed, patient, number, shape, doses)]
+        if masks:
+            images.append(phantom_mask(seed, patient, number, shape))
+        stated: dict[str, object] = {}
+        for column, image in zip(arrays, images, strict=True):
+            path = folder / f"{name}_{column.removesuffix('path')}{index:06d}.npy"
             write_file(str(path), [header_bytes(image.shape, image.dtype), image.data.cast("B")])
-            row[f"{array}_path" if array else "path"] = path.relative_to(data_root).as_posix()
-        rows.append(row)
-    write_atomic(manifest, split_manifest_csv(rows, made.beside, places=made.places))
+            stated[column] = path.relative_to(data_root).as_posix()
+        low, high = float(images[0].min()), float(images[0].max())
+        place = {"series": f"S{patient + 1:04d}", "position_mm": -SLICE_SPACING_MM * number}
+        rows.append({"index": index, "min": low, "max": high, "patient_id": f"P{patient + 1:04d}", **stated, **place})
+    write_atomic(manifest, pl.DataFrame(rows).write_csv().encode())
 
 
 def write_phantom(
@@ -218,9 +196,10 @@ def write_phantom(
     seed: int = 0,
     pairs: bool = True,
     masks: bool = False,
-    places: bool = False,
 ) -> list[Path]:
     """Write phantom splits as prepared slices, `DATA_ROOT/prepared/<dataset>/<split>/`, the manifest last.
+
+    The manifest has the columns `series`, one for each patient, and `position_mm`.
 
     Args:
         data_root: folder above `prepared/`; made where it is missing.
@@ -228,9 +207,8 @@ def write_phantom(
         splits: what to write; patients are numbered across all of them.
         size: pixels of a side, or (H, W).
         seed: chooses the family of patients.
+        masks: the organs as `mask_path`, by the numbers of `ctpatch.phantom.anatomy.ORGAN_LABELS`.
         pairs: low dose as `path` and full dose as `target_path`; otherwise full dose alone, as `path`.
-        masks: the organs as well, as `mask_path`: uint8, the labels of `ORGANS`.
-        places: columns `series` and `position_mm` in the manifest, which say what slices are neighbours.
 
     Returns:
         The splits' folders, in order.
@@ -246,14 +224,14 @@ def write_phantom(
     if len(set(names)) < len(names):
         raise ConfigError(f"splits are named {names}: each name may stand there once")
     doses: tuple[Dose, ...] = ("low", "full") if pairs else ("full",)
-    made = _Written(seed, _check(seed, 0, 0, size), doses, masks, places)
+    shape = _check(seed, 0, 0, size)
     folders, first = [], 0
     for split in splits:
         folder = data_root / "prepared" / dataset / split.name
         patients, numbers = range(first, first + split.patients), range(split.slices_per_patient)
         with system_errors("writing", folder.relative_to(data_root).as_posix()):
             folder.mkdir(parents=True, exist_ok=True)
-            _write_split(folder, list(product(patients, numbers)), made)
+            _write_split(folder, list(product(patients, numbers)), seed, shape, doses, masks=masks)
         first += split.patients
         folders.append(folder)
     return folders
