@@ -76,7 +76,10 @@ class Denoiser(nn.Module):
         body: list[nn.Module] = []
         for layer in range(layers - 1):
             convolution = nn.Conv2d(channels if layer else 2 * context + 1, channels, 3, padding=1)
-            nn.init.kaiming_normal_(convolution.weight, nonlinearity="relu")
+            if layer == 0:
+                begin_with_middle(convolution.weight)
+            else:
+                nn.init.kaiming_normal_(convolution.weight, nonlinearity="relu")
             body += [convolution, nn.ReLU()]
         last = nn.Conv2d(channels, 1, 3, padding=1, bias=False)
         nn.init.zeros_(last.weight)  # no noise at first: an untrained network gives back what it was given
@@ -88,6 +91,17 @@ class Denoiser(nn.Module):
         noise: torch.Tensor = self.body(scaled.contiguous(memory_format=torch.channels_last))
         middle = image[:, self.context : self.context + 1]
         return middle - noise * (0.1 * (HIGH - LOW))  # 1 is 40 HU: noise is of that size, so that it is soon learnt
+
+
+def begin_with_middle(weight: torch.Tensor) -> None:
+    """Begin as a network without neighbouring slices does; training finds what they are good for.
+
+    Weights are `(channels, slices, 3, 3)`. With random weights for all slices, a short training ends 0.4 dB lower.
+    """
+    middle = weight.shape[1] // 2
+    with torch.no_grad():
+        weight.zero_()
+        nn.init.kaiming_normal_(weight[:, middle : middle + 1], nonlinearity="relu")
 
 
 @dataclass(frozen=True)
@@ -121,12 +135,8 @@ def main(arguments: Sequence[str] | None = None) -> None:
     before, results, picture = evaluate(model, test)
     print_table({"low dose": before, **results})
     options.out.mkdir(parents=True, exist_ok=True)
-    report = {
-        "windows": options.windows,
-        "steps": steps,
-        "low dose": asdict(before),
-        **{name: asdict(each) for name, each in results.items()},
-    }
+    report = {"windows": options.windows, "steps": steps, "low dose": asdict(before)}
+    report |= {name: asdict(each) for name, each in results.items()}
     (options.out / "denoise.json").write_text(json.dumps(report, indent=2) + "\n", encoding="utf-8")
     if PLOT is None:
         print("matplotlib is not installed: no picture")
@@ -152,11 +162,12 @@ def parsed(arguments: Sequence[str] | None) -> argparse.Namespace:
 
 def cut_sets(data: Path) -> tuple[ctpatch.PatchSet, ctpatch.PatchSet]:
     """The training set and the test set; their slices are stored whole, and know where they lie in the patient."""
-    prepared = data / "prepared" / "phantom-series"
-    if not (prepared / "train" / "train_manifest.csv").is_file():
+    prepared = data / "prepared" / "phantom"
+    manifest = prepared / "train" / "train_manifest.csv"
+    if not manifest.is_file() or "position_mm" not in manifest.read_text(encoding="utf-8").partition("\n")[0]:
         print(f"making phantom CT in {data}")
-        write_phantom(data, "phantom-series", places=True)
-    folder = data / "patches" / "phantom-denoise"
+        write_phantom(data)
+    folder = data / "patches" / "phantom-windows"
     places = "series,position_mm"
     config = ctpatch.PatchConfig(patch_size=PATCH, stride=STRIDE, pad_mode="even", drop="air: air_fraction > 0.6")
     (train,) = ctpatch.build(

@@ -20,7 +20,8 @@ import torch
 from torch import nn
 
 import ctpatch
-from ctpatch.phantom.slices import ORGANS, PhantomSplit, hu_to_unit, write_phantom
+from ctpatch.phantom.anatomy import ORGAN_LABELS
+from ctpatch.phantom.slices import PhantomSplit, hu_to_unit, write_phantom
 from ctpatch.torch import PatchLoader
 
 DATASET = "phantom-organs"
@@ -33,10 +34,10 @@ WINDOWS = ctpatch.LabelWindows(PATCH, per_slice=8, share=0.75, labels="balanced"
 
 
 def convolutions(given: int, channels: int) -> nn.Sequential:
-    """Two convolutions, each with normalisation over a patch of its own: patches of a batch do not mix."""
+    """Two convolutions, each with batch normalisation, which keeps how bright a patch is beside others."""
     layers: list[nn.Module] = []
     for inputs in (given, channels):
-        layers += [nn.Conv2d(inputs, channels, 3, padding=1), nn.GroupNorm(4, channels), nn.ReLU()]
+        layers += [nn.Conv2d(inputs, channels, 3, padding=1), nn.BatchNorm2d(channels), nn.ReLU()]
     return nn.Sequential(*layers)
 
 
@@ -82,7 +83,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
         print(f"making phantom CT with masks in {options.data}")
         write_phantom(options.data, DATASET, SPLITS, size=SIZE, pairs=False, masks=True)
 
-    model = Segmenter(len(ORGANS) + 1)
+    model = Segmenter(len(ORGAN_LABELS) + 1)
     fit(model, prepared / "train", options)
     found = dice(model, options.data)
     for organ, value in found.items():
@@ -151,8 +152,9 @@ def dice(model: nn.Module, data: Path) -> dict[str, float | None]:
         dataset=f"{DATASET}-found",
         overwrite=True,
     )
-    numbers = ctpatch.evaluate(found, prepared, array="mask", labels=list(ORGANS))
-    return {name: numbers["dice", label].mean for label, name in ORGANS.items()}
+    numbers = ctpatch.evaluate(found, prepared, array="mask", labels=list(ORGAN_LABELS.values()))
+    means = {each.label: each.mean for each in numbers.summaries if each.metric == "dice"}
+    return {organ: means.get(label) for organ, label in ORGAN_LABELS.items()}
 
 
 if __name__ == "__main__":
