@@ -45,7 +45,8 @@ def small_data(folder: Path) -> None:
 
 
 def test_sixty_steps_of_training_make_slices_better(tmp_path: Path) -> None:
-    write_phantom(tmp_path / "data", splits=[PhantomSplit("train", 4, 6), PhantomSplit("test", 2, 1)])
+    splits = [PhantomSplit("train", 4, 6), PhantomSplit("test", 2, 1)]
+    write_phantom(tmp_path / "data", splits=splits)
     folders = ["--data", str(tmp_path / "data"), "--out", str(tmp_path / "out")]
     command = [sys.executable, str(EXAMPLE), "--steps", "60", "--batch-size", "4", *folders]
     one_thread = {**os.environ, "OMP_NUM_THREADS": "1"}  # tests run beside each other
@@ -95,6 +96,40 @@ def test_steps_and_seed_decide_the_result(
     printed = capsys.readouterr().out
     assert printed.count("no SSIM") == printed.count("no picture") == 3
     assert not (tmp_path / "denoise.png").exists()
+
+
+def test_neighbours_count_nothing_at_first(example: ModuleType) -> None:
+    """The first layer of an untrained network looks at the middle slice alone, which it gives back."""
+    model = example.Denoiser(context=1)
+    stack = torch.rand(2, 3, 8, 8)
+    other = stack.clone()
+    other[:, [0, 2]] = torch.rand(2, 2, 8, 8)
+    first = model.body[0]
+    assert torch.equal(first(stack), first(other))
+    assert first.weight[:, 1].std().item() == pytest.approx((2 / 9) ** 0.5, rel=0.2)
+    assert torch.equal(model(stack), stack[:, 1:2])
+
+
+def test_a_stack_has_the_neighbours_of_its_series(example: ModuleType, tmp_path: Path) -> None:
+    write_phantom(tmp_path / "data", splits=[PhantomSplit("train", 1, 1), PhantomSplit("test", 2, 3)], size=96)
+    _, test = example.cut_sets(tmp_path / "data")
+    slices = [np.load(tmp_path / "data" / path) for path in test.slices["src_path"]]
+    for index, wanted in [(0, (1, 0, 0)), (1, (2, 1, 0)), (2, (2, 2, 1)), (3, (4, 3, 3)), (5, (5, 5, 4))]:
+        stack = example.stacked(test, index, 1)
+        for found, at in zip(stack, wanted, strict=True):
+            np.testing.assert_array_equal(found, slices[at])
+
+
+def test_the_grid_is_still_there(example: ModuleType, tmp_path: Path) -> None:
+    small_data(tmp_path)
+    options = ["--steps", "3", "--batch-size", "4", "--data", str(tmp_path / "data"), "--out", str(tmp_path)]
+    reports = []
+    for windows in ("grid", "random"):
+        example.main([*options, "--windows", windows])
+        reports.append(json.loads((tmp_path / "denoise.json").read_text(encoding="utf-8")))
+    assert [each["windows"] for each in reports] == ["grid", "random"]
+    assert reports[0]["low dose"] == reports[1]["low dose"]
+    assert reports[0]["hann"] != reports[1]["hann"]
 
 
 def test_blending_takes_seams_away(example: ModuleType, tmp_path: Path) -> None:
