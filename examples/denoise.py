@@ -250,15 +250,8 @@ def stacked(test: ctpatch.PatchSet, index: int, context: int) -> list[Image]:
 
 def predict(model: Denoiser, stack: list[Image], config: ctpatch.PatchConfig, window: WindowName) -> Image:
     """The middle slice of a stack, restored patch by patch and put together."""
-    if len(stack) == 1:
-        return ctpatch.predict(model, stack[0], config, batch_size=32, window=window)
-    cut = [ctpatch.extract_patches_2d(each, config) for each in stack]
-    coords = cut[0][1]
-    patches = torch.from_numpy(np.stack([each for each, _ in cut], axis=1))
-    device = next(model.parameters()).device
-    with torch.no_grad():
-        restored = torch.cat([model(part.to(device)).cpu() for part in patches.split(32)])
-    return ctpatch.reassemble(restored.numpy(), coords, stack[0].shape, window=window)
+    image = np.stack(stack) if model.context else stack[0]
+    return ctpatch.predict(model, image, config, batch_size=32, window=window, context=model.context)
 
 
 def windowed(image: Image) -> Image:

@@ -46,7 +46,7 @@ class Run:
     """Trainings of a tiny network on one set, with the same beginning."""
 
     def __init__(self, lightning: Any, folder: Path) -> None:
-        self.lightning = lightning
+        self.lightning, self.folder = lightning, folder
         from ctpatch.torch import PatchLoader
 
         self.make: Any = partial(
@@ -81,7 +81,8 @@ class Run:
         network = network or self.network()
         trainer = self.lightning.Trainer(**{
             "max_epochs": 2, "accelerator": "cpu", "logger": False, "enable_progress_bar": False,
-            "enable_model_summary": False, "enable_checkpointing": False, "num_sanity_val_steps": 0, **options,
+            "enable_model_summary": False, "enable_checkpointing": False, "num_sanity_val_steps": 0,
+            "default_root_dir": self.folder.parent, **options,
         })  # fmt: skip
         trainer.fit(network, datamodule=data, ckpt_path=None if resume is None else str(resume))
         return {name: value.clone() for name, value in network.state_dict().items()}

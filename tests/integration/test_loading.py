@@ -238,6 +238,7 @@ def test_the_parameters_are_those_of_the_one_list(pairs: ctpatch.PatchSet) -> No
     shown = inspect.signature(pairs.batches).parameters
     assert {name: each.default for name, each in shown.items()} == {
         "batch_size": 64,
+        "group": None,
         "shuffle": False,
         "seed": 0,
         "epoch": 0,

@@ -15,6 +15,7 @@ import ctpatch
 from ctpatch.errors import ConfigError, ReassemblyError, UsageError
 from ctpatch.predicting.model import Caller
 from ctpatch.predicting.options import Asked
+from ctpatch.predicting.shown import Shown
 from ctpatch.predicting.sliding import slid
 from ctpatch.predicting.windows import Windows
 from helpers import PAD_MODES
@@ -170,7 +171,10 @@ def test_every_option_is_a_parameter_that_help_describes() -> None:
     signature = inspect.signature(ctpatch.predict)
     positional = [name for name, each in signature.parameters.items() if each.kind is each.POSITIONAL_OR_KEYWORD]
     assert positional == ["model_fn", "image", "cfg", "batch_size", "window"]
-    others = "fill as_tensor output scale margin argmax tta device amp out dataset clip model_id overwrite listener"
+    others = (
+        "fill as_tensor output scale margin argmax tta device amp context context_edge context_gap "
+        "normalize hu map_back out dataset clip model_id overwrite listener"
+    )
     assert [*positional, *others.split()] == list(signature.parameters)
     assert [name for name in signature.parameters if f"\n    {name}: " not in str(ctpatch.predict.__doc__)] == []
     with pytest.raises(TypeError, match=r"predict.*: got an unexpected keyword argument 'scales'"):
@@ -302,7 +306,7 @@ def test_the_loop_takes_slices_of_several_channels(margin: int) -> None:
     asked = Asked(model, stack, margin=margin, batch_size=4)
     windows = Windows(cfg, margin)
     grids = {index: windows.grid((21, 30)) for index in (4, 9)}
-    done = dict(slid(grids, lambda index: stack * index, windows, Caller(asked), asked))
+    done = dict(slid(grids, lambda index: stack * index, windows, Caller(asked), asked, Shown(asked, None)))
     for index in (4, 9):
         wanted = index * (stack[0] + 2 * stack[1] + 3 * stack[2])
         np.testing.assert_allclose(done[index][None].image, wanted, rtol=1e-5)

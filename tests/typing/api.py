@@ -179,6 +179,10 @@ def predicting(ps: ctpatch.PatchSet, out: Path) -> None:
     assert_type(ctpatch.predict(two, image, config, output="all"), dict[int | str, Array])
     several = assert_type(ctpatch.predict(two, image, config, output=["a", "b"]), dict[int | str, Array])
     assert list(several) == ["a", "b"]
+    mapped = ctpatch.predict(two, image, config, output=["a", "b"], normalize=(0.5, 0.2), map_back=["a"])
+    assert_type(mapped, dict[int | str, Array])
+    near: Array = ctpatch.predict(lambda batch: batch[:, 1], np.stack([image] * 3), config, context=1)
+    assert near.shape == image.shape
     with pytest.raises(TypeError):
         ctpatch.predict(same, image, scales=2)  # type: ignore[call-overload]
     with pytest.raises(ctpatch.CtPatchError):

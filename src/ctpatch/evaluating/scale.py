@@ -39,6 +39,8 @@ def scale_of_manifest(manifest: Path, data_roots: Sequence[Path]) -> HuScale | N
 
 def _manifest_of_source(predicted: PredictedMeta, data_roots: Sequence[Path]) -> Path | None:
     """The source manifest of the set that a model was given: what it gives is in the range of what it saw."""
+    if predicted.options.get("mapped_back", True) is not True:
+        return None  # what the model gave was left as it was, on a scale of its own
     for root in dict.fromkeys(data_roots):
         with suppress(FileNotFoundError, PathError):
             meta = read_meta(Path(Root(root).resolve(f"{PATCHES}/{predicted.source}/{PATCH_META}")))

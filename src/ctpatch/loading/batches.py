@@ -17,9 +17,10 @@ from numpy.typing import NDArray
 from ctpatch.errors import ConfigError
 from ctpatch.files.forks import require_polars
 from ctpatch.loading.ahead import ReadAhead
+from ctpatch.loading.groups import GroupSampler
 from ctpatch.loading.options import Array, Batch, LoaderOptions, SamplerOptions, whole_number
 from ctpatch.loading.places import Drawn, DrawnCounts, Places
-from ctpatch.loading.sampling import Sampler, batch_bounds, checked_epoch
+from ctpatch.loading.sampling import Sampler, checked_epoch
 from ctpatch.loading.transforms import InCallersThread
 from ctpatch.loading.values import ChosenMaps
 
@@ -90,20 +91,24 @@ class BatchLoader(Generic[Array]):
         column: Callable[[NDArray[Any]], Array],
     ) -> None:
         self.options = options
-        if options.subset or options.weight or options.balance or options.columns:
-            require_polars("a loader with subset, weight, balance or columns")
+        if options.subset or options.weight or options.balance or options.columns or options.group:
+            require_polars("a loader with subset, weight, balance, columns or group")
         self._arrays, self._places, self._fingerprint = source.arrays, source.places, source.fingerprint
         self.maps, self._mapped_by = source.chosen.maps, source.chosen.identity
         self._column = column
         self.codes = source.places.codes(options.columns)
         self._columns = {name: source.places.column(name, self.codes) for name in options.columns}
-        places = source.places
-        self._sampler = Sampler(places.table, source.slices, options, rank, world_size, places.kinds, places.allowed)
-        self._set_size = source.places.set_size(len(self._sampler) * world_size)
+        self._sampler = _sampler(source, options, rank, world_size)
+        self._set_size = source.places.set_size(self._sampler.most_draws)
         clash = [name for name in options.columns if name in source.arrays]
         if clash:
             raise ConfigError(f"columns: {clash[0]!r} is the name of an array too; read one of the two")
         if not len(self):
+            if options.group is not None:
+                raise ConfigError(
+                    f"drop_last: {self._sampler.num_drawn} groups cannot be shared by {world_size} ranks; take fewer "
+                    "ranks, or leave drop_last out"
+                )
             raise ConfigError(
                 f"drop_last: no batch is left: this process draws {len(self._sampler)} patches in an epoch (of "
                 f"{self._set_size}, world_size {world_size}), fewer than batch_size {options.batch_size}; take a "
@@ -117,10 +122,7 @@ class BatchLoader(Generic[Array]):
 
     def __len__(self) -> int:
         """Batches in an epoch."""
-        return len(self._bounds(len(self._sampler)))
-
-    def _bounds(self, length: int) -> list[tuple[int, int]]:
-        return list(batch_bounds(length, self.options.batch_size, drop_last=self.options.drop_last))
+        return self._sampler.num_batches(self.options.batch_size)
 
     @property
     def drawn(self) -> DrawnCounts:
@@ -158,6 +160,8 @@ class BatchLoader(Generic[Array]):
         """What decides the batches beside the options that all loaders have, as far as it is asked for."""
         options = self.options
         chosen: dict[str, Any] = {} if options.windows is None else {"windows": options.windows.described()}
+        if options.group is not None:
+            chosen["group"] = options.group
         if options.context:
             chosen["context"] = [
                 options.context, options.context_edge, options.context_gap, list(options.arrays_with_context)
@@ -189,7 +193,7 @@ class BatchLoader(Generic[Array]):
                     f"state: {name} was {state.get(name)!r}, this loader has {here!r}; go on with the same set and "
                     "the same options"
                 )
-        for name in ("windows", "context", "normalize", "hu"):
+        for name in ("windows", "group", "context", "normalize", "hu"):
             if name in state and name not in self._identity():
                 raise ConfigError(
                     f"state: {name} was {state[name]!r}, this loader has none; go on with the same options"
@@ -209,10 +213,8 @@ class BatchLoader(Generic[Array]):
 
     def _start(self) -> "_Started[Array]":
         place = self._place
-        order = self._sampler.epoch(place.epoch)
         first, place.begin_at = place.begin_at, 0
-        draws = np.arange(len(order), dtype=np.int64) * self._sampler.world_size + self._sampler.rank
-        chosen = [(order[slice(*bound)], draws[slice(*bound)]) for bound in self._bounds(len(order))[first:]]
+        chosen = self._sampler.batches(place.epoch, self.options.batch_size)[first:]
         late = self._transformed if isinstance(self.options.transform, InCallersThread) else None
         batches = ReadAhead(partial(self._read, place.epoch), chosen, self.options.prefetch, late)
         return _Started(place, place.epoch, first, first + len(chosen), batches)
@@ -255,6 +257,15 @@ class BatchLoader(Generic[Array]):
         if mapped is not None:
             mapped.apply(pixels, out)
         return found
+
+
+def _sampler(source: LoaderSource, options: LoaderOptions[Any], rank: int, world_size: int) -> Sampler:
+    """What draws patches, or groups of them."""
+    places = source.places
+    shared = rank, world_size, places.kinds, places.allowed
+    if options.group is None:
+        return Sampler(places.table, source.slices, options, *shared)
+    return GroupSampler(places.table, source.slices, options, options.group, *shared)
 
 
 def _as_it_is(batch: Batch[Array]) -> Batch[Array]:

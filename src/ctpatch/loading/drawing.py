@@ -33,6 +33,11 @@ class DrawnPlaces(SlicePlaces):
 
     def __init__(self, whole: WholeSlices, windows: RandomWindows, options: LoaderOptions[Any]) -> None:
         super().__init__(whole, options, windows.size, windows.pad_mode)
+        if options.group is not None and isinstance(windows, LabelWindows):
+            raise ConfigError(
+                f"group: LabelWindows draws a batch from the slices that hold labels, so it cannot keep it to one "
+                f"{options.group}; take RandomWindows, or leave group out"
+            )
         self._windows, self._seed = windows, options.seed
         allowed = self._allowed_slices()
         heights, widths = (whole.table[side].cast(pl.Int64).to_numpy() for side in ("height", "width"))
@@ -45,7 +50,9 @@ class DrawnPlaces(SlicePlaces):
         self.kinds, self.texts = whole.kinds, whole.texts
         # A row for each draw, so only of the columns that decide which slices are drawn.
         words = named_in(options)
-        needed = [name for name in whole.table.columns if name.lower() in words or name == "slice_index"]
+        needed = [
+            name for name in whole.table.columns if name.lower() in words or name in {"slice_index", options.group}
+        ]
         self.table = whole.table.select(needed)[np.repeat(np.arange(whole.table.height), windows.per_slice)]
         self.allowed = np.repeat(allowed, windows.per_slice)
         self._judge = _Judge.of(whole, windows)

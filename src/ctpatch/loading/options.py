@@ -12,7 +12,7 @@ import textwrap
 import warnings
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any, Concatenate, Generic, ParamSpec, Protocol, TypeVar, get_args
+from typing import TYPE_CHECKING, Any, Concatenate, Generic, ParamSpec, Protocol, TypeAlias, TypeVar, get_args
 
 import numpy as np
 from numpy.typing import NDArray
@@ -32,6 +32,7 @@ Result = TypeVar("Result")
 
 _MAX_SEED = 2**63
 _MAX_CONTEXT = 64
+_BATCH_SIZE = 64
 
 
 @dataclass(slots=True)
@@ -132,12 +133,31 @@ class HasMeta(Protocol):
     def meta(self) -> PatchMeta: ...  # noqa: D102
 
 
+Normalize: TypeAlias = str | os.PathLike[str] | HasMeta | tuple[float, float] | None
+"""Whose mean and standard deviation values are normalised by."""
+
+HuShown: TypeAlias = str | tuple[float, float] | Sequence[str | tuple[float, float]] | None
+"""The windows of HU that values are shown through."""
+
+
+class HasValues(Protocol):
+    """Options, as far as they say how values are mapped."""
+
+    @property
+    def normalize(self) -> Normalize: ...  # noqa: D102
+    @property
+    def hu(self) -> HuShown: ...  # noqa: D102
+
+
 @dataclass(frozen=True, kw_only=True)
 class LoaderOptions(ContextOptions, SamplerOptions, Generic[Array]):
     """All options of a loader whose batches hold arrays of one kind.
 
     Attributes:
         batch_size: patches in a batch.
+        group: a column of patches (`slice_index`, `patient_id`, ...): all patches that share its value come as one
+            batch, a bag, so batches differ in size and `batch_size` is left out. `shuffle` shuffles groups, ranks share
+            groups. It excludes `weight`, `balance`, `block_size` and `LabelWindows`.
         prefetch: batches read ahead; 0 reads when asked.
         columns: columns that come with each batch: numbers of the manifest (`row`, `std`, `slice_index`, …), and
             columns that the set keeps of its slices (`series`, `position_mm`, `patient_id`, …). Texts come as int64
@@ -155,13 +175,14 @@ class LoaderOptions(ContextOptions, SamplerOptions, Generic[Array]):
         copy: deprecated, without effect: a batch that is kept is never overwritten.
     """
 
-    batch_size: int = field(default=64, kw_only=False)
+    batch_size: int = field(default=_BATCH_SIZE, kw_only=False)
+    group: str | None = None
     prefetch: int = 2
     columns: Sequence[str] = ()
     arrays: str | Sequence[str] | None = None
     windows: "RandomWindows | None" = None
-    normalize: "str | os.PathLike[str] | HasMeta | tuple[float, float] | None" = None
-    hu: "str | tuple[float, float] | Sequence[str | tuple[float, float]] | None" = None
+    normalize: Normalize = None
+    hu: HuShown = None
     transform: Callable[[Batch[Array]], Batch[Array]] | None = None
     copy: bool | None = None
 
@@ -177,8 +198,22 @@ class LoaderOptions(ContextOptions, SamplerOptions, Generic[Array]):
             )
         if whole_number("batch_size", self.batch_size) < 1:
             raise ConfigError(f"batch_size: wanted 1 or more, got {self.batch_size}")
+        if self.group is not None:
+            self._check_group()
         if whole_number("prefetch", self.prefetch) < 0:
             raise ConfigError(f"prefetch: wanted 0 or more, got {self.prefetch}")
+
+    def _check_group(self) -> None:
+        if self.batch_size != _BATCH_SIZE:
+            raise ConfigError(
+                f"batch_size: with group={self.group!r} a batch is a group, whatever its size; leave batch_size out"
+            )
+        for name in ("weight", "balance", "block_size"):
+            if getattr(self, name) is not None:
+                raise ConfigError(
+                    f"{name}: it decides how single patches are drawn, and with group={self.group!r} each group comes "
+                    f"once, whole; leave {name} or group out"
+                )
 
 
 @dataclass(frozen=True, kw_only=True)

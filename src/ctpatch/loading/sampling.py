@@ -7,6 +7,7 @@ that neither threads nor ranks nor a resumed run can change them. The order of a
 from collections.abc import Mapping, Sequence
 from functools import lru_cache
 from types import MappingProxyType
+from typing import TypeAlias
 
 import numpy as np
 import polars as pl
@@ -31,6 +32,10 @@ _EPOCHS = 2**56
 """An epoch shares 64 bits of the key with the purpose of its random numbers, which takes 8."""
 
 
+Batches: TypeAlias = Sequence[tuple[NDArray[np.int64], NDArray[np.int64]]]
+"""For each batch the rows that it draws, `(B,)`, and which draws of the epoch, over all ranks, these are."""
+
+
 class Sampler:
     """The epochs of a set under some options.
 
@@ -44,7 +49,12 @@ class Sampler:
 
     Raises:
         ConfigError: a condition, weight or column cannot be used, the rank is none, or no patch is left.
+
+    Attributes:
+        unit: what messages call that which ranks share.
     """
+
+    unit = "patches"
 
     def __init__(
         self,
@@ -99,9 +109,14 @@ class Sampler:
         counts = manifest[self._candidates].select(pl.len().over(name)).to_series()
         return 1.0 / counts.to_numpy()
 
+    @property
+    def num_drawn(self) -> int:
+        """What ranks share in an epoch."""
+        return len(self._candidates)
+
     def __len__(self) -> int:
-        """Patches that this rank draws in an epoch."""
-        count, world = len(self._candidates), self.world_size
+        """How much of this, patches or groups, this rank draws in an epoch."""
+        count, world = self.num_drawn, self.world_size
         return count // world if self.options.drop_last else -(-count // world)
 
     def epoch(self, epoch: int) -> NDArray[np.int64]:
@@ -110,11 +125,30 @@ class Sampler:
         Raises:
             ConfigError: there is no such epoch.
         """
-        order = self._all_ranks(checked_epoch(epoch))
+        return self._shared(self._all_ranks(checked_epoch(epoch)))[self.rank :: self.world_size]
+
+    def _shared(self, order: NDArray[np.int64]) -> NDArray[np.int64]:
+        """An order that all ranks share evenly: begun again at its end, or cut."""
         length = len(self) * self.world_size
         if length > len(order):
             order = np.concatenate([order, np.resize(order, length - len(order))])
-        return order[:length][self.rank :: self.world_size]
+        return order[:length]
+
+    def num_batches(self, batch_size: int) -> int:
+        """Batches of this rank in an epoch."""
+        return len(batch_bounds(len(self), batch_size, drop_last=self.options.drop_last))
+
+    @property
+    def most_draws(self) -> int:
+        """A number that draws of an epoch, over all ranks, stay below."""
+        return len(self) * self.world_size
+
+    def batches(self, epoch: int, batch_size: int) -> Batches:
+        """The batches of this rank in an epoch; ConfigError where there is no such epoch."""
+        order = self.epoch(epoch)
+        draws = np.arange(len(order), dtype=np.int64) * self.world_size + self.rank
+        bounds = batch_bounds(len(order), batch_size, drop_last=self.options.drop_last)
+        return [(order[slice(*bound)], draws[slice(*bound)]) for bound in bounds]
 
     def _all_ranks(self, epoch: int) -> NDArray[np.int64]:
         count = len(self._candidates)
@@ -124,15 +158,20 @@ class Sampler:
             drawn = np.searchsorted(self._cumulative, uniform * self._cumulative[-1], side="right")
             chosen: NDArray[np.int64] = np.minimum(drawn, count - 1)
             return self._candidates[chosen]
+        return self._shuffled(epoch, self._candidates)
+
+    def _shuffled(self, epoch: int, which: NDArray[np.int64]) -> NDArray[np.int64]:
+        """These in the order of an epoch."""
+        count = len(which)
         if not self.options.shuffle:
-            return self._candidates
+            return which
         keys, block_size = random_bits(self.options.seed, epoch, _ORDER, count), self.options.block_size
         if block_size is None:
-            return self._candidates[np.argsort(keys, kind="stable")]
+            return which[np.argsort(keys, kind="stable")]
         # Blocks in the order of their first keys, patches of 16 blocks at a time in the order of their own.
         place = np.argsort(np.argsort(keys[::block_size], kind="stable"))
         together = np.repeat(place // _BLOCKS_TOGETHER, block_size)[:count]
-        return self._candidates[np.lexsort((keys, together))]
+        return which[np.lexsort((keys, together))]
 
 
 def checked_epoch(epoch: object) -> int:

@@ -8,15 +8,18 @@ from typing import Any, Literal
 from numpy.typing import ArrayLike
 
 from ctpatch.config import PatchConfig
+from ctpatch.core.context import ContextGap
 from ctpatch.core.placing import Blend
 from ctpatch.core.reassembly import WindowName
 from ctpatch.errors import ConfigError
 from ctpatch.events import Listener, ignore
-from ctpatch.predicting.outputs import Output, Outputs, check_asked, is_several, key_list
+from ctpatch.loading.options import ContextOptions, HuShown, Normalize
+from ctpatch.predicting.outputs import ALL, Output, Outputs, check_asked, is_several, key_list
 from ctpatch.reading.patchset import AnySet
+from ctpatch.reading.slice_set import SliceSet
 
 Model = Callable[[Any], Any]
-"""Takes `(B, 1, H, W)` and gives the same shape, or `(B, H, W)`, `(B, C, H, W)`, or several such; NumPy or torch."""
+"""Takes `(B, C, H, W)`, C mostly 1, and gives `(B, H, W)` or `(B, C, H, W)`, or several such; NumPy or torch."""
 
 Symmetries = Literal["flips"]
 
@@ -30,7 +33,8 @@ class Options:
             `torch.nn.Module` is given tensors on its own device and in the dtype of its weights, in evaluation mode and
             without gradients; afterwards each layer has the mode it had. Other callables get NumPy arrays unless
             `as_tensor` is set. Whole numbers or booleans are labels.
-        image: a slice `(H, W)`, or a patch set.
+        image: a slice `(H, W)`, a patch set, or the slices of a prepared split (`ctpatch.open_slices`). With `context`
+            a single slice comes with its neighbours, `(2 * context + 1, H, W)`, itself in the middle.
         cfg: geometry; None takes windows of 128 (those of the set) spread evenly, so that no border is lost, and pads a
             single slice that is smaller than 128 by reflection.
         batch_size: patches given to the model at a time; a batch may hold patches of two slices.
@@ -50,11 +54,24 @@ class Options:
             comes back and averages it; of labels each pixel takes the commonest, of equal ones the smallest.
         device: where torch works, as `"cuda"`: batches are moved there. None takes the device of a torch module, and
             the CPU for a function. A torch module that is elsewhere is refused, never moved.
+        context: so many slices on each side, of the same series in the order of position, are given to the model as
+            channels, the slice itself in the middle. The neighbours of a single slice are given with it.
+        context_edge: for a set: what is beyond the ends of a series: `repeat` its last slice, or `zero`.
+        context_gap: for a set: where neighbours cannot be told, at gaps wider than 1.5 times the usual spacing or
+            without positions: `refuse` the set, `end` the series there, or `ignore` it and take the next slice of the
+            table.
+        normalize: the model is given values less a mean, divided by a standard deviation, as in training: `train` takes
+            both from the set of the split train beside this one; a set of the split train or its folder; or
+            `(mean, std)`.
+        hu: for a set: the model is given values seen through windows of HU, each a channel from 0 to 1.
+        map_back: with `normalize` or `hu`: turn the output into stored values. None does where the model gives one
+            output of one channel, and refuses where it gives more, since some of them may be no image; give True,
+            False, or a list of outputs. Several windows of HU cannot be mapped back. Labels and class scores never are.
         amp: run torch in automatic mixed precision: True, or the dtype, `"float16"` or `"bfloat16"`.
     """
 
     model_fn: Model
-    image: ArrayLike | AnySet
+    image: ArrayLike | AnySet | SliceSet
     cfg: PatchConfig | None = None
     batch_size: int = 16
     window: WindowName = "hann"
@@ -67,6 +84,12 @@ class Options:
     tta: Symmetries | None = field(default=None, kw_only=True)
     device: Any = field(default=None, kw_only=True)
     amp: Any = field(default=False, kw_only=True)
+    context: int = field(default=0, kw_only=True)
+    context_edge: Literal["repeat", "zero"] = field(default="repeat", kw_only=True)
+    context_gap: ContextGap = field(default="refuse", kw_only=True)
+    normalize: Normalize = field(default=None, kw_only=True)
+    hu: HuShown = field(default=None, kw_only=True)
+    map_back: bool | Outputs | None = field(default=None, kw_only=True)
 
     def __post_init__(self) -> None:
         size: object = self.batch_size
@@ -83,7 +106,34 @@ class Options:
                 f"for one output, argmax=[{self.argmax!r}]"
             )
         check_asked("argmax", self.argmax)
+        self._check_context()
+        self._check_map_back()
         self.blend()
+
+    def _check_context(self) -> None:
+        edge: object = self.context_edge
+        if edge == "drop":
+            raise ConfigError(
+                "context_edge: 'drop' leaves slices out, and a prediction has every slice; give 'repeat' or 'zero'"
+            )
+        ContextOptions(context=self.context, context_edge=self.context_edge, context_gap=self.context_gap)
+
+    def _check_map_back(self) -> None:
+        asked = self.map_back
+        if asked and self.normalize is None and self.hu is None:
+            raise ConfigError("map_back: nothing maps the values that the model is given; give normalize or hu too")
+        if asked is None or isinstance(asked, bool):
+            return
+        if not is_several(asked):
+            raise ConfigError(f"map_back: must be True, False, 'all' or a list of outputs, got {asked!r}")
+        check_asked("map_back", asked)
+        wanted = self.output
+        stray = [each for each in asked if isinstance(wanted, list | tuple) and each not in wanted]
+        if asked != ALL and (stray or not is_several(wanted)):
+            raise ConfigError(
+                f"map_back: {(stray or list(asked))[0]!r} is none of the outputs that output= lists ({wanted!r}); name "
+                "some of these, or give True or False"
+            )
 
     def blend(self, output: int | str | None = None) -> Blend:
         """How the patches of an output are put together."""
@@ -103,6 +153,7 @@ class Options:
             "margin": self.margin or None,
             "argmax": key_list(self.argmax) or None,
             "tta": self.tta,
+            "context": [int(self.context), self.context_edge, self.context_gap] if self.context else None,
             "device": None if self.device is None else str(self.device),
             "amp": str(self.amp).removeprefix("torch.") if self.amp not in {None, True, False} else self.amp or None,
         }
@@ -130,9 +181,10 @@ class Asked(Options):
     """Everything.
 
     Attributes:
-        out: for a patch set: data root for the results (needed); they are `prepared/<dataset>/<split>/` below it.
+        out: for a set: data root for the results (needed); they are `prepared/<dataset>/<split>/` below it.
         dataset: name of the result; None takes the set's, with `_predicted`.
-        clip: for a patch set: clip results to the set's value range, so that `build` takes them; labels never are.
+        clip: for a patch set: clip results to the set's value range, so that `build` takes them; for a prepared split
+            to 0 to 1. Labels never are, nor is what `map_back=False` leaves in the model's own scale.
         model_id: for a patch set: a name of your own for the model, put on record, by which a later run knows it again.
             A `torch.nn.Module` needs none: the digest of its weights is taken.
         overwrite: for a patch set: start anew over earlier results of ours.
@@ -149,6 +201,6 @@ class Asked(Options):
 
 @dataclass(frozen=True)
 class OfSet(Asked):
-    """A patch set."""
+    """A patch set, or the slices of a prepared split."""
 
-    image: AnySet
+    image: AnySet | SliceSet

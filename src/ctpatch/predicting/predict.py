@@ -7,7 +7,6 @@ from numpy.typing import NDArray
 
 from ctpatch.config import PatchConfig, check_name
 from ctpatch.core.arrays import as_array
-from ctpatch.core.grid import PADDING_MODES
 from ctpatch.errors import UsageError
 from ctpatch.events import Notice
 from ctpatch.files.atomic import given_path
@@ -17,9 +16,14 @@ from ctpatch.predicting.model import Caller, model_digest
 from ctpatch.predicting.options import Asked, Model, OfSet, OfSlice, OutputsOfSlice
 from ctpatch.predicting.outputs import Key, is_several
 from ctpatch.predicting.predict_set import PredictWork
+from ctpatch.predicting.predicted_files import IMAGE
+from ctpatch.predicting.shown import Shown
 from ctpatch.predicting.sliding import slid
+from ctpatch.predicting.sources import source_of
 from ctpatch.predicting.windows import Windows, refuse_small
 from ctpatch.reading.patchset import AnySet, PatchSet
+from ctpatch.reading.slice_set import SliceSet
+from ctpatch.reading.values import maps_for_array
 from ctpatch.work.executors.serial import SerialExecutor
 from ctpatch.work.run import make
 
@@ -37,7 +41,7 @@ def predict(asked: OutputsOfSlice) -> dict[Key, NDArray[Any]]: ...  # type: igno
 def predict(asked: OfSlice) -> NDArray[Any]: ...
 @takes_all(Asked)
 def predict(asked: Asked) -> NDArray[Any] | dict[Key, NDArray[Any]] | Path:
-    """Run a model over a slice, or over every slice of a patch set, patch by patch, and put the output together.
+    """Run a model over a slice, or over every slice of a set, patch by patch, and put the output together.
 
     The results of a set are written in parts, as a build is: the same call resumes a run that was cut off, finds a
     finished one complete, and refuses a folder that holds results of another model, other options or another set.
@@ -60,17 +64,18 @@ def predict(asked: Asked) -> NDArray[Any] | dict[Key, NDArray[Any]] | Path:
             compared with this one.
         OutputLockedError: another process writes there.
     """
-    return _of_set(asked, asked.image) if isinstance(asked.image, PatchSet) else _of_slice(asked)
+    return _of_set(asked, asked.image) if isinstance(asked.image, PatchSet | SliceSet) else _of_slice(asked)
 
 
-def _of_set(asked: Asked, ps: AnySet) -> Path:
+def _of_set(asked: Asked, given: AnySet | SliceSet) -> Path:
     if asked.out is None:
         raise UsageError("out: where are the results of a whole set to go? Give a data root")
-    windows = Windows(asked.cfg or _covering(ps.config), asked.margin)
-    name = check_name(asked.dataset or f"{ps.meta.dataset}_predicted", "dataset")
+    source = source_of(given, asked)
+    windows = Windows(asked.cfg or source.config, asked.margin)
+    name = check_name(asked.dataset or f"{source.dataset}_predicted", "dataset")
     identity = asked.model_id if asked.model_id is not None else model_digest(asked.model_fn)
-    folder = given_path(asked.out) / PREPARED / name / ps.meta.split
-    work = PredictWork(ps, asked, windows, folder, identity)
+    folder = given_path(asked.out) / PREPARED / name / source.split
+    work = PredictWork(source, asked, windows, folder, identity)
     if work.left_out:
         asked.listener(
             Notice(
@@ -83,21 +88,21 @@ def _of_set(asked: Asked, ps: AnySet) -> Path:
     return work.folder
 
 
-def _covering(config: PatchConfig) -> PatchConfig:
-    """The set's windows, spread so that they cover the border."""
-    mode = config.pad_mode if config.pad_mode in PADDING_MODES else "even"
-    return PatchConfig(patch_size=config.patch_size, stride=config.stride, pad_mode=mode)
-
-
 def _of_slice(asked: Asked) -> NDArray[Any] | dict[Key, NDArray[Any]]:
     """One slice, as a model gives it."""
     pixels = as_array(asked.image, "the slice")
-    if pixels.ndim != 2:  # noqa: PLR2004
+    beside = 2 * asked.context + 1
+    if asked.context and (pixels.ndim != 3 or len(pixels) != beside):  # noqa: PLR2004
+        raise UsageError(
+            f"context: with context={asked.context} a single slice comes with its neighbours, as an array "
+            f"({beside}, H, W) with the slice in the middle; got shape {pixels.shape}"
+        )
+    if not asked.context and pixels.ndim != 2:  # noqa: PLR2004
         raise ValueError(f"a slice has 2 dimensions (row, col), got shape {pixels.shape}")
     if pixels.dtype.kind not in "buif":
         raise ValueError(f"a slice holds real numbers, got dtype {pixels.dtype}")
     windows = Windows(asked.cfg or PatchConfig(pad_mode="even"), asked.margin)
-    grid = windows.grid((pixels.shape[0], pixels.shape[1]))
+    grid = windows.grid((pixels.shape[-2], pixels.shape[-1]))
     if not len(grid) and asked.cfg is None:
         windows = Windows(PatchConfig(pad_mode="reflect"), asked.margin)
         grid = windows.grid(grid.shape)
@@ -105,8 +110,9 @@ def _of_slice(asked: Asked) -> NDArray[Any] | dict[Key, NDArray[Any]]:
         refuse_small(grid.shape, windows, "the slice")
     windows.refuse_holes(grid, asked.fill, "the slice")
     call = Caller(asked, asked.output)
+    shown = Shown(asked, maps_for_array(asked, IMAGE, "the slice").maps.get(IMAGE))
     names = [str(origin) for origin in grid]
-    ((_, results),) = slid({0: grid}, lambda _: pixels, windows, call, asked, names)
+    ((_, results),) = slid({0: grid}, lambda _: pixels, windows, call, asked, shown, names)
     images = {output: done.image for output, done in results.items()}
     if is_several(asked.output):
         return {output: image for output, image in images.items() if output is not None}

@@ -10,7 +10,6 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import polars as pl
 from numpy.typing import NDArray
 
 from ctpatch._version import __version__
@@ -25,14 +24,14 @@ from ctpatch.format.manifest_columns import ARRAY_SUFFIX
 from ctpatch.format.meta import now_utc
 from ctpatch.format.prepared_meta import FORMAT_VERSION, PredictedMeta
 from ctpatch.format.splits import PREPARED
-from ctpatch.format.tables import STATUS_OK
 from ctpatch.predicting.model import Caller
 from ctpatch.predicting.options import Asked
 from ctpatch.predicting.outputs import ALL, Output
 from ctpatch.predicting.predicted_files import IMAGE, PredictedFiles, arrays_of, file_name, split_names
+from ctpatch.predicting.shown import Shown
 from ctpatch.predicting.sliding import slid
+from ctpatch.predicting.sources import Read, Source, WithNeighbours
 from ctpatch.predicting.windows import Windows, refuse_small
-from ctpatch.reading.patchset import AnySet
 from ctpatch.work.folder import WorkFolder, differences
 from ctpatch.work.product import Begun
 from ctpatch.work.receipt import Receipt, Row, arrays_hold, receipts_of
@@ -82,22 +81,25 @@ class PredictWork(Work[PredictPart, WorkFolder[PredictedMeta], PredictReceipt, P
     cure = "remove them"
     on_error = "stop"
 
-    def __init__(self, ps: AnySet, asked: Asked, windows: Windows, folder: Path, model: str | None) -> None:
+    def __init__(self, source: Source, asked: Asked, windows: Windows, folder: Path, model: str | None) -> None:
         self.folder = folder
-        self.task = f"predict {ps.meta.dataset}/{ps.meta.split}"
+        self.task = f"predict {source.dataset}/{source.split}"
         self.others = "the slices of the set are others" if model is not None else _UNKNOWN
-        self._ps, self._windows, self._model = ps, windows, model
+        self._source, self._windows, self._model = source, windows, model
+        self._shown = Shown(asked, source.chosen.maps.get(IMAGE))
+        near = WithNeighbours(source, asked) if asked.context else None
+        # What the model is to see of a slice.
+        self._image: Read = near or source.read
         self.left_out: list[str] = []
         self._tasks: list[PredictTask] = []
-        columns = ps.slices.filter(pl.col("status") == STATUS_OK).select(
-            "slice_index", "src_path", "height", "width", "patient_id", "num_windows"
-        )
-        for index, path, height, width, patient, cut in columns.iter_rows():
+        rows = source.slices.table.select("slice_index", "src_path", "height", "width", "patient_id").rows()
+        for at in range(len(rows)) if near is None else near.order:
+            index, path, height, width, patient = rows[at]
             grid = windows.grid((height, width))
             if len(grid):
                 windows.refuse_holes(grid, asked.fill, f"slice {index} ({path})")
                 self._tasks.append(PredictTask(index, path, (height, width), patient or ""))
-            elif cut:
+            elif source.was_cut[at]:
                 refuse_small((height, width), windows, f"slice {index} ({path})")
             else:  # the set has no patch of it either
                 self.left_out.append(path)
@@ -107,13 +109,15 @@ class PredictWork(Work[PredictPart, WorkFolder[PredictedMeta], PredictReceipt, P
         described = {
             **self._asked.described(windows.config, asked.clip),
             "model": model,
-            "source": f"{ps.meta.dataset}/{ps.meta.split}",
-            "source_fingerprint": ps.meta.fingerprint,
+            **source.chosen.identity,
+            **self._shown.described(),
+            "source": f"{source.dataset}/{source.split}",
+            "source_fingerprint": source.fingerprint,
         }
         self._digest = json_digest(described)
         # Of two runs whose models cannot be compared, the second never resumes the first.
         nonce = "" if model is not None else f"-{secrets.token_hex(8)}"
-        names = split_names(ps.meta.split, described.get("output"))
+        names = split_names(source.split, described.get("output"))
         self.begun = Begun(described, self._digest + nonce, names)
 
     def _every_output(self, asked: Asked) -> list[Any]:
@@ -121,12 +125,8 @@ class PredictWork(Work[PredictPart, WorkFolder[PredictedMeta], PredictReceipt, P
         first = self._tasks[0]
         grid = self._windows.grid(first.shape)
         call = Caller(asked, ALL)
-        padded = self._windows.padded(self._image(first.slice_index), grid)
+        padded = self._shown.apply(self._windows.padded(self._image(first.slice_index), grid))
         return list(call(call.batch([next(self._windows.patches(padded, grid))])))
-
-    def _image(self, index: int) -> NDArray[Any]:
-        """What the model is to see of a slice."""
-        return self._ps.slice(index, arrays=IMAGE)
 
     @property
     def num_tasks(self) -> int:
@@ -163,6 +163,7 @@ class PredictWork(Work[PredictPart, WorkFolder[PredictedMeta], PredictReceipt, P
     def finish(self, folder: WorkFolder[PredictedMeta]) -> PredictedMeta:
         """The manifest, then the meta."""
         rows = [row for _, receipt in receipts_of(folder.state, self.parts(), PredictReceipt) for row in receipt.rows]
+        rows.sort(key=lambda row: int(str(row["index"])))  # with context, parts follow series
         columns = list(rows[0]) if rows else list(_COLUMNS)
         odd = next((row for row in rows if list(row) != columns), None)
         if odd is not None:
@@ -175,7 +176,7 @@ class PredictWork(Work[PredictPart, WorkFolder[PredictedMeta], PredictReceipt, P
         writer.writeheader()
         writer.writerows(rows)
         content = text.getvalue().encode()
-        split = self._ps.meta.split
+        split = self._source.split
         manifest = f"{split}_manifest.csv"
         folder.put(manifest, content)
         meta = PredictedMeta(
@@ -208,7 +209,7 @@ class PredictWork(Work[PredictPart, WorkFolder[PredictedMeta], PredictReceipt, P
         for task, arrays in self._predicted(part):
             paths = {}
             for array, image in arrays.items():
-                name = file_name(self._ps.meta.split, task.slice_index, array)
+                name = file_name(self._source.split, task.slice_index, array)
                 with system_errors("writing", name):
                     write_file(str(place / name), [header_bytes(image.shape, image.dtype), image.data.cast("B")])
                 digests[name] = array_digest(image)
@@ -228,16 +229,19 @@ class PredictWork(Work[PredictPart, WorkFolder[PredictedMeta], PredictReceipt, P
         """The arrays of whole results, slice by slice."""
         tasks = {task.slice_index: task for task in part.tasks}
         grids = {index: self._windows.grid(task.shape) for index, task in tasks.items()}
-        for index, results in slid(grids, self._image, self._windows, self._call, self._asked):
-            images: dict[Output, NDArray[Any]] = {output: self._as_written(done) for output, done in results.items()}
+        for index, results in slid(grids, self._image, self._windows, self._call, self._asked, self._shown):
+            images: dict[Output, NDArray[Any]] = {
+                output: self._as_written(done, output) for output, done in results.items()
+            }
             yield tasks[index], arrays_of(images)
 
-    def _as_written(self, done: ReassembledSlice) -> NDArray[Any]:
+    def _as_written(self, done: ReassembledSlice, output: Output) -> NDArray[Any]:
         asked = self._asked
         if done.uncovered and not np.isfinite(asked.fill):  # labels were refused before
             raise UsageError(
                 f"slice {done.slice_index}: {done.uncovered} pixels are in no window of pad_mode "
                 f"{self._windows.config.pad_mode!r}; use 'even' or 'shift', or give a fill"
             )
-        clips = asked.clip and not holds_labels(done.image.dtype)  # label 2 is not label 1
-        return np.clip(done.image, *self._ps.meta.value_range) if clips else done.image
+        clips = asked.clip and self._shown.is_stored(output)
+        clips = clips and not holds_labels(done.image.dtype)  # label 2 is not label 1
+        return np.clip(done.image, *self._source.value_range) if clips else done.image

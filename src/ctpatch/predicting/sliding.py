@@ -1,6 +1,7 @@
 """A model over slices, window by window: one loop for a single slice and for the parts of a set."""
 
 from collections.abc import Callable, Iterator, Mapping
+from dataclasses import replace
 from itertools import islice
 from typing import Any
 
@@ -13,6 +14,7 @@ from ctpatch.predicting.device_canvas import DeviceReassembler
 from ctpatch.predicting.model import Caller
 from ctpatch.predicting.options import Options
 from ctpatch.predicting.outputs import Output
+from ctpatch.predicting.shown import Shown
 from ctpatch.predicting.windows import Windows
 
 Pixels = Callable[[int], NDArray[Any]]
@@ -27,6 +29,7 @@ def slid(
     windows: Windows,
     call: Caller,
     options: Options,
+    shown: Shown,
     names: list[str] | None = None,
 ) -> Iterator[Finished]:
     """Whole results, slice by slice in the order of the grids; batches run on over the ends of slices.
@@ -37,13 +40,15 @@ def slid(
         windows: how windows are cut.
         call: the model.
         options: how its output is put together.
+        shown: how it is given values, and its output mapped back.
         names: what messages call each window; None says its number.
     """
     origins = np.array([origin for grid in grids.values() for origin in grid], np.int64).reshape(-1, 2)
     owners = np.repeat(list(grids), [len(grid) for grid in grids.values()])
     shapes = {index: grid.shape for index, grid in grids.items()}
     wholes: dict[Output, Reassembler | DeviceReassembler] = {}
-    stream = enumerate(_stream(grids, pixels, windows, call))
+    goes_back: dict[Output, bool] = {}
+    stream = enumerate(_stream(grids, pixels, windows, call, shown))
     while batch := list(islice(stream, options.batch_size)):
         numbers = [number for number, _ in batch]
         answers = call(call.batch([patch for _, patch in batch]))
@@ -51,6 +56,9 @@ def slid(
         for output, patches in answers.items():
             if output not in wholes:
                 blend = options.blend(output)
+                goes_back[output] = shown.goes_back(output, patches, scores=blend.argmax)
+                if goes_back[output]:
+                    blend = replace(blend, fill=float("nan"))  # the fill that is asked for is a value of the slice
                 if isinstance(patches, np.ndarray):
                     wholes[output] = Reassembler(
                         owners,
@@ -71,17 +79,17 @@ def slid(
             finished = wholes[output].add(numbers, patches)
             done = done or [(each.slice_index, {}) for each in finished]
             for (_, results), each in zip(done, finished, strict=True):
-                results[output] = each
+                results[output] = shown.back(each, options.fill) if goes_back[output] else each
         del answers, patches  # which may be views of the batch, whose memory is used for the next
         yield from done
     for whole in wholes.values():
         whole.finish()
 
 
-def _stream(grids: Mapping[int, Grid], pixels: Pixels, windows: Windows, call: Caller) -> Iterator[Any]:
+def _stream(grids: Mapping[int, Grid], pixels: Pixels, windows: Windows, call: Caller, shown: Shown) -> Iterator[Any]:
     """The windows of all slices; on a device of its own, the slice is copied there once."""
     for index, grid in grids.items():
-        padded: Any = windows.padded(pixels(index), grid)
+        padded: Any = shown.apply(windows.padded(pixels(index), grid))
         if call.side is not None and call.side.stays:
             padded = call.side.put(padded)
         yield from windows.patches(padded, grid)

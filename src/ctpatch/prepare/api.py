@@ -32,7 +32,7 @@ from ctpatch.prepare.privacy.key_check import key_doubts
 from ctpatch.prepare.privacy.pseudonyms import Pseudonyms, lies_in, load_key, save_key
 from ctpatch.prepare.readers import raw_format
 from ctpatch.prepare.readers.base import RawFormat
-from ctpatch.prepare.readers.dicom import Dicom
+from ctpatch.prepare.readers.dicom import Dicom, Planes
 from ctpatch.prepare.readers.dicom import GroupBy as DicomGroup
 from ctpatch.prepare.readers.lodopab import FilterName, Lodopab
 from ctpatch.prepare.readers.nifti import Nifti
@@ -108,9 +108,20 @@ def prepare_raw(
         wanted.append(("target", source if target is None else target, target_series))
     if mask is not None or mask_series is not None:
         wanted.append(("mask", source if mask is None else mask, mask_series))
+    if isinstance(raw, Dicom) and raw.labels_said() and (mask is None or mask_series is not None):
+        raise ConfigError(
+            f"{', '.join(raw.labels_said())}: for segmentations and structure sets; give their folder as mask, and no "
+            "mask_series"
+        )
     arrays = [
         ArraySource(
-            array, raw.reader(array, workers), _existing(where, array), None if array == "mask" else mapping, pattern
+            array,
+            raw.mask_reader(_existing(where, array), workers)
+            if array == "mask" and pattern is None
+            else raw.reader(array, workers),
+            _existing(where, array),
+            None if array == "mask" else mapping,
+            pattern,
         )
         for array, where, pattern in wanted
     ]
@@ -130,17 +141,44 @@ def prepare_dicom(
     allow_deflated: bool = False,
     assume_hu: bool = False,
     keep_reformats: bool = False,
+    planes: Planes | None = None,
+    kernel: str | None = None,
+    thickness: str | None = None,
+    labels: str | None = None,
+    later_label_wins: bool = False,
+    fraction: float | None = None,
     **options: Unpack[HuKeywords],
 ) -> PrepareResult:
     """Prepare the CT slices in a tree of DICOM files; see `prepare_raw` for what the options mean and what is raised.
 
     `group_by` says what must not be divided between splits. `keep_orientation` leaves prone and decubitus slices as
-    they are stored; `allow_deflated` reads deflated files, within bounds. Masks have to be stored as CT slices.
+    they are stored; `allow_deflated` reads deflated files, within bounds. `mask` is a source of DICOM
+    segmentations or RT structure sets, or of masks that are stored as CT slices.
 
     `assume_hu` takes 1 for a RescaleSlope and 0 for a RescaleIntercept that are missing; otherwise such a file is a
     fault. `keep_reformats` prepares reformats and projections too, which were made from slices.
+
+    `planes` takes slices of one plane, or of `all`; None leaves out what is not axial where a study has axial slices
+    too. `kernel` is a pattern of the ConvolutionKernel, `thickness` a range of the SliceThickness in mm, as `0..3`.
+    What they leave out is on record in `left_out.csv`. Masks are not chosen by these three.
+
+    `labels` (`"1=liver,2=*tumour*"`) says which segments or ROIs become which label, by patterns of their names;
+    without it each keeps its number. With `later_label_wins` the later one holds where they overlap; otherwise that is
+    a fault. `fraction` is the share from which a pixel of a fractional segment is marked.
     """
-    raw = Dicom(group_by, keep_orientation, allow_deflated, assume_hu, keep_reformats)
+    raw = Dicom(
+        group_by,
+        keep_orientation,
+        allow_deflated,
+        assume_hu,
+        keep_reformats,
+        planes,
+        kernel,
+        thickness,
+        labels,
+        later_label_wins,
+        fraction,
+    )
     return prepare_raw(raw, source, out, dataset, **options)
 
 
@@ -227,7 +265,7 @@ def prepare(
             tuple(arrays),
             geometry,
             make_tasks(rows, splits, [name for name, _ in shares.splits], geometry, pseudonyms),
-            _described(arrays, options, match_by, pseudonyms) | how,
+            _described(arrays, options, match_by, pseudonyms) | how | found.record,
             [(pseudonyms.file(left.where), array, left.kind, written_reason(left)) for array, left in found.left_out],
             [
                 NoteInfo(kind=note.kind, series=pseudonyms.series(note.series), message=note.message)

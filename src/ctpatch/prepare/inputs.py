@@ -4,6 +4,7 @@ from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
 from ctpatch.errors import SliceError, UsageError
 from ctpatch.events import Listener, Notice, WorkAdvanced, WorkFinished, WorkStarted
@@ -12,7 +13,7 @@ from ctpatch.prepare.pairs import match, say_which
 from ctpatch.prepare.part import ArraySource
 from ctpatch.prepare.patterns import none_fits, of_series
 from ctpatch.prepare.planning import Row
-from ctpatch.prepare.readers.base import LeftOut, RawSlice, Reader, Scan, SeriesNote
+from ctpatch.prepare.readers.base import LabelReader, LeftOut, RawSlice, Reader, Scan, SeriesNote
 from ctpatch.words import MatchBy, OnError
 
 _NAMES_SHOWN = 5
@@ -23,7 +24,8 @@ class Found:
     """What scanning and matching gave: rows of partners, what is odd about series, and what is left out, by array.
 
     `given` are names of single files that the user gave as a source. `empty` are arrays for which there is no slice at
-    all. From `unpaired_from` on, `left_out` has slices that were asked for.
+    all. From `unpaired_from` on, `left_out` has slices that were asked for. `record` goes on record
+    with the options.
     """
 
     rows: list[Row] = field(default_factory=list)
@@ -32,6 +34,7 @@ class Found:
     given: set[str] = field(default_factory=set)
     empty: list[ArraySource] = field(default_factory=list)
     unpaired_from: int = 0
+    record: dict[str, Any] = field(default_factory=dict)
 
 
 def find(arrays: Sequence[ArraySource], match_by: MatchBy, listener: Listener, *, names_shown: bool = True) -> Found:
@@ -68,7 +71,7 @@ def find(arrays: Sequence[ArraySource], match_by: MatchBy, listener: Listener, *
         first = asked.setdefault((*where, source.pattern), source.array)
         if first != source.array:
             raise UsageError(f"{first} and {source.array} are the same slices; name the series that are meant")
-        if not slices:
+        if not slices and not isinstance(source.reader, LabelReader):
             found.empty.append(source)
         taken[where].update(slices)
         chosen.append(slices)
@@ -81,11 +84,40 @@ def find(arrays: Sequence[ArraySource], match_by: MatchBy, listener: Listener, *
     found.unpaired_from = len(found.left_out)
     found.rows = [(image,) for image in chosen[0]]
     for source, others in zip(arrays[1:], chosen[1:], strict=True):
+        if isinstance(source.reader, LabelReader):
+            same_tree = source.root == arrays[0].root
+            _label(source, source.reader, found, listener, same_tree=same_tree, names_shown=names_shown)
+            continue
         matching = match([row[0] for row in found.rows], others, match_by, source.array)
         found.left_out.extend(("image", left) for left in matching.images_left)
         found.left_out.extend((source.array, left) for left in matching.others_left)
         found.rows = [(*row, matching.partners[row[0]]) for row in found.rows if row[0] in matching.partners]
     return found
+
+
+def _label(
+    source: ArraySource, reader: LabelReader, found: Found, listener: Listener, *, same_tree: bool, names_shown: bool
+) -> None:
+    """Give slices the labels that objects have for them."""
+    task = f"looking at {source.root.name}"
+    listener(WorkStarted(task, None, "files"))
+    try:
+        images = [row[0] for row in found.rows]
+        labelled = reader.label(
+            source.root, images, lambda count: listener(WorkAdvanced(task, count)), names_shown=names_shown
+        )
+    finally:
+        listener(WorkFinished(task))
+    left_out = [(source.array, left) for left in labelled.left_out]
+    if same_tree:  # then each file was looked at for both: what is used for one is not left out for the other
+        used = {partner.file for partner in labelled.partners.values()}
+        found.left_out = [(array, left) for array, left in found.left_out if left.where not in used]
+        left_out = [(array, left) for array, left in left_out if left.kind != "no-labels"]
+    found.left_out.extend(left_out)
+    found.left_out.extend(("image", left) for left in labelled.images_left)
+    found.notes.extend(labelled.notes)
+    found.record.update(labelled.record)
+    found.rows = [(*row, labelled.partners[row[0]]) for row in found.rows if row[0] in labelled.partners]
 
 
 def _scan(source: ArraySource, listener: Listener) -> Scan:

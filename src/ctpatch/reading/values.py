@@ -10,16 +10,14 @@ from ctpatch.format.hu_scale import HuScale
 from ctpatch.format.meta import PatchMeta
 from ctpatch.format.prepared_meta import prepared_scale
 from ctpatch.format.splits import PATCHES, SplitSource
-from ctpatch.loading.options import LoaderOptions
+from ctpatch.loading.options import HasValues
 from ctpatch.loading.values import ChosenMaps, given_normalization, hu_maps, normalization_from
 from ctpatch.reading.source import SourceSlices, finished_set
 
 TRAIN = "train"
 
 
-def maps_for_set(
-    options: LoaderOptions[Any], names: Sequence[str], meta: PatchMeta, sources: SourceSlices
-) -> ChosenMaps:
+def maps_for_set(options: HasValues, names: Sequence[str], meta: PatchMeta, sources: SourceSlices) -> ChosenMaps:
     """What maps the values of a patch set's arrays; labels stay as they are.
 
     Raises:
@@ -32,7 +30,7 @@ def maps_for_set(
     return _chosen(options, values, user, meta, train, _scale_of_set(meta, sources))
 
 
-def maps_for_split(options: LoaderOptions[Any], values: Sequence[str], source: SplitSource) -> ChosenMaps:
+def maps_for_split(options: HasValues, values: Sequence[str], source: SplitSource) -> ChosenMaps:
     """The same for the arrays `values` of a prepared split, none of which holds labels.
 
     The set of the split train is looked for where a build puts it.
@@ -43,8 +41,32 @@ def maps_for_split(options: LoaderOptions[Any], values: Sequence[str], source: S
     return _chosen(options, values, source.name, None, train, prepared_scale(source.manifest))
 
 
+def maps_for_array(options: HasValues, name: str, user: str) -> ChosenMaps:
+    """The same for an array of pixels that belongs to no set; messages call it `user`.
+
+    Raises:
+        ConfigError: what is asked for needs a set, or makes no sense.
+    """
+    if options.hu is not None:
+        raise ConfigError(
+            f"hu: ctpatch cannot tell what the values of {user} stand for in HU, since it is an array and belongs to "
+            "no set; give the set, or map the values yourself"
+        )
+    asked = options.normalize
+    if asked is None:
+        return ChosenMaps()
+    if isinstance(asked, tuple | list):
+        return given_normalization(asked, [name])
+    if asked == TRAIN:
+        raise ConfigError(
+            f"normalize: 'train' means the set beside the one that is read, and {user} is an array; give a set of the "
+            "split train, its folder, or (mean, std)"
+        )
+    return normalization_from(_source_of(asked, None, Path()), [name], user)
+
+
 def _chosen(
-    options: LoaderOptions[Any],
+    options: HasValues,
     arrays: Sequence[str],
     user: str,
     meta: PatchMeta | None,

@@ -31,7 +31,8 @@ def places_of(ps: "PatchSet[Any]", options: LoaderOptions[Any]) -> Places:
         return DrawnPlaces(whole_slices(ps), options.windows, options)
     kinds = slice_kinds(ps.meta.carried or {})
     manifest = _with_weights(ps, options)
-    patches = Patches(*with_slice_columns(manifest, lambda: ps.slices, kinds, options, options.columns), ps.codes)
+    named = [*options.columns, *([] if options.group is None else [options.group])]
+    patches = Patches(*with_slice_columns(manifest, lambda: ps.slices, kinds, options, named), ps.codes)
     if options.context:
         return GridPlaces(patches, whole_slices(ps), options, ps.patch_size)
     return PatchPlaces(patches, ps.reader, ps.patch_size)
@@ -65,6 +66,14 @@ def whole_slices(ps: "PatchSet[Any]") -> WholeSlices:
             "holds patches only; convert the set with ctpatch convert --layout slices, or give the folder of the "
             "prepared split"
         )
+    return slices_of(ps)
+
+
+def slices_of(ps: "PatchSet[Any]") -> WholeSlices:
+    """The slices of a set of any layout: which there are, and which are neighbours.
+
+    Where the layout holds patches only, `reader` has no slices: `ps.slice` reads them from the data root.
+    """
     table = ps.slices.filter(pl.col("status") == STATUS_OK)
     return WholeSlices(
         name=f"{ps.meta.dataset}/{ps.meta.split}",

@@ -7,7 +7,7 @@ from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, ClassVar, Literal, Protocol, runtime_checkable
+from typing import TYPE_CHECKING, Any, ClassVar, Literal, NamedTuple, Protocol, runtime_checkable
 
 from ctpatch.words import MatchBy
 
@@ -17,6 +17,14 @@ if TYPE_CHECKING:
 
 GroupKind = Literal["patient", "study", "series", "folder", "file"]
 Unit = Literal["HU", "mapped"]
+
+
+class References(NamedTuple):
+    """Ids by which other DICOM objects refer to a slice; blank where it does not say them. They are never written."""
+
+    frame: str
+    series: str
+    instance: str
 
 
 @dataclass(frozen=True, slots=True)
@@ -46,6 +54,7 @@ class RawSlice:
             series, say, and `patient` the patient; None says that the group is, or stands for, the patient.
         patient_kind: what `patient` is: the patient, or the study that stands for one without an id.
         beside: files that hold pixels of it, where `file` has the header alone; relative to the source folder.
+        known_as: ids by which other objects refer to it; None where its format has none.
     """
 
     file: str
@@ -66,6 +75,7 @@ class RawSlice:
     patient: str | None = None
     patient_kind: GroupKind | None = None
     beside: tuple[str, ...] = ()
+    known_as: References | None = None
 
     @property
     def files(self) -> tuple[str, ...]:
@@ -115,9 +125,9 @@ class SeriesNote:
     message: str
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, order=True)
 class SliceRemark:
-    """What a user should know of the pixels of a slice, seen when they are read.
+    """What a user should know of a slice: of its header, or of its pixels, seen when they are read.
 
     Attributes:
         kind: a short stable word.
@@ -200,6 +210,40 @@ class ObservingReader(Reader, Protocol):
         ...
 
 
+@dataclass(slots=True)
+class Labelled:
+    """What label objects say of slices.
+
+    Attributes:
+        partners: a slice of labels for each slice that is covered.
+        images_left: slices that no object covers, and why.
+        left_out: files that are not used, and why.
+        notes: what a user should know of a series.
+        record: what goes on record of the labels, as plain values.
+    """
+
+    partners: dict[RawSlice, RawSlice] = field(default_factory=dict)
+    images_left: list[LeftOut] = field(default_factory=list)
+    left_out: list[LeftOut] = field(default_factory=list)
+    notes: list[SeriesNote] = field(default_factory=list)
+    record: dict[str, Any] = field(default_factory=dict)
+
+
+@runtime_checkable
+class LabelReader(Reader, Protocol):
+    """A reader of objects that have no slices of their own: they mark places in slices that are there."""
+
+    def label(
+        self, root: Path, images: "list[RawSlice]", advance: Callable[[int], None], *, names_shown: bool
+    ) -> Labelled:
+        """Find what the objects below `root` mark in `images`; with `names_shown`, errors may quote names of labels.
+
+        Raises:
+            UsageError: the labels asked for do not fit the objects.
+        """
+        ...
+
+
 def observed(reader: Reader, root: Path, slices: Iterable[RawSlice]) -> Iterator[Observed]:
     """Read slices with any reader; what it says of them beside their values, where it says something."""
     if isinstance(reader, ObservingReader):
@@ -247,6 +291,11 @@ class RawFormat(ABC):
         Raises:
             ConfigError: the options make no sense.
         """
+
+    def mask_reader(self, source: Path, workers: int) -> Reader:
+        """The reader of a source of masks for which no pattern is given, by what lies there."""
+        del source
+        return self.reader("mask", workers)
 
     def arrays(self) -> tuple[str, ...]:
         """The arrays that one source gives: `image`, and what lies beside it."""

@@ -1,0 +1,1 @@
+"""Labels in DICOM objects of their own: segmentations and structure sets."""
