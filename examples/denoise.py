@@ -96,7 +96,7 @@ class Denoiser(nn.Module):
 def begin_with_middle(weight: torch.Tensor) -> None:
     """Begin as a network without neighbouring slices does; training finds what they are good for.
 
-    Weights are `(channels, slices, 3, 3)`. With random weights for all slices, a short training ends 0.4 dB lower.
+    Weights are `(channels, slices, 3, 3)`. With random weights for all slices, 400 steps end 0.5 dB lower.
     """
     middle = weight.shape[1] // 2
     with torch.no_grad():
