@@ -21,7 +21,7 @@ import torch
 from torch import nn
 
 import ctpatch
-from ctpatch.phantom.anatomy import ORGAN_LABELS
+from ctpatch.phantom.labels import ORGAN_LABELS
 from ctpatch.phantom.slices import PhantomSplit, hu_to_unit, write_phantom
 from ctpatch.torch import PatchLoader
 

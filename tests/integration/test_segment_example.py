@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 
 import ctpatch
-from ctpatch.phantom.anatomy import ORGAN_LABELS
+from ctpatch.phantom.labels import ORGAN_LABELS
 from ctpatch.phantom.slices import PhantomSplit, write_phantom
 
 torch = pytest.importorskip("torch", reason="the example trains with PyTorch, which is not installed")

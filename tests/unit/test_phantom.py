@@ -9,7 +9,7 @@ import pytest
 from numpy.typing import NDArray
 
 from ctpatch.errors import ConfigError, SystemFailureError
-from ctpatch.phantom.anatomy import ORGAN_LABELS
+from ctpatch.phantom.labels import ORGAN_LABELS
 from ctpatch.phantom.slices import (
     DEFAULT_SPLITS,
     PhantomSplit,

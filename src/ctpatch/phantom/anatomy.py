@@ -153,9 +153,6 @@ def _read_organs() -> list[tuple[str, Organ]]:
 
 
 _ORGANS = _read_organs()
-ORGAN_LABELS = {"lung": 1, "liver": 2, "spleen": 3, "kidney": 4}
-"""What the labels of masks are; vessels within an organ count as the organ."""
-_HALF = 0.5
 _AFTER_BOWEL = 2
 """The last organs of the table, the vessels along the back, are painted after the loops of bowel."""
 _TREES = {  # vessels grown in the organ they are painted after: HU, root, how many, width in mm
@@ -263,7 +260,7 @@ def make_scene(seed: int, patient: int, z: float, shape: tuple[int, int]) -> Sce
     return Scene(pixel, rows + row_warp, cols + col_warp, clouds(TEXTURE, 0, 4.0, 9.0))
 
 
-def _coverage(scene: Scene, organ: Organ) -> tuple[tuple[slice, slice], Image]:
+def coverage(scene: Scene, organ: Organ) -> tuple[tuple[slice, slice], Image]:
     """Return the box of pixels around a cross-section, and how much of each pixel it covers, 0 to 1.
 
     The border is as wide as a pixel, 1.2 mm at least: partial volume, as a scanner's blur gives it.
@@ -302,7 +299,7 @@ def _coverage(scene: Scene, organ: Organ) -> tuple[tuple[slice, slice], Image]:
 def _paint(canvas: Image, scene: Scene, organs: Iterable[Organ]) -> None:
     """Paint cross-sections over the canvas (H, W), in HU, in their order."""
     for organ in organs:
-        where, cover = _coverage(scene, organ)
+        where, cover = coverage(scene, organ)
         value = organ.hu - canvas[where]
         if organ.texture:
             value += scene.texture[where] * np.float32(organ.texture)
@@ -360,7 +357,7 @@ def draw_anatomy(patient: Patient, scene: Scene, z: float) -> tuple[Image, NDArr
     """Paint a slice without noise: HU (H, W), and where there is anything but air (H, W)."""
     fat, top = patient.fat, patient.body(z, (0, 0), 0).radii
     muscle = patient.body(z, (fat + 2, 0.9 * fat + 2), MUSCLE)
-    cavity = _cavity(patient, z)
+    cavity = cavity_of(patient, z)
     lying = Organ(-180, (top[0] + 16, 0, z), (11, 300, math.inf), square=0.9, texture=0)
     hu = np.full(scene.rows.shape, AIR, dtype=np.float32)
     _, rows, cols = _axes(*hu.shape)
@@ -376,41 +373,22 @@ def draw_anatomy(patient: Patient, scene: Scene, z: float) -> tuple[Image, NDArr
     # The inside is painted on its own and set into the wall: so no organ grows through the ribs.
     inside = np.full_like(hu, FAT)
     _paint(inside, scene, (part for organ in patient.organs for part in organ.at(z)))
-    where, cover = _coverage(scene, cavity)
+    where, cover = coverage(scene, cavity)
     hu[where] += cover * (inside[where] - hu[where])
 
-    _paint(hu, scene, _frame(patient, z))
+    _paint(hu, scene, frame_of(patient, z))
     return hu, matter
 
 
-def draw_labels(patient: Patient, scene: Scene, z: float) -> NDArray[np.uint8]:
-    """The organ that each pixel of a slice belongs to, by `ORGAN_LABELS`, `(H, W)`: that which covers half of it."""
-    labels = np.zeros(scene.rows.shape, np.uint8)
-    for organ in patient.organs:
-        _label(labels, scene, organ.at(z))
-    where, cover = _coverage(scene, _cavity(patient, z))
-    inside = np.zeros_like(labels)
-    inside[where] = np.where(cover >= _HALF, labels[where], 0)
-    _label(inside, scene, _frame(patient, z))
-    return inside
-
-
-def _label(labels: NDArray[np.uint8], scene: Scene, organs: Iterable[Organ]) -> None:
-    for organ in organs:
-        if organ.label is not None:
-            where, cover = _coverage(scene, organ)
-            labels[where][cover >= _HALF] = organ.label
-
-
-def _cavity(patient: Patient, z: float) -> Organ:
+def cavity_of(patient: Patient, z: float) -> Organ:
     """What the organs lie in."""
     wall, fat = 15.0, patient.fat
     return patient.body(z, (fat + wall + 4, 0.9 * fat + wall + 6), FAT, row=-3.0)
 
 
-def _frame(patient: Patient, z: float) -> list[Organ]:
+def frame_of(patient: Patient, z: float) -> list[Organ]:
     """Bones and the muscles of the back, which are painted over the organs."""
-    top, cavity = patient.body(z, (0, 0), 0).radii, _cavity(patient, z)
+    top, cavity = patient.body(z, (0, 0), 0).radii, cavity_of(patient, z)
     row = top[0] - patient.fat - 55.0
     back = [
         Organ(MUSCLE, (row + 32, 31 * side, z), (19, 25, math.inf), tilt=0.25 * side, texture=9) for side in (-1, 1)

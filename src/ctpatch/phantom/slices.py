@@ -31,11 +31,11 @@ from ctpatch.phantom.anatomy import (
     SLICE_SPACING_MM,
     Image,
     draw_anatomy,
-    draw_labels,
     make_patient,
     make_scene,
     random_stream,
 )
+from ctpatch.phantom.labels import draw_labels
 
 Dose = Literal["full", "low"]
 NOISE_HU: dict[Dose, float] = {"full": 8.0, "low": 26.0}  # standard deviation in the middle of the body
@@ -207,7 +207,7 @@ def write_phantom(
         splits: what to write; patients are numbered across all of them.
         size: pixels of a side, or (H, W).
         seed: chooses the family of patients.
-        masks: the organs as `mask_path`, by the numbers of `ctpatch.phantom.anatomy.ORGAN_LABELS`.
+        masks: the organs as `mask_path`, by the numbers of `ctpatch.phantom.labels.ORGAN_LABELS`.
         pairs: low dose as `path` and full dose as `target_path`; otherwise full dose alone, as `path`.
 
     Returns:
