@@ -1,7 +1,7 @@
 """PatchSet: a finished set, read by number, whatever its layout."""
 
 import os
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from functools import cached_property
 from pathlib import Path
 from typing import Any, Generic, SupportsIndex, TypeAlias, overload
@@ -11,32 +11,20 @@ import polars as pl
 from numpy.typing import ArrayLike, NDArray
 from typing_extensions import TypeVar
 
-from ctpatch.config import PatchConfig
 from ctpatch.core.reassembly import WindowName, reassemble
-from ctpatch.core.statistics.columns import PLACE_COLUMNS, named_statistics
-from ctpatch.core.weights import coverage_weights
 from ctpatch.errors import ConfigError, FormatError, NpyError
 from ctpatch.files.atomic import given_path
 from ctpatch.files.forks import OwnLock, before_a_fork, require_polars
 from ctpatch.files.memory import Slabs, require_memory
 from ctpatch.format.columns import path_column
-from ctpatch.format.meta import PATCH_META
 from ctpatch.format.tables import (
-    PATCH_MANIFEST,
-    REJECTED_PATCHES,
-    SLICE_MANIFEST,
     STATUS_OK,
-    read_table,
-    refuse_nonsense,
-    schema_of,
 )
 from ctpatch.layouts import layout_of
 from ctpatch.layouts.base import Layout
 from ctpatch.layouts.reader import ArrayReader, MappedFiles
-from ctpatch.loading.batches import BatchLoader, Empty, LoaderSource
-from ctpatch.loading.columns import slice_kinds, texts_of
-from ctpatch.loading.options import Array, LoaderOptions, NumpyOptions, takes
-from ctpatch.loading.pool import Pool
+from ctpatch.loading.batches import LoaderSource
+from ctpatch.loading.options import LoaderOptions
 from ctpatch.reading.asked import (
     ArraysByName,
     Indices,
@@ -49,8 +37,8 @@ from ctpatch.reading.asked import (
     named_arrays,
     patches_of_size,
 )
-from ctpatch.reading.label_frame import label_frame
-from ctpatch.reading.opened import OpenedSet
+from ctpatch.reading.gives_batches import GivesBatches
+from ctpatch.reading.set_tables import SetTables
 from ctpatch.reading.source import SourceSlices, finished_set, refuse_outside
 from ctpatch.reading.values import maps_for_set
 from ctpatch.reading.whole_slices import places_of
@@ -59,7 +47,7 @@ Pixels_co = TypeVar("Pixels_co", bound=OneArray | ArraysByName, default=OneArray
 _Slice: TypeAlias = slice  # within the class the name is that of a method
 
 
-class PatchSet(Generic[Pixels_co]):
+class PatchSet(SetTables, GivesBatches, Generic[Pixels_co]):
     """A finished patch set.
 
     Patches are numbered as the rows of `manifest`. Files are opened when they are first needed. A set can be sent to
@@ -70,20 +58,14 @@ class PatchSet(Generic[Pixels_co]):
     and expects one array, so list the arrays of such a set.
 
     Attributes:
-        folder: the set's folder, absolute.
-        meta: what the set is.
         layout: how its patches lie on disk.
         sources: the slices that it was cut from.
         selected: names of the arrays that are read where a call names none.
         reads_one: whether these are read as an array; a dict of arrays else.
-        any_rows: whether `slices` has rows that make no sense as well, for a check of them; FormatError else.
     """
 
-    any_rows = False
-
     def __init__(self, path: SetPath, data_root: SetPath | None = None, *, in_memory: bool = False) -> None:
-        self.folder, self.meta = finished_set(given_path(path))
-        self._opened = OpenedSet(self.folder, self.meta)
+        super().__init__(*finished_set(given_path(path)))
         self.layout: Layout = layout_of(self.meta.layout)
         self._folder_text, self._prefix = str(self.folder) + os.sep, self.meta.path_prefix
         self.selected = self.arrays
@@ -124,67 +106,6 @@ class PatchSet(Generic[Pixels_co]):
         self.__dict__.update(state)
         self._lock = OwnLock()
         before_a_fork(self.readers)
-
-    @property
-    def arrays(self) -> tuple[str, ...]:
-        """Names of the arrays: `image`, and those beside it."""
-        return tuple(self.meta.arrays)
-
-    @property
-    def patch_size(self) -> tuple[int, int]:
-        """Height and width of a patch in pixels."""
-        return self.config.patch_size
-
-    @cached_property
-    def config(self) -> PatchConfig:
-        """The options the patches were cut with."""
-        return self.meta.patch_config()
-
-    @cached_property
-    def manifest(self) -> pl.DataFrame:
-        """A row for each patch; `docs/format-1.md` describes the columns."""
-        frame = self._table(PATCH_MANIFEST)
-        if frame.height != self.meta.num_patches:
-            raise FormatError(
-                f"{PATCH_MANIFEST} has {frame.height} rows, {PATCH_META} says {self.meta.num_patches} patches; "
-                "run ctpatch verify"
-            )
-        return frame
-
-    @cached_property
-    def slices(self) -> pl.DataFrame:
-        """A row for each source slice."""
-        frame = self._table(SLICE_MANIFEST)
-        return frame if self.any_rows else refuse_nonsense(frame, self.arrays)
-
-    @cached_property
-    def rejected(self) -> pl.DataFrame:
-        """A row for each window that a rule dropped, with the rule's name."""
-        return self._table(REJECTED_PATCHES)
-
-    @cached_property
-    def weights(self) -> NDArray[np.float64]:
-        """How much each patch counts where patches overlap, `(N,)`; `columns=["weight"]` brings it with each batch.
-
-        The mean over its pixels of 1 / (how many kept patches of its slice hold the pixel); pixels that were added
-        beyond the slice count 0. A mean of patches that is weighted like this counts no pixel of a slice twice.
-        """
-        shapes = {
-            index: (height, width) for index, height, width in self.slices["slice_index", "height", "width"].rows()
-        }
-        slices, rows, cols = (self.manifest[name].to_numpy() for name in PLACE_COLUMNS)
-        return coverage_weights(slices, rows, cols, self.patch_size, shapes)
-
-    def _table(self, name: str) -> pl.DataFrame:
-        try:
-            named = named_statistics(self.config)
-            return read_table(self.folder / name, schema_of(name, self.arrays, self.meta.slice_columns, named))
-        finally:
-            self.refuse_other_set()
-
-    def refuse_other_set(self) -> None:
-        """Raise SetChangedError where the folder holds another set by now than the one that was opened, or none."""
-        self._opened.refuse_other_set()
 
     @property
     def data_root(self) -> Path:
@@ -370,70 +291,19 @@ class PatchSet(Generic[Pixels_co]):
         origins, shape = rows.select("row", "col").rows(), (record["height"], record["width"])
         return reassemble(stack, origins, shape, window, fill=fill)
 
-    @takes(NumpyOptions)
-    def batches(self, options: NumpyOptions) -> BatchLoader[NDArray[Any]]:
-        """Batches as NumPy arrays, read ahead by a thread; the options of `ctpatch.torch.PatchLoader`, without torch.
-
-        A batch is the caller's: its memory is used again once nothing refers to it any more, and never before.
-
-        Returns:
-            A loader: each pass over it is one epoch of `Batch`es, beginning with `epoch`.
-
-        Raises:
-            ConfigError: an option makes no sense, or leaves no batch.
-        """
-        loader = self.loader(options, options.rank, options.world_size, Pool, np.asarray)
-        loader.set_epoch(options.epoch)
-        return loader
-
-    def loader(
-        self,
-        options: LoaderOptions[Array],
-        rank: int,
-        world_size: int,
-        memory: Callable[[int], Empty[Array]],
-        column: Callable[[NDArray[Any]], Array],
-    ) -> BatchLoader[Array]:
-        """Batches in memory of another kind; `batches` gives NumPy arrays."""
+    def source_for(self, options: LoaderOptions[Any]) -> LoaderSource:
+        """What a loader reads; ConfigError where an option does not fit the set."""
         slices = pl.DataFrame() if options.balance is None else self.slices
         names = self._for_loader(options)
         chosen = maps_for_set(options, names, self.meta, self.sources)
         places = places_of(self, options)
-        source = LoaderSource(self._dtypes(names), self.meta.fingerprint, places, slices, chosen)
-        return BatchLoader(source, options, rank, world_size, memory, column)
+        return LoaderSource(self._dtypes(names), self.meta.fingerprint, places, slices, chosen)
 
-    def _for_loader(self, options: LoaderOptions[Array]) -> tuple[str, ...]:
+    def _for_loader(self, options: LoaderOptions[Any]) -> tuple[str, ...]:
         try:
             return self._asked(None if options.arrays in ([], ()) else options.arrays)[0]
         except ValueError as error:
             raise ConfigError(f"arrays: {error}") from None
-
-    def codes(self, name: str) -> list[str]:
-        """The texts of a column that the set keeps of its slices, sorted; a loader gives a text as its place here.
-
-        Two sets of different slices may have other texts, and so other codes.
-
-        Raises:
-            ConfigError: the set keeps no such column of texts.
-        """
-        texts = [each for each, kind in slice_kinds(self.meta.carried or {}).items() if kind == "text"]
-        if name not in texts:
-            raise ConfigError(f"codes: the set keeps no column {name!r} of texts; it has {', '.join(texts)}")
-        return texts_of(self.slices, name)
-
-    def label_counts(self, array: str = "mask") -> pl.DataFrame:
-        """The labels of each slice: a row for each label but 0, with its `pixels`; all int64.
-
-        Slices whose labels were not counted, since they have more than 32 or are no whole numbers, are missing; in
-        `slices` their cell of `<array>_labels` is empty.
-
-        Returns:
-            Columns `slice_index`, `label`, `pixels`, in the order of the slices, labels ascending.
-
-        Raises:
-            ConfigError: the array holds no labels, or an earlier version built the set and counted none.
-        """
-        return label_frame(self.slices, self.meta, array)
 
     def close(self) -> None:
         """Let go of open files; they are opened again when needed."""

@@ -1,12 +1,10 @@
 """SliceSet: the whole slices of a prepared split, for windows that are chosen while training, without a build."""
 
-from collections.abc import Callable
 from functools import cached_property, partial
 from typing import Any
 
 import numpy as np
 import polars as pl
-from numpy.typing import NDArray
 
 from ctpatch.errors import ConfigError, UsageError
 from ctpatch.files.digest import file_digest
@@ -17,17 +15,17 @@ from ctpatch.format.source_manifest import read_source_manifest
 from ctpatch.format.splits import SourcePath, find_splits
 from ctpatch.layouts import layout_of
 from ctpatch.layouts.reader import ArrayAddresses, ArrayReader, MappedFiles
-from ctpatch.loading.batches import BatchLoader, Empty, LoaderSource
+from ctpatch.loading.batches import LoaderSource
 from ctpatch.loading.columns import slice_kinds, texts_of
 from ctpatch.loading.drawing import DrawnPlaces
-from ctpatch.loading.options import Array, LoaderOptions, NumpyOptions, takes
-from ctpatch.loading.pool import Pool
+from ctpatch.loading.options import LoaderOptions
 from ctpatch.loading.whole import WholeSlices
 from ctpatch.reading.asked import ArraysByName, named_arrays
+from ctpatch.reading.gives_batches import GivesBatches
 from ctpatch.reading.values import maps_for_split
 
 
-class SliceSet:
+class SliceSet(GivesBatches):
     """The slices of a split, as its manifest lists them.
 
     Nothing checks their values, as a build does: run `ctpatch build` once where you do not know the files.
@@ -116,31 +114,8 @@ class SliceSet:
             reader=self.reader,
         )
 
-    @takes(NumpyOptions)
-    def batches(self, options: NumpyOptions) -> BatchLoader[NDArray[Any]]:
-        """Batches of windows as NumPy arrays, read ahead by a thread; `windows` is needed.
-
-        A batch is the caller's: its memory is used again once nothing refers to it any more, and never before.
-
-        Returns:
-            A loader: each pass over it is one epoch of `Batch`es, beginning with `epoch`.
-
-        Raises:
-            ConfigError: an option makes no sense, or leaves no batch.
-        """
-        loader = self.loader(options, options.rank, options.world_size, Pool, np.asarray)
-        loader.set_epoch(options.epoch)
-        return loader
-
-    def loader(
-        self,
-        options: LoaderOptions[Array],
-        rank: int,
-        world_size: int,
-        memory: Callable[[int], Empty[Array]],
-        column: Callable[[NDArray[Any]], Array],
-    ) -> BatchLoader[Array]:
-        """Batches in memory of another kind; `batches` gives NumPy arrays."""
+    def source_for(self, options: LoaderOptions[Any]) -> LoaderSource:
+        """What a loader reads; ConfigError where no windows are to be drawn."""
         if options.windows is None:
             raise ConfigError(
                 f"windows: {self.source.name} is a prepared split, which has slices and no patches; give "
@@ -154,8 +129,7 @@ class SliceSet:
         places = DrawnPlaces(self.whole_slices(), options.windows, options)
         values = [name for name in names if not self.infos[name].labels]
         chosen = maps_for_split(options, values, self.source)
-        source = LoaderSource(dtypes, self.fingerprint, places, pl.DataFrame(), chosen)
-        return BatchLoader(source, options, rank, world_size, memory, column)
+        return LoaderSource(dtypes, self.fingerprint, places, pl.DataFrame(), chosen)
 
 
 def open_slices(path: SourcePath, data_root: SourcePath | None = None) -> SliceSet:
