@@ -258,7 +258,7 @@ def takes(
             try:
                 signature.bind(this, *args, **kwargs)
             except TypeError as error:
-                raise TypeError(f"{method.__qualname__}(): {error}") from None
+                raise TypeError(f"{type(this).__name__}.{method.__name__}(): {error}") from None
             return method(this, options(*args, **kwargs))
 
         described: Any = call
