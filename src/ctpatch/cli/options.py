@@ -212,12 +212,16 @@ class SplitOptions(OptionGroup):
     Attributes:
         split: Shares of the patients. [train=0.8 validation=0.1 test=0.1]
         seed: Chooses who goes where.
+        exact: Meet the shares exactly, to rounding; adding patients can then move others.
+        folds: So many folds of one size, fold0 and so on, instead of --split.
         patients: A CSV with patient_id (or pseudonym) and split, for splits that are given.
         stratify: A column of --patients within whose values the shares are kept.
     """
 
     split: Annotated[list[str] | None, Parameter(consume_multiple=True)] = None
     seed: int = 0
+    exact: bool | None = None
+    folds: int | None = None
     patients: Path | None = None
     stratify: str | None = None
 

@@ -6,10 +6,11 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any, Unpack
 
-from ctpatch.errors import ConfigError, SliceError, UsageError
+from ctpatch.errors import SliceError, UsageError
 from ctpatch.events import Notice
 from ctpatch.files.atomic import given_path
 from ctpatch.format.prepared_meta import NoteInfo
+from ctpatch.prepare.dividing import divide, shares_and_table
 from ctpatch.prepare.doubts import doubt_messages, refuse_doubts
 from ctpatch.prepare.geometry import Geometry
 from ctpatch.prepare.inputs import find, nothing_found, refuse_faults
@@ -26,7 +27,7 @@ from ctpatch.prepare.options import (
 from ctpatch.prepare.pairs import repeated_places
 from ctpatch.prepare.part import ArraySource
 from ctpatch.prepare.pipeline import PrepareResult, PrepareWork
-from ctpatch.prepare.planning import PreparePlan, fitting_rows, given_splits, listed_as, make_tasks
+from ctpatch.prepare.planning import PreparePlan, fitting_rows, make_tasks
 from ctpatch.prepare.privacy.calling import Calling, written_reason
 from ctpatch.prepare.privacy.key_check import key_doubts
 from ctpatch.prepare.privacy.pseudonyms import Pseudonyms, lies_in, load_key, save_key
@@ -37,7 +38,7 @@ from ctpatch.prepare.readers.dicom import GroupBy as DicomGroup
 from ctpatch.prepare.readers.lodopab import FilterName, Lodopab
 from ctpatch.prepare.readers.nifti import Nifti
 from ctpatch.prepare.readers.volume import GroupBy as VolumeGroup
-from ctpatch.prepare.splits import PatientTable, Shares, assign
+from ctpatch.prepare.splits import Shares
 from ctpatch.prepare.values import STORED, choose_mapping
 from ctpatch.words import MatchBy
 from ctpatch.work.executors.choose import as_executor
@@ -195,10 +196,7 @@ def prepare(
     started = time.perf_counter()
     listener = options.listener
     geometry = Geometry(options.spacing, options.crop)
-    shares = Shares.parse(options.split, options.seed)
-    table = None if options.patients is None else PatientTable.read(options.patients)
-    if options.stratify is not None and table is None:
-        raise ConfigError(f"stratify: {options.stratify!r} is a column of the table of patients, and none is given")
+    shares, table = shares_and_table(options)
     data_root = given_path(options.out).resolve()
     folder = data_root / "prepared" / options.dataset
     _refuse_overlap(arrays, folder)
@@ -216,18 +214,14 @@ def prepare(
         if not rows:
             raise SliceError(nothing_found(arrays, found))
         patients = {row[0].group: pseudonyms.patient(row[0].group) for row in rows}
-        given = given_splits(rows)
-        if given is None or table is not None:
-            splits = assign(patients, shares, table, options.stratify, listed_as(rows, pseudonyms))
-        else:
-            splits = given
+        splits, asked = divide(rows, patients, shares, table, options, pseudonyms)
         used = {raw.series for row in rows for raw in row}
         plan = PreparePlan(
             options.dataset,
             tuple(arrays),
             geometry,
             make_tasks(rows, splits, [name for name, _ in shares.splits], geometry, pseudonyms),
-            _described(arrays, options, match_by, pseudonyms) | how,
+            _described(arrays, options, match_by, shares, pseudonyms) | how,
             [(pseudonyms.file(left.where), array, left.kind, written_reason(left)) for array, left in found.left_out],
             [
                 NoteInfo(kind=note.kind, series=pseudonyms.series(note.series), message=note.message)
@@ -235,8 +229,7 @@ def prepare(
                 if note.series in used
             ],
         )
-        asked = [name for name, share in shares.splits if share > 0]
-        notice_splits(plan, asked if given is None and table is None else [], listener, options.names_shown)
+        notice_splits(plan, asked, listener, options.names_shown)
         calling.tell_notes([note for note in found.notes if note.series in used], rows, listener)
         if len(arrays) == 1 and (repeated := repeated_places([row[0] for row in rows])):
             listener(Notice("repeated-places", repeated))
@@ -301,10 +294,10 @@ def _refuse_overlap(arrays: Sequence[ArraySource], folder: Path) -> None:
 
 
 def _described(
-    arrays: Sequence[ArraySource], options: CommonOptions, match_by: MatchBy, pseudonyms: Pseudonyms
+    arrays: Sequence[ArraySource], options: CommonOptions, match_by: MatchBy, shares: Shares, pseudonyms: Pseudonyms
 ) -> dict[str, Any]:
     """What decides the result, as plain values. Patterns can hold names: their pseudonyms stand here."""
-    return {
+    described = {
         "source": arrays[0].reader.name,
         "arrays": [source.array for source in arrays],
         "series": [None if source.pattern is None else pseudonyms.series(source.pattern) for source in arrays],
@@ -318,3 +311,9 @@ def _described(
         "stratified": options.stratify is not None,
         "key_id": pseudonyms.key_id,
     }
+    # On record where they are asked for alone: sets from before there were such options stay complete.
+    if shares.exact:
+        described["exact"] = True
+    if shares.folds:
+        described |= {"folds": len(shares.splits), "split": []}
+    return described

@@ -26,6 +26,8 @@ class CommonOptions:
         dataset: its name.
         split: shares of the patients, as `train=0.8`.
         seed: chooses the assignment.
+        exact: meet the shares of the patients exactly, to rounding; adding patients can then move others.
+        folds: divide the patients into so many folds of one size, `fold0` and so on, instead of `split`.
         patients: a CSV with `patient_id` and, where splits are given, `split`.
         stratify: a column of that table within whose values the shares are kept.
         crop: pixels cut out of the middle, `(H, W)`.
@@ -49,6 +51,8 @@ class CommonOptions:
     dataset: str
     split: Sequence[str] = DEFAULT_SPLITS
     seed: int = 0
+    exact: bool = False
+    folds: int | None = None
     patients: SourcePath | None = None
     stratify: str | None = None
     crop: tuple[int, int] | None = None
@@ -71,6 +75,8 @@ class CommonKeywords(TypedDict, total=False):
 
     split: Sequence[str]
     seed: int
+    exact: bool
+    folds: int | None
     patients: SourcePath | None
     stratify: str | None
     crop: tuple[int, int] | None
