@@ -60,6 +60,7 @@ bench: $(READY)
 	$(BIN)/python benchmarks/bench_read.py
 	$(BIN)/python benchmarks/bench_audit.py
 	$(BIN)/python benchmarks/bench_engines.py
+	$(BIN)/python benchmarks/bench_windows.py --alone
 
 # What users have today, in an environment of its own; one that does not install is left out, and the tables say so.
 bench-peers:
@@ -70,8 +71,13 @@ bench-peers:
 			|| .venv-peers/bin/python -m pip install --quiet --disable-pip-version-check --no-deps "$$peer" \
 			|| echo "left out: $$peer"; \
 	done
+	.venv-peers/bin/python -m pip install --quiet --disable-pip-version-check torch==2.13.0 \
+		einops h5py matplotlib natsort requests torchmetrics tqdm
+	.venv-peers/bin/python -m pip install --quiet --disable-pip-version-check --no-deps "deepinv>=0.5" \
+		|| echo "left out: deepinv"
 	.venv-peers/bin/python benchmarks/bench_peers.py
 	.venv-peers/bin/python benchmarks/bench_predict.py
+	.venv-peers/bin/python benchmarks/bench_windows.py
 
 clean:
 	rm -rf $(VENV) $(LOWEST) .venv-peers build dist ctpatch-demo

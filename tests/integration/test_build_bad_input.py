@@ -14,6 +14,7 @@ import pytest
 
 import ctpatch
 from ctpatch.errors import ConfigError, NpyError, RangeError, SourceManifestError, UsageError
+from ctpatch.events import WorkStarted
 from helpers import (
     LAYOUTS,
     SMALL,
@@ -90,6 +91,25 @@ def test_skip_where_every_slice_is_bad(prepared: Prepared, layout: Any) -> None:
     assert (result.meta.num_patches, result.meta.coverage) == (0, 0.0)
     assert len(ctpatch.open(prepared.out)) == 0
     assert ctpatch.verify(prepared.out, deep=True).ok
+
+
+@pytest.mark.parametrize("pad_mode", ["none", "edge"])
+def test_a_slice_that_is_cut_short_after_the_plan_leaves_the_others_as_they_are(
+    prepared: Prepared, pad_mode: Any
+) -> None:
+    def listener(event: object) -> None:
+        if isinstance(event, WorkStarted):
+            prepared.file(1).write_bytes(prepared.file(1).read_bytes()[:-1])
+
+    config = ctpatch.PatchConfig(patch_size=16, stride=8, pad_mode=pad_mode)
+    result = build_one(prepared, config, layout="shards", on_error="skip", listener=listener)
+    assert (result.meta.num_slices, result.meta.num_skipped) == (2, 1)
+    assert "is cut short" in result.skipped[0]
+    ps = ctpatch.open(prepared.out)
+    wanted = [ctpatch.extract_patches_2d(prepared.images["image"][number], config)[0] for number in (0, 2)]
+    assert_bits(ps.read(range(len(ps))), np.concatenate(wanted))
+    means = ps.manifest["mean"].to_numpy()
+    np.testing.assert_allclose(means, np.concatenate(wanted).mean((1, 2), dtype=np.float64), rtol=1e-12)
 
 
 def test_a_repaired_slice_that_was_skipped_is_noticed(prepared: Prepared) -> None:

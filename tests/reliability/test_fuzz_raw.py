@@ -185,6 +185,23 @@ def one_of(root: Path, said: str, data: Path, count: Count, prepare: Callable[..
 
 @pytest.mark.parametrize("syntax", ["native", "rle"])
 @pytest.mark.filterwarnings("ignore")
+def test_frames(tmp_path: Path, data: Path, count: Count, syntax: str) -> None:
+    pytest.importorskip("pydicom", reason="pydicom is not installed")
+    from dicom_files import RLE
+    from dicom_frames import frames_dataset, save, volume
+
+    dataset = frames_dataset(*volume(3))
+    if syntax == "rle":
+        dataset.compress(RLE)
+    save(dataset, tmp_path / "raw/a/frames")
+    dataset.PatientID = "bob"
+    save(dataset, tmp_path / "raw/b/frames")
+    save(dataset, tmp_path / "raw/b/copy")
+    one_of(tmp_path / "raw", f"frames {syntax}", data, count, ctpatch.prepare_dicom, split=["train=1"])
+
+
+@pytest.mark.parametrize("syntax", ["native", "rle"])
+@pytest.mark.filterwarnings("ignore")
 def test_dicom(tmp_path: Path, data: Path, count: Count, syntax: str) -> None:
     pydicom = pytest.importorskip("pydicom", reason="pydicom is not installed")
     from dicom_files import RLE, write_series

@@ -235,6 +235,46 @@ def test_a_buffer_reads_many_shapes_and_dtypes_one_after_the_other(tmp_path: Pat
         np.testing.assert_array_equal(again, array.astype("<f4"))
 
 
+OTHERS = {
+    "the same kind": saved(PIXELS + 1),
+    "another shape": saved(PIXELS[:2]),
+    "transposed": saved(np.asfortranarray(PIXELS)),
+    "another dtype": saved(PIXELS.astype("<f8")),
+    "a longer header": header_bytes((4, 5), PIXELS.dtype, 3000) + PIXELS.tobytes(),
+}
+DAMAGED = {"cut short": saved(PIXELS)[:-1], "trailing bytes": saved(PIXELS) + b"x", "no .npy": b"x" * 300, "empty": b""}
+
+
+@pytest.mark.parametrize("kind", OTHERS)
+def test_a_file_is_read_into_given_memory_whatever_was_read_before(tmp_path: Path, kind: str) -> None:
+    buffer, out = SliceBuffer(), np.empty(PIXELS.shape, np.float32)
+    for content in (saved(PIXELS), OTHERS[kind], saved(PIXELS)):
+        path = slice_file(tmp_path, content)
+        image, on_disk = buffer.read(str(path), "x", out=out)
+        wanted = np.load(path)
+        assert (image is out) is (wanted.shape == out.shape)
+        assert image.dtype == np.float32
+        assert on_disk == wanted.dtype
+        np.testing.assert_array_equal(image, wanted)
+
+
+@pytest.mark.parametrize("kind", DAMAGED)
+def test_what_was_read_before_excuses_no_damage(tmp_path: Path, kind: str) -> None:
+    buffer, out = SliceBuffer(), np.empty(PIXELS.shape, np.float32)
+    for _ in range(2):
+        buffer.read(str(slice_file(tmp_path, saved(PIXELS))), "x", out=out)
+    path = slice_file(tmp_path, DAMAGED[kind])
+    assert refusal(NpyError, lambda: buffer.read(str(path), "train/slice.npy", out=out)) == refused(path)
+
+
+def test_whole_numbers_that_came_before_do_not_let_them_pass(tmp_path: Path) -> None:
+    buffer, out = SliceBuffer(), np.empty(PIXELS.shape, np.uint8)
+    path = slice_file(tmp_path, saved(PIXELS.astype(np.uint8)))
+    buffer.read(str(path), "x", integers_allowed=True, out=out)
+    with pytest.raises(NpyError, match="has dtype uint8"):
+        buffer.read(str(path), "x", out=out)
+
+
 def test_version_2_is_read(tmp_path: Path) -> None:
     stream = io.BytesIO()
     npy_format.write_array(stream, PIXELS, version=(2, 0))

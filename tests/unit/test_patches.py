@@ -73,6 +73,9 @@ def test_padding_is_numpys_at_the_bottom_and_right(mode: PadMode, numpy_mode: An
     np.testing.assert_array_equal(padded, np.pad(image, ((0, shape[0] - 5), (0, shape[1] - 6)), mode=numpy_mode))
     np.testing.assert_array_equal(padded[:5, :6], image)
     assert (padded is image) is (shape == (5, 6))
+    stack = np.stack([image, image[::-1]])
+    one_by_one = np.stack([pad_slice(each, shape, mode) for each in stack])
+    np.testing.assert_array_equal(pad_slice(stack, shape, mode), one_by_one)
 
 
 @pytest.mark.parametrize("shape", [(100, 512), (512, 100), (127, 127)])

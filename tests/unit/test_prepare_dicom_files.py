@@ -12,7 +12,7 @@ import pytest
 
 from ctpatch.errors import SliceError
 from ctpatch.prepare.readers.base import Scan, SeriesNote
-from ctpatch.prepare.readers.dicom import header as dicom_file
+from ctpatch.prepare.readers.dicom import file as dicom_file
 from ctpatch.prepare.readers.dicom.pixels import _unpacked_bytes
 from ctpatch.prepare.readers.dicom.reader import DicomReader
 from ctpatch.prepare.readers.dicom.series import upright_turn
@@ -242,7 +242,7 @@ def test_one_id_for_many_studies_is_pointed_out(tmp_path: Path) -> None:
     ("tags", "kind", "fault"),
     [
         ({"SOPClassUID": "1.2.840.10008.5.1.4.1.1.4"}, "mr-image-storage", False),
-        ({"SOPClassUID": "1.2.840.10008.5.1.4.1.1.2.1"}, "enhanced-ct-image-storage", False),
+        ({"SOPClassUID": "1.2.840.10008.5.1.4.1.1.2.1"}, "multi-frame", True),
         ({"SOPClassUID": "1.2.3.4.5"}, "unknown-storage", False),
         ({"ImageType": ["ORIGINAL", "PRIMARY", "LOCALIZER"]}, "localizer", False),
         ({"RescaleType": "PCT"}, "not-hu", False),

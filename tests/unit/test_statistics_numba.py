@@ -18,7 +18,7 @@ from hypothesis import strategies as st
 from numpy.typing import NDArray
 
 from ctpatch.core.statistics import api, cells
-from ctpatch.core.statistics.api import SliceStatistics, use_compiled, window_statistics
+from ctpatch.core.statistics.api import SliceStatistics, slices_statistics, use_compiled, window_statistics
 
 FIELDS = ("min", "max", "mean", "std", "air_fraction")
 needs_numba = pytest.mark.skipif(find_spec("numba") is None, reason="numba (ctpatch[fast]) is not installed")
@@ -175,6 +175,18 @@ def test_other_arrays_are_left_to_numpy(tmp_path: Path) -> None:
         check(image, [0, 7], [1, 20], (15, 20), 0.1)
 
 
+@pytest.mark.parametrize("compiled", [False, pytest.param(True, marks=needs_numba)])
+def test_a_stack_is_its_slices_one_by_one(compiled: bool) -> None:
+    images = np.random.default_rng(6).normal(size=(6, 30, 40)).astype(np.float32)
+    images[1] = 0.3  # windows of one value, and of nearly one value
+    images[2, :20] = 1 + 1e-7 * np.arange(40)
+    images[3, 29, 39], images[4, 0, 0] = np.nan, -np.inf
+    for rows, cols in (([0, 5, 15], [0, 1, 25]), ([], []), ([3], [2])):
+        assert use_compiled(compiled) is compiled
+        alone = [as_bytes(window_statistics(image, rows, cols, (15, 15), 0.1)) for image in images]
+        assert [as_bytes(each) for each in slices_statistics(images, rows, cols, (15, 15), 0.1)] == alone
+
+
 @needs_numba
 def test_threads() -> None:
     images = np.random.default_rng(4).random((4, 200, 200), dtype=np.float32)
@@ -209,7 +221,7 @@ def test_begins_by_itself_when_it_pays(monkeypatch: pytest.MonkeyPatch) -> None:
 
     monkeypatch.setattr(numba_engine, "load", lambda: counted)
     monkeypatch.setattr(api, "_compiled", api._Compiled())
-    monkeypatch.setattr(api, "_CALLS_IN_NUMPY", 3)
+    monkeypatch.setattr(api, "_SLICES_IN_NUMPY", 3)
     image = np.random.default_rng(5).random((20, 20), dtype=np.float32)
     results = [as_bytes(window_statistics(image, [0, 5], [0, 5], (10, 10), 0.5)) for _ in range(5)]
     assert len(calls) == 2

@@ -214,6 +214,10 @@ def main(arguments: list[str] | None = None) -> int:
         sys.stdout.flush()  # at the end of the process nothing could be done about a reader that is gone
         return int(result) if isinstance(result, int) else EXIT_DONE
     except CycloptsError:
+        from ctpatch.cli.prepare import option_of_others  # noqa: PLC0415
+
+        if said := option_of_others(tokens):
+            sys.stderr.write(f"{said}\n")
         return EXIT_USAGE
     except CtPatchError as error:
         return _report(error, as_json="--json" in tokens)

@@ -21,7 +21,7 @@ from ctpatch.cli.options import (
     result_json,
 )
 from ctpatch.errors import EXIT_DATA, EXIT_DONE
-from ctpatch.prepare.readers import READERS, raw_format
+from ctpatch.prepare.readers import READERS, formats_with, raw_format
 from ctpatch.prepare.readers.base import RawFormat
 
 if TYPE_CHECKING:
@@ -98,6 +98,19 @@ def _spread(group: type[Any]) -> Parameter:
 
 for _name in READERS:
     _add_command(_name)
+
+
+def option_of_others(tokens: list[str]) -> str:
+    """What to say of the first option in a command line that only other raw formats have; blank where there is none."""
+    if tokens[:1] != ["prepare"] or tokens[1:2] == [] or tokens[1] not in READERS:
+        return ""
+    for token in tokens:
+        option = token.partition("=")[0]
+        having = formats_with(option[2:].replace("-", "_")) if option.startswith("--") else []
+        if having and tokens[1] not in having:
+            commands = " and ".join(f"ctpatch prepare {name}" for name in having)
+            return f"{option} is an option of {commands} alone; leave it out for {tokens[1]}"
+    return ""
 
 
 def summary(result: "PrepareResult") -> str:

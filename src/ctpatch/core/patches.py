@@ -15,15 +15,16 @@ _NUMPY_PAD_MODE: dict[PadMode, Any] = {"zero": "constant", "edge": "edge", "refl
 
 
 def pad_slice(image: NDArray[Any], padded_shape: tuple[int, int], pad_mode: PadMode) -> NDArray[Any]:
-    """The slice with pixels added at its bottom and right; the slice itself where none are missing.
+    """A slice, or each of a stack `(N, H, W)`, with pixels added at bottom and right; itself where none are missing.
 
     `zero` adds zeros, `edge` repeats the last row and column, `reflect` mirrors without repeating the border
     pixel (as `numpy.pad` does, over and over where a slice is smaller than what is added).
     """
-    if image.shape == padded_shape:
+    shape = image.shape[-2:]
+    if shape == padded_shape:
         return image
-    after = [(0, wanted - there) for wanted, there in zip(padded_shape, image.shape, strict=True)]
-    return np.pad(image, after, mode=_NUMPY_PAD_MODE[pad_mode])
+    after = [(0, wanted - there) for wanted, there in zip(padded_shape, shape, strict=True)]
+    return np.pad(image, [*[(0, 0)] * (image.ndim - 2), *after], mode=_NUMPY_PAD_MODE[pad_mode])
 
 
 def window_of(image: NDArray[Any], row: int, col: int, size: tuple[int, int], pad_mode: PadMode) -> NDArray[Any] | None:

@@ -1,22 +1,20 @@
 """From prepared slices to patch sets: which splits, which folders, what has changed since."""
 
-import json
 import os
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 
 from ctpatch.config import BuildConfig, PatchConfig
-from ctpatch.cutting.output import PATCH_SET
-from ctpatch.cutting.plan import SplitPlan, plan_split, tell_notes
+from ctpatch.cutting.output import carried_before
+from ctpatch.cutting.plan import SplitPlan, plan_split
 from ctpatch.cutting.result import BuildResult
-from ctpatch.cutting.work import CutWork, make_set
-from ctpatch.errors import FormatError, UsageError
+from ctpatch.cutting.work import cut_set
+from ctpatch.errors import UsageError
 from ctpatch.events import Listener, Notice, ignore
-from ctpatch.files.atomic import given_path, read_regular
-from ctpatch.format.carried import Kind, kept_columns
+from ctpatch.files.atomic import given_path
+from ctpatch.format.carried import kept_columns
 from ctpatch.format.manifest_columns import array_names
-from ctpatch.format.meta import PATCH_META, STATE_FOLDER, read_meta
 from ctpatch.format.source_manifest import Reading
 from ctpatch.format.splits import SourcePath, as_sources, find_splits
 from ctpatch.words import LayoutName, OnError
@@ -77,13 +75,11 @@ def build(
     """
     options = BuildConfig(layout=layout, workers=workers, on_error=on_error, overwrite=overwrite, strict=strict)
     chosen = as_executor(executor, workers)
-    planned = plan_outputs(source, config, options, out, data_root, arrays, keep_columns)
-    tell_notes((each for each, _ in planned), listener)
+    planned = plan_outputs(source, config, options, out, data_root, arrays, keep_columns, listener)
     for each, _ in planned:
         if hint := each.many_files_hint(layout):
             listener(Notice("many-files", hint))
-    tell_outside(planned, listener)
-    return [make_set(CutWork(each, folder, options), chosen, listener, overwrite=overwrite) for each, folder in planned]
+    return [cut_set(each, folder, options, chosen, listener) for each, folder in planned]
 
 
 def plan_outputs(
@@ -92,8 +88,9 @@ def plan_outputs(
     options: BuildConfig,
     out: str | os.PathLike[str] | None,
     data_root: str | os.PathLike[str] | None,
-    arrays: str | Sequence[str] | None = None,
-    keep_columns: str | Sequence[str] | None = None,
+    arrays: str | Sequence[str] | None,
+    keep_columns: str | Sequence[str] | None,
+    listener: Listener,
 ) -> list[tuple[SplitPlan, Path]]:
     """The plan of each split that is meant, and the folder its set goes to; see `build`."""
     sources = as_sources(source)
@@ -108,45 +105,11 @@ def plan_outputs(
     for each, folder in zip(splits, folders, strict=True):
         if folder.resolve() == each.manifest.parent:
             raise UsageError(f"--out is the folder of the slices of {each.name}; choose another one for the patches")
-    skip, patch_config = options.on_error == "skip", config or PatchConfig()
+    skip, cfg = options.on_error == "skip", config or PatchConfig()
     reading, kept = Reading(arrays=array_names(arrays)), kept_columns(keep_columns)
     planned = []
     for each, folder in zip(splits, folders, strict=True):
         decided = kept is not None or options.overwrite or not each.is_prepared
-        known = kept if decided else _kept_before(folder)
-        plan = plan_split(each, patch_config, skip_faulty=skip, reading=replace(reading, carried=known))
-        planned.append((plan, folder))
+        now = replace(reading, carried=kept if decided else carried_before(folder))
+        planned.append((plan_split(each, cfg, skip_faulty=skip, reading=now, listener=listener), folder))
     return planned
-
-
-def _kept_before(folder: Path) -> dict[str, Kind | None] | None:
-    """No columns where a set keeps none that stands in the folder, or was begun there, perhaps by an earlier version.
-
-    Else None: the manifest decides. A folder that cannot be read, or a link in it, is refused later.
-    """
-    try:
-        return None if read_meta(folder / PATCH_META).carried else {}
-    except (OSError, FormatError):
-        pass
-    if (folder / STATE_FOLDER).is_symlink():
-        return None
-    try:
-        options = json.loads(read_regular(folder / STATE_FOLDER / PATCH_SET.record))["options"]
-        return None if options.get("carried") else {}
-    except (OSError, ValueError, LookupError, TypeError, AttributeError, RecursionError):
-        return None
-
-
-def tell_outside(planned: Sequence[tuple[SplitPlan, Path]], listener: Listener) -> None:
-    """Say which sets will need a data root, since they do not lie in that of their slices."""
-    for plan, folder in planned:
-        root = plan.source.data_root
-        if folder == root or not folder.is_relative_to(root):
-            listener(
-                Notice(
-                    "outside-data-root",
-                    f"{folder.name} lies outside its data root, so ctpatch cannot tell later where its source slices "
-                    f"are: what reads them (layout index, whole slices, predict, verify --deep) needs --data-root "
-                    f"{root}, in Python data_root=",
-                )
-            )

@@ -8,18 +8,20 @@ import math
 from collections.abc import Iterable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import replace
+from itertools import groupby
 from math import prod
 from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
 
+from ctpatch.config import PatchConfig
 from ctpatch.core.grid import Grid, make_grid
 from ctpatch.core.label_counts import LabelCounts, count_labels
 from ctpatch.core.patches import pad_slice
 from ctpatch.core.rounding import ROUNDING_STEPS, is_rounding, rounding_margin, shown_number, without_rounding
 from ctpatch.core.rules import CompiledRules, compile_rules
-from ctpatch.core.statistics.api import WindowStatistics, slice_maps, window_statistics
+from ctpatch.core.statistics.api import WindowStatistics, slice_maps, slices_statistics
 from ctpatch.core.statistics.columns import levels_of, named_statistics
 from ctpatch.cutting.job import Job
 from ctpatch.cutting.plan import Part, SliceTask
@@ -27,7 +29,7 @@ from ctpatch.cutting.receipt import CutReceipt, trusted_receipt
 from ctpatch.cutting.rows import CutSlice, Images, PartRows
 from ctpatch.errors import RangeError, SliceError, SourceChangedError
 from ctpatch.files.atomic import sync_outputs
-from ctpatch.files.digest import array_digest
+from ctpatch.files.digest import array_digests
 from ctpatch.files.npy import SliceBuffer
 from ctpatch.layouts import layout_of
 from ctpatch.layouts.base import PartWriter, WriterOptions
@@ -35,17 +37,11 @@ from ctpatch.layouts.disk import Disk
 
 _STATED_TOLERANCE = 1e-6
 Grids = dict[tuple[int, int], Grid]
+Stacks = tuple[NDArray[Any], ...]
 
 _RUN_SLICES = 8
 _RUN_PIXELS = 2 << 20
 """A run of slices has at most so many, unless one slice alone has more: two runs are in memory."""
-
-
-class Loaded(NamedTuple):
-    """A slice in memory, with the digest of each array."""
-
-    images: Images
-    digests: tuple[str, ...]
 
 
 class ReadSlice(NamedTuple):
@@ -108,28 +104,23 @@ def cut_slices(job: Job, part: Part) -> Iterator[CutSlice]:
         try:
             if isinstance(read, Exception):
                 raise read
-            grid = grids[task.shape]
-            yield cut_slice(job, task, read if isinstance(read, ReadSlice) else _measured(job, read, grid), grid, rules)
+            yield cut_slice(job, task, read, grids[task.shape], rules)
         except SliceError as error:
             if job.on_error == "stop":
                 raise
             yield CutSlice(task=task, reason=error.message)
 
 
-def _read_ahead(job: Job, part: Part, grids: Grids) -> Iterator[tuple[SliceTask, Loaded | ReadSlice | Exception]]:
+def _read_ahead(job: Job, part: Part, grids: Grids) -> Iterator[tuple[SliceTask, ReadSlice | Exception]]:
     """The slices of a part; while a run of them is cut, a thread reads the next run into the other set of buffers.
 
-    Where the cutting thread has pixels to write, the other one measures what it reads, and where it has not come to the
-    end of the run that is wanted, the cutting thread reads the next run meanwhile.
+    Where it has not come to the end of the run that is wanted, the cutting thread reads the next run meanwhile.
     """
-    writes = not layout_of(job.layout).reads_sources
     runs = list(_runs(part.tasks))
-    longest = max(len(run) for run in runs)
-    buffers = [[[SliceBuffer() for _ in job.arrays] for _ in range(longest)] for _ in range(2)]
+    buffers = [[SliceBuffer() for _ in job.arrays] for _ in range(2)]
 
-    def read(number: int) -> list[Loaded | ReadSlice | Exception]:
-        mine = zip(runs[number], buffers[number % 2], strict=False)
-        return [_read_slice(job, task, each, grids if writes else None) for task, each in mine]
+    def read(number: int) -> list[ReadSlice | Exception]:
+        return _read_run(job, runs[number], buffers[number % 2], grids)
 
     with ThreadPoolExecutor(1, "ctpatch-reader") as reader:
         following = reader.submit(read, 0)
@@ -137,72 +128,97 @@ def _read_ahead(job: Job, part: Part, grids: Grids) -> Iterator[tuple[SliceTask,
             here = following
             if number < len(runs):
                 following = reader.submit(read, number)
-                if writes and not here.done() and following.cancel():
+                if not here.done() and following.cancel():
                     following = Future()
                     following.set_result(read(number))
             yield from zip(run, here.result(), strict=True)
 
 
 def _runs(tasks: Sequence[SliceTask]) -> Iterator[list[SliceTask]]:
-    """Slices to read at a time: handing each one over alone would take longer than cutting it."""
-    run: list[SliceTask] = []
-    pixels = 0
-    for task in tasks:
-        more = prod(task.shape) * len(task.paths)
-        if run and (len(run) == _RUN_SLICES or pixels + more > _RUN_PIXELS):
-            yield run
-            run, pixels = [], 0
-        run.append(task)
-        pixels += more
-    yield run
+    """Slices of one shape to read at a time.
+
+    Handing each one over alone would take longer than cutting it; and threads of Python hinder each other the less, the
+    more each does in a single call.
+    """
+    for _, several in groupby(tasks, lambda task: (task.shape, len(task.paths))):
+        alike = list(several)
+        length = _run_length(alike[0])
+        yield from (alike[start : start + length] for start in range(0, len(alike), length))
 
 
-def _read_slice(
-    job: Job, task: SliceTask, buffers: list[SliceBuffer], grids: Grids | None
-) -> Loaded | ReadSlice | Exception:
-    """Read a slice, and measure it where `grids` are given; what is wrong with it is raised when it is its turn."""
+def _run_length(task: SliceTask) -> int:
+    """How many slices like this one are read at a time."""
+    return max(1, min(_RUN_SLICES, _RUN_PIXELS // max(1, prod(task.shape) * len(task.paths))))
+
+
+def _read_run(
+    job: Job, run: Sequence[SliceTask], buffers: Sequence[SliceBuffer], grids: Grids
+) -> list[ReadSlice | Exception]:
+    """Read and measure slices; what is wrong with one is raised when it is its turn."""
     try:
-        images = _read_images(job, task, buffers)
-        loaded = Loaded(images, tuple(map(array_digest, images)))
-        return loaded if grids is None else _measured(job, loaded, grids[task.shape])
-    except Exception as error:  # noqa: BLE001 - raised when it is this slice's turn
-        return error
+        shape = (_run_length(run[0]), *run[0].shape)
+        stacks = tuple(
+            buffer.memory(shape, np.dtype(info.dtype), "stack")
+            for buffer, info in zip(buffers, job.arrays.values(), strict=True)
+        )
+        faults: dict[int, Exception] = {}
+        for place, task in enumerate(run):
+            try:
+                # Those that can be used lie without a gap.
+                _read_images(job, task, buffers, tuple(stack[place - len(faults)] for stack in stacks))
+            except Exception as error:  # noqa: BLE001 - raised when it is this slice's turn
+                faults[place] = error
+        read = tuple(stack[: len(run) - len(faults)] for stack in stacks)
+        measured = iter(_measured(job, read, grids[run[0].shape]) if len(read[0]) else ())
+        return [faults[place] if place in faults else next(measured) for place in range(len(run))]
+    except Exception as error:  # noqa: BLE001 - memory ran out
+        return [error] * len(run)
 
 
-def _measured(job: Job, loaded: Loaded, grid: Grid) -> ReadSlice:
-    """Pass over the pixels of a slice once."""
-    images, digests = loaded
+def _measured(job: Job, stacks: Stacks, grid: Grid) -> list[ReadSlice]:
+    """Pass over the pixels of slices of one shape once; `stacks` has them `(N, H, W)`, for each array."""
     config = job.config
-    padded = tuple(pad_slice(image, grid.padded_shape, config.pad_mode) for image in images)
+    padded = tuple(pad_slice(stack, grid.padded_shape, config.pad_mode) for stack in stacks)
     judged = list(job.arrays).index(config.rules_on)
-    # Added pixels count as those that they repeat, and zeros as air.
-    maps = {
-        name: pad_slice(found, grid.padded_shape, config.pad_mode)
-        for name, found in slice_maps(named_statistics(config), images[judged], levels_of(config)).items()
-    }
-    measured = window_statistics(
+    digests = zip(*map(array_digests, stacks), strict=True)
+    maps = _maps(config, stacks[judged], grid)
+    measured = slices_statistics(
         padded[judged], grid.row_starts, grid.col_starts, grid.patch_size, config.air_level, maps
     )
-    bounds = [
-        (measured.slice_min, measured.slice_max) if place == judged and not grid.pads else _bounds(image)
-        for place, image in enumerate(images)
-    ]
-    return ReadSlice(images, padded, digests, bounds, measured.windows)
+    slices = []
+    for place, (found, each) in enumerate(zip(measured, digests, strict=True)):
+        images = tuple(stack[place] for stack in stacks)
+        bounds = [
+            (found.slice_min, found.slice_max) if array == judged and not grid.pads else _bounds(image)
+            for array, image in enumerate(images)
+        ]
+        slices.append(ReadSlice(images, tuple(stack[place] for stack in padded), each, bounds, found.windows))
+    return slices
 
 
-def _read_images(job: Job, task: SliceTask, buffers: list[SliceBuffer]) -> Images:
+def _maps(config: PatchConfig, stack: NDArray[Any], grid: Grid) -> dict[str, NDArray[np.bool_]]:
+    """The maps of which statistics of this set are shares, each `(N, H, W)`."""
+    names = named_statistics(config)
+    if not names:
+        return {}
+    each = [slice_maps(names, image, levels_of(config)) for image in stack]
+    # Added pixels count as those that they repeat, and zeros as air.
+    return {
+        name: pad_slice(np.stack([maps[name] for maps in each]), grid.padded_shape, config.pad_mode) for name in each[0]
+    }
+
+
+def _read_images(job: Job, task: SliceTask, buffers: Sequence[SliceBuffer], images: Images) -> None:
+    """Read a slice into `images`."""
     if task.problem is not None:
         raise SliceError(task.problem)
-    images = []
-    for (array, info), path, buffer in zip(job.arrays.items(), task.paths, buffers, strict=True):
-        image, _dtype = buffer.read(f"{job.data_root}/{path}", path, integers_allowed=array != "image")
-        if image.shape != task.shape or image.dtype != np.dtype(info.dtype):
+    for (array, info), path, buffer, out in zip(job.arrays.items(), task.paths, buffers, images, strict=True):
+        image, _dtype = buffer.read(f"{job.data_root}/{path}", path, integers_allowed=array != "image", out=out)
+        if image is not out:
             raise SourceChangedError(
                 f"{path} has shape {image.shape} and dtype {image.dtype}, when the build was planned it was "
                 f"{task.shape} and {info.dtype}; do not change sources while they are cut; run the command again"
             )
-        images.append(image)
-    return tuple(images)
 
 
 def _bounds(image: NDArray[Any]) -> tuple[float, float]:
@@ -224,10 +240,10 @@ def cut_slice(job: Job, task: SliceTask, read: ReadSlice, grid: Grid, rules: Com
             _refuse_infinite(image, path, bounds, array)
     if outside is not None:
         clipped = tuple(
-            image if info.labels else without_rounding(image, config.value_range)
+            (image if info.labels else without_rounding(image, config.value_range))[None]
             for info, image in zip(job.arrays.values(), read.images, strict=True)
         )
-        again = _measured(job, Loaded(clipped, tuple(map(array_digest, clipped))), grid)
+        (again,) = _measured(job, clipped, grid)
         return replace(cut_slice(job, task, again, grid, rules), clipped=outside)
     # Most sets are built without rules, and then nobody looks at the columns.
     hits = (

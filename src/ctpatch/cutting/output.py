@@ -1,12 +1,15 @@
 """What a patch set's folder holds: how its files are called, and which of them a finished set lists."""
 
+import json
 import re
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
 from ctpatch.errors import FormatError, OutputConflictError
+from ctpatch.files.atomic import read_regular
 from ctpatch.files.paths import not_plain
+from ctpatch.format.carried import Kind
 from ctpatch.format.columns import path_column
 from ctpatch.format.meta import PATCH_META, STATE_FOLDER, PatchMeta, read_meta
 from ctpatch.format.tables import PATCH_MANIFEST, TABLES, read_table, schema_of
@@ -61,3 +64,21 @@ class PatchSetFiles(Product[PatchMeta]):
 
 
 PATCH_SET = PatchSetFiles()
+
+
+def carried_before(folder: Path) -> dict[str, Kind | None] | None:
+    """No columns where a set keeps none that stands in the folder, or was begun there, perhaps by an earlier version.
+
+    Else None: the manifest decides. A folder that cannot be read, or a link in it, is refused later.
+    """
+    try:
+        return None if read_meta(folder / PATCH_META).carried else {}
+    except (OSError, FormatError):
+        pass
+    if (folder / STATE_FOLDER).is_symlink():
+        return None
+    try:
+        options = json.loads(read_regular(folder / STATE_FOLDER / PATCH_SET.record))["options"]
+        return None if options.get("carried") else {}
+    except (OSError, ValueError, LookupError, TypeError, AttributeError, RecursionError):
+        return None

@@ -1,6 +1,6 @@
 """What a build would do: slices, windows, bytes, names, coverage, and the parts it is done in."""
 
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
 from itertools import islice
@@ -332,20 +332,16 @@ def plan(
     """
     splits, cfg = find_splits(as_sources(source), data_root), config or PatchConfig()
     reading = Reading(arrays=array_names(arrays), carried=kept_columns(keep_columns))
-    plans = [plan_split(split, cfg, skip_faulty=skip_faulty, reading=reading) for split in splits]
-    tell_notes(plans, listener)
-    return plans
-
-
-def tell_notes(plans: Iterable[SplitPlan], listener: Listener) -> None:
-    """Tell what a user should know of the plans' manifests."""
-    for each in plans:
-        for note in each.notes:
-            listener(Notice("manifest", note))
+    return [plan_split(split, cfg, skip_faulty=skip_faulty, reading=reading, listener=listener) for split in splits]
 
 
 def plan_split(
-    source: SplitSource, cfg: PatchConfig, *, skip_faulty: bool = False, reading: Reading = AS_WRITTEN
+    source: SplitSource,
+    cfg: PatchConfig,
+    *,
+    skip_faulty: bool = False,
+    reading: Reading = AS_WRITTEN,
+    listener: Listener = ignore,
 ) -> SplitPlan:
     """The plan of one split; see `plan`. `reading` has what was asked for, or is on record, of its manifest."""
     compile_rules(cfg.drop)
@@ -365,6 +361,8 @@ def plan_split(
         return slices
 
     table = read_source_manifest(source, look, reading)
+    for note in table.notes:
+        listener(Notice("manifest", note))
     slices = table.frame
     arrays = array_infos(table, slices, source)
     slices = slices.drop(f"{array}_dtype" for array in table.arrays[1:])

@@ -1,8 +1,9 @@
 """The rows that a part contributes to the tables, collected while its slices are cut."""
 
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
+from itertools import compress
 from math import prod
 from typing import Any
 
@@ -27,8 +28,9 @@ from ctpatch.format.tables import (
     SLICE_MANIFEST,
     STATUS_OK,
     STATUS_SKIPPED,
-    patch_ids,
     rows_to_csv,
+    slice_id,
+    window_id,
 )
 from ctpatch.layouts.base import Addresses, SliceToWrite
 
@@ -178,21 +180,19 @@ class PartRows:
         schema = self.job.schema(table)
         if not which.any():
             return pl.DataFrame(schema=schema)
-        tasks, counts = [piece.task for piece in self._slices], [len(piece.grid) for piece in self._slices]
-        places = np.repeat(np.arange(len(tasks)), counts)[which]
+        counts = [len(piece.grid) for piece in self._slices]
+        places = np.repeat(np.arange(len(counts)), counts)[which]
+        names = [piece.task.name for piece in self._slices]
         columns: dict[str, Any] = {
-            "slice_index": np.array([task.slice_index for task in tasks], np.int64)[places],
-            "src_path": [tasks[place].name for place in places.tolist()],
+            "patch_id": list(compress(self._patch_ids(), which.tolist())),
+            "slice_index": np.array([piece.task.slice_index for piece in self._slices], np.int64)[places],
+            "src_path": [names[place] for place in places.tolist()],
         }
         for axis, name in enumerate(("row", "col")):
             columns[name] = np.concatenate([piece.grid.origins()[axis] for piece in self._slices])[which]
         statistics = [piece.statistics for piece in self._slices if piece.reason is None]
         for name in statistics[0]:
             columns[name] = np.concatenate([each[name] for each in statistics])[which]
-        parts = ("slice_index", "row", "col")
-        named = patch_ids(self.job.split, *map(pl.col, parts)).alias("patch_id")
-        # One after the other: for the rows of a part, sharing columns out to threads takes longer than making them.
-        columns["patch_id"] = pl.DataFrame({name: columns[name] for name in parts}).select_seq(named).to_series()
         columns |= more
         constants = {"dtype": self.job.arrays["image"].dtype}
         return pl.DataFrame(
@@ -203,6 +203,14 @@ class PartRows:
                 for name, kind in schema.items()
             ]
         )
+
+    def _patch_ids(self) -> Iterator[str]:
+        """The ids of all windows."""
+        grids = {piece.grid for piece in self._slices}
+        ends = {grid: [window_id(row, col) for row, col in grid] for grid in grids}
+        for piece in self._slices:
+            start = slice_id(self.job.split, piece.task.slice_index)
+            yield from (start + end for end in ends[piece.grid])
 
     def _slice_rows(self) -> pl.DataFrame:
         arrays, pieces = tuple(self.job.arrays), self._slices

@@ -12,12 +12,12 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from ctpatch.config import LATER_OPTIONS, BuildConfig, PatchConfig
-from ctpatch.cutting.api import plan_outputs, tell_outside
+from ctpatch.cutting.api import plan_outputs
 from ctpatch.cutting.output import PATCH_SET
-from ctpatch.cutting.plan import SplitPlan, plan_split, tell_notes
+from ctpatch.cutting.plan import SplitPlan, plan_split
 from ctpatch.cutting.receipt import CutReceipt, counts_labels
 from ctpatch.cutting.result import BuildResult, Totals, result_of
-from ctpatch.cutting.work import CutWork
+from ctpatch.cutting.work import CutWork, tell_outside
 from ctpatch.errors import ConfigError, IncompleteError, OutputConflictError, SourceChangedError, UsageError
 from ctpatch.events import Listener, ignore
 from ctpatch.files.atomic import given_path
@@ -110,9 +110,7 @@ def build_share(
     which = share if isinstance(share, Share) else Share.parse(share)
     options = BuildConfig(layout=layout, workers=workers, on_error=on_error, strict=strict)
     chosen = as_executor(executor, workers)
-    planned = plan_outputs(source, config, options, out, data_root, arrays, keep_columns)
-    tell_notes((each for each, _ in planned), listener)
-    tell_outside(planned, listener)
+    planned = plan_outputs(source, config, options, out, data_root, arrays, keep_columns, listener)
     return [_build_share(plan, folder, which, options, chosen, listener) for plan, folder in planned]
 
 
@@ -120,6 +118,7 @@ def _build_share(
     plan: SplitPlan, folder: Path, share: Share, options: BuildConfig, executor: Executor, listener: Listener
 ) -> ShareResult:
     started = time.perf_counter()
+    tell_outside(plan, folder, listener)
     work = CutWork(plan, folder, options)
     output = WorkFolder(folder, PATCH_SET, listener)
     totals = Totals()

@@ -149,6 +149,27 @@ class CutWork(Work[Part, Any, CutReceipt, PatchMeta]):
         return [self.plan.source.manifest] if self.from_sources else []
 
 
+def cut_set(plan: SplitPlan, folder: Path, options: BuildConfig, executor: Executor, listener: Listener) -> BuildResult:
+    """Cut the set of a plan in its folder, or resume it, or find that it is there."""
+    work = CutWork(plan, folder, options)
+    tell_outside(plan, folder, listener)
+    return make_set(work, executor, listener, overwrite=options.overwrite)
+
+
+def tell_outside(plan: SplitPlan, folder: Path, listener: Listener) -> None:
+    """Say that a set will need a data root, where it does not lie in that of its slices."""
+    root = plan.source.data_root
+    if folder == root or not folder.is_relative_to(root):
+        listener(
+            Notice(
+                "outside-data-root",
+                f"{folder.name} lies outside its data root, so ctpatch cannot tell later where its source slices "
+                f"are: what reads them (layout index, whole slices, predict, verify --deep) needs --data-root "
+                f"{root}, in Python data_root=",
+            )
+        )
+
+
 def make_set(work: CutWork, executor: Executor, listener: Listener, *, overwrite: bool = False) -> BuildResult:
     """Make a set in its folder, or resume it, or find that it is there."""
     started = time.perf_counter()

@@ -15,10 +15,10 @@ from ctpatch.files.atomic import given_path
 from ctpatch.files.npy import SliceBuffer, slice_header
 from ctpatch.files.paths import Root
 from ctpatch.format.columns import source_column
-from ctpatch.format.csv_text import open_csv
+from ctpatch.format.csv_text import column_names, open_csv
 from ctpatch.format.hu_scale import HuScale
 from ctpatch.format.ids import without_blanks
-from ctpatch.format.manifest_columns import IMAGE_COLUMNS, column_names
+from ctpatch.format.manifest_columns import IMAGE_COLUMNS
 from ctpatch.format.meta import MANIFEST_DIR, PATCH_META, STATE_FOLDER
 from ctpatch.format.slice_headers import is_labels
 from ctpatch.format.source_manifest import Reading, SourceTable, read_source_manifest
@@ -214,7 +214,7 @@ def _read(source: SplitSource, reading: Reading) -> SourceTable:
     try:
         written = open_csv(source.manifest, source.manifest_path, IMAGE_COLUMNS)
         names = pl.scan_csv(written.place, infer_schema=False, glob=False, separator=written.separator)
-        there = set(column_names(names.collect_schema().names()).values())
+        there = set(column_names(names.collect_schema().names(), IMAGE_COLUMNS).values())
     except (OSError, pl.exceptions.PolarsError, UnicodeDecodeError):
         there = set()  # what reads all of it says what is wrong
     carried = dict.fromkeys(each for each in ORIGINS if each in there)

@@ -214,26 +214,52 @@ class SliceBuffer:
 
     def __init__(self) -> None:
         self._buffers: dict[tuple[tuple[int, ...], str], NDArray[Any]] = {}
+        self._usual: tuple[bytes, NpyHeader] | None = None
+        self._head, self._beyond = bytearray(), bytearray(1)
 
-    def read(self, path: str, name: str, *, integers_allowed: bool = False) -> tuple[NDArray[Any], np.dtype[Any]]:
+    def read(
+        self, path: str, name: str, *, integers_allowed: bool = False, out: NDArray[Any] | None = None
+    ) -> tuple[NDArray[Any], np.dtype[Any]]:
         """Read one source slice, checked as `slice_header` does, and the dtype it has on disk.
 
-        It is `(H, W)`, C order, native byte order, float32 (or its own dtype where it holds whole numbers).
+        It is `(H, W)`, C order, native byte order, float32 (or its own dtype where it holds whole numbers). It is read
+        to `out` where that is such an array of its shape.
         """
+        if out is not None and self._usual is not None and self._read_as_usual(path, out, *self._usual):
+            check_slice_header(self._usual[1], name, integers_allowed=integers_allowed)
+            return out, self._usual[1].dtype
         with _open_slice(path, name, integers_allowed=integers_allowed) as (fd, header):
-            raw = self._buffer(header.shape[::-1] if header.fortran_order else header.shape, header.dtype, "raw")
+            keeps_dtype = integers_allowed and header.dtype.kind != "f"
+            wanted = header.dtype.newbyteorder("=") if keeps_dtype else np.dtype(np.float32)
+            if out is None or out.shape != header.shape or out.dtype != wanted:
+                out = self.memory(header.shape, wanted, "given")
+            plain = header.dtype == wanted and not header.fortran_order
+            if plain and READS_VECTORS:
+                self._usual, self._head = (os.pread(fd, header.offset, 0), header), bytearray(header.offset)
+            on_disk = header.shape[::-1] if header.fortran_order else header.shape
+            raw = out if plain else self.memory(on_disk, header.dtype, "raw")
             read_exactly(fd, memoryview(raw.data).cast("B"), header.offset, name)
-        array = raw.T if header.fortran_order else raw
-        keeps_dtype = integers_allowed and array.dtype.kind != "f"
-        wanted = array.dtype.newbyteorder("=") if keeps_dtype else np.dtype(np.float32)
-        if array.dtype == wanted and array.flags.c_contiguous:
-            return array, header.dtype
-        out = self._buffer(array.shape, wanted, "converted")
-        with np.errstate(over="ignore", invalid="ignore"):
-            np.copyto(out, array, casting="same_kind")
+        if not plain:
+            with np.errstate(over="ignore", invalid="ignore"):
+                np.copyto(out, raw.T if header.fortran_order else raw, casting="same_kind")
         return out, header.dtype
 
-    def _buffer(self, shape: tuple[int, ...], dtype: np.dtype[Any], use: str) -> NDArray[Any]:
+    def _read_as_usual(self, path: str, out: NDArray[Any], prefix: bytes, header: NpyHeader) -> bool:
+        """Read a file that is as the one before, but for its pixels, in a single call; False where it is not."""
+        if out.shape != header.shape or out.dtype != header.dtype:
+            return False
+        try:
+            fd = open_npy(path)
+            try:
+                there = os.readv(fd, [self._head, out.data, self._beyond])
+            finally:
+                os.close(fd)
+        except OSError:
+            return False  # what is wrong shows when it is read step by step
+        return there == len(prefix) + out.nbytes and self._head == prefix
+
+    def memory(self, shape: tuple[int, ...], dtype: np.dtype[Any], use: str) -> NDArray[Any]:
+        """An array that is given again to who asks for the same."""
         key = (shape, dtype.str + use)
         if key not in self._buffers:
             if len(self._buffers) >= _MAX_BUFFERS:

@@ -7,9 +7,11 @@ import csv
 import io
 import os
 import re
-from collections.abc import Collection
+from collections.abc import Collection, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+
+import polars as pl
 
 from ctpatch.errors import SourceManifestError
 
@@ -82,6 +84,55 @@ def open_csv(path: Path, name: str, wanted: Collection[str]) -> CsvText:
         ) from None
     text = text.removeprefix("\ufeff").replace("\r\n", "\n").replace("\r", "\n")
     return CsvText(io.BytesIO(text.encode("utf-8", "surrogatepass")), _separator(text[:_HEAD_BYTES], name, wanted))
+
+
+def csv_rows(path: Path, name: str, wanted: Collection[str], rows: int) -> Iterator[pl.DataFrame]:
+    """The rows of a CSV as texts, `rows` at a time, so that memory does not grow with the file.
+
+    See `open_csv` for the other arguments, and `column_names` for how columns are called.
+
+    Raises:
+        SourceManifestError: it cannot be read, is empty, is no such CSV, or has a column twice.
+    """
+    empty = SourceManifestError(f"{name} is empty; wanted a header with 'path' and a row for each slice")
+    separator = "','"
+    try:
+        written = open_csv(path, name, wanted)
+        separator = written.separator_name
+        table = pl.scan_csv(written.place, infer_schema=False, glob=False, separator=written.separator)
+        columns = table.collect_schema().names()
+        if not any(column.strip() for column in columns):
+            raise empty
+        twice = [column for column in columns if "_duplicated_" in column]
+        if twice:
+            raise SourceManifestError(
+                f"{name} has two columns {twice[0].partition('_duplicated_')[0]!r}; each column is there once"
+            )
+        table = table.rename(column_names(columns, wanted))
+        yield from table.collect_batches(chunk_size=rows, maintain_order=True, lazy=True)
+    except OSError as error:
+        raise SourceManifestError(f"{name} cannot be read: {error.strerror}") from None
+    except pl.exceptions.NoDataError:
+        raise empty from None
+    except (pl.exceptions.PolarsError, UnicodeDecodeError) as error:
+        reason = str(error).splitlines()[0][:200]
+        raise SourceManifestError(
+            f"{name} is not a CSV in UTF-8 with as many cells in each row, separated by {separator}: {reason}"
+        ) from None
+
+
+def column_names(columns: Sequence[str], wanted: Collection[str]) -> dict[str, str]:
+    """What to call the columns of a CSV: without spaces around; in small letters if those `wanted` have others.
+
+    >>> column_names([" path", "Patient_ID"], ["path"])
+    {' path': 'path', 'Patient_ID': 'Patient_ID'}
+    >>> column_names(["Path", "Patient_ID"], ["path"])
+    {'Path': 'path', 'Patient_ID': 'patient_id'}
+    """
+    names = [column.strip() for column in columns]
+    small = [name.casefold() for name in names]
+    capitals = not set(wanted) & set(names) and set(wanted) & set(small)
+    return dict(zip(columns, small if capitals and len(set(small)) == len(small) else names, strict=True))
 
 
 def _for_polars(path: Path) -> Path | io.BytesIO:

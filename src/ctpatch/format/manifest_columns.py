@@ -72,20 +72,6 @@ def array_names(arrays: str | Sequence[str] | None) -> tuple[str, ...] | None:
     return tuple(dict.fromkeys(check_name(each.strip(), "arrays:") for each in given))
 
 
-def column_names(columns: Sequence[str]) -> dict[str, str]:
-    """What to call the columns of a CSV: without spaces around; in small letters if the slices' column has others.
-
-    >>> column_names([" path", "Patient_ID"])
-    {' path': 'path', 'Patient_ID': 'Patient_ID'}
-    >>> column_names(["Path", "Patient_ID"])
-    {'Path': 'path', 'Patient_ID': 'patient_id'}
-    """
-    names = [column.strip() for column in columns]
-    small = [name.casefold() for name in names]
-    capitals = not set(IMAGE_COLUMNS) & set(names) and set(IMAGE_COLUMNS) & set(small)
-    return dict(zip(columns, small if capitals and len(set(small)) == len(small) else names, strict=True))
-
-
 def image_column(columns: Sequence[str], name: str, asked: Sequence[str] | None = None) -> str:
     """The column of the slices: `path`, else `image_path`, in any letter case; with `asked` names also `image`.
 

@@ -182,4 +182,14 @@ def patch_ids(split: str, slice_index: pl.Expr, row: pl.Expr, col: pl.Expr) -> p
 
 def patch_id(split: str, slice_index: int, row: int, col: int) -> str:
     """The id of one patch; numbers too large for their width take more digits."""
-    return f"{split}_{slice_index:06d}_{row:03d}_{col:03d}"
+    return slice_id(split, slice_index) + window_id(row, col)
+
+
+def slice_id(split: str, slice_index: int) -> str:
+    """How the ids of a slice's patches begin."""
+    return f"{split}_{slice_index:06d}"
+
+
+def window_id(row: int, col: int) -> str:
+    """How the ids of a window's patches end."""
+    return f"_{row:03d}_{col:03d}"

@@ -84,7 +84,8 @@ class LabelWindows(RandomWindows):
 
     For a window with a label, a pixel that has the label is drawn, each as likely as any other of the set, and then a
     window that holds the pixel; at the border of a slice the window stays inside. How many windows of a batch hold a
-    label is the same for every batch: the share of its size, rounded.
+    label is the same for every batch: the share of its size, rounded. A loader keeps in memory where masks hold labels,
+    256 MB at most.
 
     Attributes:
         array: the array of labels.

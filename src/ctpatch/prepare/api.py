@@ -33,7 +33,7 @@ from ctpatch.prepare.privacy.key_check import key_doubts
 from ctpatch.prepare.privacy.pseudonyms import Pseudonyms, lies_in, load_key, save_key
 from ctpatch.prepare.readers import raw_format
 from ctpatch.prepare.readers.base import RawFormat
-from ctpatch.prepare.readers.dicom import Dicom
+from ctpatch.prepare.readers.dicom import Dicom, Planes
 from ctpatch.prepare.readers.dicom import GroupBy as DicomGroup
 from ctpatch.prepare.readers.lodopab import FilterName, Lodopab
 from ctpatch.prepare.readers.nifti import Nifti
@@ -131,6 +131,9 @@ def prepare_dicom(
     allow_deflated: bool = False,
     assume_hu: bool = False,
     keep_reformats: bool = False,
+    planes: Planes | None = None,
+    kernel: str | None = None,
+    thickness: str | None = None,
     **options: Unpack[HuKeywords],
 ) -> PrepareResult:
     """Prepare the CT slices in a tree of DICOM files; see `prepare_raw` for what the options mean and what is raised.
@@ -140,8 +143,12 @@ def prepare_dicom(
 
     `assume_hu` takes 1 for a RescaleSlope and 0 for a RescaleIntercept that are missing; otherwise such a file is a
     fault. `keep_reformats` prepares reformats and projections too, which were made from slices.
+
+    `planes` takes slices of one plane, or of `all`; None leaves out what is not axial where a study has axial slices
+    too. `kernel` is a pattern of the ConvolutionKernel, `thickness` a range of the SliceThickness in mm, as `0..3`.
+    What they leave out is on record in `left_out.csv`. Masks are not chosen by these three.
     """
-    raw = Dicom(group_by, keep_orientation, allow_deflated, assume_hu, keep_reformats)
+    raw = Dicom(group_by, keep_orientation, allow_deflated, assume_hu, keep_reformats, planes, kernel, thickness)
     return prepare_raw(raw, source, out, dataset, **options)
 
 

@@ -9,6 +9,7 @@ from typing import Any, TypedDict, TypeVar, get_args
 from ctpatch.config import BuildConfig, check_name
 from ctpatch.errors import ConfigError
 from ctpatch.events import Listener, ignore
+from ctpatch.prepare.readers import formats_with
 from ctpatch.prepare.splits import DEFAULT_SPLITS
 from ctpatch.words import MatchBy, OnError
 from ctpatch.work.executors.choose import AnyExecutor, as_executor
@@ -139,4 +140,6 @@ def refuse_unknown(given: Iterable[str], known: Iterable[str]) -> None:
     """Raise ConfigError for an option that is not known; it names those that are."""
     unknown = sorted(set(given) - set(known))
     if unknown:
+        if having := formats_with(unknown[0]):
+            raise ConfigError(f"{unknown[0]} is an option of {' and '.join(having)} alone; leave it out")
         raise ConfigError(f"there is no option {unknown[0]!r}; options are {', '.join(known)}")

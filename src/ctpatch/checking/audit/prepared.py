@@ -16,9 +16,9 @@ from ctpatch.checking.audit.report import Fault
 from ctpatch.errors import SourceManifestError
 from ctpatch.files.npy import SliceBuffer
 from ctpatch.files.paths import PathError, Root
-from ctpatch.format.csv_text import open_csv
+from ctpatch.format.csv_text import column_names, open_csv
 from ctpatch.format.ids import without_blanks
-from ctpatch.format.manifest_columns import IMAGE_COLUMNS, choose_columns, column_names, folder_of_paths, image_column
+from ctpatch.format.manifest_columns import IMAGE_COLUMNS, choose_columns, folder_of_paths, image_column
 from ctpatch.format.slice_headers import is_labels
 from ctpatch.format.source_manifest import stripped_texts
 
@@ -35,7 +35,7 @@ def read_csv(path: Path) -> pl.DataFrame:
         frame = (
             pl.read_csv(content, infer_schema=False, separator=written.separator) if content.strip() else pl.DataFrame()
         )
-        frame = frame.rename(column_names(frame.columns))
+        frame = frame.rename(column_names(frame.columns, IMAGE_COLUMNS))
     except OSError as error:
         raise SourceManifestError(f"{name} cannot be read: {error.strerror}") from None
     except (pl.exceptions.PolarsError, UnicodeDecodeError) as error:

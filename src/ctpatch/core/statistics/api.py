@@ -2,8 +2,9 @@
 
 import math
 import threading
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -16,14 +17,15 @@ from ctpatch.core.statistics.columns import STATISTICS, Levels, of_windows
 _CANCELLATION = 1e-5
 # Float64 squares lose digits to underflow below this; the variance of distinct float32 values never is.
 _UNDERFLOW = 1e-200
-# Machine code saves 0.1 ms a call, and takes about half a second to load: this many calls make up for it.
-_CALLS_IN_NUMPY = 4096
+# Machine code saves 0.1 ms a slice, and takes about half a second to load: this many slices make up for it.
+_SLICES_IN_NUMPY = 4096
 _FLOAT32, _FLOAT64 = np.dtype(np.float32), np.dtype(np.float64)
 
 WindowStatistics = dict[str, Floats]
 """For each statistic by name its values for all windows, in the order of the grid (row-major), `(windows,)`."""
 
 Engine = Callable[[Image, Plan, float], Reductions]
+"""Reduces a stack of slices `(N, H, W)`."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -71,37 +73,83 @@ def window_statistics(
         Statistics of `len(row_starts) * len(col_starts)` windows, and of the slice. If the slice has NaN or
         infinite pixels, its own minimum and maximum tell, and the statistics of all windows are NaN.
     """
-    maps = {} if maps is None else maps
-    plan = plan_cells(image.shape, tuple(row_starts), tuple(col_starts), tuple(patch_size))
+    stacks = {} if maps is None else {name: found[None] for name, found in maps.items()}
+    return slices_statistics(image[None], row_starts, col_starts, patch_size, air_level, stacks)[0]
+
+
+def slices_statistics(
+    images: Image,
+    row_starts: Sequence[int] | NDArray[np.integer],
+    col_starts: Sequence[int] | NDArray[np.integer],
+    patch_size: tuple[int, int],
+    air_level: float,
+    maps: Mapping[str, NDArray[np.bool_]] | None = None,
+) -> list[SliceStatistics]:
+    """Compute what `window_statistics` does for each slice of a stack `(N, H, W)`, to the same bit, in less time.
+
+    The maps are `(N, H, W)` too.
+    """
+    plan = plan_cells(images.shape[1:], tuple(row_starts), tuple(col_starts), tuple(patch_size))
     with np.errstate(all="ignore"):
-        engine = _compiled.engine(image, plan) or numpy_engine.reduce
-        low, sums, slice_min, slice_max = engine(image, plan, float(air_level))
+        engine = _compiled.engine(images, plan) or numpy_engine.reduce
+        low, sums, ends = engine(images, plan, float(air_level))
         # Which zero wins in min(0, -0) depends on the CPU; adding 0 leaves only the positive one.
-        slice_min, slice_max = slice_min + 0.0, slice_max + 0.0
-        if not (math.isfinite(slice_min) and math.isfinite(slice_max)):
-            if math.isnan(slice_min):
-                slice_min = slice_max = math.nan  # whatever bits the pixel had
-            nothing = {name: np.full(low[0].size, math.nan) for name in (*of_windows(), *maps)}
-            return SliceStatistics(nothing, slice_min, slice_max)
-        window_min, negated_max = np.add(low, 0.0, dtype=_FLOAT64).reshape(2, -1)
+        window_min, negated_max = np.add(low, 0.0, dtype=_FLOAT64).reshape(len(images), 2, -1).swapaxes(0, 1)
         window_max = 0.0 - negated_max
         height, width = plan.patch_size
-        mean, mean_square, air_fraction = (sums / (height * width)).reshape(3, -1)
+        mean, mean_square, air_fraction = (sums / (height * width)).reshape(len(images), 3, -1).swapaxes(0, 1)
         variance = mean_square - mean * mean
         # Written so that NaN, which overflow of float64 input leaves, counts as doubtful.
-        doubtful = ~(variance > mean_square * _CANCELLATION + _UNDERFLOW)
+        doubtful = ~(variance > mean_square * _CANCELLATION + _UNDERFLOW) & np.isfinite(ends).all(1, keepdims=True)
         std = np.sqrt(variance)
-        if doubtful.any():
-            constant = window_min == window_max
-            mean[constant], std[constant] = window_min[constant], 0.0
-            for k in np.flatnonzero(doubtful & ~constant):
-                row = plan.rows.starts[k // len(plan.cols.starts)]
-                col = plan.cols.starts[k % len(plan.cols.starts)]
-                mean[k], std[k] = _two_pass(image[row : row + height, col : col + width], window_min[k], window_max[k])
         windows = {"min": window_min, "max": window_max, "mean": mean, "std": std, "air_fraction": air_fraction}
-        windows |= _further(image, plan.rows.starts, plan.cols.starts, plan.patch_size, float(air_level))
+        if doubtful.any():
+            for image, doubts, values in zip(images, doubtful, _each(windows, len(images)), strict=True):
+                _in_two_passes(image, plan, doubts, values)
+        slices = zip(
+            images,
+            _each(windows, len(images)),
+            _each({} if maps is None else maps, len(images)),
+            (ends + 0.0).tolist(),
+            strict=True,
+        )
+        return [_of_slice(image, plan, float(air_level), values, counts, *end) for image, values, counts, end in slices]
+
+
+def _each(stacks: Mapping[str, NDArray[Any]], count: int) -> Iterator[dict[str, NDArray[Any]]]:
+    """What stands in `(N, ...)` of so many slices, one slice after the other."""
+    return ({name: values[k] for name, values in stacks.items()} for k in range(count))
+
+
+def _in_two_passes(image: Image, plan: Plan, doubtful: NDArray[np.bool_], windows: WindowStatistics) -> None:
+    """Put mean and std of a slice's windows right where the variance is lost in rounding."""
+    low, high, mean, std = (windows[name] for name in ("min", "max", "mean", "std"))
+    height, width = plan.patch_size
+    constant = doubtful & (low == high)
+    mean[constant], std[constant] = low[constant], 0.0
+    for k in np.flatnonzero(doubtful & (low != high)):
+        row = plan.rows.starts[k // len(plan.cols.starts)]
+        col = plan.cols.starts[k % len(plan.cols.starts)]
+        mean[k], std[k] = _two_pass(image[row : row + height, col : col + width], low[k], high[k])
+
+
+def _of_slice(
+    image: Image,
+    plan: Plan,
+    air_level: float,
+    windows: WindowStatistics,
+    maps: Mapping[str, NDArray[np.bool_]],
+    slice_min: float,
+    slice_max: float,
+) -> SliceStatistics:
+    if math.isfinite(slice_min) and math.isfinite(slice_max):
+        windows |= _further(image, plan.rows.starts, plan.cols.starts, plan.patch_size, air_level)
         windows |= {name: _shares(counts, plan) for name, counts in maps.items()}
-    return SliceStatistics(windows, slice_min, slice_max)
+        return SliceStatistics(windows, slice_min, slice_max)
+    if math.isnan(slice_min):
+        slice_min = slice_max = math.nan  # whatever bits the pixel had
+    nothing = {name: np.full_like(windows["min"], math.nan) for name in (*of_windows(), *maps)}
+    return SliceStatistics(nothing, slice_min, slice_max)
 
 
 def patch_statistics(patches: Image, air_level: float) -> WindowStatistics:
@@ -167,25 +215,25 @@ def _two_pass(pixels: Image, low: float, high: float) -> tuple[float, float]:
 
 
 class _Compiled:
-    """Machine code, loaded when enough calls have been made that it pays, or when it is asked for."""
+    """Machine code, loaded when there were so many slices that it pays, or when it is asked for."""
 
     def __init__(self) -> None:
         self.wanted: bool | None = None
-        self._calls = 0
+        self._slices = 0
         self._tried = False
         self._engine: Engine | None = None
         self._lock = threading.Lock()
 
-    def engine(self, image: Image, plan: Plan) -> Engine | None:
-        """Return the engine if it can be used for `image`; no lock is taken on the way."""
+    def engine(self, images: Image, plan: Plan) -> Engine | None:
+        """Return the engine if it can be used for these slices; no lock is taken on the way."""
         if self.wanted is False or not (
-            image.dtype == _FLOAT32 and image.flags.c_contiguous and image.flags.aligned and plan.serves_compiled
+            images.dtype == _FLOAT32 and images.flags.c_contiguous and images.flags.aligned and plan.serves_compiled
         ):
             return None
         if not self._tried:
             # Threads may lose a count to each other; it only has to grow.
-            self._calls += 1
-            if self._calls > _CALLS_IN_NUMPY:
+            self._slices += len(images)
+            if self._slices > _SLICES_IN_NUMPY:
                 self.load(wait=False)
         return self._engine
 
@@ -213,7 +261,7 @@ def use_compiled(wanted: bool | None) -> bool:
 
     Args:
         wanted: True to use machine code from now on, False never to use it, None to begin when it pays, after
-            thousands of calls: the default. It needs numba (`ctpatch[fast]`), and serves C-contiguous float32.
+            thousands of slices: the default. It needs numba (`ctpatch[fast]`), and serves C-contiguous float32.
 
     Returns:
         Whether machine code is used from now on: False if it is wanted but cannot be had.

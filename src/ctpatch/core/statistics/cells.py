@@ -26,18 +26,17 @@ Image = NDArray[Any]
 
 
 class Reductions(NamedTuple):
-    """What an engine makes of a slice.
+    """What an engine makes of a stack of N slices.
 
     Attributes:
-        low: for each window its smallest pixel and the negative of its largest, shape (2, rows, columns of windows).
-        sums: for each window the sums of pixels, of squares and of air, shape (3, rows, columns of windows).
-        slice_min, slice_max: of the whole slice; NaN if any pixel is.
+        low: for each window its smallest pixel and the negative of its largest, shape (N, 2, rows, columns of windows).
+        sums: for each window the sums of pixels, of squares and of air, shape (N, 3, rows, columns of windows).
+        ends: smallest and largest pixel of each whole slice, shape (N, 2); NaN if any pixel is.
     """
 
     low: Image
     sums: Floats
-    slice_min: float
-    slice_max: float
+    ends: Floats
 
 
 @dataclass(frozen=True, slots=True)
@@ -89,7 +88,7 @@ class Plan:
         columns: from the first window to the last.
         cuts: first column of each cell, counted from the first window.
         blocks: all rows of the slice in pieces that fit the cache, each as its bands.
-        tables: the same as `numba_engine.reduce_windows` takes it.
+        tables: the same as `numba_engine.reduce_stack` takes it.
         serves_compiled: whether that adds in the same order.
     """
 

@@ -35,21 +35,23 @@ def load() -> Callable[[Image, Plan, float], Reductions]:
     """
     index, number = _numba.int64, _numba.float64
     # An array that may be written passes where a read-only one is asked for.
-    slices = _numba.types.Array(_numba.float32, 2, "C", readonly=True)
-    answer = _numba.types.Tuple((number, number, _numba.boolean))
+    slices = _numba.types.Array(_numba.float32, 3, "C", readonly=True)
     table = index[:, ::1]
-    signature = answer(slices, _numba.float32, table, index[::1], table, table, number[:, :, ::1])
+    signature = _numba.void(
+        slices, _numba.float32, table, index[::1], table, table, number[:, :, :, ::1], number[:, ::1]
+    )
     try:
-        code = _numba.njit(signature, cache=True, **_OPTIONS)(reduce_windows)
+        code = _numba.njit(signature, cache=True, **_OPTIONS)(reduce_stack)
     except Exception:  # noqa: BLE001  (no folder to write to, a full disk, a damaged file: all cost only time)
-        code = _numba.njit(signature, **_OPTIONS)(reduce_windows)
+        code = _numba.njit(signature, **_OPTIONS)(reduce_stack)
 
-    def reduce(image: Image, plan: Plan, air_level: float) -> Reductions:
-        reduced = np.empty((5, len(plan.rows.starts), len(plan.cols.starts)))
-        slice_min, slice_max, finite = code(np.asarray(image), np.float32(air_level), *plan.tables, reduced)
-        if not finite:
-            slice_min, slice_max = float(image.min()), float(image.max())
-        return Reductions(reduced[:2], reduced[2:], slice_min, slice_max)
+    def reduce(images: Image, plan: Plan, air_level: float) -> Reductions:
+        reduced = np.empty((len(images), 5, len(plan.rows.starts), len(plan.cols.starts)))
+        ends = np.empty((len(images), 2))
+        code(np.asarray(images), np.float32(air_level), *plan.tables, reduced, ends)
+        for k in np.flatnonzero(np.isnan(ends[:, 0])):
+            ends[k] = images[k].min(), images[k].max()
+        return Reductions(reduced[:, :2], reduced[:, 2:], ends)
 
     return reduce
 
@@ -59,7 +61,28 @@ def _inner(function: Function) -> Function:
     return cast("Function", _numba.njit(**_OPTIONS)(function))
 
 
-def reduce_windows(
+def reduce_stack(
+    images: Pixels,
+    air_level: np.float32,
+    bands: Indices,
+    cuts: Indices,
+    rows: Indices,
+    cols: Indices,
+    out: Floats,
+    ends: Floats,
+) -> None:
+    """Reduce slices of one shape `(N, H, W)`, one after the other; see `_reduce_windows` for the other arguments.
+
+    `ends` gets the smallest and the largest pixel of each, shape (N, 2); NaN where not all its pixels are finite.
+    """
+    for k in range(len(images)):
+        low, high, finite = _reduce_windows(images[k], air_level, bands, cuts, rows, cols, out[k])
+        ends[k, 0] = low if finite else np.nan
+        ends[k, 1] = high if finite else np.nan
+
+
+@_inner
+def _reduce_windows(
     image: Pixels, air_level: np.float32, bands: Indices, cuts: Indices, rows: Indices, cols: Indices, out: Floats
 ) -> tuple[float, float, bool]:
     """Reduce a slice to cells and put windows together from them.

@@ -12,8 +12,14 @@ _CACHE_LINE = 64
 _FLOAT32, _FLOAT64 = np.dtype(np.float32), np.dtype(np.float64)
 
 
-def reduce(image: Image, plan: Plan, air_level: float) -> Reductions:
-    """Reduce each pixel of a slice once, block by block."""
+def reduce(images: Image, plan: Plan, air_level: float) -> Reductions:
+    """Reduce each pixel of each slice once."""
+    low, sums, ends = zip(*(_reduce_slice(image, plan, air_level) for image in images), strict=True)
+    return Reductions(np.stack(low), np.stack(sums), np.array(ends, _FLOAT64))
+
+
+def _reduce_slice(image: Image, plan: Plan, air_level: float) -> tuple[Image, Floats, tuple[float, float]]:
+    """Reduce a slice, block by block."""
     dtype = _FLOAT32 if image.dtype == _FLOAT32 else _FLOAT64
     buffers = _kept.buffers
     if buffers is None or buffers.plan is not plan or buffers.dtype is not dtype:
@@ -46,7 +52,7 @@ def reduce(image: Image, plan: Plan, air_level: float) -> Reductions:
         sums = np.add.reduceat(sums, plan.cuts, 2)
         sums = _combine(np.add, _combine(np.add, sums, plan.rows, 1), plan.cols, 2)
     slice_min, negated_max = np.minimum.reduce(ends, 0).tolist() if ends else (math.nan, math.nan)
-    return Reductions(low, sums, slice_min, -negated_max)
+    return low, sums, (slice_min, -negated_max)
 
 
 def _combine(operation: np.ufunc, cells: Image, axis: Axis, dim: int) -> Image:

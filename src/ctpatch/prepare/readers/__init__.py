@@ -1,6 +1,7 @@
 """One folder for each kind of raw CT, and the list of them: a line here gives a command and a name to `prepare_raw`."""
 
 import importlib
+from dataclasses import fields
 
 from ctpatch.errors import UsageError
 from ctpatch.prepare.readers.base import RawFormat
@@ -23,3 +24,9 @@ def raw_format(name: str) -> type[RawFormat]:
     module, _, attribute = READERS[name].partition(":")
     found: type[RawFormat] = getattr(importlib.import_module(module), attribute)
     return found
+
+
+def formats_with(option: str) -> list[str]:
+    """The kinds of raw CT that alone have an option, by its name in Python; none where all have it, or none has."""
+    having = [name for name in READERS if option in {each.name for each in fields(raw_format(name))}]
+    return having if len(having) < len(READERS) else []

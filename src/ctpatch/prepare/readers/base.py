@@ -115,9 +115,9 @@ class SeriesNote:
     message: str
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, order=True)
 class SliceRemark:
-    """What a user should know of the pixels of a slice, seen when they are read.
+    """What a user should know of a slice: of its header, or of its pixels, seen when they are read.
 
     Attributes:
         kind: a short stable word.

@@ -11,7 +11,7 @@ from ctpatch.prepare.readers.dicom.tags import HeaderError, Tags
 _SCOUTS = frozenset({"LOCALIZER", "LOCALISER", "SCOUT", "TOPOGRAM", "TOPO", "SURVIEW", "SCANOGRAM", "SCANOGRAPH"})
 _SCREENS = frozenset({"SCREEN", "SCREENSAVE", "SCREENSHOT", "SCREENCAPTURE"})
 _REFORMATS = frozenset({"REFORMATTED", "REFORMAT", "MPR", "CPR", "CURVED"})
-_PROJECTIONS = frozenset({"MIP", "MINIP", "PROJECTION", "VRT", "SSD", "VR", "RENDERED", "RENDERING"})
+_PROJECTIONS = frozenset({"MIP", "MINIP", "PROJECTION", "VRT", "SSD", "VR", "RENDERED", "RENDERING", "RENDER"})
 _SHEETS = re.compile(r"DOSE( (INFO|REPORT|SHEET|SUMMARY|RECORD).*)?|(PATIENT |EXAM )?PROTOCOL|CT SOM\d+ PROT")
 _MAKERS_SCOUT = re.compile(r"CT SOM\d+ TOP")
 
@@ -77,7 +77,7 @@ def _description(tags: Tags) -> str:
 def made_from_slices(tags: Tags, axes: Cosines | None) -> tuple[str, str] | None:
     """Kind and reason of a reformat or a projection; None for what may have been scanned."""
     words = {word for kind in tags.words("ImageType") for word in kind.split()}
-    if words & _PROJECTIONS or {"MIN", "IP"} <= words:
+    if words & _PROJECTIONS or ("IP" in words and words & {"MIN", "MAX"}):
         return _PROJECTION
     turned = axes is not None and across_the_table(axes) and is_derived(tags)
     return REFORMAT if words & _REFORMATS or turned else None

@@ -3,6 +3,7 @@
 import math
 from typing import NamedTuple
 
+from ctpatch.prepare.readers.base import SliceRemark
 from ctpatch.prepare.readers.dicom.tags import Tags
 
 Cosines = tuple[float, float, float, float, float, float]
@@ -30,13 +31,6 @@ slices whether the head (HF) or the feet (FF) go first."""
 _NAMES = {"S": "supine", "P": "prone", "DL": "on the left side", "DR": "on the right side"}
 
 
-class Remark(NamedTuple):
-    """What is odd about a slice's header: a kind, and a sentence that is the same for all slices it is true of."""
-
-    kind: str
-    message: str
-
-
 class Oriented(NamedTuple):
     """Directions of the columns' and of the rows' numbers.
 
@@ -47,7 +41,7 @@ class Oriented(NamedTuple):
     """
 
     axes: Cosines | None
-    remarks: tuple[Remark, ...] = ()
+    remarks: tuple[SliceRemark, ...] = ()
     assumed: bool = False
 
 
@@ -60,10 +54,12 @@ def orientation_of(tags: Tags) -> Oriented:
         if letters is None or _same_main_directions(axes, letters):
             return Oriented(axes)
         conflict = "PatientOrientation names other directions than ImageOrientationPatient, which is used"
-        return Oriented(axes, (Remark("orientation-conflict", conflict),))
+        return Oriented(axes, (SliceRemark("orientation-conflict", conflict),))
     wrong = "ImageOrientationPatient is " + ("missing" if said is None else "no pair of directions")
     if letters is not None:
-        return Oriented(letters, (Remark("orientation-assumed", f"{wrong}; PatientOrientation is used"),), assumed=True)
+        return Oriented(
+            letters, (SliceRemark("orientation-assumed", f"{wrong}; PatientOrientation is used"),), assumed=True
+        )
     position = "".join(tags.words("PatientPosition"))
     lies = position[2:] if position[:2] in {"HF", "FF"} else ""
     if lies in _OF_POSITION:
@@ -71,12 +67,12 @@ def orientation_of(tags: Tags) -> Oriented:
             f"{wrong}; PatientPosition says {_NAMES[lies]}, and slices are taken to be seen from the feet, as usual; "
             "check that left is left"
         )
-        return Oriented(_OF_POSITION[lies], (Remark("orientation-assumed", assumed),), assumed=True)
+        return Oriented(_OF_POSITION[lies], (SliceRemark("orientation-assumed", assumed),), assumed=True)
     unknown = (
         f"orientation unknown: {wrong}, and neither PatientOrientation nor PatientPosition says how the patient lies; "
         "slices are kept as they are stored"
     )
-    return Oriented(None, (Remark("orientation-unknown", unknown),))
+    return Oriented(None, (SliceRemark("orientation-unknown", unknown),))
 
 
 def across_the_table(axes: Cosines) -> bool:

@@ -1,6 +1,7 @@
-"""Pixels of one DICOM file as HU, decoded only where the compressed image is as large as its header says."""
+"""Pixels of a DICOM file as HU, decoded only where the compressed image is as large as the header says."""
 
 import warnings
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from typing import Any
 
@@ -10,16 +11,18 @@ from numpy.typing import NDArray
 from ctpatch.errors import UsageError
 from ctpatch.prepare.readers.base import SliceRemark
 from ctpatch.prepare.readers.dicom.bits import Bits, BitsError, check_stream, values_of
-from ctpatch.prepare.readers.dicom.header import (
-    HEADER_TAGS,
+from ctpatch.prepare.readers.dicom.file import (
     NATIVE_SYNTAXES,
     PIXEL_TAGS,
-    Axes,
     FileProblemError,
-    header_of,
+    has_frames,
     import_pydicom,
-    read_dataset,
+    open_ct,
+    refuse_large_slice,
+    tags_of,
 )
+from ctpatch.prepare.readers.dicom.frames import FrameFile
+from ctpatch.prepare.readers.dicom.header import HEADER_TAGS, Axes, header_of
 from ctpatch.prepare.readers.dicom.stream import StreamHeader, j2k_header, jpeg_header
 from ctpatch.prepare.values import AIR_HU
 
@@ -51,13 +54,20 @@ class SlicePixels:
 
 
 def read_pixels(
-    root: str, file: str, *, allow_deflated: bool, raw: bool = False, follow_links: bool = False
-) -> SlicePixels:
-    """Read the pixels of a CT slice.
+    root: str,
+    file: str,
+    frames: Iterable[int],
+    *,
+    allow_deflated: bool,
+    raw: bool = False,
+    follow_links: bool = False,
+) -> Iterator[SlicePixels]:
+    """Read the pixels of CT slices of a file, which is opened once; one slice after the other is in memory.
 
     Args:
         root: the source folder.
         file: relative to it.
+        frames: which frames, from 1; 0 is the one slice of a file without frames.
         allow_deflated: read deflated files, within bounds.
         raw: leave padding as it is, for masks.
         follow_links: follow a link that leaves the source folder.
@@ -65,13 +75,27 @@ def read_pixels(
     Raises:
         FileProblemError: the file is damaged, lies about its size or its bits, or no decoder is there for it.
     """
-    dataset = read_dataset(
-        root, file, HEADER_TAGS + PIXEL_TAGS, allow_deflated=allow_deflated, follow_links=follow_links
-    )
+    with open_ct(root, file, allow_deflated=allow_deflated, follow_links=follow_links) as ct:
+        many: FrameFile | None = None
+        for frame in frames:
+            if frame:
+                many = many or FrameFile(ct, file)
+                dataset, header = many.dataset(frame)
+                axes = header.axes
+            else:
+                refuse_large_slice(ct)
+                dataset = tags_of(ct, HEADER_TAGS + PIXEL_TAGS)
+                if has_frames(dataset):
+                    raise FileProblemError("multi-frame", "it has frames, when it was found it had none")
+                axes = header_of(file, dataset).axes
+            yield _as_hu(dataset, axes, raw=raw)
+
+
+def _as_hu(dataset: Any, axes: Axes | None, *, raw: bool) -> SlicePixels:
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
         try:
-            pixels = _pixels(dataset, header_of(file, dataset).axes, raw=raw)
+            pixels = _pixels(dataset, axes, raw=raw)
         except (FileProblemError, UsageError, MemoryError, KeyboardInterrupt, SystemExit):
             raise
         except BitsError as error:

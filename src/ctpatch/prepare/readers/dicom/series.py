@@ -147,9 +147,10 @@ class Stack:
 
 
 def into_series(placed: Iterable[Placed], group_by: GroupBy) -> list[Stack]:
-    """Slices by group and patient, series (or folder, where its id is blank), orientation, size and spacing; sorted.
+    """Slices by group and patient, series (or folder, where its id is blank), orientation, size, spacing and stack.
 
-    Orientations and spacings that differ by rounding are one. Then all positions are taken along one normal.
+    They are sorted. Orientations and spacings that differ by rounding are one. Then all positions are taken along one
+    normal.
     """
     together: dict[tuple[tuple[str, ...], str, tuple[int, int]], list[Placed]] = defaultdict(list)
     for each in placed:
@@ -174,6 +175,7 @@ def into_series(placed: Iterable[Placed], group_by: GroupBy) -> list[Stack]:
                 axes and tuple(round(value, 3) + 0.0 for value in axes),
                 shape,
                 spacing and tuple(round(value, 5) for value in spacing),
+                *([each.header.stack] if each.header.stack else []),
             )
             parts[repr(name)].append(_along(each, axes))
         ordered = {name: sorted(slices, key=_order) for name, slices in parts.items()}
@@ -190,10 +192,16 @@ def _along(each: Placed, axes: Axes | None) -> Placed:
     return replace(each, position_mm=_position(each.header.origin_mm, axes))
 
 
-def _order(each: Placed) -> tuple[bool, float, float, str]:
+def _order(each: Placed) -> tuple[bool, float, float, str, int]:
     """Along the normal; by number where no position is known; by name where nothing else tells."""
     position, number = each.position_mm, each.header.number
-    return position is None, position or 0.0, math.inf if number is None else number, each.header.file
+    return (
+        position is None,
+        position or 0.0,
+        math.inf if number is None else number,
+        each.header.file,
+        each.header.frame,
+    )
 
 
 def same_position(series: list[Placed]) -> list[list[Placed]]:
@@ -288,7 +296,7 @@ def raw_slices(name: str, series: list[Placed], group_by: GroupBy) -> Iterator[R
         (group, kind), (patient, patient_kind) = group_of(header, group_by), patient_of(header, group_by)
         yield RawSlice(
             file=header.file,
-            item=0,
+            item=header.frame,
             shape=header.shape,
             group=group,
             group_kind=kind,
