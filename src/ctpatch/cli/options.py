@@ -173,6 +173,9 @@ class HuOptions(OptionGroup):
         series: Which series become image: a pattern of the path, the description or the kernel, `*B70f*`.
         target_series: Which series become target, of --target or of the same source.
         mask_series: Which series become mask, of --mask or of the same source.
+        naming: How images and masks are named: auto, nnunet, decathlon, amos, kits, btcv or totalsegmentator.
+        pair: Names of your own instead: `{case}_0000.nii.gz={case}.nii.gz`.
+        structures: Which structures of TotalSegmentator become labels 1, 2 and so on. [all, by name]
         match_by: Partners by patient and position, or by the same path. [dicom position, others path]
         window: Lowest and highest HU, mapped to 0 and 1. [-1024 3072]
         preset: A usual window, or LoDoPaB-CT's attenuation, instead of --window.
@@ -183,6 +186,9 @@ class HuOptions(OptionGroup):
     series: str | None = None
     target_series: str | None = None
     mask_series: str | None = None
+    naming: str | None = None
+    pair: str | None = None
+    structures: Annotated[list[str] | None, Parameter(consume_multiple=True)] = None
     match_by: Annotated[Literal["position", "path"] | None, Parameter(name="--match")] = None
     window: Annotated[tuple[float, float] | None, Parameter(group="Values and size")] = None
     preset: Annotated[

@@ -14,6 +14,7 @@ from ctpatch.prepare.dividing import divide, shares_and_table
 from ctpatch.prepare.doubts import doubt_messages, refuse_doubts
 from ctpatch.prepare.geometry import Geometry
 from ctpatch.prepare.inputs import find, nothing_found, refuse_faults
+from ctpatch.prepare.naming.choose import name_arrays, refuse_with_names
 from ctpatch.prepare.notices import notice_splits
 from ctpatch.prepare.options import (
     CommonKeywords,
@@ -58,6 +59,9 @@ def prepare_raw(
     series: str | None = None,
     target_series: str | None = None,
     mask_series: str | None = None,
+    naming: str | None = None,
+    pair: str | None = None,
+    structures: Sequence[str] | None = None,
     match_by: MatchBy | None = None,
     window: tuple[float, float] | None = None,
     preset: str | None = None,
@@ -75,6 +79,10 @@ def prepare_raw(
         series: pattern (`*B70f*`) that the path, the description or the kernel of what becomes `image` is to fit.
         target_series: the same for `target`, in the second source where there is one, else in the first.
         mask_series: the same for `mask`, in the source of masks where there is one, else in the first.
+        naming: how volumes and their masks are named: `nnunet`, `decathlon`, `amos`, `kits`, `btcv`,
+            `totalsegmentator`, or `auto` to recognise one of them.
+        pair: names of your own instead, as `{case}_0000.nii.gz={case}.nii.gz`.
+        structures: which structures of TotalSegmentator become the labels 1, 2 and so on; None takes all, by name.
         match_by: partners by `position` (patient and place) or by `path`, where `case_0000.nii.gz` (nnU-Net) and
             `case.nii` are one path; None takes `position` for DICOM, else `path`.
         window: lowest and highest HU, mapped to 0 and 1; None takes -1024 and 3072.
@@ -98,7 +106,8 @@ def prepare_raw(
     if options.follow_links:
         raw = replace(raw, follow_links=True)
     in_hu = {"target": target, "mask": mask, "series": series, "target_series": target_series,
-             "mask_series": mask_series, "match_by": match_by, "window": window, "preset": preset}  # fmt: skip
+             "mask_series": mask_series, "naming": naming, "pair": pair, "structures": structures,
+             "match_by": match_by, "window": window, "preset": preset}  # fmt: skip
     if not raw.in_hu:
         refuse_unknown([name for name, value in in_hu.items() if value is not None], CommonOptions.__slots__)
     mapping = choose_mapping(window, preset) if raw.in_hu else STORED
@@ -117,6 +126,12 @@ def prepare_raw(
     ]
     # Recorded where it is wanted alone: sets from before there were links that are followed stay complete.
     how = raw.recorded() | ({"follow_links": True} if raw.follow_links else {})
+    if naming is not None or pair is not None or structures is not None:
+        only = {"target": target, "series": series, "target_series": target_series, "mask_series": mask_series,
+                "match_by": match_by}  # fmt: skip
+        refuse_with_names([name for name, value in only.items() if value is not None])
+        arrays, recorded = name_arrays(arrays, naming, pair, structures, options.listener)
+        return prepare(arrays, options, "order", how | recorded)
     return prepare(arrays, options, match_by or raw.match_by, how)
 
 

@@ -103,6 +103,9 @@ class HuKeywords(CommonKeywords, total=False):
     series: str | None
     target_series: str | None
     mask_series: str | None
+    naming: str | None
+    pair: str | None
+    structures: Sequence[str] | None
     match_by: MatchBy | None
     window: tuple[float, float] | None
     preset: str | None
