@@ -173,6 +173,9 @@ class HuOptions(OptionGroup):
         series: Which series become image: a pattern of the path, the description or the kernel, `*B70f*`.
         target_series: Which series become target, of --target or of the same source.
         mask_series: Which series become mask, of --mask or of the same source.
+        naming: How images and masks are named: auto, nnunet, decathlon, amos, kits, btcv or totalsegmentator.
+        pair: Names of your own instead: `{case}_0000.nii.gz={case}.nii.gz`.
+        structures: Which structures of TotalSegmentator become labels 1, 2 and so on. [all, by name]
         match_by: Partners by patient and position, or by the same path. [dicom position, others path]
         window: Lowest and highest HU, mapped to 0 and 1. [-1024 3072]
         preset: A usual window, or LoDoPaB-CT's attenuation, instead of --window.
@@ -183,6 +186,9 @@ class HuOptions(OptionGroup):
     series: str | None = None
     target_series: str | None = None
     mask_series: str | None = None
+    naming: str | None = None
+    pair: str | None = None
+    structures: Annotated[list[str] | None, Parameter(consume_multiple=True)] = None
     match_by: Annotated[Literal["position", "path"] | None, Parameter(name="--match")] = None
     window: Annotated[tuple[float, float] | None, Parameter(group="Values and size")] = None
     preset: Annotated[
@@ -212,12 +218,16 @@ class SplitOptions(OptionGroup):
     Attributes:
         split: Shares of the patients. [train=0.8 validation=0.1 test=0.1]
         seed: Chooses who goes where.
+        exact: Meet the shares exactly, to rounding; adding patients can then move others.
+        folds: So many folds of one size, fold0 and so on, instead of --split.
         patients: A CSV with patient_id (or pseudonym) and split, for splits that are given.
         stratify: A column of --patients within whose values the shares are kept.
     """
 
     split: Annotated[list[str] | None, Parameter(consume_multiple=True)] = None
     seed: int = 0
+    exact: bool | None = None
+    folds: int | None = None
     patients: Path | None = None
     stratify: str | None = None
 

@@ -10,9 +10,11 @@ from ctpatch.errors import ConfigError, SliceError, UsageError
 from ctpatch.events import Notice
 from ctpatch.files.atomic import given_path
 from ctpatch.format.prepared_meta import NoteInfo
+from ctpatch.prepare.dividing import divide, shares_and_table
 from ctpatch.prepare.doubts import doubt_messages, refuse_doubts
 from ctpatch.prepare.geometry import Geometry
 from ctpatch.prepare.inputs import find, nothing_found, refuse_faults
+from ctpatch.prepare.naming.choose import name_arrays, refuse_with_names
 from ctpatch.prepare.notices import notice_splits
 from ctpatch.prepare.options import (
     CommonKeywords,
@@ -26,7 +28,7 @@ from ctpatch.prepare.options import (
 from ctpatch.prepare.pairs import repeated_places
 from ctpatch.prepare.part import ArraySource
 from ctpatch.prepare.pipeline import PrepareResult, PrepareWork
-from ctpatch.prepare.planning import PreparePlan, fitting_rows, given_splits, listed_as, make_tasks
+from ctpatch.prepare.planning import PreparePlan, fitting_rows, make_tasks
 from ctpatch.prepare.privacy.calling import Calling, written_reason
 from ctpatch.prepare.privacy.key_check import key_doubts
 from ctpatch.prepare.privacy.pseudonyms import Pseudonyms, lies_in, load_key, save_key
@@ -37,7 +39,7 @@ from ctpatch.prepare.readers.dicom import GroupBy as DicomGroup
 from ctpatch.prepare.readers.lodopab import FilterName, Lodopab
 from ctpatch.prepare.readers.nifti import Nifti
 from ctpatch.prepare.readers.volume import GroupBy as VolumeGroup
-from ctpatch.prepare.splits import PatientTable, Shares, assign
+from ctpatch.prepare.splits import Shares
 from ctpatch.prepare.values import STORED, choose_mapping
 from ctpatch.words import MatchBy
 from ctpatch.work.executors.choose import as_executor
@@ -57,6 +59,9 @@ def prepare_raw(
     series: str | None = None,
     target_series: str | None = None,
     mask_series: str | None = None,
+    naming: str | None = None,
+    pair: str | None = None,
+    structures: Sequence[str] | None = None,
     match_by: MatchBy | None = None,
     window: tuple[float, float] | None = None,
     preset: str | None = None,
@@ -74,6 +79,10 @@ def prepare_raw(
         series: pattern (`*B70f*`) that the path, the description or the kernel of what becomes `image` is to fit.
         target_series: the same for `target`, in the second source where there is one, else in the first.
         mask_series: the same for `mask`, in the source of masks where there is one, else in the first.
+        naming: how volumes and their masks are named: `nnunet`, `decathlon`, `amos`, `kits`, `btcv`,
+            `totalsegmentator`, or `auto` to recognise one of them.
+        pair: names of your own instead, as `{case}_0000.nii.gz={case}.nii.gz`.
+        structures: which structures of TotalSegmentator become the labels 1, 2 and so on; None takes all, by name.
         match_by: partners by `position` (patient and place) or by `path`, where `case_0000.nii.gz` (nnU-Net) and
             `case.nii` are one path; None takes `position` for DICOM, else `path`.
         window: lowest and highest HU, mapped to 0 and 1; None takes -1024 and 3072.
@@ -97,7 +106,8 @@ def prepare_raw(
     if options.follow_links:
         raw = replace(raw, follow_links=True)
     in_hu = {"target": target, "mask": mask, "series": series, "target_series": target_series,
-             "mask_series": mask_series, "match_by": match_by, "window": window, "preset": preset}  # fmt: skip
+             "mask_series": mask_series, "naming": naming, "pair": pair, "structures": structures,
+             "match_by": match_by, "window": window, "preset": preset}  # fmt: skip
     if not raw.in_hu:
         refuse_unknown([name for name, value in in_hu.items() if value is not None], CommonOptions.__slots__)
     mapping = choose_mapping(window, preset) if raw.in_hu else STORED
@@ -127,6 +137,12 @@ def prepare_raw(
     ]
     # Recorded where it is wanted alone: sets from before there were links that are followed stay complete.
     how = raw.recorded() | ({"follow_links": True} if raw.follow_links else {})
+    if naming is not None or pair is not None or structures is not None:
+        only = {"target": target, "series": series, "target_series": target_series, "mask_series": mask_series,
+                "match_by": match_by}  # fmt: skip
+        refuse_with_names([name for name, value in only.items() if value is not None])
+        arrays, recorded = name_arrays(arrays, naming, pair, structures, options.listener)
+        return prepare(arrays, options, "order", how | recorded)
     return prepare(arrays, options, match_by or raw.match_by, how)
 
 
@@ -233,10 +249,7 @@ def prepare(
     started = time.perf_counter()
     listener = options.listener
     geometry = Geometry(options.spacing, options.crop)
-    shares = Shares.parse(options.split, options.seed)
-    table = None if options.patients is None else PatientTable.read(options.patients)
-    if options.stratify is not None and table is None:
-        raise ConfigError(f"stratify: {options.stratify!r} is a column of the table of patients, and none is given")
+    shares, table = shares_and_table(options)
     data_root = given_path(options.out).resolve()
     folder = data_root / "prepared" / options.dataset
     _refuse_overlap(arrays, folder)
@@ -254,18 +267,14 @@ def prepare(
         if not rows:
             raise SliceError(nothing_found(arrays, found))
         patients = {row[0].group: pseudonyms.patient(row[0].group) for row in rows}
-        given = given_splits(rows)
-        if given is None or table is not None:
-            splits = assign(patients, shares, table, options.stratify, listed_as(rows, pseudonyms))
-        else:
-            splits = given
+        splits, asked = divide(rows, patients, shares, table, options, pseudonyms)
         used = {raw.series for row in rows for raw in row}
         plan = PreparePlan(
             options.dataset,
             tuple(arrays),
             geometry,
             make_tasks(rows, splits, [name for name, _ in shares.splits], geometry, pseudonyms),
-            _described(arrays, options, match_by, pseudonyms) | how | found.record,
+            _described(arrays, options, match_by, shares, pseudonyms) | how | found.record,
             [(pseudonyms.file(left.where), array, left.kind, written_reason(left)) for array, left in found.left_out],
             [
                 NoteInfo(kind=note.kind, series=pseudonyms.series(note.series), message=note.message)
@@ -273,8 +282,7 @@ def prepare(
                 if note.series in used
             ],
         )
-        asked = [name for name, share in shares.splits if share > 0]
-        notice_splits(plan, asked if given is None and table is None else [], listener, options.names_shown)
+        notice_splits(plan, asked, listener, options.names_shown)
         calling.tell_notes([note for note in found.notes if note.series in used], rows, listener)
         if len(arrays) == 1 and (repeated := repeated_places([row[0] for row in rows])):
             listener(Notice("repeated-places", repeated))
@@ -339,10 +347,10 @@ def _refuse_overlap(arrays: Sequence[ArraySource], folder: Path) -> None:
 
 
 def _described(
-    arrays: Sequence[ArraySource], options: CommonOptions, match_by: MatchBy, pseudonyms: Pseudonyms
+    arrays: Sequence[ArraySource], options: CommonOptions, match_by: MatchBy, shares: Shares, pseudonyms: Pseudonyms
 ) -> dict[str, Any]:
     """What decides the result, as plain values. Patterns can hold names: their pseudonyms stand here."""
-    return {
+    described = {
         "source": arrays[0].reader.name,
         "arrays": [source.array for source in arrays],
         "series": [None if source.pattern is None else pseudonyms.series(source.pattern) for source in arrays],
@@ -356,3 +364,9 @@ def _described(
         "stratified": options.stratify is not None,
         "key_id": pseudonyms.key_id,
     }
+    # On record where they are asked for alone: sets from before there were such options stay complete.
+    if shares.exact:
+        described["exact"] = True
+    if shares.folds:
+        described |= {"folds": len(shares.splits), "split": []}
+    return described

@@ -18,8 +18,8 @@ def notice_splits(plan: PreparePlan, shares: Sequence[str], listener: Listener, 
             f"there is one patient (or what stands for one), whose hash falls into {filled}; --split {filled}=1 asks "
             "for that split alone"
             if groups == 1
-            else f"the hashes of the {groups} patients (or what stands for them) put none there; take other shares or "
-            "another --seed, or give the splits in a table"
+            else f"the hashes of the {groups} patients (or what stands for them) put none there; take other shares, "
+            "another --seed, give the splits in a table, or let --exact put a patient into each"
         )
         listener(Notice("empty-split", f"no slices in {' and '.join(empty)}: {reason}"))
     slices = [(task, task.slices[0]) for task in plan.all_tasks()]

@@ -27,6 +27,8 @@ class CommonOptions:
         dataset: its name.
         split: shares of the patients, as `train=0.8`.
         seed: chooses the assignment.
+        exact: meet the shares of the patients exactly, to rounding; adding patients can then move others.
+        folds: divide the patients into so many folds of one size, `fold0` and so on, instead of `split`.
         patients: a CSV with `patient_id` and, where splits are given, `split`.
         stratify: a column of that table within whose values the shares are kept.
         crop: pixels cut out of the middle, `(H, W)`.
@@ -50,6 +52,8 @@ class CommonOptions:
     dataset: str
     split: Sequence[str] = DEFAULT_SPLITS
     seed: int = 0
+    exact: bool = False
+    folds: int | None = None
     patients: SourcePath | None = None
     stratify: str | None = None
     crop: tuple[int, int] | None = None
@@ -72,6 +76,8 @@ class CommonKeywords(TypedDict, total=False):
 
     split: Sequence[str]
     seed: int
+    exact: bool
+    folds: int | None
     patients: SourcePath | None
     stratify: str | None
     crop: tuple[int, int] | None
@@ -97,6 +103,9 @@ class HuKeywords(CommonKeywords, total=False):
     series: str | None
     target_series: str | None
     mask_series: str | None
+    naming: str | None
+    pair: str | None
+    structures: Sequence[str] | None
     match_by: MatchBy | None
     window: tuple[float, float] | None
     preset: str | None

@@ -2,7 +2,7 @@
 
 import hashlib
 import os
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -11,6 +11,7 @@ import polars as pl
 from ctpatch.config import check_name
 from ctpatch.errors import ConfigError, SourceManifestError
 from ctpatch.files.atomic import given_path
+from ctpatch.prepare.exact_shares import cut_exactly, deal, fold_names
 
 DEFAULT_SPLITS = ("train=0.8", "validation=0.1", "test=0.1")
 _HASH_BITS = 64
@@ -25,13 +26,22 @@ class Shares:
     Attributes:
         splits: names and shares, in the order given; the shares sum to 1.
         seed: chooses the assignment.
+        exact: meet the shares exactly, to rounding; then adding patients can move others.
+        folds: whether the splits are folds, of one size.
     """
 
     splits: tuple[tuple[str, float], ...]
     seed: int = 0
+    exact: bool = False
+    folds: bool = False
 
     @classmethod
-    def parse(cls, texts: Sequence[str], seed: int = 0) -> "Shares":
+    def of_folds(cls, count: int, seed: int = 0, *, exact: bool = False) -> "Shares":
+        """Folds of one size, `fold0` and so on."""
+        return cls(tuple((name, 1 / count) for name in fold_names(count)), seed, exact, folds=True)
+
+    @classmethod
+    def parse(cls, texts: Sequence[str], seed: int = 0, *, exact: bool = False) -> "Shares":
         """Shares as `train=0.8`, one text for each split; ConfigError where a text or their sum is wrong."""
         splits: list[tuple[str, float]] = []
         for text in texts:
@@ -49,7 +59,7 @@ class Shares:
         total = sum(share for _, share in splits)
         if abs(total - 1) > _SUM_TOLERANCE:
             raise ConfigError(f"split: the shares {', '.join(texts)} sum to {total:g}, wanted 1")
-        return cls(tuple(splits), seed)
+        return cls(tuple(splits), seed, exact)
 
     def place(self, patient: str) -> float:
         """Where a patient falls in [0, 1): of patient and seed alone."""
@@ -133,8 +143,13 @@ def assign(
         if table is None or stratify not in table.columns:
             have = "no table is given" if table is None else f"{table.name} has {', '.join(table.columns)}"
             raise ConfigError(f"stratify: {stratify!r} must be a column of the patients' table; {have}")
-        return _stratified(shares, _cells(patients, table, stratify, listed_as or {}))
+        strata = _cells(patients, table, stratify, listed_as or {})
+        if shares.folds:
+            return deal([name for name, _ in shares.splits], _by_hash(shares, patients), strata)
+        return _stratified(shares, strata)
     if table is None:
+        if shares.exact:
+            return cut_exactly(shares.splits, _by_hash(shares, patients))
         return {patient: shares.split_at(shares.place(patient)) for patient in patients}
     if "split" not in table.columns:
         raise ConfigError(f"{table.name} has no column split, and no column of it is named to stratify by")
@@ -166,5 +181,9 @@ def _stratified(shares: Shares, strata: Mapping[str, str]) -> dict[str, str]:
     return {
         patient: shares.split_at((number + 0.5) / len(group))
         for group in members.values()
-        for number, patient in enumerate(sorted(group, key=lambda each: (shares.place(each), each)))
+        for number, patient in enumerate(_by_hash(shares, group))
     }
+
+
+def _by_hash(shares: Shares, patients: Iterable[str]) -> list[str]:
+    return sorted(patients, key=lambda each: (shares.place(each), each))

@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     import numpy as np
     from numpy.typing import NDArray
 
-GroupKind = Literal["patient", "study", "series", "folder", "file"]
+GroupKind = Literal["patient", "study", "series", "folder", "file", "case"]
 Unit = Literal["HU", "mapped"]
 
 

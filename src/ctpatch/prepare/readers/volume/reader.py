@@ -4,7 +4,7 @@ from abc import ABC, abstractmethod
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import AbstractContextManager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from itertools import groupby
 from pathlib import Path
 from typing import Any, ClassVar, get_args
@@ -37,6 +37,7 @@ class VolumeReader(ABC):
         group_by: what else must not be divided between splits: all files of a `folder`, or each `file`. Files that
             lie in the source folder itself are groups of their own.
         follow_links: whether links that leave the source are followed.
+        only: the files that are opened; None opens all.
 
     Raises:
         ConfigError: an option has a value that is not known.
@@ -46,6 +47,7 @@ class VolumeReader(ABC):
 
     group_by: GroupBy = "folder"
     follow_links: bool = False
+    only: frozenset[str] | None = field(default=None, kw_only=True)
 
     def __post_init__(self) -> None:
         if self.group_by not in get_args(GroupBy):
@@ -94,6 +96,7 @@ class VolumeReader(ABC):
     def scan(self, root: Path, advance: Callable[[int], None]) -> Scan:
         """Find the axial slices of all volumes; headers alone are read."""
         names, left_out = find_files(root, follow_links=self.follow_links)
+        names = [name for name in names if self.only is None or name in self.only]
         scan = Scan(left_out=left_out)
         folder = source_folder(root)
         found: dict[str, Volume] = {}
