@@ -23,6 +23,7 @@ from ctpatch.prepare.readers.dicom.kinds import is_derived, made_from_slices, re
 from ctpatch.prepare.readers.dicom.orientation import Remark, orientation_of
 from ctpatch.prepare.readers.dicom.remarks import remarks_of
 from ctpatch.prepare.readers.dicom.rescale import Rescale, settle_rescale, why_no_hu
+from ctpatch.prepare.readers.dicom.start import begins_bare
 from ctpatch.prepare.readers.dicom.tags import HeaderError, Tags
 from ctpatch.prepare.readers.other import START_BYTES, other_kind
 
@@ -52,7 +53,7 @@ HEADER_TAGS = (
     *("PixelSpacing", "BitsAllocated", "BitsStored", "HighBit", "PixelRepresentation", "PixelPaddingValue"),
     *("PixelPaddingRangeLimit", "RescaleIntercept", "RescaleSlope", "RescaleType", "PatientPosition"),
     *("PatientOrientation", "BurnedInAnnotation", "ConversionType", "AcquisitionNumber", "AcquisitionTime"),
-    "TemporalPositionIdentifier",
+    *("TemporalPositionIdentifier", "SliceThickness"),
 )
 """The only tags that are read. Ids serve to group and are never written; of the rest, spacing and position are."""
 
@@ -91,6 +92,7 @@ class CtHeader:
         unit_unknown: whether RescaleType leaves open what the values are.
         remarks: what is odd about the header.
         needs: why it is prepared only with a permission.
+        thickness_mm: SliceThickness, None where it is not said.
     """
 
     file: str
@@ -110,6 +112,7 @@ class CtHeader:
     unit_unknown: bool
     remarks: tuple[Remark, ...]
     needs: tuple[tuple[Permission, LeftOut], ...]
+    thickness_mm: float | None = None
 
 
 class FileProblemError(Exception):
@@ -248,13 +251,10 @@ def _what_it_is(source: _BoundedFile, size: int) -> tuple[str, str, int]:
         values, end = _meta_group(head, _PREAMBLE + 4)
         return values.get(0x0010, ""), values.get(0x0002, ""), end
     # Old archives hold datasets without preamble: they begin with group 2 or 8, and the length of the first element.
-    first = int.from_bytes(head[:2], "little")
-    plausible = first in {0x0002, 0x0008} and int.from_bytes(head[2:4], "little") <= 0x0018  # noqa: PLR2004
-    big_endian = head[:2] == b"\x00\x08" and head[4:6].isalpha()
-    if not (plausible or big_endian):
+    if not begins_bare(head):
         other = other_kind("", head[:START_BYTES])
         raise FileProblemError(*(other.kind, other.reason) if other else _NOT_DICOM, fault=False)
-    if first == 0x0002:  # noqa: PLR2004
+    if head[:2] == b"\x02\x00":
         values, _ = _meta_group(head, 0)
         return values.get(0x0010, ""), values.get(0x0002, ""), 0
     return "", "", 0
@@ -354,6 +354,7 @@ def _header(file: str, dataset: Any, tags: Tags) -> CtHeader:
         unit_unknown=rescale.unspecified,
         remarks=tuple(remarks_of(tags, oriented, rescale)),
         needs=tuple(_needs(file, rescale, made_from_slices(tags, said))),
+        thickness_mm=tags.length("SliceThickness"),
     )
 
 

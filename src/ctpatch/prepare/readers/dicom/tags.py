@@ -60,6 +60,14 @@ class Tags:
         number = self._one(tag)
         return number if number is not None and math.isfinite(number) else None
 
+    def length(self, tag: str) -> float | None:
+        """A number above 0 for the user's eyes, or None: whatever else stands there is no fault of the file."""
+        try:
+            number = float(self._dataset.get(tag))
+        except Exception:  # noqa: BLE001 - pydicom converts when it is asked, and raises many kinds
+            return None
+        return number if math.isfinite(number) and number > 0 else None
+
     def numbers(self, tag: str, count: int) -> tuple[float, ...] | None:
         """So many numbers, or None where they are not said or make no sense."""
         values = [float(each) for each in self._values(tag)]
