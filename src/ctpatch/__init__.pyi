@@ -20,6 +20,8 @@ from ctpatch.cutting.shares import merge as merge
 from ctpatch.errors import CtPatchError as CtPatchError
 from ctpatch.evaluating.api import evaluate as evaluate
 from ctpatch.evaluating.result import Evaluation as Evaluation
+from ctpatch.inspecting.api import inspect as inspect
+from ctpatch.inspecting.result import Inspection as Inspection
 from ctpatch.loading.transforms import FlipsAndRotations as FlipsAndRotations
 from ctpatch.loading.transforms import in_callers_thread as in_callers_thread
 from ctpatch.loading.transforms import per_patch as per_patch

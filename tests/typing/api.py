@@ -74,6 +74,8 @@ def evaluating(folder: Path, out: Path) -> None:
 
 def preparing(nowhere: Path, out: Path) -> None:
     with pytest.raises(ctpatch.CtPatchError):
+        assert_type(ctpatch.inspect(nowhere), ctpatch.Inspection)
+    with pytest.raises(ctpatch.CtPatchError):
         assert_type(ctpatch.prepare_dicom(nowhere, out, "some"), ctpatch.PrepareResult)
     with pytest.raises(ctpatch.CtPatchError):
         assert_type(ctpatch.prepare_nifti(nowhere, out, "some"), ctpatch.PrepareResult)

@@ -14,6 +14,7 @@ from cyclopts import App, CycloptsError, Parameter
 from ctpatch._version import __version__
 from ctpatch.cli.build import build, build_json, merge, plan
 from ctpatch.cli.evaluate import evaluate
+from ctpatch.cli.inspect import inspect
 from ctpatch.cli.options import DataRoot, EngineOptions, Json, Overwrite, Sets, executor_from, json_text
 from ctpatch.cli.output import write_any_text
 from ctpatch.cli.prepare import prepare_app
@@ -30,7 +31,7 @@ app = App(
     suppress_keyboard_interrupt=False,  # `main` says how to go on
     default_parameter=Parameter(negative=""),
 )
-for _command in (prepare_app, plan, build, merge, evaluate):
+for _command in (inspect, prepare_app, plan, build, merge, evaluate):
     app.command(_command)
 
 

@@ -156,6 +156,20 @@ class Observed:
     remarks: tuple[SliceRemark, ...] = ()
 
 
+@dataclass(frozen=True, slots=True)
+class SeriesFacts:
+    """What headers say of a series and no slice needs: for the user's eyes, never written to a set.
+
+    Attributes:
+        description, kernel: as the source has them; blank where it does not say.
+        thickness_mm: of a slice; None where it is not said, or differs between the slices.
+    """
+
+    description: str = ""
+    kernel: str = ""
+    thickness_mm: float | None = None
+
+
 @dataclass(slots=True)
 class Scan:
     """What a reader found in a source tree.
@@ -164,11 +178,13 @@ class Scan:
         slices: in a fixed order: by series, then along the slice normal.
         left_out: what is not prepared.
         notes: what a user should know. A plain sentence is shown and never written, as it may hold names.
+        facts: what headers say of series besides, by the names that slices have for them, where a reader knows it.
     """
 
     slices: list[RawSlice] = field(default_factory=list)
     left_out: list[LeftOut] = field(default_factory=list)
     notes: list[str | SeriesNote] = field(default_factory=list)
+    facts: dict[str, SeriesFacts] = field(default_factory=dict)
 
 
 class Reader(Protocol):

@@ -18,6 +18,7 @@ from typing import Any
 from ctpatch.extras import library
 from ctpatch.files.paths import Root
 from ctpatch.prepare.readers.base import LeftOut
+from ctpatch.prepare.readers.dicom.start import begins_bare
 from ctpatch.prepare.readers.other import START_BYTES, other_kind
 
 MAX_FILE_BYTES = 256 * 1024 * 1024
@@ -251,13 +252,10 @@ def what_it_is(source: _BoundedFile, size: int) -> tuple[str, str, int]:
         values, end = _meta_group(head, _PREAMBLE + 4)
         return values.get(0x0010, ""), values.get(0x0002, ""), end
     # Old archives hold datasets without preamble: they begin with group 2 or 8, and the length of the first element.
-    first = int.from_bytes(head[:2], "little")
-    plausible = first in {0x0002, 0x0008} and int.from_bytes(head[2:4], "little") <= 0x0018  # noqa: PLR2004
-    big_endian = head[:2] == b"\x00\x08" and head[4:6].isalpha()
-    if not (plausible or big_endian):
+    if not begins_bare(head):
         other = other_kind("", head[:START_BYTES])
         raise FileProblemError(*(other.kind, other.reason) if other else _NOT_DICOM, fault=False)
-    if first == 0x0002:  # noqa: PLR2004
+    if head[:2] == b"\x02\x00":
         values, _ = _meta_group(head, 0)
         return values.get(0x0010, ""), values.get(0x0002, ""), 0
     return "", "", 0

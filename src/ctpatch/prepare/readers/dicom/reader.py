@@ -31,6 +31,7 @@ from ctpatch.prepare.readers.dicom.series import (
     place,
     raw_slices,
     same_position,
+    series_facts,
     upright_turn,
 )
 from ctpatch.prepare.readers.tree import find_files, source_folder
@@ -104,6 +105,7 @@ class DicomReader:
             kept = [each for each in kept if not each.header.unit_unknown]
         if kept:
             found.notes.extend(oddities(stack.name, kept, stack.orientations))
+            found.facts[stack.name] = series_facts(kept)
             found.slices.extend(raw_slices(stack.name, kept, self.group_by))
 
     def _is_scout(self, series: list[Placed]) -> bool:

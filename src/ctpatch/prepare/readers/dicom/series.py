@@ -3,7 +3,7 @@
 import math
 import statistics
 from collections import Counter, defaultdict
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from itertools import pairwise
 from typing import Any
@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from ctpatch.prepare.readers.base import GroupKind, RawSlice, SeriesNote
+from ctpatch.prepare.readers.base import GroupKind, RawSlice, SeriesFacts, SeriesNote
 from ctpatch.prepare.readers.dicom import GroupBy
 from ctpatch.prepare.readers.dicom.header import Axes, CtHeader
 from ctpatch.prepare.readers.dicom.orientation import across_the_table
@@ -258,24 +258,54 @@ def oddities(name: str, series: list[Placed], orientations: int = 1) -> Iterator
         yield SeriesNote("tilt", name, f"neighbouring slices are shifted by up to {shift:.2f} mm within their plane")
 
 
+@dataclass(frozen=True, slots=True)
+class Steps:
+    """The steps between slices of a series that lie apart, in mm: all, the usual one, and those that are gaps."""
+
+    all: list[float]
+    usual: float
+    gaps: list[float]
+
+    @classmethod
+    def between(cls, positions: Sequence[float]) -> "Steps | None":
+        """Those between positions in order; None where no two slices lie apart."""
+        steps = [step for before, after in pairwise(positions) if (step := after - before) >= SAME_POSITION_MM]
+        if not steps:
+            return None
+        usual = statistics.median(steps)
+        return cls(steps, usual, [step for step in steps if step > _GAP * usual])
+
+    @property
+    def missing(self) -> int:
+        """About how many slices the gaps have room for."""
+        return sum(max(round(step / self.usual) - 1, 1) for step in self.gaps)
+
+
 def _step_notes(name: str, positions: list[float]) -> Iterator[SeriesNote]:
-    steps = [step for before, after in pairwise(positions) if (step := after - before) >= SAME_POSITION_MM]
-    if not steps:
+    steps = Steps.between(positions)
+    if steps is None:
         return
-    usual = statistics.median(steps)
-    gaps = [step for step in steps if step > _GAP * usual]
+    usual, gaps = steps.usual, steps.gaps
     if gaps:
-        missing = sum(max(round(step / usual) - 1, 1) for step in gaps)
         yield SeriesNote(
             "gap", name, f"{len(gaps)} gaps: steps of up to {max(gaps):g} mm where {usual:g} mm is usual; about "
-            f"{missing} slices are missing"
+            f"{steps.missing} slices are missing"
         )  # fmt: skip
-    others = [step for step in steps if step <= _GAP * usual and abs(step - usual) > _STEP_TOLERANCE_MM]
+    others = [step for step in steps.all if step <= _GAP * usual and abs(step - usual) > _STEP_TOLERANCE_MM]
     if others:
         yield SeriesNote(
-            "mixed-spacing", name, f"steps between slices run from {min(steps):g} to {max(steps):g} mm, most are "
-            f"{usual:g} mm"
+            "mixed-spacing", name, f"steps between slices run from {min(steps.all):g} to {max(steps.all):g} mm, most "
+            f"are {usual:g} mm"
         )  # fmt: skip
+
+
+def series_facts(series: list[Placed]) -> SeriesFacts:
+    """What the headers of a series say for the user's eyes: those of the first slice, and the thickness of all."""
+    first = series[0].header
+    kernel = first.kernel
+    description = next((each for each in first.names if each != kernel), "")
+    thick = {each.header.thickness_mm for each in series}
+    return SeriesFacts(description, kernel, thick.pop() if len(thick) == 1 else None)
 
 
 def _largest_shift(series: list[Placed]) -> float:

@@ -50,6 +50,18 @@ _MAX_LIST_BYTES = 4 * 2**20
 _CSV_NAME = re.compile(r"patient_ids_rand_(train|validation|test|challenge)\.csv")
 
 
+def is_lodopab(name: str) -> bool:
+    """Whether the name of a file is one of the data set's."""
+    base = name.rpartition("/")[2]
+    return _DATA_NAME.fullmatch(base) is not None or _CSV_NAME.fullmatch(base) is not None
+
+
+def is_observation(name: str) -> bool:
+    """Whether the name of a file is that of low-dose observations."""
+    found = _DATA_NAME.fullmatch(name.rpartition("/")[2])
+    return found is not None and found[1] == "observation"
+
+
 @dataclass(slots=True)
 class _Split:
     """What there is of one split: files by their number, and the patients."""
