@@ -42,8 +42,16 @@ def shut_down(folder: str) -> None:
 def _import_all() -> None:
     import ctpatch
 
+    # Not what imports torch, which no command needs, nor machine code.
+    left_out = (
+        "ctpatch.__main__",
+        "ctpatch.torch",
+        "ctpatch.lightning",
+        "ctpatch.adapters.",
+        "ctpatch.core.statistics.numba",
+    )
     for module in pkgutil.walk_packages(ctpatch.__path__, "ctpatch."):
-        if module.name not in {"ctpatch.__main__", "ctpatch.torch", "ctpatch.core.statistics.numba_engine"}:
+        if not module.name.startswith(left_out):
             importlib.import_module(module.name)
     import polars as pl
 
