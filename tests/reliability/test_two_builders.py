@@ -15,7 +15,7 @@ from typing import IO, Any
 import pytest
 
 import ctpatch
-from helpers import SMALL, Prepared, assert_same_tree, build_one, make_split, tree_bytes
+from helpers import SMALL, Prepared, assert_same_tree, build_one, make_split, small_parts, tree_bytes
 from reliability.common import FULL, TIMEOUT, Count, environment
 from reliability.common import run as run_ctpatch
 
@@ -140,12 +140,19 @@ def assert_one_at_a_time(out: Path) -> int:
 LAYOUT_ROUNDS = [(layout, 100 if FULL else 6) for layout in ("files", "shards", "slices", "index")]
 
 
+def built_alone(prepared: Prepared, folder: Path, layout: Any = "files") -> dict[str, bytes]:
+    """The files of a set in parts of one slice, as the builders make it: means on record are added up part by part."""
+    with pytest.MonkeyPatch.context() as patch:
+        small_parts(patch, slices=1)
+        build_one(prepared, SMALL, layout=layout, out=folder)
+    return tree_bytes(folder)
+
+
 @pytest.mark.parametrize(("layout", "rounds"), LAYOUT_ROUNDS)
 def test_two_begin_at_about_the_same_time(
     tmp_path: Path, prepared: Prepared, layout: Any, rounds: int, count: Count
 ) -> None:
-    build_one(prepared, SMALL, layout=layout, out=tmp_path / "whole")
-    wanted = tree_bytes(tmp_path / "whole")
+    wanted = built_alone(prepared, tmp_path / "whole", layout)
     rng = random.Random(layout)
     host = socket.gethostname()
     with builders(2) as pair:
@@ -166,8 +173,7 @@ def test_two_begin_at_about_the_same_time(
 
 
 def test_many_begin_again_and_again(tmp_path: Path, prepared: Prepared, count: Count) -> None:
-    build_one(prepared, SMALL, out=tmp_path / "whole")
-    wanted = tree_bytes(tmp_path / "whole")
+    wanted = built_alone(prepared, tmp_path / "whole")
     rng = random.Random(1)
     out = tmp_path / "set"
     with builders(4 if FULL else 3) as crowd:
@@ -209,7 +215,7 @@ def test_one_is_killed_two_others_come(
     tmp_path: Path, prepared: Prepared, stop: int | None, seed: int, count: Count
 ) -> None:
     """Killed when it holds the output, when so many parts are done, or when all is done (None)."""
-    build_one(prepared, SMALL, out=tmp_path / "whole")
+    wanted = built_alone(prepared, tmp_path / "whole")
     out = tmp_path / "set"
     rng = random.Random(f"{stop} {seed}")
     with builders(3) as (dead, *pair):
@@ -232,7 +238,7 @@ def test_one_is_killed_two_others_come(
         made = "complete" if stop is None else "resumed" if stop else "built"
         assert outcomes in (sorted([made, "complete"]), sorted([made, "output-locked"])), said
         assert_one_at_a_time(out)
-        assert_same_tree(tree_bytes(out), tree_bytes(tmp_path / "whole"))
+        assert_same_tree(tree_bytes(out), wanted)
         count("owners killed" + ("" if stop is None else ", taken over"))
 
 
