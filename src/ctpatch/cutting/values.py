@@ -213,7 +213,7 @@ class SetValues:
                 mine = self._sums.setdefault(name, {PATCHES: Sums(), SLICES: Sums()})
                 for scope, sums in mine.items():
                     sums.add_all(Sums.from_record(scopes[scope]))
-        except (ValueError, KeyError, TypeError):
+        except (ValueError, KeyError, TypeError, ArithmeticError):
             raise FormatError(f"the receipt of part {part} is damaged; start anew with --overwrite") from None
 
     def record(
@@ -226,9 +226,23 @@ class SetValues:
             arrays: of the set.
             every: every how many rows one was sampled.
             before: of the set that this one is made from: what it says of whole slices holds here.
+
+        Raises:
+            FormatError: receipts have numbers that no pixels have.
         """
         if not self._complete:
             return None
+        try:
+            with np.errstate(all="ignore"):
+                return self._record(config, arrays, every, before)
+        except (ValueError, OverflowError, ZeroDivisionError):  # pydantic's error is a ValueError
+            raise FormatError(
+                "the receipts of a part hold numbers that no pixels have; are they damaged? Start anew with --overwrite"
+            ) from None
+
+    def _record(
+        self, config: PatchConfig, arrays: Mapping[str, ArrayInfo], every: int, before: ValueRecord | None
+    ) -> ValueRecord:
         bins = bins_of(config)
         values = {}
         for name in (name for name, info in arrays.items() if not info.labels):
