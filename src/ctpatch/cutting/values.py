@@ -152,6 +152,11 @@ class PartValues:
             self._count_samples()
 
     def _count_samples(self) -> None:
+        with np.errstate(all="ignore"):  # pixels of a damaged set may be no numbers; what writes them finds that
+            self._count_all()
+        self._waiting = 0
+
+    def _count_all(self) -> None:
         for name, samples in self._samples.items():
             if not samples:
                 continue
@@ -170,7 +175,6 @@ class PartValues:
                 inside = weights > 0
                 of_patches.add(Moments.of(values[inside], weights[inside]))
             samples.clear()
-        self._waiting = 0
 
     def on_record(self, done: Sequence["CutSlice"], kept: NDArray[np.bool_]) -> dict[str, dict[str, SumsOnRecord]]:
         """The sums for the receipt of a part: its slices that were cut, and whether each of their windows was kept."""
