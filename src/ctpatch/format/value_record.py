@@ -1,8 +1,8 @@
 """The block `values` of `patch_meta.json`: how the pixels of each array are spread, over patches and whole slices."""
 
-from typing import Annotated
+from typing import Annotated, Self
 
-from pydantic import BaseModel, ConfigDict, Field, FiniteFloat
+from pydantic import BaseModel, ConfigDict, Field, FiniteFloat, model_validator
 
 Count = Annotated[int, Field(ge=0, le=2**62)]
 
@@ -28,6 +28,13 @@ class Spread(_Record):
     min: FiniteFloat | None
     max: FiniteFloat | None
     percentiles: tuple[FiniteFloat, ...] | None
+
+    @model_validator(mode="after")
+    def _says_all_or_nothing(self) -> Self:
+        said = {number is None for number in (self.mean, self.std, self.min, self.max)}
+        if len(said) > 1:
+            raise ValueError("mean, std, min and max: wanted all of them, or none")
+        return self
 
 
 class ArrayValues(_Record):
