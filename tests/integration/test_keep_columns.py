@@ -293,7 +293,7 @@ def test_the_report_shows_them(source: Prepared) -> None:
     pytest.importorskip("jinja2")
     pytest.importorskip("PIL")
     build_one(source, keep_columns=KEEP)
-    assert "scanner (text), dose (float64)" in ctpatch.report(source.out).read_text()
+    assert "scanner (text), dose (float64)" in ctpatch.report(source.out, source.root / "page.html").read_text()
 
 
 def test_types_hold_over_all_pieces_of_a_manifest(source: Prepared, monkeypatch: pytest.MonkeyPatch) -> None:

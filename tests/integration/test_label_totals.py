@@ -274,4 +274,4 @@ def test_the_report_shows_labels(source: Prepared) -> None:
     pytest.importorskip("jinja2")
     pytest.importorskip("PIL")
     folder = build_one(source, CONFIG).folder
-    assert "mask label 9" in ctpatch.report(folder).read_text()
+    assert "mask label 9" in ctpatch.report(folder, source.root / "page.html").read_text()
