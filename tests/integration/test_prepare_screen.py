@@ -56,7 +56,7 @@ def test_off_a_terminal_files_are_counted_and_in_json_called_by_their_pseudonyms
     if not as_json:  # a log gets counts: pseudonyms would say nothing in it
         assert "  left out    1 not-dicom: it is no DICOM file\n" in shown.out
         assert "  failed      1 unusable: its header promises 4000 bytes of pixels, it holds " in shown.out
-        assert "left_out.csv lists 2, under pseudonyms; --names FILE says what stands for whom" in shown.out
+        assert "left_out.csv lists 2, under pseudonyms; --names FILE writes the table of pseudonyms" in shown.out
         assert not re.search(r"\bF[0-9a-f]{16}\b", shown.out + shown.err)
     else:
         result = json.loads(shown.out)
@@ -84,7 +84,7 @@ def test_an_error_names_its_file_on_a_terminal_or_in_the_list_alone(
     assert main(words(tree, tmp_path / "data", key)) == 1
     said = capsys.readouterr().err
     assert f"{wanted}: " in said
-    assert "--names FILE says what stands for whom" in said
+    assert "--names FILE writes the table of pseudonyms" in said
     assert SECRET not in said
     names = tmp_path / "names.csv"
     assert main(words(tree, tmp_path / "data", key, "--names", str(names))) == 1

@@ -12,7 +12,7 @@ import pytest
 
 from ctpatch.errors import ConfigError, FormatError
 from ctpatch.files.npy import PAGE_BYTES
-from ctpatch.layouts import layout_of, reader
+from ctpatch.layouts import layout_of
 from ctpatch.layouts.disk import Disk
 from ctpatch.layouts.files import FilesLayout
 from ctpatch.layouts.packed import PackedFile
@@ -89,7 +89,7 @@ class TestIndex(LayoutContract):
                 np.testing.assert_array_equal(inside.read(which=[0, 1, 2, 3]), wanted)
 
     def test_few_files_stay_mapped_and_all_are_read(self, inside: Written, monkeypatch: pytest.MonkeyPatch) -> None:
-        monkeypatch.setattr(reader, "MAX_MAPPED_FILES", 2)
+        monkeypatch.setattr("ctpatch.layouts.mapped.MAX_MAPPED_FILES", 2)
         files = self.layout.files(inside.resolve)
         addresses = self.layout.addresses(inside.rows, "image", "float32")
         reading = self.layout.reader(addresses, files, SIZE, "none")

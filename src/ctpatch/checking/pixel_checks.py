@@ -15,7 +15,8 @@ from ctpatch.errors import CtPatchError, SetChangedError, SourceChangedError
 from ctpatch.files.digest import array_digest
 from ctpatch.format.columns import digest_column, path_column, recorded_statistics
 from ctpatch.format.tables import PATCH_MANIFEST, SLICE_MANIFEST
-from ctpatch.layouts.reader import ArrayReader, begins_with
+from ctpatch.layouts.mapped import begins_with
+from ctpatch.layouts.reader import ArrayReader
 from ctpatch.reading.patchset import PatchSet
 
 _BLOCK = 256

@@ -31,7 +31,7 @@ from ctpatch.format.tables import (
     TABLES,
     patch_ids,
 )
-from ctpatch.layouts.reader import begins_with
+from ctpatch.layouts.mapped import begins_with
 from ctpatch.reading.patchset import PatchSet
 
 _MAX_ROWS_SHOWN = 1000

@@ -240,7 +240,7 @@ class PrivacyOptions(OptionGroup):
     Attributes:
         key: The key pseudonyms are made with. [made once, in your settings]
         new_key: Make the key that --key names, where it is not there.
-        names: A CSV for your eyes alone: what stands for whom. [none]
+        names: Write the table of pseudonyms to this CSV file, for you alone. [none]
     """
 
     key: Path | None = None

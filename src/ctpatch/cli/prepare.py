@@ -128,7 +128,7 @@ def summary(result: "PrepareResult") -> str:
     rows += _under("left out", result.left_out_short)
     if meta.num_left_out:
         count = sum(meta.num_left_out.values())
-        said = f"left_out.csv lists {count:,}, under pseudonyms; --names FILE says what stands for whom"
+        said = f"left_out.csv lists {count:,}, under pseudonyms; --names FILE writes the table of pseudonyms"
         rows.append(("", said))
     rows += _under("failed", result.faults_short)
     if result.outcome != "complete":

@@ -23,7 +23,7 @@ from ctpatch.words import LAYOUTS, human_bytes
 OUTCOMES = {
     "built": "built",
     "prepared": "prepared",
-    "resumed": "gone on with and finished",
+    "resumed": "resumed and finished",
     "complete": "is complete; nothing to do",
     "merged": "merged from its shares",
 }

@@ -39,7 +39,7 @@ def build(
 ) -> list[BuildResult]:
     """Cut the slices of splits into patch sets.
 
-    A finished set is left alone, an unfinished one is gone on with; the bytes do not depend on the workers or on how
+    ctpatch leaves a finished set alone and resumes an unfinished one; the bytes do not depend on the workers or on how
     often the build was cut off. With more than one worker, a script calls this under `if __name__ == "__main__":`,
     as for everything that starts processes.
 
@@ -67,7 +67,7 @@ def build(
     Raises:
         ConfigError, UsageError: the call makes no sense; nothing was written.
         SourceManifestError: a manifest breaks the rules of its format.
-        SliceError: a slice cannot be used (with `on_error="stop"`); run again once it is mended.
+        SliceError: a slice cannot be used (with `on_error="stop"`); run again once it is fixed.
         OutputConflictError: the output holds something else.
         OutputLockedError: another process writes this output.
         SystemFailureError: the system refused a read or a write.

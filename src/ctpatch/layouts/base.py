@@ -21,7 +21,8 @@ from ctpatch.files.npy import header_bytes
 from ctpatch.format.columns import digest_column, path_column
 from ctpatch.format.meta import ArrayInfo
 from ctpatch.layouts.disk import Disk
-from ctpatch.layouts.reader import ArrayAddresses, ArrayReader, MappedFiles
+from ctpatch.layouts.mapped import MappedFiles
+from ctpatch.layouts.reader import ArrayAddresses, ArrayReader
 from ctpatch.layouts.whole import PixelFile, WrongPixels
 from ctpatch.words import PadMode
 

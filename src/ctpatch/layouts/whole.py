@@ -4,7 +4,7 @@ import os
 from typing import NamedTuple
 
 from ctpatch.errors import CtPatchError
-from ctpatch.layouts.reader import begins_with
+from ctpatch.layouts.mapped import begins_with
 
 
 class PixelFile(NamedTuple):

@@ -5,7 +5,8 @@ from collections.abc import Iterable
 import numpy as np
 from numpy.typing import NDArray
 
-from ctpatch.phantom.anatomy import Organ, Patient, Scene, cavity_of, coverage, frame_of
+from ctpatch.phantom.anatomy import Scene, cavity_of, coverage, frame_of
+from ctpatch.phantom.patients import Organ, Patient
 
 ORGAN_LABELS = {"lung": 1, "liver": 2, "spleen": 3, "kidney": 4}
 """What the labels of masks are; vessels within an organ count as the organ."""

@@ -25,17 +25,9 @@ from ctpatch.errors import ConfigError
 from ctpatch.files.atomic import system_errors, write_atomic, write_file
 from ctpatch.files.npy import header_bytes
 from ctpatch.format.splits import manifest_name
-from ctpatch.phantom.anatomy import (
-    AIR,
-    NOISE,
-    SLICE_SPACING_MM,
-    Image,
-    draw_anatomy,
-    make_patient,
-    make_scene,
-    random_stream,
-)
+from ctpatch.phantom.anatomy import draw_anatomy, make_scene
 from ctpatch.phantom.labels import draw_labels
+from ctpatch.phantom.patients import AIR, NOISE, SLICE_SPACING_MM, Image, make_patient, random_stream
 
 Dose = Literal["full", "low"]
 NOISE_HU: dict[Dose, float] = {"full": 8.0, "low": 26.0}  # standard deviation in the middle of the body

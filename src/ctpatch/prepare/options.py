@@ -35,7 +35,7 @@ class CommonOptions:
         spacing: millimetres between pixels, `(row, col)`, to resample to.
         key: file of the key that pseudonyms are made with; None takes the user's own.
         new_key: make that file where it is not there; the user's own is made without being asked for.
-        names: file that is to say, for the user's eyes alone, what stands for whom; None writes none.
+        names: file for the table of pseudonyms, for the user alone; None writes none.
         names_shown: whether errors and the result call files and patients as the source does, or by pseudonyms.
         workers: processes that work.
         executor: what slices are given to instead: a dask `Client`, or any `concurrent.futures.Executor`; its workers

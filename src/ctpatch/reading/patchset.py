@@ -22,7 +22,8 @@ from ctpatch.format.tables import (
 )
 from ctpatch.layouts import layout_of
 from ctpatch.layouts.base import Layout
-from ctpatch.layouts.reader import ArrayReader, MappedFiles
+from ctpatch.layouts.mapped import MappedFiles
+from ctpatch.layouts.reader import ArrayReader
 from ctpatch.loading.batches import LoaderSource
 from ctpatch.loading.options import LoaderOptions
 from ctpatch.reading.asked import (

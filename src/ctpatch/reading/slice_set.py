@@ -14,7 +14,8 @@ from ctpatch.format.slice_headers import array_infos, scan_headers
 from ctpatch.format.source_manifest import read_source_manifest
 from ctpatch.format.splits import SourcePath, find_splits
 from ctpatch.layouts import layout_of
-from ctpatch.layouts.reader import ArrayAddresses, ArrayReader, MappedFiles
+from ctpatch.layouts.mapped import MappedFiles
+from ctpatch.layouts.reader import ArrayAddresses, ArrayReader
 from ctpatch.loading.batches import LoaderSource
 from ctpatch.loading.columns import slice_kinds, texts_of
 from ctpatch.loading.drawing import DrawnPlaces

@@ -12,7 +12,8 @@ from ctpatch.errors import ConfigError
 from ctpatch.format.columns import labels_column, source_column
 from ctpatch.format.tables import STATUS_OK
 from ctpatch.layouts import layout_of
-from ctpatch.layouts.reader import ArrayAddresses, ArrayReader, MappedFiles
+from ctpatch.layouts.mapped import MappedFiles
+from ctpatch.layouts.reader import ArrayAddresses, ArrayReader
 from ctpatch.loading.columns import slice_kinds, with_slice_columns
 from ctpatch.loading.drawing import DrawnPlaces
 from ctpatch.loading.options import LoaderOptions

@@ -27,7 +27,7 @@ class Calling:
     """How a run speaks of its source.
 
     Names themselves are said with `names_shown`: a terminal is for the user's eyes, a log or a pipe is not.
-    `names_file` is the user's own list of what stands for whom, readable by the user alone; None writes none.
+    `names_file` is the user's own table of pseudonyms, readable by the user alone; None writes none.
     """
 
     pseudonyms: Pseudonyms
@@ -77,7 +77,7 @@ class Calling:
             self.write_names(found.rows, found)
             if self.names_shown:
                 raise
-            hint = "" if self.names_file is not None else "; --names FILE says what stands for whom"
+            hint = "" if self.names_file is not None else "; --names FILE writes the table of pseudonyms"
             said = self._without_names(error.message, found)
             raise type(error)(said if said == error.message else f"{said}{hint}") from None
 

@@ -71,7 +71,7 @@ def parse_header(start: bytes, name: str) -> NiftiHeader:
         raise SliceError(f"{name} ends within its header; copy it again")
     try:
         with np.errstate(all="ignore"):
-            # Unchecked: nibabel's check mends some fields in silence.
+            # Unchecked: nibabel's check changes some fields without a warning.
             header = kind(start[: kind.sizeof_hdr], check=False)
             return _checked(header, kind.sizeof_hdr, name)
     except SliceError:
