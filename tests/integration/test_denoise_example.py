@@ -16,6 +16,7 @@ import pytest
 
 import ctpatch
 from ctpatch.phantom.slices import PhantomSplit, write_phantom
+from example_files import example_module
 
 torch = pytest.importorskip("torch", reason="the example trains with PyTorch, which is not installed")
 
@@ -24,19 +25,8 @@ EXAMPLE = Path(__file__).parents[2] / "examples" / "denoise.py"
 
 @pytest.fixture(scope="module")
 def example() -> Iterator[ModuleType]:
-    """The example's functions; what they set for the whole process is set back."""
-    spec = importlib.util.spec_from_file_location("denoise_example", EXAMPLE)
-    assert spec is not None
-    assert spec.loader is not None
-    module = importlib.util.module_from_spec(spec)
-    sys.modules["denoise_example"] = module  # its dataclasses look themselves up there
-    spec.loader.exec_module(module)
-    threads = torch.get_num_threads()
-    torch.set_num_threads(1)  # tests run beside each other
-    yield module
-    torch.set_num_threads(threads)
-    torch.use_deterministic_algorithms(mode=False)
-    del sys.modules["denoise_example"]
+    with example_module("denoise", torch) as module:
+        yield module
 
 
 def small_data(folder: Path) -> None:

@@ -1,8 +1,6 @@
 """The segmentation example: what it trains finds organs, and it says how well."""
 
-import importlib.util
 import json
-import sys
 from collections.abc import Iterator
 from pathlib import Path
 from types import ModuleType
@@ -14,6 +12,7 @@ import pytest
 import ctpatch
 from ctpatch.phantom.labels import ORGAN_LABELS
 from ctpatch.phantom.slices import PhantomSplit, write_phantom
+from example_files import example_module
 
 torch = pytest.importorskip("torch", reason="the example trains with PyTorch, which is not installed")
 pytest.importorskip("skimage", reason="the example evaluates, and scikit-image is not installed")
@@ -23,19 +22,8 @@ EXAMPLE = Path(__file__).parents[2] / "examples" / "segment.py"
 
 @pytest.fixture(scope="module")
 def example() -> Iterator[ModuleType]:
-    """The example's functions; what they set for the whole process is set back."""
-    spec = importlib.util.spec_from_file_location("segment_example", EXAMPLE)
-    assert spec is not None
-    assert spec.loader is not None
-    module = importlib.util.module_from_spec(spec)
-    sys.modules["segment_example"] = module
-    spec.loader.exec_module(module)
-    threads = torch.get_num_threads()
-    torch.set_num_threads(1)  # tests run beside each other
-    yield module
-    torch.set_num_threads(threads)
-    torch.use_deterministic_algorithms(mode=False)
-    del sys.modules["segment_example"]
+    with example_module("segment", torch) as module:
+        yield module
 
 
 def small_data(folder: Path) -> Path:

@@ -1,16 +1,23 @@
 """A file with frames as slices: each frame's header, and its pixels as those of a file of its own."""
 
-import warnings
 from collections.abc import Iterator
 from typing import Any
 
 from ctpatch.prepare.readers.base import LeftOut
 from ctpatch.prepare.readers.dicom.file import CtFile, FileProblemError, damaged, import_pydicom, tags_of
 from ctpatch.prepare.readers.dicom.groups import GROUP_TAGS, Groups, missing_groups
-from ctpatch.prepare.readers.dicom.header import HEADER_TAGS, CtHeader, Permission, header_of, named_frame, permitted
+from ctpatch.prepare.readers.dicom.header import (
+    HEADER_TAGS,
+    CtHeader,
+    Permission,
+    header_faults,
+    header_of,
+    named_frame,
+    permitted,
+)
 from ctpatch.prepare.readers.dicom.kinds import refuse_no_slice
 from ctpatch.prepare.readers.dicom.places import places_of
-from ctpatch.prepare.readers.dicom.tags import HeaderError, Tags
+from ctpatch.prepare.readers.dicom.tags import Tags
 
 FRAME_TAGS = HEADER_TAGS + GROUP_TAGS
 
@@ -60,17 +67,9 @@ class FrameFile:
         return flat, header
 
     def _frame(self, number: int) -> tuple[Any, CtHeader]:
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")  # they quote values, which may be private
-            try:
-                flat, stack, missing = self._groups.frame(number)
-                if missing:
-                    refuse_no_slice(Tags(flat), None)
-                    raise missing_groups(missing)
-            except FileProblemError:
-                raise
-            except HeaderError as error:
-                raise FileProblemError(error.kind, error.reason, fault=error.fault) from None
-            except Exception as error:  # noqa: BLE001 - values are converted where they are asked for
-                raise damaged(error) from None
+        with header_faults():
+            flat, stack, missing = self._groups.frame(number)
+            if missing:
+                refuse_no_slice(Tags(flat), None)
+                raise missing_groups(missing)
         return flat, header_of(self._file, flat).of_frame(number, stack)

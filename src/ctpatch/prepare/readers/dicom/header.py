@@ -2,6 +2,7 @@
 
 import warnings
 from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from typing import Any, Literal
 
@@ -119,10 +120,17 @@ def header_of(file: str, dataset: Any) -> CtHeader:
     Raises:
         FileProblemError: it is no CT slice after all, or a value makes no sense.
     """
+    with header_faults():
+        return _header(file, dataset, Tags(dataset))
+
+
+@contextmanager
+def header_faults() -> Iterator[None]:
+    """Raise FileProblemError for whatever is wrong with values of a header while they are asked for."""
     with warnings.catch_warnings():
-        warnings.simplefilter("ignore")
+        warnings.simplefilter("ignore")  # they quote values, which may be private
         try:
-            return _header(file, dataset, Tags(dataset))
+            yield
         except FileProblemError:
             raise
         except HeaderError as error:
