@@ -20,6 +20,7 @@ from ctpatch.inspecting.partners import role_of
 from ctpatch.inspecting.result import Inspection
 from ctpatch.inspecting.samples import spread
 from dicom_files import ROOT, pixels_of, write_ct, write_series
+from helpers import data_folder
 from volume_files import write_mha
 
 POINTER = b"version https://git-lfs.github.com/spec/v1\noid sha256:0\nsize 1\n"
@@ -323,3 +324,17 @@ def test_slices_are_spread_evenly(total: int, count: int) -> None:
     # The middles of equal shares of the series.
     shares = np.array_split(np.arange(total * 1000), min(count, total))
     assert chosen == [int(share.mean() + 0.5) // 1000 for share in shares]
+
+
+def test_real_ct_of_two_kernels() -> None:
+    folder = data_folder() / "lung_pet_ct_dx"
+    if not folder.is_dir():
+        pytest.skip("real CT is not there: CTPATCH_DATA names its folder")
+    (section,) = ctpatch.inspect(folder).sections
+    assert (section.patients, section.slices) == (1, 60)
+    assert sorted(each.kernel for each in section.series) == ["B40f", "B70f"]
+    for each in section.series:
+        assert (each.slices, each.shape, each.thickness_mm, each.step_mm) == (30, (512, 512), 8.0, 8.0)
+        assert (each.missing, each.plane) == (0, "axial")
+        assert each.hu is not None
+        assert each.hu[0] == -1024

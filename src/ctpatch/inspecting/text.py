@@ -137,9 +137,8 @@ def _section_lines(section: Section) -> Iterator[str]:
         for said in section.left_out:
             yield from _wrapped(said_line(said), "    ", "      ")
     if faults := sum(each.count for each in section.left_out if each.fault):
-        what = "file" if faults == 1 else "files"
         yield from _wrapped(
-            f"prepare stops at {faults:,} of these {what}: fix or remove them, or add --on-error skip.", "  ", "  "
+            f"prepare stops at {faults:,} of these files: fix or remove them, or add --on-error skip.", "  ", "  "
         )
     yield "  to prepare it:" if len(section.commands) == 1 else "  to prepare it, one line for each folder of images:"
     yield from (f"    {printable(line)}" for line in section.commands)
